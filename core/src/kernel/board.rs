@@ -134,9 +134,9 @@ impl Board {
                     self.advanced(now, step, result);
                 }
             }
-            Input::Stopped { component } => {
+            Input::Stopped { component, result } => {
                 if let Some(step) = self.answered(Work::Stop, &component) {
-                    self.stopped(step.slot);
+                    self.advanced(now, step, result);
                 }
             }
             Input::Exited { component, reason } => self.exited(now, &component, reason),
@@ -265,28 +265,23 @@ impl Board {
         checks.into_iter().for_each(|check| self.show(name.clone(), check));
     }
 
-    /// A part has loaded or started, or could not.
+    /// A part has loaded, started or stopped, or could not.
     fn advanced(&mut self, now: Instant, step: Step, result: Result<(), Fault>) {
         let took = now.since(step.since);
-        match result {
-            Ok(()) => {
-                let started = step.work == Work::Start;
-                let part = self.part_mut(step.slot);
-                part.state = if started { ComponentState::Running } else { ComponentState::Loaded };
-                let name = part.spec.name.clone();
-                let detail = part.state.word();
-                self.show(name, Check::pass(step.work.words(), detail).taking(took));
-            }
-            Err(fault) => {
-                let check = Check::fail(step.work.words(), fault.reason, fault.advice).taking(took);
-                self.lose(now, step.slot, check);
-            }
+        if let Err(fault) = result {
+            let check = Check::fail(step.work.words(), fault.reason, fault.advice).taking(took);
+            return self.lose(now, step.slot, check);
         }
-    }
-
-    fn stopped(&mut self, slot: Slot) {
-        let part = self.part_mut(slot);
-        part.state = if part.failure.is_some() { ComponentState::Failed } else { ComponentState::Stopped };
+        let part = self.part_mut(step.slot);
+        part.state = match step.work {
+            Work::Check => part.state,
+            Work::Load => ComponentState::Loaded,
+            Work::Start => ComponentState::Running,
+            Work::Stop if part.failure.is_some() => ComponentState::Failed,
+            Work::Stop => ComponentState::Stopped,
+        };
+        let (name, detail) = (part.spec.name.clone(), part.state.word());
+        self.show(name, Check::pass(step.work.words(), detail).taking(took));
     }
 
     fn stop(&mut self, now: Instant, reason: ExitReason) {

@@ -34,10 +34,12 @@ pub enum Input {
         /// How it went.
         result: Result<(), Fault>,
     },
-    /// A part has stopped: its work is done and its tasks are over.
+    /// A part has stopped: its tasks are over.
     Stopped {
         /// Which part.
         component: ComponentName,
+        /// Whether it could finish its work; a fault makes the stop unclean.
+        result: Result<(), Fault>,
     },
     /// A task that a part lives by is over.
     Exited {

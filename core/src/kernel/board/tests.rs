@@ -83,7 +83,7 @@ impl World {
             },
             "load" => Input::Loaded { component, result },
             "start" => Input::Started { component, result },
-            _ => Input::Stopped { component },
+            _ => Input::Stopped { component, result },
         })
     }
 

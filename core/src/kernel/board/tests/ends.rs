@@ -67,7 +67,7 @@ fn a_second_signal_ends_at_once_but_a_second_request_does_not() {
     world.event("signal");
     assert_eq!(world.log.last().unwrap(), "exit 1: ended at once by a second signal");
     assert_eq!(states(&world), "failed: store=stopping");
-    world.feed(Input::Stopped { component: name("store") });
+    world.feed(Input::Stopped { component: name("store"), result: Ok(()) });
     assert_eq!(world.log.last().unwrap(), "exit 1: ended at once by a second signal");
 }
 
@@ -139,7 +139,7 @@ fn a_part_that_dies_on_the_way_down_makes_the_stop_unclean() {
     world.event("stop");
     world.log.clear();
     world.event("exit store");
-    world.feed(Input::Stopped { component: name("gate") });
+    world.feed(Input::Stopped { component: name("gate"), result: Ok(()) });
     assert_eq!(world.log, ["fail store task: boom", "abort store", "exit 1: stopped, but not cleanly: store: task: boom"]);
 }
 
@@ -152,11 +152,29 @@ fn answers_that_nobody_waits_for_change_nothing() {
         Input::Boot { checks: Vec::new() },
         Input::Started { component: name("store"), result: Ok(()) },
         Input::Loaded { component: name("gate"), result: Ok(()) },
-        Input::Stopped { component: name("gate") },
+        Input::Stopped { component: name("gate"), result: Ok(()) },
         Input::Exited { component: name("ghost"), reason: "boom".into() },
         Input::Timeout,
     ] {
         world.feed(input);
     }
     assert_eq!((states(&world), world.log.len(), world.board.poll_timeout()), before);
+}
+
+#[test]
+fn a_part_that_cannot_finish_makes_the_stop_unclean() {
+    let mut world = World::new("store gate:store", "store.stop=fail");
+    world.feed(Input::Boot { checks: Vec::new() });
+    world.log.clear();
+    world.event("stop");
+    let want = [
+        "stopping: stopped",
+        "stop gate",
+        "stop store",
+        "fail store stop: broken",
+        "abort store",
+        "exit 1: stopped, but not cleanly: store: stop: broken",
+    ];
+    assert_eq!(world.log, want);
+    assert_eq!(states(&world), "failed: store=failed gate=stopped");
 }

@@ -1,0 +1,26 @@
+//! The part of mobo that **decides**.
+//!
+//! No async runtime, socket, SQL, clock, thread, environment or randomness lives here: time, entropy and IO are arguments.
+//! Everything an outsider sends has been turned into types by `mobo-protocol` before it arrives, and every limit is named in [`limits`].
+//!
+//! Reading order for a newcomer: [`ids`] → [`entry`] (what a write is) → [`table`], [`document`] (what it says) → [`message`] (what
+//! nodes tell each other) → [`kernel`] (what runs it all).
+//!
+//! **Architecture invariants.** Nothing in `core` can wait. An edge never needs the hub to accept a write. The hub applies an entry at
+//! most once. Bytes that are hashed or signed are stored and forwarded verbatim, never re-encoded.
+
+pub mod buckets;
+pub mod cbor;
+pub mod digest;
+pub mod document;
+pub mod entry;
+pub mod ids;
+pub mod kernel;
+pub mod limits;
+pub mod message;
+pub mod schema;
+pub mod stamp;
+pub mod table;
+pub mod time;
+pub mod trust;
+pub mod value;

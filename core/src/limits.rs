@@ -1,0 +1,152 @@
+//! Every limit of the product, in one place, with its unit and qualifier last.
+//!
+//! An operator reads the whole envelope here; a reviewer finds that everything from outside has a bound.
+
+use std::time::Duration;
+
+// identity
+/// Longest record id.
+pub const RECORD_ID_BYTES_MAX: usize = 256;
+/// Longest name of a collection, field, device or key.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Longest text key of a bucket.
+pub const BUCKET_KEY_BYTES_MAX: usize = 256;
+
+// schema
+/// Fields of one collection, retired ones included.
+pub const FIELDS_PER_COLLECTION_MAX: usize = 256;
+/// Collections of one project.
+pub const COLLECTIONS_MAX: usize = 1_000;
+/// Bucket rule templates of one collection.
+pub const BUCKET_RULES_MAX: usize = 8;
+
+// values
+/// Longest text, JSON or bytes value of one field.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Deepest nesting of a JSON value and of a decoded CBOR item.
+pub const NESTING_MAX: usize = 64;
+
+// entries
+/// Largest payload of one entry; a larger write is refused, and the sentence says to split it.
+pub const ENTRY_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Largest sealed header.
+pub const ENTRY_HEADER_BYTES_MAX: usize = 512;
+/// Operations in one entry.
+pub const ENTRY_OPS_MAX: usize = 5_000;
+/// Samples in one stream entry.
+pub const ENTRY_SAMPLES_MAX: usize = 10_000;
+
+// documents
+/// Largest automerge change that is looked at.
+pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
+/// Operations in one automerge change.
+pub const CHANGE_OPS_MAX: usize = 20_000;
+/// Changes of one record in one entry.
+pub const CHANGES_PER_OP_MAX: usize = 64;
+/// Largest saved document.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Highest operation counter that a change may reach: far from `u32::MAX`, where automerge can no longer write.
+pub const DOCUMENT_OP_COUNTER_MAX: u64 = 1 << 31;
+
+// frames and sessions
+/// Largest body of one frame.
+pub const FRAME_BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of entries in one push, and of items in one batch.
+pub const BATCH_BYTES_MAX: usize = 384 * 1024;
+/// Entries in one push.
+pub const PUSH_ENTRIES_MAX: usize = 2_000;
+/// Items in one batch.
+pub const BATCH_ITEMS_MAX: usize = 2_000;
+/// Pushes of one lane that may wait for their ack.
+pub const PUSHES_IN_FLIGHT_MAX: usize = 4;
+/// Buckets that one device may hold.
+pub const BUCKETS_PER_DEVICE_MAX: usize = 64;
+/// Parents of a timeline that travel in a welcome; older ones are in the backup.
+pub const TIMELINE_PARENTS_MAX: usize = 64;
+/// A silent peer is pinged after this long.
+pub const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A peer that stays silent this long is dead: 1.5 × [`KEEPALIVE`].
+pub const PEER_DEAD_AFTER: Duration = Duration::from_secs(15);
+/// Longest wait for the answer to a hello or an enrolment.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
+/// First pause before a reconnect.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// Longest pause before a reconnect.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long a revoked device may keep its session.
+pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
+/// Sessions of one hub.
+pub const SESSIONS_MAX: usize = 20_000;
+
+// merge
+/// Entries that one merge transaction takes.
+pub const MERGE_ENTRIES_MAX: usize = 2_000;
+/// Operations that one merge transaction takes, once it holds more than one push.
+pub const MERGE_OPS_MAX: usize = 10_000;
+/// How long a merge waits for company once it has a push.
+pub const MERGE_LINGER: Duration = Duration::from_millis(2);
+/// Pushes that wait for the merge before the hub stops reading.
+pub const MERGE_QUEUE_MAX: usize = 256;
+/// Retries of a merge that met a serialisation failure or a deadlock.
+pub const MERGE_RETRIES_MAX: u32 = 5;
+/// How long the hub remembers eids and provenance: the device lease (rule R15).
+pub const LEASE: Duration = Duration::from_secs(180 * 86_400);
+
+// device storage
+/// Entries kept past their ack for a hub that goes back in time (rule R21).
+pub const OUTBOX_KEEP: Duration = Duration::from_secs(14 * 86_400);
+/// Bytes of such entries.
+pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Local writes that one transaction takes (group commit).
+pub const COMMIT_GROUP_MAX: usize = 512;
+/// Local writes that wait for the writer.
+pub const COMMIT_QUEUE_MAX: usize = 1_024;
+
+// enrolment
+/// How long an invitation lives.
+pub const INVITE_TTL: Duration = Duration::from_secs(24 * 3_600);
+
+// HTTP
+/// Largest request body.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Rows that one answer holds.
+pub const ROWS_MAX: u64 = 1_000;
+/// Rows that one POST of an array may hold.
+pub const ROWS_PER_WRITE_MAX: usize = 5_000;
+/// Longest wait for a whole request head or body.
+pub const HTTP_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests in work at the same time.
+pub const HTTP_REQUESTS_MAX: usize = 1_024;
+
+// kernel
+/// Parts of one board.
+pub const COMPONENTS_MAX: usize = 64;
+/// Longest power-on self-test of one part.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest load of one part: it may have to migrate a database.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest start of one part.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest stop of one part.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest stop of the whole board; parts that are still to be stopped then are cut.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reports of parts that wait for the board.
+pub const BOARD_QUEUE_MAX: usize = 64;
+
+// control socket
+/// Longest line of a request or an answer.
+pub const CONTROL_LINE_BYTES_MAX: usize = 1 << 20;
+/// Local commands that are connected at the same time.
+pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// Events of one command that wait for its reader.
+pub const CONTROL_EVENTS_MAX: usize = 64;
+/// Longest wait for a command to take one line of its answer.
+pub const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a command that is being answered may go on once the node stops.
+pub const CONTROL_GRACE: Duration = Duration::from_secs(2);
+/// Largest configuration or secret file.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+const _: () = assert!(PEER_DEAD_AFTER.as_millis() * 2 == KEEPALIVE.as_millis() * 3);

@@ -1,0 +1,130 @@
+//! The `_mobo` column: everything about a row that its typed columns do not say (rule R27).
+//!
+//! ```text
+//! _mobo = { 0: [stamp, …], ? 1: put, ? 2: delete          as in the canonical state
+//!         , ? 3: { field: index | [index, value] }         a value only where no column holds it
+//!         , ? 4: { counter: [tally, …] }, 5: ver, ? 6: mac, ? 7: [ver of each stamp], 8: state_hash }
+//! ```
+//! The row is the state: a changed byte in a column gives another state hash than the one kept here, and is found.
+
+use std::collections::BTreeMap;
+
+use super::state::{Cell, TableState, decode_counter, decode_stamps, index_of, stamp_at};
+use crate::cbor::{Malformed, Reader, Writer};
+use crate::ids::{FieldId, Mac, StateHash, Ver};
+use crate::schema::{Collection, FieldType};
+use crate::stamp::Stamp;
+use crate::table::op::decode_by_field;
+use crate::value::Value;
+
+/// What the `_mobo` column says besides the merge state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RowMeta {
+    /// The record's version.
+    pub ver: Ver,
+    /// The hub's MAC; on devices.
+    pub mac: Option<Mac>,
+    /// The hash of the state when the row was written.
+    pub state_hash: StateHash,
+}
+
+/// Encodes the `_mobo` column of a row of `collection`.
+#[must_use]
+pub fn encode(state: &TableState, meta: &RowMeta, collection: &Collection) -> Vec<u8> {
+    let mut writer = Writer::new();
+    let stamps = state.stamps();
+    let vers = !state.vers.is_empty();
+    writer.map(3 + state.optional_keys(!state.cells.is_empty()) + usize::from(meta.mac.is_some()) + usize::from(vers));
+    state.encode_heads(&mut writer, &stamps);
+    if !state.cells.is_empty() {
+        writer.u64(3).map(state.cells.len());
+        for (field, cell) in &state.cells {
+            writer.u64(field.get());
+            if has_column(collection, *field) {
+                writer.u64(index_of(&stamps, cell.stamp));
+            } else {
+                writer.array(2).u64(index_of(&stamps, cell.stamp));
+                cell.value.encode(&mut writer);
+            }
+        }
+    }
+    state.encode_counters(&mut writer);
+    writer.u64(5).u64(meta.ver.0);
+    if let Some(mac) = meta.mac {
+        writer.u64(6).bytes(mac.as_bytes());
+    }
+    if vers {
+        writer.u64(7).array(stamps.len());
+        for stamp in &stamps {
+            writer.u64(state.vers.get(stamp).map_or(0, |ver| ver.0));
+        }
+    }
+    writer.u64(8).bytes(meta.state_hash.as_bytes());
+    writer.into_bytes()
+}
+
+/// Puts a row back together from its `_mobo` column and its typed columns; `column` gives the value of a declared register.
+///
+/// A register that the hidden part of the state masks (stamped before the latest delete) keeps its value in its column like any other.
+///
+/// # Errors
+///
+/// When the column is malformed. That the state fits `meta.state_hash` is the caller's to check: [`is_intact`].
+pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(FieldId) -> Value) -> Result<(TableState, RowMeta), Malformed> {
+    let mut reader = Reader::new(bytes);
+    let mut state = TableState::default();
+    let (mut stamps, mut ver, mut mac, mut state_hash) = (Vec::new(), Ver(0), None, None);
+    for _ in 0..reader.map()? {
+        match reader.u64()? {
+            0 => stamps = decode_stamps(&mut reader)?,
+            1 => state.put = Some(stamp_at(&stamps, reader.u64()?)?),
+            2 => state.delete = Some(stamp_at(&stamps, reader.u64()?)?),
+            3 => {
+                let cells = decode_by_field(&mut reader, |reader| decode_cell(reader, &stamps))?;
+                for (field, (stamp, item)) in cells {
+                    let value = match item {
+                        Some(item) => Value::decode(item, collection.field_by_id(field).map(|field| field.kind))?,
+                        None => column(field),
+                    };
+                    state.cells.insert(field, Cell { stamp, value });
+                }
+            }
+            4 => state.counters = decode_by_field(&mut reader, decode_counter)?,
+            5 => ver = Ver(reader.u64()?),
+            6 => mac = Some(Mac(reader.fixed()?)),
+            7 => state.vers = decode_vers(&mut reader, &stamps)?,
+            8 => state_hash = Some(StateHash(reader.fixed()?)),
+            _ => reader.skip()?,
+        }
+    }
+    reader.end()?;
+    let state_hash = state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
+    Ok((state, RowMeta { ver, mac, state_hash }))
+}
+
+/// True iff the row is as it was written.
+#[must_use]
+pub fn is_intact(state: &TableState, meta: &RowMeta) -> bool {
+    state.hash() == meta.state_hash
+}
+
+/// True for a register that has a typed column of its own.
+#[must_use]
+pub fn has_column(collection: &Collection, field: FieldId) -> bool {
+    collection.field_by_id(field).is_some_and(|field| field.kind != FieldType::Counter)
+}
+
+fn decode_cell<'b>(reader: &mut Reader<'b>, stamps: &[Stamp]) -> Result<(Stamp, Option<&'b [u8]>), Malformed> {
+    if reader.peek()? == minicbor::data::Type::Array {
+        reader.array()?;
+        return Ok((stamp_at(stamps, reader.u64()?)?, Some(reader.raw()?)));
+    }
+    Ok((stamp_at(stamps, reader.u64()?)?, None))
+}
+
+fn decode_vers(reader: &mut Reader<'_>, stamps: &[Stamp]) -> Result<BTreeMap<Stamp, Ver>, Malformed> {
+    if reader.array()? != stamps.len() {
+        return Err(Malformed::what("versions of stamps"));
+    }
+    stamps.iter().map(|stamp| Ok((*stamp, Ver(reader.u64()?)))).collect()
+}

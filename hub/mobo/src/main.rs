@@ -1,0 +1,2 @@
+//! mobo
+fn main() {}

@@ -1,0 +1,282 @@
+//! Pull, Batch, Checkpoint, and the smaller frames about buckets.
+
+use mobo_core::cbor::{Malformed, Reader, Writer};
+use mobo_core::digest::Digest;
+use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Mac, Position, RecordId, Seq, Signature, Timeline, Ver};
+use mobo_core::limits;
+use mobo_core::message::{Audit, Batch, Checkpoint, Grant, Item, ItemBody, Message, Pull};
+
+use crate::frame::{each_key, kind, list, need, tuple};
+
+pub(crate) fn encode_pull(w: &mut Writer, pull: &Pull) -> u8 {
+    w.map(4).u64(0).u64(pull.pull).u64(1);
+    write_heads(w, &pull.wants);
+    w.u64(2).u64(u64::from(pull.credit_bytes)).u64(3).bool(pull.live);
+    kind::PULL
+}
+
+pub(crate) fn decode_pull(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut pull, mut wants, mut credit_bytes, mut live) = (0, Vec::new(), 0, false);
+    each_key(r, |key, r| {
+        match key {
+            0 => pull = r.u64()?,
+            1 => wants = heads(r)?,
+            2 => credit_bytes = r.u32()?,
+            3 => live = r.bool()?,
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Pull(Pull { pull, wants, credit_bytes, live }))
+}
+
+pub(crate) fn encode_batch(w: &mut Writer, batch: &Batch) -> u8 {
+    w.map(8).u64(0).u64(batch.pull).u64(1).bytes(batch.timeline.as_bytes()).u64(2).u64(batch.bucket.get());
+    w.u64(3).u64(batch.from.0).u64(4).u64(batch.to.0).u64(5);
+    encode_items(w, &batch.items);
+    w.u64(6);
+    encode_merged(w, &batch.own_merged);
+    w.u64(7).bool(batch.more);
+    kind::BATCH
+}
+
+pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut pull, mut timeline, mut of, mut from, mut to) = (0, None, None, Position(0), Position(0));
+    let (mut items, mut own_merged, mut more) = (Vec::new(), Vec::new(), false);
+    each_key(r, |key, r| {
+        match key {
+            0 => pull = r.u64()?,
+            1 => timeline = Some(Timeline(r.fixed()?)),
+            2 => of = Some(bucket(r)?),
+            3 => from = Position(r.u64()?),
+            4 => to = Position(r.u64()?),
+            5 => items = list(r, limits::BATCH_ITEMS_MAX, decode_item)?,
+            6 => own_merged = decode_merged(r)?,
+            7 => more = r.bool()?,
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    let (timeline, bucket) = (need(timeline, "timeline")?, need(of, "bucket")?);
+    Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more }))
+}
+
+/// `[collection, id, ver, mac, epoch, bytes]` for a state, `[collection, id, ver, mac]` for a leave.
+pub(crate) fn encode_items(w: &mut Writer, items: &[Item]) {
+    w.array(items.len());
+    for item in items {
+        w.array(if item.body == ItemBody::Leave { 4 } else { 6 });
+        w.u64(item.collection.get()).text(item.id.as_str()).u64(item.ver.0).bytes(item.mac.as_bytes());
+        if let ItemBody::State { epoch, bytes } = &item.body {
+            w.u64(u64::from(*epoch)).bytes(bytes);
+        }
+    }
+}
+
+pub(crate) fn decode_item(r: &mut Reader<'_>) -> Result<Item, Malformed> {
+    let parts = r.array()?;
+    let collection = need(CollectionId::new(r.u64()?), "collection")?;
+    let id = record_id(r)?;
+    let (ver, mac) = (Ver(r.u64()?), Mac(r.fixed()?));
+    let body = match parts {
+        4 => ItemBody::Leave,
+        6.. => ItemBody::State { epoch: r.u32()?, bytes: r.bytes()?.to_vec() },
+        _ => return Err(Malformed::what("item")),
+    };
+    (6..parts).try_for_each(|_| r.skip())?;
+    Ok(Item { collection, id, ver, body, mac })
+}
+
+fn encode_merged(w: &mut Writer, merged: &[(Lane, Incarnation, Seq)]) {
+    w.array(merged.len());
+    for (lane, incarnation, seq) in merged {
+        w.array(3).u64(u64::from(lane.number())).u64(incarnation.get()).u64(seq.get());
+    }
+}
+
+fn decode_merged(r: &mut Reader<'_>) -> Result<Vec<(Lane, Incarnation, Seq)>, Malformed> {
+    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 3, |r| Ok((lane(r)?, incarnation(r)?, seq(r)?))))
+}
+
+pub(crate) fn encode_checkpoint(w: &mut Writer, checkpoint: &Checkpoint) -> u8 {
+    w.map(4 + usize::from(checkpoint.signature.is_some()));
+    w.u64(0).u64(checkpoint.pull).u64(1).bytes(checkpoint.timeline.as_bytes()).u64(2).array(checkpoint.heads.len());
+    for (bucket, to, digest) in &checkpoint.heads {
+        w.array(3).u64(bucket.get()).u64(to.0).bytes(&digest.0);
+    }
+    w.u64(3);
+    encode_merged(w, &checkpoint.own_merged);
+    if let Some(signature) = &checkpoint.signature {
+        w.u64(4).bytes(signature.as_bytes());
+    }
+    kind::CHECKPOINT
+}
+
+pub(crate) fn decode_checkpoint(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut pull, mut timeline, mut found, mut own_merged, mut signature) = (0, None, Vec::new(), Vec::new(), None);
+    each_key(r, |key, r| {
+        match key {
+            0 => pull = r.u64()?,
+            1 => timeline = Some(Timeline(r.fixed()?)),
+            2 => {
+                found =
+                    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 3, |r| Ok((bucket(r)?, Position(r.u64()?), Digest(r.fixed()?)))))?;
+            }
+            3 => own_merged = decode_merged(r)?,
+            4 => signature = Some(Signature(r.fixed()?)),
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Checkpoint(Checkpoint { pull, timeline: need(timeline, "timeline")?, heads: found, own_merged, signature }))
+}
+
+pub(crate) fn encode_cursor_ack(w: &mut Writer, cursors: &[(BucketId, Position)]) -> u8 {
+    w.map(1).u64(0);
+    write_heads(w, cursors);
+    kind::CURSOR_ACK
+}
+
+pub(crate) fn decode_cursor_ack(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let mut cursors = Vec::new();
+    each_key(r, |key, r| {
+        match key {
+            0 => cursors = heads(r)?,
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::CursorAck(cursors))
+}
+
+pub(crate) fn encode_grant(w: &mut Writer, grant: &Grant) -> u8 {
+    w.map(1).u64(0);
+    encode_grant_body(w, grant);
+    kind::GRANT
+}
+
+pub(crate) fn decode_grant(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let mut grant = None;
+    each_key(r, |key, r| {
+        match key {
+            0 => grant = Some(decode_grant_body(r)?),
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Grant(need(grant, "grant")?))
+}
+
+pub(crate) fn encode_grant_body(w: &mut Writer, grant: &Grant) {
+    w.array(3).u64(grant.bucket.get()).text(&grant.key).bool(grant.write);
+}
+
+pub(crate) fn decode_grant_body(r: &mut Reader<'_>) -> Result<Grant, Malformed> {
+    tuple(r, 3, |r| Ok(Grant { bucket: bucket(r)?, key: r.text()?.to_owned(), write: r.bool()? }))
+}
+
+/// Revoke, Resync and Sweep: `{ 0: bucket, ? 1: position }`.
+pub(crate) fn encode_bucket(w: &mut Writer, bucket: BucketId, position: Option<Position>, kind: u8) -> u8 {
+    w.map(1 + usize::from(position.is_some())).u64(0).u64(bucket.get());
+    if let Some(position) = position {
+        w.u64(1).u64(position.0);
+    }
+    kind
+}
+
+pub(crate) fn decode_bucket(r: &mut Reader<'_>, kind: u8) -> Result<Message, Malformed> {
+    let (mut of, mut position) = (None, Position(0));
+    each_key(r, |key, r| {
+        match key {
+            0 => of = Some(bucket(r)?),
+            1 => position = Position(r.u64()?),
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    let bucket = need(of, "bucket")?;
+    Ok(match kind {
+        kind::RESYNC => Message::Resync { bucket, floor: position },
+        kind::SWEEP => Message::Sweep { bucket, to: position },
+        _ => Message::Revoke(bucket),
+    })
+}
+
+pub(crate) fn encode_fetch(w: &mut Writer, pull: u64, records: &[(CollectionId, RecordId)]) -> u8 {
+    w.map(2).u64(0).u64(pull).u64(1).array(records.len());
+    for (collection, id) in records {
+        w.array(2).u64(collection.get()).text(id.as_str());
+    }
+    kind::FETCH
+}
+
+pub(crate) fn decode_fetch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut pull, mut records) = (0, Vec::new());
+    each_key(r, |key, r| {
+        match key {
+            0 => pull = r.u64()?,
+            1 => records = list(r, limits::BATCH_ITEMS_MAX, record)?,
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Fetch { pull, records })
+}
+
+pub(crate) fn encode_audit(w: &mut Writer, audit: &Audit) -> u8 {
+    w.map(4).u64(0).u64(audit.bucket.get()).u64(1).u64(audit.at.0).u64(2).bytes(&audit.prefix).u64(3).array(audit.parts.len());
+    for part in &audit.parts {
+        w.bytes(&part.0);
+    }
+    kind::AUDIT
+}
+
+pub(crate) fn decode_audit(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut of, mut at, mut prefix, mut parts) = (None, Position(0), Vec::new(), Vec::new());
+    each_key(r, |key, r| {
+        match key {
+            0 => of = Some(bucket(r)?),
+            1 => at = Position(r.u64()?),
+            2 => prefix = r.bytes()?.to_vec(),
+            3 => parts = list(r, 16, |r| Ok(Digest(r.fixed()?)))?,
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Audit(Audit { bucket: need(of, "bucket")?, at, prefix, parts }))
+}
+
+pub(crate) fn write_heads(w: &mut Writer, heads: &[(BucketId, Position)]) {
+    w.array(heads.len());
+    for (bucket, position) in heads {
+        w.array(2).u64(bucket.get()).u64(position.0);
+    }
+}
+
+pub(crate) fn heads(r: &mut Reader<'_>) -> Result<Vec<(BucketId, Position)>, Malformed> {
+    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 2, |r| Ok((bucket(r)?, Position(r.u64()?)))))
+}
+
+pub(crate) fn bucket(r: &mut Reader<'_>) -> Result<BucketId, Malformed> {
+    need(BucketId::new(r.u64()?), "bucket")
+}
+
+pub(crate) fn lane(r: &mut Reader<'_>) -> Result<Lane, Malformed> {
+    need(Lane::from_number(r.u8()?), "lane")
+}
+
+pub(crate) fn seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
+    need(Seq::new(r.u64()?), "seq")
+}
+
+pub(crate) fn incarnation(r: &mut Reader<'_>) -> Result<Incarnation, Malformed> {
+    need(Incarnation::new(r.u64()?), "incarnation")
+}
+
+pub(crate) fn record_id(r: &mut Reader<'_>) -> Result<RecordId, Malformed> {
+    RecordId::new(r.text()?).map_err(|_| Malformed::what("record id"))
+}
+
+pub(crate) fn record(r: &mut Reader<'_>) -> Result<(CollectionId, RecordId), Malformed> {
+    tuple(r, 2, |r| Ok((need(CollectionId::new(r.u64()?), "collection")?, record_id(r)?)))
+}
