@@ -1,0 +1,36 @@
+//! The harness: what end-to-end tests stand on.
+//!
+//! Tests here use the shipped binaries as a person would: real processes, real sockets, real disks, a real Postgres.
+//!
+//! ```no_run
+//! use mobo_tests::{process::Launch, seed::Seed};
+//! use serde_json::json;
+//!
+//! let seed = Seed::from_env(); // printed when the test fails
+//! let folder = tempfile::tempdir().unwrap();
+//! let hub = Launch::hub(folder.path().join("hub")).boot();
+//! hub.cli().args(["collection", "create", "work_orders", "title:text"]).run().expect_success();
+//! let key = hub.cli().args(["key", "create", "--role", "service", "-o", "name"]).run().expect_success().text();
+//! let mut api = hub.http().with_header("apikey", &key);
+//! let answer = api.post("/rest/v1/work_orders", &json!({ "id": "w-1", "title": "oil the pump" })).unwrap();
+//! assert_eq!(answer.status, 201, "{}", answer.text());
+//! ```
+//!
+//! - [`process`] starts a binary, waits for its `ready`, reads its stderr, kills it in every way;
+//! - [`cli`] runs one verb and keeps what it printed and its exit code;
+//! - [`http`] is a client that does exactly what it is told, on one connection;
+//! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
+//! - [`seed`] makes a random test repeatable;
+//! - [`wait`] is the only place that polls.
+//!
+//! A helper of the harness panics with a sentence when its surroundings are broken (a binary that is not built, a missing
+//! Postgres): a test that cannot run has failed, it has not passed. `tests/run` brings all of it.
+//!
+//! A test that covers a row of the fault catalogue says so in a comment of its own, `// faults: S-1, I-3`; the tidy test knows the ids.
+
+pub mod cli;
+pub mod http;
+pub mod postgres;
+pub mod process;
+pub mod seed;
+pub mod wait;

@@ -1,0 +1,26 @@
+//! Waiting for something that sends no event, such as the convergence of three processes.
+
+use std::time::{Duration, Instant};
+
+/// Pause between two looks.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// Looks until `probe` answers, and returns its answer.
+///
+/// For events, wait for the event: [`Node::wait_line`](crate::process::Node::wait_line),
+/// [`Node::wait_exit`](crate::process::Node::wait_exit).
+///
+/// # Panics
+///
+/// When `timeout` has passed without an answer; the message says what was waited for.
+#[track_caller]
+pub fn until<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {} s in vain for {what}", timeout.as_secs_f32());
+        std::thread::park_timeout(LOOK_AGAIN_AFTER);
+    }
+}
