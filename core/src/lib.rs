@@ -13,6 +13,7 @@ pub mod buckets;
 pub mod cbor;
 pub mod digest;
 pub mod document;
+pub mod engine;
 pub mod entry;
 pub mod ids;
 pub mod kernel;

@@ -1,8 +1,10 @@
 //! Tables: typed rows, merged per field by effective time, with counters that add (rules R9, R10).
 
+pub mod engine;
 pub mod op;
 pub mod row;
 pub mod state;
 
+pub use engine::TableEngine;
 pub use op::{Action, TableOp};
 pub use state::{Cell, TableState, Tally};
