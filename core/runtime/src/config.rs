@@ -1,0 +1,170 @@
+//! Settings: one definition each, five layers, every problem reported at once.
+//!
+//! A node passes the list of its [`Setting`]s and the [`Sources`] of this process to [`Config::load`]. From strongest to weakest:
+//! `--set key=value`, the environment (`MOBO_SECTION__KEY`), `--config FILE` or else `DIR/mobo.toml`, `/etc/mobo/*.toml` (later names
+//! win), defaults. A secret is better kept in a file that `MOBO_SECTION__KEY_FILE` names.
+//!
+//! Parsing has two stages: layers give texts, settings give types. A value that a stronger layer covers is checked all the same, so
+//! that a mistake does not wait for the day the cover goes. Environment names without `__` are not settings and are left alone.
+
+mod kinds;
+mod layers;
+mod setting;
+mod show;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use kinds::{ByteSize, Kind, TomlForm};
+pub use setting::{Define, Definition, Secrecy, Setting};
+pub use show::{Shown, example};
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// What `--set` said: `key=value`, in the order given; the last one wins.
+    pub flags: Vec<String>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// What `--config` said. It must exist.
+    pub file: Option<PathBuf>,
+    /// The data folder; its `mobo.toml` counts when `file` is absent, and need not exist.
+    pub data_dir: Option<PathBuf>,
+    /// The machine's folder of `*.toml`; need not exist.
+    pub etc_dir: Option<PathBuf>,
+}
+
+impl Sources {
+    /// The sources of this process: its environment, `/etc/mobo`, and what the command line said.
+    #[must_use]
+    pub fn of_process(flags: Vec<String>, file: Option<PathBuf>, data_dir: &Path) -> Self {
+        // A name or value that is not text cannot be a setting of ours.
+        let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self {
+            flags,
+            env: std::env::vars_os().filter_map(texts).collect(),
+            file,
+            data_dir: Some(data_dir.to_owned()),
+            etc_dir: Some(PathBuf::from("/etc/mobo")),
+        }
+    }
+}
+
+/// The settings of a process. Every value in it was checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    settings: Vec<&'static dyn Define>,
+    values: BTreeMap<&'static str, Sourced>,
+}
+
+/// A text and the layer that it came from.
+#[derive(Clone)]
+struct Sourced {
+    text: String,
+    origin: Origin,
+}
+
+impl fmt::Debug for Sourced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The text may be a secret.
+        write!(f, "from {}", self.origin)
+    }
+}
+
+impl Config {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    ///
+    /// [`Problems`] holds everything that is wrong in any layer; a process that gets it exits with code 2 and has started nothing.
+    pub fn load(settings: impl IntoIterator<Item = &'static &'static dyn Define>, sources: &Sources) -> Result<Self, Problems> {
+        let settings: Vec<&'static dyn Define> = settings.into_iter().copied().collect();
+        let (values, problems) = layers::merge(&settings, sources);
+        if problems.is_empty() { Ok(Self { settings, values }) } else { Err(Problems(problems)) }
+    }
+
+    /// The value of a setting; its default when no layer gives one, or when it is not in the list that was loaded.
+    ///
+    /// # Panics
+    ///
+    /// When the definition's own default is not of its kind, which [`Define::sound`] shows in a test.
+    #[must_use]
+    pub fn get<T: Kind>(&self, setting: &Setting<T>) -> T {
+        let definition = setting.definition();
+        let text = self.values.get(definition.key).map_or(definition.default, |value| value.text.as_str());
+        T::parse(text).expect("BUG: a loaded value was checked, and a default is sound")
+    }
+
+    /// Where the value of a setting comes from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |value| value.origin.clone())
+    }
+
+    /// Every setting as `config show` prints it, in the order of the list, secrets hidden.
+    #[must_use]
+    pub fn show(&self) -> Vec<Shown> {
+        let shown = |setting: &&'static dyn Define| {
+            let definition = setting.definition();
+            let value = self.values.get(definition.key);
+            let text = value.map_or(definition.default, |value| &value.text);
+            Shown { key: definition.key, value: definition.secrecy.masked(text), origin: self.origin(definition.key) }
+        };
+        self.settings.iter().map(shown).collect()
+    }
+}
+
+/// The layer that a value came from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// The definition.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// An environment variable, by name.
+    Env(String),
+    /// `--set`.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::Flag => f.write_str("--set"),
+        }
+    }
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// Where.
+    pub origin: Origin,
+    /// What, and what to do about it.
+    pub sentence: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.sentence)
+    }
+}
+
+/// Everything that is wrong with the settings, weakest layer first.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} problem{} in the settings", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
