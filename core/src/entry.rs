@@ -79,19 +79,20 @@ impl Header {
         let mut reader = Reader::new(bytes);
         let (mut engine, mut boot, mut mono, mut nonce) = (None, None, None, None);
         let (mut wall, mut quality, mut timeline, mut provenance) = (0, WallQuality::None, None, None);
-        for _ in 0..reader.map()? {
-            match reader.u64()? {
+        reader.each_key(|key, reader| {
+            match key {
                 0 => engine = Some(reader.u8()?),
                 1 => boot = Some(BootId(reader.fixed()?)),
-                2 => mono = Some(Mono(reader.u64()?)),
+                2 => mono = Some(Mono(reader.u63()?)),
                 3 => wall = reader.i64()?,
                 4 => quality = WallQuality::from_code(reader.u8()?),
                 5 => nonce = Some(Nonce(reader.fixed()?)),
                 6 => timeline = Some(reader.fixed()?),
-                7 => provenance = Some(Provenance::decode(&mut reader)?),
+                7 => provenance = Some(Provenance::decode(reader)?),
                 _ => reader.skip()?,
             }
-        }
+            Ok(())
+        })?;
         reader.end()?;
         match (engine, boot, mono, nonce) {
             (Some(engine), Some(boot), Some(mono), Some(nonce)) => {
@@ -105,16 +106,14 @@ impl Header {
 
 impl Provenance {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let parts = reader.array()?;
-        let incarnation = Incarnation::new(reader.u64()?);
-        let lane = Lane::from_number(reader.u8()?);
-        let seq = Seq::new(reader.u64()?);
-        let eid = Eid(reader.fixed()?);
-        (4..parts).try_for_each(|_| reader.skip())?;
-        match (incarnation, lane, seq) {
-            (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid }),
-            _ => Err(Malformed::what("provenance")),
-        }
+        reader.tuple(4, |reader| {
+            let (incarnation, lane) = (Incarnation::new(reader.u64()?), Lane::from_number(reader.u8()?));
+            let (seq, eid) = (Seq::new(reader.u64()?), Eid(reader.fixed()?));
+            match (incarnation, lane, seq) {
+                (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid }),
+                _ => Err(Malformed::what("provenance")),
+            }
+        })
     }
 }
 

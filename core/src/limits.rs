@@ -35,6 +35,12 @@ pub const ENTRY_HEADER_BYTES_MAX: usize = 512;
 pub const ENTRY_OPS_MAX: usize = 5_000;
 /// Samples in one stream entry.
 pub const ENTRY_SAMPLES_MAX: usize = 10_000;
+/// Samples times fields of one stream entry: a column of nulls takes a byte on the wire and a value for each sample in memory.
+pub const ENTRY_CELLS_MAX: usize = 256 * 1024;
+
+// rows
+/// Largest merge state of one row, for the same reason as [`DOCUMENT_BYTES_MAX`].
+pub const ROW_STATE_BYTES_MAX: usize = 512 * 1024;
 
 // documents
 /// Largest automerge change that is looked at.
@@ -43,8 +49,8 @@ pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
 pub const CHANGE_OPS_MAX: usize = 20_000;
 /// Changes of one record in one entry.
 pub const CHANGES_PER_OP_MAX: usize = 64;
-/// Largest saved document.
-pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest saved document: with a batch around it, it fits one frame.
+pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
 /// Highest operation counter that a change may reach: far from `u32::MAX`, where automerge can no longer write.
 pub const DOCUMENT_OP_COUNTER_MAX: u64 = 1 << 31;
 
@@ -103,6 +109,10 @@ pub const COMMIT_GROUP_MAX: usize = 512;
 pub const COMMIT_QUEUE_MAX: usize = 1_024;
 
 // enrolment
+/// Longest join token.
+pub const TOKEN_BYTES_MAX: usize = 4_096;
+/// Addresses of a hub in a join token.
+pub const TOKEN_ADDRESSES_MAX: usize = 8;
 /// How long an invitation lives.
 pub const INVITE_TTL: Duration = Duration::from_secs(24 * 3_600);
 
@@ -149,4 +159,6 @@ pub const CONTROL_GRACE: Duration = Duration::from_secs(2);
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(PEER_DEAD_AFTER.as_millis() * 2 == KEEPALIVE.as_millis() * 3);

@@ -134,6 +134,9 @@ pub struct Hello {
     pub frame_bytes_max: u32,
     /// Its certificate: canonical bytes and the hub's signature over them.
     pub certificate: (Vec<u8>, Signature),
+    /// The last signed checkpoint of a hub, [`crate::trust::checkpoint_bytes`] and signature: it proves to a restored hub that it has
+    /// forgotten something (rule R17).
+    pub checkpoint: Option<(Vec<u8>, Signature)>,
 }
 
 /// Where an incarnation forked off its parent.
@@ -486,10 +489,23 @@ pub struct OfferAck {
 pub struct SchemaUpdate {
     /// Of which timeline.
     pub timeline: Timeline,
-    /// The project's schema revision.
+    /// The project's schema revision; reached when no more follows.
     pub rev: u64,
-    /// Each with the hub's MAC over its canonical bytes.
-    pub collections: Vec<(Collection, Mac)>,
+    /// The definitions that are new or changed.
+    pub definitions: Vec<Definition>,
+    /// More of this revision follows.
+    pub more: bool,
+}
+
+/// The definition of one collection. Its bytes are kept, MACed, forwarded and offered verbatim.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Definition {
+    /// The canonical bytes.
+    pub bytes: Vec<u8>,
+    /// What this version understands of them; `None` for a kind of a later version.
+    pub collection: Option<Collection>,
+    /// The hub's MAC over the bytes (rule R19).
+    pub mac: Mac,
 }
 
 /// A request to enrol.

@@ -202,27 +202,29 @@ impl Collection {
         writer.u64(7).text(&self.store);
     }
 
-    /// Reads what [`Self::encode`] wrote; unknown keys are passed over.
+    /// Reads what [`Self::encode`] wrote. Keys of later versions, and fields of types of later versions, are passed over: whoever forwards or
+    /// offers a definition keeps its bytes.
     ///
     /// # Errors
     ///
-    /// When a part is missing, unknown to this version, or over its limit.
+    /// When a part is missing, of a kind that this version does not know, or over its limit.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let (mut id, mut name, mut kind, mut lane) = (None, None, None, None);
         let (mut rev, mut fields, mut rules, mut store) = (0, Vec::new(), Vec::new(), None);
-        for _ in 0..reader.map()? {
-            match reader.u64()? {
+        reader.each_key(|key, reader| {
+            match key {
                 0 => id = CollectionId::new(reader.u64()?),
-                1 => name = Some(reader.text()?.to_owned()),
+                1 => name = Some(label(reader, limits::NAME_BYTES_MAX)?),
                 2 => kind = Kind::from_code(reader.u8()?),
-                3 => rev = reader.u64()?,
+                3 => rev = reader.u63()?,
                 4 => fields = decode_fields(reader)?,
                 5 => rules = decode_rules(reader)?,
                 6 => lane = Lane::from_number(reader.u8()?),
-                7 => store = Some(reader.text()?.to_owned()),
+                7 => store = Some(label(reader, limits::NAME_BYTES_MAX)?),
                 _ => reader.skip()?,
             }
-        }
+            Ok(())
+        })?;
         match (id, name, kind, lane, store) {
             (Some(id), Some(name), Some(kind), Some(lane), Some(store)) => Ok(Self { id, name, kind, rev, fields, rules, lane, store }),
             _ => Err(Malformed::what("collection")),
@@ -235,17 +237,18 @@ fn decode_fields(reader: &mut Reader<'_>) -> Result<Vec<Field>, Malformed> {
     if len > limits::FIELDS_PER_COLLECTION_MAX {
         return Err(Malformed::what("too many fields"));
     }
-    (0..len)
-        .map(|_| {
-            let parts = reader.array()?;
+    let mut fields = Vec::new();
+    for _ in 0..len {
+        let (id, name, kind, retired) = reader.tuple(4, |reader| {
             let id = FieldId::new(reader.u64()?).ok_or_else(|| Malformed::what("field id"))?;
-            let name = reader.text()?.to_owned();
-            let kind = FieldType::from_code(reader.u8()?).ok_or_else(|| Malformed::what("field type"))?;
-            let retired = reader.bool()?;
-            (4..parts).try_for_each(|_| reader.skip())?;
-            Ok(Field { id, name, kind, retired })
-        })
-        .collect()
+            Ok((id, label(reader, limits::NAME_BYTES_MAX)?, FieldType::from_code(reader.u8()?), reader.bool()?))
+        })?;
+        if fields.iter().any(|field: &Field| field.id == id) {
+            return Err(Malformed::what("a field twice"));
+        }
+        fields.extend(kind.map(|kind| Field { id, name, kind, retired }));
+    }
+    Ok(fields)
 }
 
 fn decode_rules(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
@@ -253,7 +256,12 @@ fn decode_rules(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
     if len > limits::BUCKET_RULES_MAX {
         return Err(Malformed::what("too many bucket rules"));
     }
-    (0..len).map(|_| Ok(reader.text()?.to_owned())).collect()
+    (0..len).map(|_| label(reader, limits::BUCKET_KEY_BYTES_MAX)).collect()
+}
+
+fn label(reader: &mut Reader<'_>, bytes_max: usize) -> Result<String, Malformed> {
+    let text = reader.text()?;
+    if text.len() <= bytes_max { Ok(text.to_owned()) } else { Err(Malformed::what("label too long")) }
 }
 
 /// All collections of a project at one revision.

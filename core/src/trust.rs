@@ -4,7 +4,11 @@
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
 use crate::cbor::{Malformed, Reader, Writer};
-use crate::ids::{Chain, CollectionId, DeviceId, LaneKey, Mac, ProjectId, PublicKey, RecordKey, Seq, Signature, StateHash, Timeline, Ver};
+use crate::digest::Digest;
+use crate::ids::{
+    BucketId, Chain, CollectionId, DeviceId, LaneKey, Mac, Position, ProjectId, PublicKey, RecordKey, Seq, Signature, StateHash, Timeline,
+    Ver,
+};
 use crate::limits;
 
 /// An ed25519 key pair: a device's, or the hub's. It prints as its public half only.
@@ -70,7 +74,7 @@ pub enum Statement<'a> {
     },
     /// A device's certificate.
     Certificate(&'a [u8]),
-    /// A checkpoint: `[timeline, [[bucket, position, digest], …]]` in CBOR.
+    /// A checkpoint: [`checkpoint_bytes`].
     Checkpoint(&'a [u8]),
 }
 
@@ -173,16 +177,17 @@ impl Certificate {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let (mut project, mut key, mut name, mut buckets, mut issued_us) = (None, None, String::new(), Vec::new(), 0);
-        for _ in 0..reader.map()? {
-            match reader.u64()? {
+        reader.each_key(|key_, reader| {
+            match key_ {
                 0 => project = ProjectId::new(reader.u64()?),
                 1 => key = Some(PublicKey(reader.fixed()?)),
-                2 => reader.text()?.clone_into(&mut name),
-                3 => buckets = decode_texts(&mut reader)?,
+                2 => name = label(reader, limits::NAME_BYTES_MAX)?,
+                3 => buckets = decode_labels(reader)?,
                 4 => issued_us = reader.i64()?,
                 _ => reader.skip()?,
             }
-        }
+            Ok(())
+        })?;
         reader.end()?;
         match (project, key) {
             (Some(project), Some(key)) => Ok(Self { project, key, name, buckets, issued_us }),
@@ -191,12 +196,59 @@ impl Certificate {
     }
 }
 
-fn decode_texts(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
+fn decode_labels(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
     let len = reader.array()?;
     if len > limits::BUCKETS_PER_DEVICE_MAX {
         return Err(Malformed::what("too many buckets"));
     }
-    (0..len).map(|_| Ok(reader.text()?.to_owned())).collect()
+    (0..len).map(|_| label(reader, limits::BUCKET_KEY_BYTES_MAX)).collect()
+}
+
+fn label(reader: &mut Reader<'_>, bytes_max: usize) -> Result<String, Malformed> {
+    let text = reader.text()?;
+    if text.len() <= bytes_max { Ok(text.to_owned()) } else { Err(Malformed::what("label too long")) }
+}
+
+/// Position and digest of each bucket.
+pub type Heads = Vec<(BucketId, Position, Digest)>;
+
+/// What a checkpoint says, as it is signed, and as a device keeps it to prove it to a restored hub (rule R17):
+/// `[timeline, [[bucket, position, digest], …]]`.
+#[must_use]
+pub fn checkpoint_bytes(timeline: Timeline, heads: &[(BucketId, Position, Digest)]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.array(2).bytes(timeline.as_bytes()).array(heads.len());
+    for (bucket, position, digest) in heads {
+        writer.array(3).u64(bucket.get()).u64(position.0).bytes(&digest.0);
+    }
+    writer.into_bytes()
+}
+
+/// Reads what [`checkpoint_bytes`] wrote.
+///
+/// # Errors
+///
+/// When it is something else.
+pub fn decode_checkpoint(bytes: &[u8]) -> Result<(Timeline, Heads), Malformed> {
+    let mut reader = Reader::new(bytes);
+    let checkpoint = reader.tuple(2, |reader| {
+        let timeline = Timeline(reader.fixed()?);
+        let len = reader.array()?;
+        if len > limits::BUCKETS_PER_DEVICE_MAX {
+            return Err(Malformed::what("too many buckets"));
+        }
+        let heads: Result<Vec<_>, Malformed> = (0..len)
+            .map(|_| {
+                reader.tuple(3, |reader| {
+                    let bucket = BucketId::new(reader.u64()?).ok_or_else(|| Malformed::what("bucket"))?;
+                    Ok((bucket, Position(reader.u63()?), Digest(reader.fixed()?)))
+                })
+            })
+            .collect();
+        Ok((timeline, heads?))
+    })?;
+    reader.end()?;
+    Ok(checkpoint)
 }
 
 /// The hub's secret for MACs over what it delivers (rule R19). It is in every backup, and prints as nothing.

@@ -85,13 +85,23 @@ impl Value {
         Ok(value)
     }
 
+    /// Reads the value of a field out of a stored or delivered state. What does not fit the type, because it was written before this node
+    /// knew the field, is kept as [`Value::Unknown`]: no definition that arrives later makes a row unreadable.
+    ///
+    /// # Errors
+    ///
+    /// When the item is not one well-formed item, or is too long.
+    pub fn decode_kept(item: &[u8], kind: Option<FieldType>) -> Result<Self, Malformed> {
+        Self::decode(item, kind).or_else(|_| Self::decode(item, None))
+    }
+
     fn decode_typed(reader: &mut Reader<'_>, kind: FieldType) -> Result<Self, Malformed> {
         Ok(match kind {
             FieldType::Bool => Self::Bool(reader.bool()?),
             FieldType::Int => Self::Int(reader.i64()?),
             FieldType::Float => Self::float(reader.f64()?).ok_or_else(|| Malformed::what("float not finite"))?,
             FieldType::Text => Self::text(reader.text()?).ok_or_else(|| Malformed::what("text with U+0000"))?,
-            FieldType::Bytes => Self::Bytes(reader.bytes()?.to_vec()),
+            FieldType::Bytes => Self::bytes(reader.bytes()?).ok_or_else(|| Malformed::what("bytes too long"))?,
             FieldType::Timestamp => Self::timestamp(reader.i64()?).ok_or_else(|| Malformed::what("timestamp outside years 1 to 9999"))?,
             FieldType::Json | FieldType::List => {
                 let text = reader.text()?;
@@ -112,6 +122,12 @@ impl Value {
     #[must_use]
     pub fn text(text: &str) -> Option<Self> {
         (!text.contains('\0') && text.len() <= limits::VALUE_BYTES_MAX).then(|| Self::Text(text.to_owned()))
+    }
+
+    /// A bytes value, if it is not too long.
+    #[must_use]
+    pub fn bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= limits::VALUE_BYTES_MAX).then(|| Self::Bytes(bytes.to_vec()))
     }
 
     /// A timestamp value, if it is in years 1 to 9999.
@@ -135,15 +151,17 @@ pub fn canonical_json(text: &str) -> Option<String> {
     }
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     let canonical = serde_json_canonicalizer::to_string(&value).ok()?;
-    (canonical.len() <= limits::VALUE_BYTES_MAX && !canonical.contains("\\u0000") && depth(&value) <= limits::NESTING_MAX)
-        .then_some(canonical)
+    (canonical.len() <= limits::VALUE_BYTES_MAX && is_storable(&value, limits::NESTING_MAX)).then_some(canonical)
 }
 
-fn depth(value: &serde_json::Value) -> usize {
+/// True for JSON that is nested at most `depth` deep and holds no U+0000.
+fn is_storable(value: &serde_json::Value, depth: usize) -> bool {
+    let Some(inner) = depth.checked_sub(1) else { return false };
     match value {
-        serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        serde_json::Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => 1,
+        serde_json::Value::Array(items) => items.iter().all(|item| is_storable(item, inner)),
+        serde_json::Value::Object(members) => members.iter().all(|(name, member)| !name.contains('\0') && is_storable(member, inner)),
+        serde_json::Value::String(text) => !text.contains('\0'),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => true,
     }
 }
 
@@ -185,6 +203,35 @@ mod tests {
         for (kind, bytes, what) in cases {
             assert!(Value::decode(bytes, Some(kind)).is_err(), "{what}");
         }
+    }
+
+    #[test]
+    fn canonical_json_is_its_own_canonical_form() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            let number = f64::from_bits(bits);
+            if number.is_finite() {
+                let once = canonical_json(&format!("{number:e}")).unwrap();
+                assert_eq!(once.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{number:e}");
+                assert_eq!(canonical_json(&once).as_ref(), Some(&once));
+            }
+        }
+        assert_eq!(canonical_json("[9007199254740993,-0, 1e3]").unwrap(), "[9007199254740992,0,1000]");
+        assert_eq!(canonical_json(r#"{"b":"\\u0000","a":1}"#).unwrap(), r#"{"a":1,"b":"\\u0000"}"#);
+        for bad in [r#""\u0000""#, r#"{"\u0000":1}"#, "1e999", "{", &format!("{}1{}", "[".repeat(64), "]".repeat(64))] {
+            assert_eq!(canonical_json(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_a_later_definition_is_kept() {
+        let odd = [0xfa, 0x3f, 0x80, 0, 0];
+        assert_eq!(Value::decode_kept(&odd, Some(FieldType::Float)).unwrap(), Value::Unknown(odd.to_vec()));
+        assert_eq!(Value::decode_kept(&[0x26], Some(FieldType::Int)).unwrap(), Value::Int(-7));
+        assert!(Value::decode_kept(&[0x26, 0x00], Some(FieldType::Int)).is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use mobo_core::limits;
 use mobo_core::message::{Code, Enrol, Enrolled, Message, PeerError, Ping};
 use mobo_core::time::{Eff, Mono};
 
-use crate::frame::{each_key, kind, need};
+use crate::frame::{kind, need};
+use crate::pull::label;
 use crate::push::code_of;
 
 pub(crate) fn encode_enrol(w: &mut Writer, enrol: &Enrol) -> u8 {
@@ -17,19 +18,16 @@ pub(crate) fn encode_enrol(w: &mut Writer, enrol: &Enrol) -> u8 {
 
 pub(crate) fn decode_enrol(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut secret, mut key_, mut name, mut signature) = (None, None, String::new(), None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => secret = Some(r.bytes()?.to_vec()),
             1 => key_ = Some(PublicKey(r.fixed()?)),
-            2 => r.text()?.clone_into(&mut name),
+            2 => name = label(r, limits::NAME_BYTES_MAX)?,
             3 => signature = Some(Signature(r.fixed()?)),
             _ => r.skip()?,
         }
         Ok(())
     })?;
-    if name.len() > limits::NAME_BYTES_MAX {
-        return Err(Malformed::what("name too long"));
-    }
     let (secret, key) = (need(secret, "secret")?, need(key_, "key")?);
     Ok(Message::Enrol(Enrol { secret, key, name, signature: need(signature, "signature")? }))
 }
@@ -41,7 +39,7 @@ pub(crate) fn encode_enrolled(w: &mut Writer, enrolled: &Enrolled) -> u8 {
 
 pub(crate) fn decode_enrolled(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut certificate, mut signature) = (None, None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => certificate = Some(r.bytes()?.to_vec()),
             1 => signature = Some(Signature(r.fixed()?)),
@@ -59,10 +57,10 @@ pub(crate) fn encode_ping(w: &mut Writer, ping: &Ping, kind: u8) -> u8 {
 
 pub(crate) fn decode_ping(r: &mut Reader<'_>) -> Result<Ping, Malformed> {
     let (mut boot, mut mono, mut hub_time) = (None, Mono(0), Eff(0));
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => boot = Some(BootId(r.fixed()?)),
-            1 => mono = Mono(r.u64()?),
+            1 => mono = Mono(r.u63()?),
             2 => hub_time = Eff(r.i64()?),
             _ => r.skip()?,
         }
@@ -79,7 +77,7 @@ pub(crate) fn encode_error(w: &mut Writer, error: &PeerError) -> u8 {
 
 pub(crate) fn decode_error(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut code, mut detail, mut fatal, mut retry_after_ms) = (Code(0), String::new(), false, 0);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => code = code_of(r)?,
             1 => r.text()?.clone_into(&mut detail),

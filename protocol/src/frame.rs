@@ -78,7 +78,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
     let kind = encode_body(message, &mut body);
     let body = body.into_bytes();
     let mut frame = Vec::with_capacity(body.len() + FRAME_HEADER_BYTES_MAX);
-    let flags = if kind == kind::CURSOR_ACK { IGNORABLE } else { 0 };
+    let flags = if matches!(message, Message::CursorAck(_) | Message::Ignored { .. }) { IGNORABLE } else { 0 };
     frame.extend_from_slice(&[kind, flags]);
     put_varint(&mut frame, body.len() as u64);
     frame.extend_from_slice(&body);
@@ -178,7 +178,7 @@ fn decode_body(kind: u8, r: &mut Reader<'_>) -> Result<Option<Message>, Malforme
         kind::PONG => Message::Pong(enrol::decode_ping(r)?),
         kind::ERROR => enrol::decode_error(r)?,
         kind::BYE => {
-            each_key(r, |_, r| r.skip())?;
+            r.each_key(|_, r| r.skip())?;
             Message::Bye
         }
         _ => return Ok(None),
@@ -199,18 +199,6 @@ pub fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(usize::try_from(body).ok().map(|body| 2 + header + body))
 }
 
-/// Reads a map of any keys in any order; `item` takes the value of each.
-pub(crate) fn each_key<'b>(
-    r: &mut Reader<'b>,
-    mut item: impl FnMut(u64, &mut Reader<'b>) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    for _ in 0..r.map()? {
-        let key = r.u64()?;
-        item(key, r)?;
-    }
-    Ok(())
-}
-
 /// Reads an array of at most `max` items.
 pub(crate) fn list<'b, T>(
     r: &mut Reader<'b>,
@@ -224,19 +212,10 @@ pub(crate) fn list<'b, T>(
     (0..len).map(|_| item(r)).collect()
 }
 
-/// Reads a fixed-shape array: at least `len` items, of which later versions may append more.
-pub(crate) fn tuple<'b, T>(
-    r: &mut Reader<'b>,
-    len: usize,
-    item: impl FnOnce(&mut Reader<'b>) -> Result<T, Malformed>,
-) -> Result<T, Malformed> {
-    let found = r.array()?;
-    if found < len {
-        return Err(Malformed::what("array too short"));
-    }
-    let value = item(r)?;
-    (len..found).try_for_each(|_| r.skip())?;
-    Ok(value)
+/// Refuses a list that names the same thing twice.
+pub(crate) fn distinct<T, K: Eq>(items: Vec<T>, key: impl Fn(&T) -> K) -> Result<Vec<T>, Malformed> {
+    let repeats = items.iter().enumerate().any(|(index, item)| items.iter().take(index).any(|other| key(other) == key(item)));
+    if repeats { Err(Malformed::what("the same thing twice")) } else { Ok(items) }
 }
 
 /// Turns the absence of a required part into an error that names it.

@@ -1,7 +1,7 @@
 //! Hello, Welcome, Refence.
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
-use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Ordinal, Position, ProjectId, Seq, Signature, Timeline};
+use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Lane, Ordinal, Position, ProjectId, Seq, Signature, Timeline};
 use mobo_core::limits;
 use mobo_core::message::{
     AckProof, BucketReport, Hello, LaneReport, LaneStatus, Message, Parent, Refence, RefenceReason, SignedHello, TimelineInfo,
@@ -9,8 +9,8 @@ use mobo_core::message::{
 };
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 
-use crate::frame::{each_key, kind, list, need, tuple};
-use crate::pull::{bucket, decode_grant_body, encode_grant_body, heads, lane, seq, write_heads};
+use crate::frame::{distinct, kind, list, need};
+use crate::pull::{bucket, decode_grant_body, encode_grant_body, heads, lane, seq, seq_or_none, write_heads};
 
 pub(crate) fn encode_hello(w: &mut Writer, signed: &SignedHello) -> u8 {
     w.map(2).u64(0).bytes(&signed.bytes).u64(1).bytes(signed.signature.as_bytes());
@@ -19,7 +19,7 @@ pub(crate) fn encode_hello(w: &mut Writer, signed: &SignedHello) -> u8 {
 
 pub(crate) fn decode_hello(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut bytes, mut signature) = (None, None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => bytes = Some(r.bytes()?.to_vec()),
             1 => signature = Some(Signature(r.fixed()?)),
@@ -36,7 +36,7 @@ pub(crate) fn decode_hello(r: &mut Reader<'_>) -> Result<Message, Malformed> {
 #[must_use]
 pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
     let mut w = Writer::new();
-    let optional = [hello.parent.is_some(), hello.ordinal.is_some(), hello.session.is_some()];
+    let optional = [hello.parent.is_some(), hello.ordinal.is_some(), hello.session.is_some(), hello.checkpoint.is_some()];
     w.map(13 + optional.iter().filter(|present| **present).count());
     w.u64(0).u64(u64::from(hello.proto_min)).u64(1).u64(u64::from(hello.proto_max)).u64(2).u64(hello.features);
     w.u64(3).u64(hello.project.get()).u64(4).bytes(hello.device.as_bytes()).u64(5).u64(hello.incarnation.get());
@@ -60,6 +60,9 @@ pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
     w.u64(12).u64(hello.schema_rev).u64(13).array(4).bytes(hello.now.boot.as_bytes()).u64(hello.now.mono.0);
     w.i64(hello.now.wall.0).u64(u64::from(hello.now.quality.code())).u64(14).u64(u64::from(hello.frame_bytes_max));
     w.u64(15).array(2).bytes(&hello.certificate.0).bytes(hello.certificate.1.as_bytes());
+    if let Some((checkpoint, signature)) = &hello.checkpoint {
+        w.u64(16).array(2).bytes(checkpoint).bytes(signature.as_bytes());
+    }
     w.into_bytes()
 }
 
@@ -76,9 +79,9 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
     let mut r = Reader::new(bytes);
     let (mut project, mut device, mut incarnation, mut now, mut certificate) = (None, None, None, None, None);
     let (mut proto_min, mut proto_max, mut features, mut schema_rev, mut frame_bytes_max) = (0, 0, 0, 0, 0);
-    let (mut parent, mut ordinal, mut session, mut nonce) = (None, None, None, None);
+    let (mut parent, mut ordinal, mut session, mut nonce, mut checkpoint) = (None, None, None, None, None);
     let (mut lanes, mut buckets) = (Vec::new(), Vec::new());
-    each_key(&mut r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => proto_min = r.u32()?,
             1 => proto_max = r.u32()?,
@@ -88,14 +91,15 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
             5 => incarnation = Incarnation::new(r.u64()?),
             6 => parent = Some(decode_parent(r)?),
             7 => ordinal = Some(Ordinal(r.u32()?)),
-            8 => session = Some(tuple(r, 2, |r| Ok((Timeline(r.fixed()?), r.u64()?)))?),
+            8 => session = Some(r.tuple(2, |r| Ok((Timeline(r.fixed()?), r.u63()?)))?),
             9 => nonce = Some(r.fixed()?),
-            10 => lanes = list(r, 4, decode_lane_report)?,
-            11 => buckets = list(r, limits::BUCKETS_PER_DEVICE_MAX, decode_bucket_report)?,
-            12 => schema_rev = r.u64()?,
+            10 => lanes = distinct(list(r, Lane::ALL.len(), decode_lane_report)?, |report| report.lane)?,
+            11 => buckets = distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, decode_bucket_report)?, |report| report.bucket)?,
+            12 => schema_rev = r.u63()?,
             13 => now = Some(decode_moment(r)?),
             14 => frame_bytes_max = r.u32()?,
-            15 => certificate = Some(tuple(r, 2, |r| Ok((r.bytes()?.to_vec(), Signature(r.fixed()?))))?),
+            15 => certificate = Some(decode_signed(r)?),
+            16 => checkpoint = Some(decode_signed(r)?),
             _ => r.skip()?,
         }
         Ok(())
@@ -118,26 +122,35 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
         now: need(now, "now")?,
         frame_bytes_max,
         certificate: need(certificate, "certificate")?,
+        checkpoint,
     })
 }
 
+/// Bytes and a signature over what they say.
+fn decode_signed(r: &mut Reader<'_>) -> Result<(Vec<u8>, Signature), Malformed> {
+    r.tuple(2, |r| Ok((r.bytes()?.to_vec(), Signature(r.fixed()?))))
+}
+
 fn decode_parent(r: &mut Reader<'_>) -> Result<Parent, Malformed> {
-    tuple(r, 2, |r| Ok(Parent { incarnation: need(Incarnation::new(r.u64()?), "incarnation")?, seq: Seq::new(r.u64()?) }))
+    r.tuple(2, |r| Ok(Parent { incarnation: need(Incarnation::new(r.u64()?), "incarnation")?, seq: seq_or_none(r)? }))
 }
 
 fn decode_moment(r: &mut Reader<'_>) -> Result<Moment, Malformed> {
-    tuple(r, 4, |r| {
-        Ok(Moment { boot: BootId(r.fixed()?), mono: Mono(r.u64()?), wall: Wall(r.i64()?), quality: WallQuality::from_code(r.u8()?) })
+    r.tuple(4, |r| {
+        Ok(Moment { boot: BootId(r.fixed()?), mono: Mono(r.u63()?), wall: Wall(r.i64()?), quality: WallQuality::from_code(r.u8()?) })
     })
 }
 
 fn decode_lane_report(r: &mut Reader<'_>) -> Result<LaneReport, Malformed> {
     let parts = r.array()?;
+    if parts < 3 {
+        return Err(Malformed::what("lane"));
+    }
     let report = LaneReport { lane: lane(r)?, last: seq(r)?, chain: Chain(r.fixed()?), proof: None };
-    if parts < 4 {
+    if parts == 3 {
         return Ok(report);
     }
-    let proof = tuple(r, 4, |r| {
+    let proof = r.tuple(4, |r| {
         let (timeline, acked, chain) = (Timeline(r.fixed()?), seq(r)?, Chain(r.fixed()?));
         Ok(AckProof { timeline, acked, chain, signature: Signature(r.fixed()?) })
     })?;
@@ -146,7 +159,7 @@ fn decode_lane_report(r: &mut Reader<'_>) -> Result<LaneReport, Malformed> {
 }
 
 fn decode_bucket_report(r: &mut Reader<'_>) -> Result<BucketReport, Malformed> {
-    tuple(r, 3, |r| Ok(BucketReport { bucket: bucket(r)?, timeline: Timeline(r.fixed()?), cursor: Position(r.u64()?) }))
+    r.tuple(3, |r| Ok(BucketReport { bucket: bucket(r)?, timeline: Timeline(r.fixed()?), cursor: Position(r.u64()?) }))
 }
 
 pub(crate) fn encode_welcome(w: &mut Writer, welcome: &Welcome) -> u8 {
@@ -177,22 +190,21 @@ pub(crate) fn encode_welcome(w: &mut Writer, welcome: &Welcome) -> u8 {
 }
 
 pub(crate) fn decode_welcome(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut timeline, mut ordinal) = (None, None);
-    let (mut proto, mut features, mut session, mut schema_rev, mut frame_bytes_max, mut keepalive_ms) = (0, 0, 0, 0, 0, 0);
-    let (mut hub_time, mut recovering) = (Eff(0), false);
+    let (mut proto, mut timeline, mut session, mut ordinal, mut hub_time, mut schema_rev) = (None, None, None, None, None, None);
+    let (mut features, mut frame_bytes_max, mut keepalive_ms, mut recovering) = (0, 0, 0, false);
     let (mut lanes, mut grants, mut revokes) = (Vec::new(), Vec::new(), Vec::new());
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
-            0 => proto = r.u32()?,
+            0 => proto = Some(r.u32()?),
             1 => features = r.u64()?,
             2 => timeline = Some(decode_timeline(r)?),
-            3 => session = r.u64()?,
+            3 => session = Some(r.u63()?),
             4 => ordinal = Some(Ordinal(r.u32()?)),
-            5 => hub_time = Eff(r.i64()?),
-            6 => lanes = list(r, 4, decode_lane_status)?,
-            7 => grants = list(r, limits::BUCKETS_PER_DEVICE_MAX, decode_grant_body)?,
+            5 => hub_time = Some(Eff(r.i64()?)),
+            6 => lanes = distinct(list(r, Lane::ALL.len(), decode_lane_status)?, |status| status.lane)?,
+            7 => grants = distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, decode_grant_body)?, |grant| grant.bucket)?,
             8 => revokes = list(r, limits::BUCKETS_PER_DEVICE_MAX, bucket)?,
-            9 => schema_rev = r.u64()?,
+            9 => schema_rev = Some(r.u63()?),
             10 => frame_bytes_max = r.u32()?,
             11 => keepalive_ms = r.u32()?,
             12 => recovering = r.bool()?,
@@ -201,16 +213,16 @@ pub(crate) fn decode_welcome(r: &mut Reader<'_>) -> Result<Message, Malformed> {
         Ok(())
     })?;
     Ok(Message::Welcome(Box::new(Welcome {
-        proto,
+        proto: need(proto, "proto")?,
         features,
         timeline: need(timeline, "timeline")?,
-        session,
+        session: need(session, "session")?,
         ordinal: need(ordinal, "ordinal")?,
-        hub_time,
+        hub_time: need(hub_time, "hub_time")?,
         lanes,
         grants,
         revokes,
-        schema_rev,
+        schema_rev: need(schema_rev, "schema_rev")?,
         frame_bytes_max,
         keepalive_ms,
         recovering,
@@ -218,24 +230,18 @@ pub(crate) fn decode_welcome(r: &mut Reader<'_>) -> Result<Message, Malformed> {
 }
 
 fn decode_timeline(r: &mut Reader<'_>) -> Result<TimelineInfo, Malformed> {
-    tuple(r, 2, |r| {
+    r.tuple(2, |r| {
         let timeline = Timeline(r.fixed()?);
         let parents = list(r, limits::TIMELINE_PARENTS_MAX, |r| {
-            tuple(r, 2, |r| Ok(TimelineParent { timeline: Timeline(r.fixed()?), heads: heads(r)? }))
+            r.tuple(2, |r| Ok(TimelineParent { timeline: Timeline(r.fixed()?), heads: heads(r)? }))
         })?;
         Ok(TimelineInfo { timeline, parents })
     })
 }
 
 fn decode_lane_status(r: &mut Reader<'_>) -> Result<LaneStatus, Malformed> {
-    tuple(r, 5, |r| {
-        Ok(LaneStatus {
-            lane: lane(r)?,
-            last: Seq::new(r.u64()?),
-            chain: Chain(r.fixed()?),
-            safe: Seq::new(r.u64()?),
-            credit_bytes: r.u32()?,
-        })
+    r.tuple(5, |r| {
+        Ok(LaneStatus { lane: lane(r)?, last: seq_or_none(r)?, chain: Chain(r.fixed()?), safe: seq_or_none(r)?, credit_bytes: r.u32()? })
     })
 }
 
@@ -255,11 +261,11 @@ pub(crate) fn encode_refence(w: &mut Writer, refence: &Refence) -> u8 {
 
 pub(crate) fn decode_refence(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut on, mut hub_last, mut chains, mut reason) = (None, None, Vec::new(), None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
-            1 => hub_last = Seq::new(r.u64()?),
-            2 => chains = list(r, limits::PUSH_ENTRIES_MAX, |r| tuple(r, 2, |r| Ok((seq(r)?, Chain(r.fixed()?)))))?,
+            1 => hub_last = seq_or_none(r)?,
+            2 => chains = list(r, limits::PUSH_ENTRIES_MAX, |r| r.tuple(2, |r| Ok((seq(r)?, Chain(r.fixed()?)))))?,
             3 => {
                 reason = match r.u8()? {
                     1 => Some(RefenceReason::Behind),

@@ -6,7 +6,7 @@ use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Mac, Position, R
 use mobo_core::limits;
 use mobo_core::message::{Audit, Batch, Checkpoint, Grant, Item, ItemBody, Message, Pull};
 
-use crate::frame::{each_key, kind, list, need, tuple};
+use crate::frame::{distinct, kind, list, need};
 
 pub(crate) fn encode_pull(w: &mut Writer, pull: &Pull) -> u8 {
     w.map(4).u64(0).u64(pull.pull).u64(1);
@@ -17,7 +17,7 @@ pub(crate) fn encode_pull(w: &mut Writer, pull: &Pull) -> u8 {
 
 pub(crate) fn decode_pull(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut pull, mut wants, mut credit_bytes, mut live) = (0, Vec::new(), 0, false);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
             1 => wants = heads(r)?,
@@ -41,15 +41,15 @@ pub(crate) fn encode_batch(w: &mut Writer, batch: &Batch) -> u8 {
 }
 
 pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut pull, mut timeline, mut of, mut from, mut to) = (0, None, None, Position(0), Position(0));
+    let (mut pull, mut timeline, mut of, mut from, mut to) = (0, None, None, None, None);
     let (mut items, mut own_merged, mut more) = (Vec::new(), Vec::new(), false);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
             1 => timeline = Some(Timeline(r.fixed()?)),
             2 => of = Some(bucket(r)?),
-            3 => from = Position(r.u64()?),
-            4 => to = Position(r.u64()?),
+            3 => from = Some(Position(r.u63()?)),
+            4 => to = Some(Position(r.u63()?)),
             5 => items = list(r, limits::BATCH_ITEMS_MAX, decode_item)?,
             6 => own_merged = decode_merged(r)?,
             7 => more = r.bool()?,
@@ -57,7 +57,7 @@ pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
         }
         Ok(())
     })?;
-    let (timeline, bucket) = (need(timeline, "timeline")?, need(of, "bucket")?);
+    let (timeline, bucket, from, to) = (need(timeline, "timeline")?, need(of, "bucket")?, need(from, "from")?, need(to, "to")?);
     Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more }))
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn decode_item(r: &mut Reader<'_>) -> Result<Item, Malformed> {
     let parts = r.array()?;
     let collection = need(CollectionId::new(r.u64()?), "collection")?;
     let id = record_id(r)?;
-    let (ver, mac) = (Ver(r.u64()?), Mac(r.fixed()?));
+    let (ver, mac) = (Ver(r.u63()?), Mac(r.fixed()?));
     let body = match parts {
         4 => ItemBody::Leave,
         6.. => ItemBody::State { epoch: r.u32()?, bytes: r.bytes()?.to_vec() },
@@ -95,7 +95,7 @@ fn encode_merged(w: &mut Writer, merged: &[(Lane, Incarnation, Seq)]) {
 }
 
 fn decode_merged(r: &mut Reader<'_>) -> Result<Vec<(Lane, Incarnation, Seq)>, Malformed> {
-    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 3, |r| Ok((lane(r)?, incarnation(r)?, seq(r)?))))
+    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| r.tuple(3, |r| Ok((lane(r)?, incarnation(r)?, seq(r)?))))
 }
 
 pub(crate) fn encode_checkpoint(w: &mut Writer, checkpoint: &Checkpoint) -> u8 {
@@ -114,13 +114,13 @@ pub(crate) fn encode_checkpoint(w: &mut Writer, checkpoint: &Checkpoint) -> u8 {
 
 pub(crate) fn decode_checkpoint(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut pull, mut timeline, mut found, mut own_merged, mut signature) = (0, None, Vec::new(), Vec::new(), None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
             1 => timeline = Some(Timeline(r.fixed()?)),
             2 => {
-                found =
-                    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 3, |r| Ok((bucket(r)?, Position(r.u64()?), Digest(r.fixed()?)))))?;
+                let head = |r: &mut Reader<'_>| r.tuple(3, |r| Ok((bucket(r)?, Position(r.u63()?), Digest(r.fixed()?))));
+                found = distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, head)?, |head| head.0)?;
             }
             3 => own_merged = decode_merged(r)?,
             4 => signature = Some(Signature(r.fixed()?)),
@@ -139,7 +139,7 @@ pub(crate) fn encode_cursor_ack(w: &mut Writer, cursors: &[(BucketId, Position)]
 
 pub(crate) fn decode_cursor_ack(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let mut cursors = Vec::new();
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => cursors = heads(r)?,
             _ => r.skip()?,
@@ -157,7 +157,7 @@ pub(crate) fn encode_grant(w: &mut Writer, grant: &Grant) -> u8 {
 
 pub(crate) fn decode_grant(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let mut grant = None;
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => grant = Some(decode_grant_body(r)?),
             _ => r.skip()?,
@@ -172,7 +172,7 @@ pub(crate) fn encode_grant_body(w: &mut Writer, grant: &Grant) {
 }
 
 pub(crate) fn decode_grant_body(r: &mut Reader<'_>) -> Result<Grant, Malformed> {
-    tuple(r, 3, |r| Ok(Grant { bucket: bucket(r)?, key: r.text()?.to_owned(), write: r.bool()? }))
+    r.tuple(3, |r| Ok(Grant { bucket: bucket(r)?, key: label(r, limits::BUCKET_KEY_BYTES_MAX)?, write: r.bool()? }))
 }
 
 /// Revoke, Resync and Sweep: `{ 0: bucket, ? 1: position }`.
@@ -185,19 +185,19 @@ pub(crate) fn encode_bucket(w: &mut Writer, bucket: BucketId, position: Option<P
 }
 
 pub(crate) fn decode_bucket(r: &mut Reader<'_>, kind: u8) -> Result<Message, Malformed> {
-    let (mut of, mut position) = (None, Position(0));
-    each_key(r, |key, r| {
+    let (mut of, mut position) = (None, None);
+    r.each_key(|key, r| {
         match key {
             0 => of = Some(bucket(r)?),
-            1 => position = Position(r.u64()?),
+            1 => position = Some(Position(r.u63()?)),
             _ => r.skip()?,
         }
         Ok(())
     })?;
     let bucket = need(of, "bucket")?;
     Ok(match kind {
-        kind::RESYNC => Message::Resync { bucket, floor: position },
-        kind::SWEEP => Message::Sweep { bucket, to: position },
+        kind::RESYNC => Message::Resync { bucket, floor: need(position, "position")? },
+        kind::SWEEP => Message::Sweep { bucket, to: need(position, "position")? },
         _ => Message::Revoke(bucket),
     })
 }
@@ -212,7 +212,7 @@ pub(crate) fn encode_fetch(w: &mut Writer, pull: u64, records: &[(CollectionId, 
 
 pub(crate) fn decode_fetch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut pull, mut records) = (0, Vec::new());
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
             1 => records = list(r, limits::BATCH_ITEMS_MAX, record)?,
@@ -233,17 +233,26 @@ pub(crate) fn encode_audit(w: &mut Writer, audit: &Audit) -> u8 {
 
 pub(crate) fn decode_audit(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut of, mut at, mut prefix, mut parts) = (None, Position(0), Vec::new(), Vec::new());
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => of = Some(bucket(r)?),
-            1 => at = Position(r.u64()?),
-            2 => prefix = r.bytes()?.to_vec(),
+            1 => at = Position(r.u63()?),
+            2 => prefix = half_bytes(r)?,
             3 => parts = list(r, 16, |r| Ok(Digest(r.fixed()?)))?,
             _ => r.skip()?,
         }
         Ok(())
     })?;
     Ok(Message::Audit(Audit { bucket: need(of, "bucket")?, at, prefix, parts }))
+}
+
+/// At most the 64 half-bytes of a hash, one in each byte.
+fn half_bytes(r: &mut Reader<'_>) -> Result<Vec<u8>, Malformed> {
+    let prefix = r.bytes()?;
+    if prefix.len() > 64 || prefix.iter().any(|half| *half > 15) {
+        return Err(Malformed::what("prefix"));
+    }
+    Ok(prefix.to_vec())
 }
 
 pub(crate) fn write_heads(w: &mut Writer, heads: &[(BucketId, Position)]) {
@@ -254,7 +263,7 @@ pub(crate) fn write_heads(w: &mut Writer, heads: &[(BucketId, Position)]) {
 }
 
 pub(crate) fn heads(r: &mut Reader<'_>) -> Result<Vec<(BucketId, Position)>, Malformed> {
-    list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| tuple(r, 2, |r| Ok((bucket(r)?, Position(r.u64()?)))))
+    distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| r.tuple(2, |r| Ok((bucket(r)?, Position(r.u63()?)))))?, |head| head.0)
 }
 
 pub(crate) fn bucket(r: &mut Reader<'_>) -> Result<BucketId, Malformed> {
@@ -269,6 +278,16 @@ pub(crate) fn seq(r: &mut Reader<'_>) -> Result<Seq, Malformed> {
     need(Seq::new(r.u64()?), "seq")
 }
 
+/// A position in a lane, or 0 for "none yet".
+pub(crate) fn seq_or_none(r: &mut Reader<'_>) -> Result<Option<Seq>, Malformed> {
+    Ok(Seq::new(r.u63()?))
+}
+
+pub(crate) fn label(r: &mut Reader<'_>, bytes_max: usize) -> Result<String, Malformed> {
+    let text = r.text()?;
+    if text.len() <= bytes_max { Ok(text.to_owned()) } else { Err(Malformed::what("label too long")) }
+}
+
 pub(crate) fn incarnation(r: &mut Reader<'_>) -> Result<Incarnation, Malformed> {
     need(Incarnation::new(r.u64()?), "incarnation")
 }
@@ -278,5 +297,5 @@ pub(crate) fn record_id(r: &mut Reader<'_>) -> Result<RecordId, Malformed> {
 }
 
 pub(crate) fn record(r: &mut Reader<'_>) -> Result<(CollectionId, RecordId), Malformed> {
-    tuple(r, 2, |r| Ok((need(CollectionId::new(r.u64()?), "collection")?, record_id(r)?)))
+    r.tuple(2, |r| Ok((need(CollectionId::new(r.u64()?), "collection")?, record_id(r)?)))
 }

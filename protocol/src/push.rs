@@ -7,8 +7,8 @@ use mobo_core::limits;
 use mobo_core::message::{Ack, Code, Message, Nack, Push, PushedEntry, Reject};
 use mobo_core::time::Eff;
 
-use crate::frame::{each_key, kind, list, need};
-use crate::pull::{incarnation, lane, record, seq};
+use crate::frame::{kind, list, need};
+use crate::pull::{incarnation, lane, record, seq, seq_or_none};
 
 pub(crate) fn encode_push(w: &mut Writer, push: &Push) -> u8 {
     w.map(7 + usize::from(push.on_behalf.is_some()));
@@ -52,7 +52,7 @@ fn decode_entry(r: &mut Reader<'_>) -> Result<PushedEntry, Malformed> {
     }
     let payload = if r.null()? { None } else { Some(r.bytes()?.to_vec()) };
     let eff = if parts < 3 || r.null()? { None } else { Some(Eff(r.i64()?)) };
-    let lost = if parts < 4 { None } else { Some(r.fixed()?) };
+    let lost = if parts < 4 || r.null()? { None } else { Some(r.fixed()?) };
     (4..parts).try_for_each(|_| r.skip())?;
     let payload = match (payload, lost) {
         (Some(payload), _) if payload.len() <= limits::ENTRY_PAYLOAD_BYTES_MAX => Payload::Present(payload),
@@ -65,7 +65,7 @@ fn decode_entry(r: &mut Reader<'_>) -> Result<PushedEntry, Malformed> {
 pub(crate) fn decode_push(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut on, mut log, mut first, mut prev, mut head, mut signature) = (None, None, None, None, None, None);
     let (mut entries, mut on_behalf) = (Vec::new(), None);
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
             1 => log = Some(incarnation(r)?),
@@ -111,13 +111,13 @@ pub(crate) fn encode_ack(w: &mut Writer, ack: &Ack) -> u8 {
 pub(crate) fn decode_ack(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut on, mut log, mut acked, mut chain, mut eff_first, mut signature) = (None, None, None, None, None, None);
     let (mut safe, mut credit_bytes, mut effs) = (None, 0, Vec::new());
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
             1 => log = Some(incarnation(r)?),
             2 => acked = Some(seq(r)?),
             3 => chain = Some(Chain(r.fixed()?)),
-            4 => safe = Seq::new(r.u64()?),
+            4 => safe = seq_or_none(r)?,
             5 => credit_bytes = r.u32()?,
             6 => eff_first = Some(seq(r)?),
             7 => effs = decode_effs(r)?,
@@ -155,7 +155,7 @@ pub(crate) fn encode_nack(w: &mut Writer, nack: &Nack) -> u8 {
 
 pub(crate) fn decode_nack(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut on, mut log, mut expect, mut code) = (None, None, None, Code(0));
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
             1 => log = Some(incarnation(r)?),
@@ -182,7 +182,7 @@ pub(crate) fn encode_reject(w: &mut Writer, reject: &Reject) -> u8 {
 pub(crate) fn decode_reject(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut on, mut log, mut at, mut blamed) = (None, None, None, None);
     let (mut code, mut detail, mut hub_ver) = (Code(0), String::new(), Ver(0));
-    each_key(r, |key, r| {
+    r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
             1 => log = Some(incarnation(r)?),
@@ -190,7 +190,7 @@ pub(crate) fn decode_reject(r: &mut Reader<'_>) -> Result<Message, Malformed> {
             3 => code = code_of(r)?,
             4 => r.text()?.clone_into(&mut detail),
             5 => blamed = Some(record(r)?),
-            6 => hub_ver = Ver(r.u64()?),
+            6 => hub_ver = Ver(r.u63()?),
             _ => r.skip()?,
         }
         Ok(())

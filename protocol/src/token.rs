@@ -5,14 +5,13 @@
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{ProjectId, PublicKey};
+use mobo_core::limits;
 use mobo_core::trust::checksum;
 
-use crate::frame::{each_key, list, need};
+use crate::frame::{list, need};
 
 const PREFIX: &str = "mobo1.";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-const TOKEN_BYTES_MAX: usize = 4096;
-const ADDRESSES_MAX: usize = 8;
 
 /// What a device needs to enrol.
 #[derive(Clone, Eq, PartialEq)]
@@ -84,18 +83,19 @@ impl JoinToken {
         let mut r = Reader::new(body);
         let (mut project, mut hub, mut secret) = (None, None, None);
         let (mut addresses, mut expires_us, mut name) = (Vec::new(), 0, String::new());
-        each_key(&mut r, |key, r| {
+        r.each_key(|key, r| {
             match key {
                 0 => project = ProjectId::new(r.u64()?),
                 1 => hub = Some(PublicKey(r.fixed()?)),
                 2 => secret = Some(r.bytes()?.to_vec()),
-                3 => addresses = list(r, ADDRESSES_MAX, |r| Ok(r.text()?.to_owned()))?,
+                3 => addresses = list(r, limits::TOKEN_ADDRESSES_MAX, |r| Ok(r.text()?.to_owned()))?,
                 4 => expires_us = r.i64()?,
                 5 => r.text()?.clone_into(&mut name),
                 _ => r.skip()?,
             }
             Ok(())
         })?;
+        r.end()?;
         let (project, hub) = (need(project, "project")?, need(hub, "hub")?);
         Ok(Self { project, hub, secret: need(secret, "secret")?, addresses, expires_us, name })
     }
@@ -114,7 +114,7 @@ fn to_base64url(bytes: &[u8]) -> String {
 }
 
 fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    if text.len() > TOKEN_BYTES_MAX || text.len() % 4 == 1 {
+    if text.len() > limits::TOKEN_BYTES_MAX || text.len() % 4 == 1 {
         return None;
     }
     let digits: Option<Vec<u32>> =

@@ -73,12 +73,10 @@ fn encode_op(writer: &mut Writer, op: &DocumentOp) {
 pub fn decode_payload(payload: &[u8]) -> Result<Vec<DocumentOp>, Malformed> {
     let mut ops = Vec::new();
     let mut reader = Reader::new(payload);
-    for _ in 0..reader.map()? {
-        match reader.u64()? {
-            0 => decode_groups(&mut reader, &mut ops)?,
-            _ => reader.skip()?,
-        }
-    }
+    reader.each_key(|key, reader| match key {
+        0 => decode_groups(reader, &mut ops),
+        _ => reader.skip(),
+    })?;
     reader.end()?;
     if ops.is_empty() { Err(Malformed::what("an entry without operations")) } else { Ok(ops) }
 }
@@ -102,17 +100,18 @@ fn decode_groups(reader: &mut Reader<'_>, ops: &mut Vec<DocumentOp>) -> Result<(
 fn decode_op(reader: &mut Reader<'_>, collection: CollectionId) -> Result<DocumentOp, Malformed> {
     let (mut id, mut action, mut before_us, mut base_ver, mut epoch) = (None, None, 0, Ver(0), 0);
     let mut changes = Vec::new();
-    for _ in 0..reader.map()? {
-        match reader.u64()? {
+    reader.each_key(|key, reader| {
+        match key {
             0 => id = RecordId::new(reader.text()?).ok(),
             1 => action = Action::from_code(reader.u8()?),
-            2 => before_us = reader.u64()?,
-            3 => base_ver = Ver(reader.u64()?),
+            2 => before_us = reader.u63()?,
+            3 => base_ver = Ver(reader.u63()?),
             4 => changes = decode_changes(reader)?,
             5 => epoch = reader.u32()?,
             _ => reader.skip()?,
         }
-    }
+        Ok(())
+    })?;
     match (id, action, changes.is_empty()) {
         (Some(id), Some(action), false) => {
             Ok(DocumentOp { key: RecordKey { collection, id }, action, before_us, base_ver, changes, epoch })

@@ -115,12 +115,10 @@ fn encode_op(writer: &mut Writer, op: &TableOp) {
 pub fn decode_payload(payload: &[u8]) -> Result<Vec<TableOp>, Malformed> {
     let mut ops = Vec::new();
     let mut reader = Reader::new(payload);
-    for _ in 0..reader.map()? {
-        match reader.u64()? {
-            0 => decode_groups(&mut reader, &mut ops)?,
-            _ => reader.skip()?,
-        }
-    }
+    reader.each_key(|key, reader| match key {
+        0 => decode_groups(reader, &mut ops),
+        _ => reader.skip(),
+    })?;
     reader.end()?;
     if ops.is_empty() { Err(Malformed::what("an entry without operations")) } else { Ok(ops) }
 }
@@ -144,39 +142,37 @@ fn decode_groups(reader: &mut Reader<'_>, ops: &mut Vec<TableOp>) -> Result<(), 
 fn decode_op(reader: &mut Reader<'_>, collection: CollectionId) -> Result<TableOp, Malformed> {
     let (mut id, mut action, mut before_us, mut base_ver) = (None, None, 0, Ver(0));
     let (mut fields, mut deltas) = (BTreeMap::new(), BTreeMap::new());
-    for _ in 0..reader.map()? {
-        match reader.u64()? {
+    reader.each_key(|key, reader| {
+        match key {
             0 => id = RecordId::new(reader.text()?).ok(),
             1 => action = Action::from_code(reader.u8()?),
-            2 => before_us = reader.u64()?,
-            3 => base_ver = Ver(reader.u64()?),
+            2 => before_us = reader.u63()?,
+            3 => base_ver = Ver(reader.u63()?),
             4 => fields = decode_by_field(reader, |reader| Ok(reader.raw()?.to_vec()))?,
             5 => deltas = decode_by_field(reader, Reader::i128)?,
             _ => reader.skip()?,
         }
-    }
+        Ok(())
+    })?;
     match (id, action) {
         (Some(id), Some(action)) => Ok(TableOp { key: RecordKey { collection, id }, action, before_us, base_ver, fields, deltas }),
         _ => Err(Malformed::what("operation")),
     }
 }
 
-/// Reads `{ field: T }`, refusing repeats and more fields than a collection can have.
+/// Reads `{ field: T }` with ascending fields, and no more of them than a collection can have.
 pub(crate) fn decode_by_field<'b, T>(
     reader: &mut Reader<'b>,
     mut item: impl FnMut(&mut Reader<'b>) -> Result<T, Malformed>,
 ) -> Result<BTreeMap<FieldId, T>, Malformed> {
-    let len = reader.map()?;
-    if len > limits::FIELDS_PER_COLLECTION_MAX {
-        return Err(Malformed::what("too many fields"));
-    }
     let mut by_field = BTreeMap::new();
-    for _ in 0..len {
-        let field = FieldId::new(reader.u64()?).ok_or_else(|| Malformed::what("field id"))?;
-        if by_field.insert(field, item(reader)?).is_some() {
-            return Err(Malformed::what("a field twice"));
+    reader.each_key(|field, reader| {
+        if by_field.len() == limits::FIELDS_PER_COLLECTION_MAX {
+            return Err(Malformed::what("too many fields"));
         }
-    }
+        by_field.insert(FieldId::new(field).ok_or_else(|| Malformed::what("field id"))?, item(reader)?);
+        Ok(())
+    })?;
     Ok(by_field)
 }
 

@@ -40,7 +40,7 @@ pub fn encode(state: &TableState, meta: &RowMeta, collection: &Collection) -> Ve
         writer.u64(3).map(state.cells.len());
         for (field, cell) in &state.cells {
             writer.u64(field.get());
-            if has_column(collection, *field) {
+            if has_column(collection, *field) && !matches!(cell.value, Value::Unknown(_)) {
                 writer.u64(index_of(&stamps, cell.stamp));
             } else {
                 writer.array(2).u64(index_of(&stamps, cell.stamp));
@@ -74,29 +74,30 @@ pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(Fiel
     let mut reader = Reader::new(bytes);
     let mut state = TableState::default();
     let (mut stamps, mut ver, mut mac, mut state_hash) = (Vec::new(), Ver(0), None, None);
-    for _ in 0..reader.map()? {
-        match reader.u64()? {
-            0 => stamps = decode_stamps(&mut reader)?,
+    reader.each_key(|key, reader| {
+        match key {
+            0 => stamps = decode_stamps(reader)?,
             1 => state.put = Some(stamp_at(&stamps, reader.u64()?)?),
             2 => state.delete = Some(stamp_at(&stamps, reader.u64()?)?),
             3 => {
-                let cells = decode_by_field(&mut reader, |reader| decode_cell(reader, &stamps))?;
+                let cells = decode_by_field(reader, |reader| decode_cell(reader, &stamps))?;
                 for (field, (stamp, item)) in cells {
                     let value = match item {
-                        Some(item) => Value::decode(item, collection.field_by_id(field).map(|field| field.kind))?,
+                        Some(item) => Value::decode_kept(item, collection.field_by_id(field).map(|field| field.kind))?,
                         None => column(field),
                     };
                     state.cells.insert(field, Cell { stamp, value });
                 }
             }
-            4 => state.counters = decode_by_field(&mut reader, decode_counter)?,
-            5 => ver = Ver(reader.u64()?),
+            4 => state.counters = decode_by_field(reader, decode_counter)?,
+            5 => ver = Ver(reader.u63()?),
             6 => mac = Some(Mac(reader.fixed()?)),
-            7 => state.vers = decode_vers(&mut reader, &stamps)?,
+            7 => state.vers = decode_vers(reader, &stamps)?,
             8 => state_hash = Some(StateHash(reader.fixed()?)),
             _ => reader.skip()?,
         }
-    }
+        Ok(())
+    })?;
     reader.end()?;
     let state_hash = state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
     Ok((state, RowMeta { ver, mac, state_hash }))
@@ -116,8 +117,7 @@ pub fn has_column(collection: &Collection, field: FieldId) -> bool {
 
 fn decode_cell<'b>(reader: &mut Reader<'b>, stamps: &[Stamp]) -> Result<(Stamp, Option<&'b [u8]>), Malformed> {
     if reader.peek()? == minicbor::data::Type::Array {
-        reader.array()?;
-        return Ok((stamp_at(stamps, reader.u64()?)?, Some(reader.raw()?)));
+        return reader.tuple(2, |reader| Ok((stamp_at(stamps, reader.u64()?)?, Some(reader.raw()?))));
     }
     Ok((stamp_at(stamps, reader.u64()?)?, None))
 }

@@ -117,13 +117,13 @@ impl TableState {
         let mut reader = Reader::new(bytes);
         let mut state = Self::default();
         let mut stamps = Vec::new();
-        for _ in 0..reader.map()? {
-            match reader.u64()? {
-                0 => stamps = decode_stamps(&mut reader)?,
+        reader.each_key(|key, reader| {
+            match key {
+                0 => stamps = decode_stamps(reader)?,
                 1 => state.put = Some(stamp_at(&stamps, reader.u64()?)?),
                 2 => state.delete = Some(stamp_at(&stamps, reader.u64()?)?),
                 3 => {
-                    let cells = decode_by_field(&mut reader, |reader| {
+                    let cells = decode_by_field(reader, |reader| {
                         if reader.array()? != 2 {
                             return Err(Malformed::what("cell"));
                         }
@@ -131,13 +131,14 @@ impl TableState {
                     })?;
                     for (field, (stamp, item)) in cells {
                         let kind = collection.field_by_id(field).map(|field| field.kind);
-                        state.cells.insert(field, Cell { stamp, value: Value::decode(item, kind)? });
+                        state.cells.insert(field, Cell { stamp, value: Value::decode_kept(item, kind)? });
                     }
                 }
-                4 => state.counters = decode_by_field(&mut reader, decode_counter)?,
+                4 => state.counters = decode_by_field(reader, decode_counter)?,
                 _ => return Err(Malformed::what("state of a later version")),
             }
-        }
+            Ok(())
+        })?;
         reader.end()?;
         if state.encode() != bytes {
             return Err(Malformed::what("state not in canonical form"));
