@@ -1,0 +1,90 @@
+//! The socket for transports. QUIC fills it now; MQTT and WebSocket come through the same trait.
+//!
+//! A link is a lossy pipe with a beginning and an end: it carries whole frames, in order on each channel, until it breaks. Nothing that
+//! matters lives in it: acknowledgement, order and identity are the session's.
+
+use std::fmt;
+
+use crate::ids::{Lane, PublicKey};
+use crate::future::BoxFuture;
+
+/// Which stream of a link a frame takes. Frames on one channel stay in order; nothing is promised between channels.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Channel {
+    /// The conversation.
+    Control,
+    /// A lane's entries, device → hub; urgent lanes overtake others.
+    Lane(Lane),
+    /// Batches and checkpoints, hub → device.
+    Down,
+}
+
+/// Why a link ended.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody could be reached, or the handshake failed: try again later.
+    #[error("cannot reach {peer}: {why}")]
+    Unreachable {
+        /// Who.
+        peer: String,
+        /// Why.
+        why: String,
+    },
+    /// The peer is not the hub that this device joined. It is not tried again at once.
+    #[error("{peer} is not the hub that this device joined: its key is not the pinned one")]
+    WrongPeer {
+        /// Who.
+        peer: String,
+    },
+    /// The peer closed.
+    #[error("the peer closed the connection: {0}")]
+    Closed(String),
+    /// The peer fell silent.
+    #[error("the peer has been silent too long")]
+    Silent,
+    /// The peer sent what is not a frame.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// One end of an open link.
+pub trait Link: fmt::Debug + Send + Sync {
+    /// Sends one whole frame; ready when the transport has taken it (its flow control is the back-pressure).
+    fn send(&self, channel: Channel, frame: Vec<u8>) -> BoxFuture<'_, Result<(), LinkError>>;
+
+    /// The next whole frame of any channel.
+    fn recv(&self) -> BoxFuture<'_, Result<Vec<u8>, LinkError>>;
+
+    /// What both ends derive from the handshake: signatures are bound to it. Empty where the transport has none.
+    fn binding(&self) -> Vec<u8>;
+
+    /// Who is at the other end, for people.
+    fn peer(&self) -> String;
+
+    /// Bytes sent and received so far.
+    fn bytes(&self) -> (u64, u64);
+
+    /// Closes after what was sent is delivered, or the peer is gone.
+    fn close(&self, reason: &str) -> BoxFuture<'_, ()>;
+}
+
+/// Opens links.
+pub trait Dialer: fmt::Debug + Send + Sync {
+    /// `quic`, `mqtt` or `ws`.
+    fn transport(&self) -> &'static str;
+
+    /// Opens a link to the hub that holds `hub`, at `address` (`host:port`).
+    fn dial(&self, address: String, hub: PublicKey) -> BoxFuture<'_, Result<Box<dyn Link>, LinkError>>;
+}
+
+/// Takes links.
+pub trait Listener: fmt::Debug + Send + Sync {
+    /// The next link; an error ends the listener.
+    fn accept(&self) -> BoxFuture<'_, Result<Box<dyn Link>, LinkError>>;
+
+    /// Where it listens, with the real port.
+    fn address(&self) -> std::net::SocketAddr;
+
+    /// Stops accepting and closes what is open.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

@@ -1,0 +1,310 @@
+//! What the hub does with a batch of entries: one pure function in four steps.
+//!
+//! A store calls the steps between its own "lock and read" and "write back" (replication.md part E), each on what the step before asked
+//! for, and each read in a statement of its own **after** the locks:
+//!
+//! ```text
+//! prepare(…)            outside the transaction: signature, chain, decoding
+//! Merge::new            → wants lanes      lock lanes, read them
+//! Merge::admit          → wants records    lock records, read them
+//! Admitted::apply       → wants buckets    lock buckets, read them (last: every merge meets here)
+//! Applied::place        → Writes, Outcome  write, commit, then tell
+//! ```
+//! Nothing here knows a clock or a database: two stores, the simulator and the tests run the same code.
+
+pub mod admit;
+pub mod apply;
+pub mod place;
+pub mod prepare;
+pub mod time;
+
+pub use admit::{Admitted, LaneReads, LaneState, LaneWants, Merge};
+pub use apply::{Applied, Membership, Stored};
+pub use place::{BucketState, BucketWants, Placed};
+pub use prepare::{Prepared, PreparedEntry, Rights, prepare_push};
+
+use std::sync::Arc;
+
+use crate::author::{Edit, EditError};
+use crate::digest::Digest;
+use crate::engine::Conflict;
+use crate::ids::{
+    BootId, BucketId, Chain, CollectionId, DeviceId, Eid, Incarnation, Lane, LaneKey, Nonce, Position, ProjectId, RecordKey, Seq,
+    Signature, StateHash, Timeline, Ver,
+};
+use crate::message::{Code, Reject, RefenceReason};
+use crate::record::RecordState;
+use crate::schema::Schema;
+use crate::stream::Segment;
+use crate::time::{Eff, Moment, Mono};
+use crate::value::Value;
+
+/// What holds for a whole batch.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    /// The project.
+    pub project: ProjectId,
+    /// Its collections.
+    pub schema: &'a Schema,
+    /// The hub's history.
+    pub timeline: Timeline,
+    /// The hub's time (rule R6).
+    pub now: Eff,
+    /// Random bytes, from which the batch draws ids of new buckets.
+    pub entropy: [u8; 32],
+}
+
+/// A write through the hub's own API: authored by the hub, with the record locked.
+#[derive(Clone, Debug)]
+pub struct LocalWrite {
+    /// The hub's lane for this kind of collection.
+    pub lane: LaneKey,
+    /// Which collection.
+    pub collection: CollectionId,
+    /// What to do.
+    pub body: LocalBody,
+    /// The hub's clocks.
+    pub moment: Moment,
+    /// Fresh for each write.
+    pub nonce: Nonce,
+    /// The user, where one is known.
+    pub author: Option<String>,
+}
+
+/// What a local write does.
+#[derive(Clone, Debug)]
+pub enum LocalBody {
+    /// Edits records; all or nothing.
+    Edits(Vec<Edit>),
+    /// Appends samples.
+    Append(Segment),
+}
+
+/// What became of one submission, in the order of submission.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Committed with the batch.
+    Merged(Merged),
+    /// It does not continue the lane.
+    Nack {
+        /// The position that would.
+        expect: Seq,
+        /// Why.
+        code: Code,
+    },
+    /// Somebody else wrote this lane: a new incarnation is due.
+    Refence {
+        /// What the hub has.
+        hub_last: Option<Seq>,
+        /// Why.
+        reason: RefenceReason,
+    },
+    /// A local write that cannot be done; nothing of it happened.
+    Refused(EditError),
+}
+
+/// A submission that was committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merged {
+    /// The lane's last position now.
+    pub acked: Seq,
+    /// The chain there.
+    pub chain: Chain,
+    /// The position of the first of `effs`.
+    pub eff_first: Seq,
+    /// Effective times of the submission's entries, known ones included (rule R7).
+    pub effs: Vec<Eff>,
+    /// Entries that went to quarantine.
+    pub rejects: Vec<Reject>,
+    /// Records that a local write changed; edits that changed nothing are not here.
+    pub changed: Vec<RecordKey>,
+}
+
+/// Everything that one batch changes. A store writes it in the transaction that holds the locks.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// Records, each once, ascending by key.
+    pub records: Vec<RecordWrite>,
+    /// Memberships beyond first buckets, and leaves.
+    pub members: Vec<MemberWrite>,
+    /// Buckets.
+    pub buckets: Vec<BucketState>,
+    /// Lanes.
+    pub lanes: Vec<LaneWrite>,
+    /// Entries, for identity and history.
+    pub entries: Vec<EntryWrite>,
+    /// Stream entries, whose samples become rows.
+    pub samples: Vec<SampleWrite>,
+    /// Refused entries.
+    pub quarantine: Vec<QuarantineWrite>,
+    /// Decisions to be seen.
+    pub conflicts: Vec<ConflictWrite>,
+}
+
+/// Where a record's row is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// Nowhere: it was never written.
+    Absent,
+    /// In its collection's table.
+    Visible,
+    /// Among the hidden.
+    Hidden,
+}
+
+/// A record's new state.
+#[derive(Debug)]
+pub struct RecordWrite {
+    /// Which.
+    pub key: RecordKey,
+    /// Where its row was before.
+    pub before: Place,
+    /// Its state.
+    pub state: RecordState,
+    /// The hash of it.
+    pub state_hash: StateHash,
+    /// Its version.
+    pub ver: Ver,
+    /// Its columns, in the order of the collection's fields; `None` when it is hidden.
+    pub columns: Option<Vec<Value>>,
+    /// Its first bucket and its position there.
+    pub home: Option<(BucketId, Position)>,
+}
+
+/// A membership beyond the first bucket, or a leave.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MemberWrite {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The record.
+    pub key: RecordKey,
+    /// `None`: the bucket is the record's first now, and its row says the rest.
+    pub at: Option<(Position, bool)>,
+}
+
+/// A lane after the batch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaneWrite {
+    /// Which.
+    pub key: LaneKey,
+    /// Its last position.
+    pub last: Seq,
+    /// The chain there.
+    pub chain: Chain,
+    /// Effective time of the last entry.
+    pub eff: Eff,
+    /// Boot and mono of the last entry, where its header could be read.
+    pub clock: Option<(BootId, Mono)>,
+    /// The author's last word for the whole prefix; absent for the hub's own.
+    pub signature: Option<Signature>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EntryOutcome {
+    /// Merged.
+    Merged,
+    /// Refused and kept.
+    Quarantined,
+    /// Its device had dropped the payload.
+    Lost,
+    /// Merged before, under its provenance.
+    Known,
+}
+
+impl EntryOutcome {
+    /// The number in SQL.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Merged => 0,
+            Self::Quarantined => 1,
+            Self::Lost => 2,
+            Self::Known => 3,
+        }
+    }
+}
+
+/// An entry on record.
+#[derive(Clone, Debug)]
+pub struct EntryWrite {
+    /// Its lane.
+    pub lane: LaneKey,
+    /// Its position.
+    pub seq: Seq,
+    /// Its identity; `None` when lost.
+    pub eid: Option<Eid>,
+    /// The identity of its first sealing, where it was authored again.
+    pub origin: Option<Eid>,
+    /// The chain after it.
+    pub chain: Chain,
+    /// Its effective time.
+    pub eff: Eff,
+    /// What became of it.
+    pub outcome: EntryOutcome,
+    /// The sealed bytes.
+    pub prepared: Arc<PreparedEntry>,
+}
+
+/// Samples to be written as rows.
+#[derive(Clone, Debug)]
+pub struct SampleWrite {
+    /// The author's lane.
+    pub lane: LaneKey,
+    /// The entry.
+    pub seq: Seq,
+    /// Effective time of the entry; sample `i` was taken `before_us[i]` earlier.
+    pub eff: Eff,
+    /// The samples.
+    pub segment: Segment,
+}
+
+/// A refused entry.
+#[derive(Clone, Debug)]
+pub struct QuarantineWrite {
+    /// Its lane.
+    pub lane: LaneKey,
+    /// What its device is told.
+    pub reject: Reject,
+    /// The sealed bytes.
+    pub prepared: Arc<PreparedEntry>,
+}
+
+/// A decision on record.
+#[derive(Clone, Debug)]
+pub struct ConflictWrite {
+    /// The record.
+    pub key: RecordKey,
+    /// The record's version after the merge.
+    pub ver: Ver,
+    /// The decision.
+    pub conflict: Conflict,
+}
+
+/// What a bucket looks like after the batch: what a hint says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Hint {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// Its head.
+    pub head: Position,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// The author of the hub's own writes: its key's id and the incarnation of its log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HubAuthor {
+    /// The hub as a device.
+    pub device: DeviceId,
+    /// Its log.
+    pub incarnation: Incarnation,
+}
+
+impl HubAuthor {
+    /// Its lane.
+    #[must_use]
+    pub fn lane(&self, lane: Lane) -> LaneKey {
+        LaneKey { device: self.device, incarnation: self.incarnation, lane }
+    }
+}

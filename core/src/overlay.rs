@@ -1,0 +1,74 @@
+//! What a device shows while its writes are on their way: the delivered base with its own pending operations laid over it (rule R14).
+//!
+//! Pending operations are later than anything delivered, whatever the clocks say: a person sees at once what they have just done. What the
+//! hub decides replaces it when the record is delivered.
+
+use crate::author::RecordOp;
+use crate::document::DocumentOp;
+use crate::engine::{Applying, Author, Refusal, Stamped};
+use crate::ids::{Seq, Ver};
+use crate::record::{RecordOps, RecordState};
+use crate::schema::Collection;
+use crate::stamp::Stamp;
+use crate::table::TableOp;
+use crate::time::Eff;
+
+/// One pending entry's operations on one record.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The entry.
+    pub seq: Seq,
+    /// Its operations, with their index in the entry.
+    pub ops: Vec<(u32, RecordOp)>,
+}
+
+/// The base with the pending entries laid over it, oldest first. An entry that cannot be laid over the new base is passed over: the hub will
+/// say what became of it.
+#[must_use]
+pub fn lay(collection: &Collection, base: &RecordState, pending: &[Pending], author: &Author) -> RecordState {
+    let mut state = base.clone();
+    for entry in pending {
+        let _ = apply(collection, &mut state, entry, author);
+    }
+    state
+}
+
+/// The state after one more operation of this node's own: its `nth` since the state was read.
+///
+/// # Errors
+///
+/// A [`Refusal`]: the operation does not fit the state.
+pub fn provisional(
+    collection: &Collection,
+    state: &RecordState,
+    op: &RecordOp,
+    (author, nth): (&Author, u64),
+) -> Result<RecordState, Refusal> {
+    let mut after = state.clone();
+    let pending = Pending { seq: Seq::new((1 << 62) + nth).unwrap_or(Seq::FIRST), ops: vec![(0, op.clone())] };
+    apply(collection, &mut after, &pending, author)?;
+    Ok(after)
+}
+
+fn apply(collection: &Collection, state: &mut RecordState, entry: &Pending, author: &Author) -> Result<(), Refusal> {
+    let applying = Applying { author, seq: entry.seq, ver: Ver(0), uncertain: None, same_timeline: true };
+    let stamp = |op: u32| Stamp { eff: Eff(i64::MAX), device: author.device, ordinal: author.ordinal, seq: entry.seq, op };
+    let rows: Vec<Stamped<'_, TableOp>> = entry
+        .ops
+        .iter()
+        .filter_map(|(index, op)| match op {
+            RecordOp::Table(op) => Some(Stamped { op, stamp: stamp(*index) }),
+            RecordOp::Document(_) => None,
+        })
+        .collect();
+    let documents: Vec<Stamped<'_, DocumentOp>> = entry
+        .ops
+        .iter()
+        .filter_map(|(index, op)| match op {
+            RecordOp::Document(op) => Some(Stamped { op, stamp: stamp(*index) }),
+            RecordOp::Table(_) => None,
+        })
+        .collect();
+    let ops = if documents.is_empty() { RecordOps::Table(rows) } else { RecordOps::Document(documents) };
+    state.apply(collection, &ops, &applying).map(|_| ())
+}
