@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState, wanted};
 use super::prepare::{Content, Rights};
-use super::time::{Decided, LaneTime, of_op};
+use super::time::{Decided, of_op};
 use super::{
-    ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, LocalBody, LocalWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes,
+    ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes,
 };
-use crate::author::{self, RecordOp};
 use crate::buckets;
-use crate::document::{self, DocumentOp};
+use crate::document::DocumentOp;
 use crate::engine::{Applying, Author, Conflict, Refusal, Stamped};
-use crate::entry::{Entry, Header, Payload, chain_next};
+use crate::entry::{Entry, Header, Payload};
 use crate::ids::{BucketId, DeviceId, Eid, LaneKey, Position, RecordKey, Seq, StateHash, Ver};
 use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
 use crate::stamp::{Origin, Stamp};
 use crate::stream::Segment;
-use crate::table::{self, TableOp};
+use crate::table::TableOp;
 use crate::time::Eff;
 
 /// A record as the store has it.
@@ -114,13 +113,13 @@ fn lane_write(key: LaneKey, state: &LaneState, signature: Option<crate::ids::Sig
     Some(LaneWrite { key, last: state.last?, chain: state.chain, eff: state.time.eff, clock: state.time.clock, signature })
 }
 
-struct Run<'a> {
-    context: Context<'a>,
-    records: BTreeMap<RecordKey, Working>,
-    corrupt: BTreeMap<RecordKey, String>,
+pub(super) struct Run<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) records: BTreeMap<RecordKey, Working>,
+    pub(super) corrupt: BTreeMap<RecordKey, String>,
     blocked: BTreeSet<(RecordKey, Origin)>,
     origins: BTreeSet<(DeviceId, Eid)>,
-    lanes: BTreeMap<LaneKey, LaneState>,
+    pub(super) lanes: BTreeMap<LaneKey, LaneState>,
     writes: Writes,
 }
 
@@ -175,7 +174,7 @@ impl<'a> Run<'a> {
     }
 
     /// Applies one entry; what it is refused for is kept, and its position is used all the same.
-    fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
+    pub(super) fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
         let AdmittedEntry { prepared, decided, lane_before } = entry;
         let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
         let known = origin.is_some_and(|eid| self.origins.contains(&(lane.device, eid)));
@@ -313,88 +312,6 @@ impl<'a> Run<'a> {
             self.writes.samples.push(SampleWrite { lane: *doing.lane, seq: doing.seq, eff: doing.decided.eff, segment });
         }
         Ok(())
-    }
-
-    /// Authors a write of the hub itself, with its records locked, and applies it at once. All or nothing.
-    fn local(&mut self, write: LocalWrite, author: &Author) -> Outcome {
-        let Some(lane) = self.lanes.get(&write.lane).cloned() else {
-            return Outcome::Nack { expect: Seq::FIRST, code: Code::INTERNAL };
-        };
-        let mut merged = Merged {
-            acked: lane.last.unwrap_or(Seq::FIRST),
-            chain: lane.chain,
-            eff_first: Seq::after(lane.last),
-            effs: Vec::new(),
-            rejects: Vec::new(),
-            changed: Vec::new(),
-        };
-        let (engine, payload) = match self.local_payload(&write, author, &mut merged.changed) {
-            Ok(Some(payload)) => payload,
-            Ok(None) => return Outcome::Merged(merged),
-            Err(error) => return Outcome::Refused(error),
-        };
-        let header = Header {
-            engine: engine.code(),
-            moment: write.moment,
-            nonce: write.nonce,
-            timeline: Some(self.context.timeline.short()),
-            provenance: None,
-        };
-        let entry = Entry::seal(&header, payload);
-        let seq = Seq::after(lane.last);
-        let chain = chain_next(lane.chain, &entry);
-        let prepared = Arc::new(super::prepare::prepare_entry(seq, entry, chain));
-        let eff = self.context.now.max(lane.time.eff.plus(1));
-        if let Some(state) = self.lanes.get_mut(&write.lane) {
-            state.time = LaneTime { eff, clock: Some((write.moment.boot, write.moment.mono)) };
-            (state.last, state.chain) = (Some(seq), chain);
-        }
-        let decided = Decided { eff, uncertain: None };
-        let admitted = AdmittedEntry { prepared, decided, lane_before: lane.time.eff };
-        (merged.acked, merged.chain) = (seq, chain);
-        merged.effs.push(eff);
-        merged.rejects.extend(self.entry(&write.lane, author, &Rights::All, admitted));
-        Outcome::Merged(merged)
-    }
-
-    fn local_payload(
-        &self,
-        write: &LocalWrite,
-        author: &Author,
-        changed: &mut Vec<RecordKey>,
-    ) -> Result<Option<(Kind, Vec<u8>)>, author::EditError> {
-        let gone = || author::EditError::Refused("the collection does not exist any more".to_owned());
-        let collection = self.context.schema.get(write.collection).ok_or_else(gone)?;
-        let edits = match &write.body {
-            LocalBody::Append(segment) => return Ok(Some((Kind::Stream, segment.encode(collection)))),
-            LocalBody::Edits(edits) => edits,
-        };
-        let (mut rows, mut documents) = (Vec::new(), Vec::new());
-        let mut seen: BTreeMap<RecordKey, RecordState> = BTreeMap::new();
-        for (nth, edit) in (0..).zip(edits) {
-            let key = RecordKey { collection: write.collection, id: edit.id.clone() };
-            if let Some(why) = self.corrupt.get(&key) {
-                return Err(author::EditError::Refused(format!("the stored record is damaged: {why}; run `mobo-hub health check`")));
-            }
-            let working = self.records.get(&key).ok_or_else(gone)?;
-            let base_ver = if working.touched { working.ver } else { Ver(working.ver.0 - 1) };
-            let writer = author::Writer { collection, device: author.device, incarnation: author.incarnation, base_ver };
-            let state = seen.get(&key).unwrap_or(&working.state);
-            let Some(op) = author::author(&writer, state, edit)? else { continue };
-            let after = crate::overlay::provisional(collection, state, &op, (author, nth))
-                .map_err(|refusal| author::EditError::Refused(refusal.to_string()))?;
-            seen.insert(key.clone(), after);
-            changed.push(key);
-            match op {
-                RecordOp::Table(op) => rows.push(op),
-                RecordOp::Document(op) => documents.push(op),
-            }
-        }
-        Ok(match (rows.is_empty(), documents.is_empty()) {
-            (true, true) => None,
-            (false, _) => Some((Kind::Table, table::op::encode_payload(&rows, write.author.as_deref()))),
-            (true, false) => Some((Kind::Document, document::op::encode_payload(&documents, write.author.as_deref()))),
-        })
     }
 }
 

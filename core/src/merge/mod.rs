@@ -14,6 +14,7 @@
 
 pub mod admit;
 pub mod apply;
+mod local;
 pub mod place;
 pub mod prepare;
 pub mod time;
