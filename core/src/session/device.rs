@@ -1,0 +1,384 @@
+//! The device's side of a session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::CloseReason;
+use super::lanes::Lanes;
+use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
+use crate::limits;
+use crate::link::Channel;
+use crate::message::{Ack, Batch, Checkpoint, Code, Grant, Message, Nack, Ping, Pull, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome};
+use crate::time::{Eff, Instant, Moment};
+
+/// Bytes of batches that the hub may send before the device says how far it has got.
+const DOWN_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Everything that can happen to a device's session.
+#[derive(Debug)]
+pub enum Input {
+    /// A decoded message.
+    Message(Box<Message>),
+    /// The store has taken a welcome in: where each bucket is to be pulled from.
+    Admitted(Vec<(BucketId, Position)>),
+    /// The store's answer to [`Effect::Read`]: a signed push, or nothing behind that position.
+    Entries(Lane, Option<Box<Push>>),
+    /// Local entries were committed.
+    Appended(Lane),
+    /// A batch was applied, or passed over because it did not continue the cursor.
+    Applied {
+        /// The bucket.
+        bucket: BucketId,
+        /// The cursor now.
+        cursor: Position,
+    },
+    /// What a checkpoint showed: the buckets that differ, to be pulled again from the start.
+    Compared {
+        /// True if every bucket is at the hub's head and equal.
+        equal: bool,
+        /// Those that differ.
+        diverged: Vec<BucketId>,
+    },
+    /// The time of [`DeviceSession::poll_timeout`] has come; `Moment` is for the ping.
+    Timeout(Moment),
+    /// The store failed; the sentence says how.
+    StoreFailed(String),
+    /// Say goodbye.
+    Stop,
+}
+
+/// Everything that a device's session asks for.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message.
+    Send(Channel, Box<Message>),
+    /// Take in the hub's welcome, then answer [`Input::Admitted`].
+    Admit(Box<Welcome>),
+    /// Read entries of a lane behind a position, at most one push of them, then answer [`Input::Entries`].
+    Read(Lane, Option<Seq>),
+    /// Store an ack.
+    Acked(Box<Ack>),
+    /// Store a rejection, tell the user.
+    Rejected(Box<Reject>),
+    /// Start a new incarnation.
+    Refence(Box<Refence>),
+    /// Store collection definitions.
+    PutSchema(Box<SchemaUpdate>),
+    /// Apply a batch, then answer [`Input::Applied`].
+    Apply(Box<Batch>),
+    /// Compare digests, then answer [`Input::Compared`].
+    Compare(Box<Checkpoint>),
+    /// A bucket may be read now.
+    Granted(Grant),
+    /// A bucket may not be read any more.
+    Revoked(BucketId),
+    /// Everything is acknowledged, and equal to the hub as of its last checkpoint.
+    Drained,
+    /// End the link.
+    Close(CloseReason),
+}
+
+/// How a session is tuned.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Ping a peer that has been silent for this long; `None` where the transport does so itself.
+    pub keepalive: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    HelloSent,
+    Admitting,
+    Live,
+    Closed,
+}
+
+/// The device's side of one conversation.
+///
+/// Made once the link is open and the hello is signed for it. Contract: see the [module](super).
+#[derive(Debug)]
+pub struct DeviceSession {
+    state: State,
+    settings: Settings,
+    effects: VecDeque<Effect>,
+    lanes: Lanes,
+    cursors: BTreeMap<BucketId, Position>,
+    timeline: Option<Timeline>,
+    pull: u64,
+    unconfirmed_bytes: u64,
+    equal: bool,
+    drained: bool,
+    last_heard: Instant,
+    pinged: Option<Instant>,
+}
+
+impl DeviceSession {
+    /// Starts a conversation by saying hello.
+    #[must_use]
+    pub fn new(now: Instant, settings: Settings, hello: SignedHello) -> Self {
+        let hello = Effect::Send(Channel::Control, Box::new(Message::Hello(Box::new(hello))));
+        Self {
+            state: State::HelloSent,
+            settings,
+            effects: VecDeque::from([hello]),
+            lanes: Lanes::default(),
+            cursors: BTreeMap::new(),
+            timeline: None,
+            pull: 0,
+            unconfirmed_bytes: 0,
+            equal: false,
+            drained: false,
+            last_heard: now,
+            pinged: None,
+        }
+    }
+
+    /// True once the hub has admitted this device.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// Takes the next effect.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due. May change after every `handle`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.state, self.settings.keepalive) {
+            (State::Closed, _) => None,
+            (State::HelloSent | State::Admitting, _) => Some(self.last_heard.after(limits::HELLO_TIMEOUT)),
+            (State::Live, Some(keepalive)) => match self.pinged {
+                None => Some(self.last_heard.after(keepalive)),
+                Some(_) => Some(self.last_heard.after(keepalive + keepalive / 2)),
+            },
+            (State::Live, None) => None,
+        }
+    }
+
+    /// Feeds what happened. Never blocks.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        if self.state == State::Closed {
+            return;
+        }
+        match input {
+            Input::Message(message) => {
+                (self.last_heard, self.pinged) = (now, None);
+                self.message(*message);
+            }
+            Input::Admitted(cursors) => self.admitted(cursors),
+            Input::Entries(lane, push) => self.entries(lane, push),
+            Input::Appended(lane) => {
+                self.drained = false;
+                self.lanes.appended(lane);
+            }
+            Input::Applied { bucket, cursor } => self.applied(bucket, cursor),
+            Input::Compared { equal, diverged } => self.compared(equal, &diverged),
+            Input::Timeout(moment) => self.timeout(now, moment),
+            Input::StoreFailed(why) => self.close(CloseReason::Store(why)),
+            Input::Stop => {
+                self.send(Channel::Control, Message::Bye);
+                self.close(CloseReason::Stopped);
+            }
+        }
+        self.advance();
+    }
+
+    fn message(&mut self, message: Message) {
+        match (self.state, message) {
+            (State::HelloSent, Message::Welcome(welcome)) => self.welcome(welcome),
+            (State::HelloSent | State::Live, Message::Refence(refence)) => {
+                self.effects.push_back(Effect::Refence(Box::new(refence)));
+                self.close(CloseReason::Refenced);
+            }
+            (_, Message::Error(error)) if error.fatal => self.close(CloseReason::Refused(error)),
+            (_, Message::Bye) => self.close(CloseReason::PeerLeft),
+            (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
+            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
+            (State::Live | State::Admitting, message) => self.live(message),
+            (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
+        }
+    }
+
+    fn live(&mut self, message: Message) {
+        match message {
+            Message::Ack(ack) => {
+                self.lanes.acked(ack.lane, ack.acked);
+                self.effects.push_back(Effect::Acked(Box::new(ack)));
+            }
+            Message::Nack(nack) => self.nack(&nack),
+            Message::Reject(reject) => self.effects.push_back(Effect::Rejected(Box::new(reject))),
+            Message::Batch(batch) => self.batch(batch),
+            Message::Checkpoint(checkpoint) if checkpoint.pull == self.pull => {
+                self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
+            }
+            Message::Schema(update) => self.effects.push_back(Effect::PutSchema(Box::new(update))),
+            Message::Grant(grant) => {
+                self.cursors.insert(grant.bucket, Position(0));
+                self.effects.push_back(Effect::Granted(grant));
+                self.pull();
+            }
+            Message::Revoke(bucket) => {
+                self.cursors.remove(&bucket);
+                self.effects.push_back(Effect::Revoked(bucket));
+            }
+            // Of an earlier pull, or of a part of the protocol that this version does not ask for.
+            Message::Checkpoint(_) | Message::OfferAck(_) | Message::Audit(_) | Message::Resync { .. } | Message::Sweep { .. } => {}
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refence(_)
+            | Message::Push(_)
+            | Message::Pull(_)
+            | Message::CursorAck(_)
+            | Message::Fetch { .. }
+            | Message::Offer(_)
+            | Message::SchemaOffer(_)
+            | Message::Enrol(_)
+            | Message::Enrolled(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Error(_)
+            | Message::Bye
+            | Message::Ignored { .. } => self.close(CloseReason::Violation("a message that a hub does not send here".to_owned())),
+        }
+    }
+
+    fn welcome(&mut self, welcome: Box<Welcome>) {
+        for status in &welcome.lanes {
+            self.lanes.start(status.lane, status.last);
+        }
+        for lane in Lane::ALL {
+            if !welcome.lanes.iter().any(|status| status.lane == lane) {
+                self.lanes.start(lane, None);
+            }
+        }
+        self.timeline = Some(welcome.timeline.timeline);
+        self.state = State::Admitting;
+        self.effects.push_back(Effect::Admit(welcome));
+    }
+
+    fn admitted(&mut self, cursors: Vec<(BucketId, Position)>) {
+        if self.state == State::Admitting {
+            self.cursors = cursors.into_iter().collect();
+            self.state = State::Live;
+            self.pull();
+        }
+    }
+
+    fn pull(&mut self) {
+        self.pull += 1;
+        self.unconfirmed_bytes = 0;
+        self.equal = false;
+        let wants = self.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
+        self.send(Channel::Control, Message::Pull(Pull { pull: self.pull, wants, credit_bytes: DOWN_CREDIT_BYTES, live: true }));
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        if batch.pull != self.pull || Some(batch.timeline) != self.timeline {
+            return;
+        }
+        match self.cursors.get_mut(&batch.bucket) {
+            // Accept iff it continues the cursor: that alone makes lost, doubled and reordered batches harmless.
+            Some(cursor) if *cursor == batch.from => {
+                *cursor = batch.to;
+                self.equal = false;
+                let bytes = |item: &crate::message::Item| match &item.body {
+                    crate::message::ItemBody::State { bytes, .. } => bytes.len() as u64,
+                    crate::message::ItemBody::Leave => 0,
+                };
+                self.unconfirmed_bytes += batch.items.iter().map(bytes).sum::<u64>();
+                self.effects.push_back(Effect::Apply(Box::new(batch)));
+            }
+            Some(cursor) if *cursor > batch.from => {}
+            Some(_) => self.pull(),
+            None => {}
+        }
+    }
+
+    fn applied(&mut self, bucket: BucketId, cursor: Position) {
+        match self.cursors.get(&bucket) {
+            Some(expected) if *expected == cursor || self.state != State::Live => {}
+            Some(expected) if *expected > cursor => {
+                // A batch behind this one is still on its way to the store, or the store refused: the next checkpoint tells.
+            }
+            _ => {
+                self.cursors.insert(bucket, cursor);
+            }
+        }
+        if self.unconfirmed_bytes >= u64::from(DOWN_CREDIT_BYTES) / 2 {
+            self.confirm();
+        }
+    }
+
+    fn confirm(&mut self) {
+        self.unconfirmed_bytes = 0;
+        let at = self.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
+        self.send(Channel::Control, Message::CursorAck(at));
+    }
+
+    fn compared(&mut self, equal: bool, diverged: &[BucketId]) {
+        self.confirm();
+        self.equal = equal;
+        if !diverged.is_empty() {
+            for bucket in diverged {
+                self.cursors.insert(*bucket, Position(0));
+            }
+            self.pull();
+        }
+    }
+
+    fn nack(&mut self, nack: &Nack) {
+        if nack.code == Code::GAP {
+            self.lanes.rewind(nack.lane, nack.expect);
+        } else {
+            let what = format!("the hub refused a push: {}", nack.code.name());
+            self.close(CloseReason::Violation(what));
+        }
+    }
+
+    fn entries(&mut self, lane: Lane, push: Option<Box<Push>>) {
+        let last = push.as_ref().and_then(|push| Seq::new(push.first.get() + push.entries.len() as u64 - 1));
+        self.lanes.read(lane, last);
+        if let Some(push) = push {
+            self.drained = false;
+            self.send(Channel::Lane(lane), Message::Push(*push));
+        }
+    }
+
+    fn timeout(&mut self, now: Instant, moment: Moment) {
+        if self.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        if self.state == State::Live && self.pinged.is_none() {
+            self.pinged = Some(now);
+            self.send(Channel::Control, Message::Ping(Ping { boot: moment.boot, mono: moment.mono, hub_time: Eff(0) }));
+        } else {
+            self.close(CloseReason::Silent);
+        }
+    }
+
+    /// Reads what may be sent, and says when nothing is left to do.
+    fn advance(&mut self) {
+        if self.state != State::Live {
+            return;
+        }
+        while let Some((lane, after)) = self.lanes.next_read() {
+            self.effects.push_back(Effect::Read(lane, after));
+        }
+        if self.equal && !self.drained && self.lanes.are_idle() {
+            self.drained = true;
+            self.effects.push_back(Effect::Drained);
+        }
+    }
+
+    fn send(&mut self, channel: Channel, message: Message) {
+        self.effects.push_back(Effect::Send(channel, Box::new(message)));
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.state = State::Closed;
+        self.effects.push_back(Effect::Close(reason));
+    }
+}

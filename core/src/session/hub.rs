@@ -1,0 +1,442 @@
+//! The hub's side of a session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::CloseReason;
+use crate::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, ProjectId, Timeline};
+use crate::limits;
+use crate::link::Channel;
+use crate::merge::{Hint, Merged, Outcome};
+use crate::message::{
+    Ack, Batch, Checkpoint, Code, Enrol, Enrolled, Item, ItemBody, Message, Nack, PeerError, Ping, Pull, Push, Refence, SchemaUpdate,
+    SignedHello, Welcome,
+};
+use crate::store::{BucketPage, PullItem, PullPage};
+use crate::time::{Eff, Instant};
+use crate::trust::{KeyPair, LaneHead, OfferKey, Statement};
+
+/// Bytes that a device may have in flight on a lane.
+pub const LANE_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Everything that can happen to a hub's session.
+#[derive(Debug)]
+pub enum Input {
+    /// A decoded message.
+    Message(Box<Message>),
+    /// The answer to [`Effect::Admit`].
+    Admitted(Result<Box<Welcome>, Refusal>),
+    /// The answer to [`Effect::Enrol`].
+    Enrolled(Result<Enrolled, PeerError>),
+    /// What became of a push.
+    Merged(LaneKey, Outcome),
+    /// A push that was refused before it was merged.
+    PushRefused(LaneKey, Code),
+    /// The answer to [`Effect::Pull`].
+    Page(Box<PullPage>),
+    /// Buckets have changed.
+    Hints(Arc<Vec<Hint>>),
+    /// Hints were missed: anything may have changed.
+    HintsLost,
+    /// Collections have changed, or the device's schema is old.
+    Schema(Arc<SchemaUpdate>),
+    /// The device was revoked.
+    Revoked,
+    /// The time of [`HubSession::poll_timeout`] has come.
+    Timeout,
+    /// The store failed; the sentence says how.
+    StoreFailed(String),
+    /// Say goodbye.
+    Stop,
+}
+
+/// Why a hello is not welcome.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// Start a new incarnation.
+    Refence(Refence),
+    /// Go away, for this reason.
+    Error(PeerError),
+}
+
+/// Everything that a hub's session asks for.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message.
+    Send(Channel, Box<Message>),
+    /// Check who this is and what is known of it, then answer [`Input::Admitted`].
+    Admit(Box<SignedHello>),
+    /// Enrol a device, then answer [`Input::Enrolled`].
+    Enrol(Box<Enrol>),
+    /// Merge a push, then answer [`Input::Merged`]. Pushes of one lane are merged in the order of these effects.
+    Merge(LaneKey, Box<Push>),
+    /// Read what changed behind these cursors, then answer [`Input::Page`].
+    Pull(Vec<(BucketId, Position)>),
+    /// Note how far the device has read.
+    Cursors(Vec<(BucketId, Position)>),
+    /// End the link.
+    Close(CloseReason),
+}
+
+/// What a hub's sessions share.
+#[derive(Clone, Debug)]
+pub struct HubIdentity {
+    /// The project that this session serves.
+    pub project: ProjectId,
+    /// The hub's history.
+    pub timeline: Timeline,
+    /// The hub's keys.
+    pub keys: KeyPair,
+    /// For MACs.
+    pub offer: OfferKey,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    AwaitHello,
+    Admitting,
+    Live,
+    Closed,
+}
+
+/// What a device pulls.
+#[derive(Debug, Default)]
+struct Down {
+    pull: u64,
+    live: bool,
+    cursors: BTreeMap<BucketId, Position>,
+    /// Heads that are known to be ahead of cursors, or a first pull.
+    due: bool,
+    /// True while the store is asked.
+    reading: bool,
+    credit_bytes: u64,
+    sent_bytes: u64,
+}
+
+/// The hub's side of one conversation.
+///
+/// Made for each accepted link; learns from the hello who is there. Contract: see the [module](super).
+#[derive(Debug)]
+pub struct HubSession {
+    identity: Arc<HubIdentity>,
+    state: State,
+    effects: VecDeque<Effect>,
+    device: Option<(DeviceId, Incarnation)>,
+    down: Down,
+    schema_rev: u64,
+    keepalive: Option<Duration>,
+    last_heard: Instant,
+}
+
+impl HubSession {
+    /// Waits for a hello. `keepalive` is `None` where the transport notices silence itself.
+    #[must_use]
+    pub fn new(now: Instant, identity: Arc<HubIdentity>, keepalive: Option<Duration>) -> Self {
+        Self {
+            identity,
+            state: State::AwaitHello,
+            effects: VecDeque::new(),
+            device: None,
+            down: Down::default(),
+            schema_rev: 0,
+            keepalive,
+            last_heard: now,
+        }
+    }
+
+    /// The device, once it said hello.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceId> {
+        self.device.map(|(device, _)| device)
+    }
+
+    /// Takes the next effect.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due. May change after every `handle`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitHello | State::Admitting => Some(self.last_heard.after(limits::HELLO_TIMEOUT)),
+            State::Live => self.keepalive.map(|keepalive| self.last_heard.after(keepalive + keepalive / 2)),
+            State::Closed => None,
+        }
+    }
+
+    /// Feeds what happened. Never blocks.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        if self.state == State::Closed {
+            return;
+        }
+        match input {
+            Input::Message(message) => {
+                self.last_heard = now;
+                self.message(*message);
+            }
+            Input::Admitted(Ok(welcome)) => {
+                self.state = State::Live;
+                self.send(Channel::Control, Message::Welcome(welcome));
+            }
+            Input::Admitted(Err(Refusal::Refence(refence))) => {
+                self.send(Channel::Control, Message::Refence(refence));
+                self.close(CloseReason::Refenced);
+            }
+            Input::Admitted(Err(Refusal::Error(error))) => self.refuse(error),
+            Input::Enrolled(Ok(enrolled)) => {
+                self.send(Channel::Control, Message::Enrolled(enrolled));
+                self.state = State::AwaitHello;
+            }
+            Input::Enrolled(Err(error)) => self.refuse(error),
+            Input::Merged(lane, outcome) => self.merged(&lane, outcome),
+            Input::PushRefused(lane, code) => self.push_refused(&lane, code),
+            Input::Page(page) => self.page(*page),
+            Input::Hints(hints) => self.hints(&hints),
+            Input::HintsLost => self.down.due |= self.down.live,
+            Input::Schema(update) => self.schema(&update),
+            Input::Revoked => {
+                let detail = "this device was revoked: ask the operator of the hub, and join again".to_owned();
+                self.refuse(PeerError { code: Code::REVOKED, detail, fatal: true, retry_after_ms: 0 });
+            }
+            Input::Timeout => {
+                if self.poll_timeout().is_some_and(|due| now >= due) {
+                    self.close(CloseReason::Silent);
+                }
+            }
+            Input::StoreFailed(why) => {
+                let detail = format!("the hub cannot do this now: {why}");
+                self.refuse(PeerError { code: Code::BUSY, detail, fatal: true, retry_after_ms: 2_000 });
+            }
+            Input::Stop => {
+                self.send(Channel::Control, Message::Bye);
+                self.close(CloseReason::Stopped);
+            }
+        }
+        self.advance();
+    }
+
+    fn message(&mut self, message: Message) {
+        match (self.state, message) {
+            (State::AwaitHello, Message::Hello(hello)) => {
+                self.device = Some((hello.hello.device, hello.hello.incarnation));
+                self.schema_rev = hello.hello.schema_rev;
+                self.state = State::Admitting;
+                self.effects.push_back(Effect::Admit(hello));
+            }
+            (State::AwaitHello, Message::Enrol(enrol)) => {
+                self.state = State::Admitting;
+                self.effects.push_back(Effect::Enrol(Box::new(enrol)));
+            }
+            (_, Message::Bye) => self.close(CloseReason::PeerLeft),
+            (_, Message::Error(error)) if error.fatal => self.close(CloseReason::Refused(error)),
+            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
+            (State::Live, message) => self.live(message),
+            (State::AwaitHello | State::Admitting | State::Closed, _) => {
+                self.close(CloseReason::Violation("a message before the welcome".to_owned()));
+            }
+        }
+    }
+
+    fn live(&mut self, message: Message) {
+        match message {
+            Message::Push(push) => self.push(push),
+            Message::Pull(pull) => self.pull(&pull),
+            Message::CursorAck(at) => {
+                self.down.sent_bytes = 0;
+                self.effects.push_back(Effect::Cursors(at));
+            }
+            Message::Ping(ping) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
+            Message::Offer(_) | Message::SchemaOffer(_) | Message::Fetch { .. } | Message::Audit(_) => {
+                let detail = "this hub does not take offers, fetches or audits yet; upgrade it".to_owned();
+                let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
+                self.send(Channel::Control, Message::Error(error));
+            }
+            Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refence(_)
+            | Message::Ack(_)
+            | Message::Nack(_)
+            | Message::Reject(_)
+            | Message::Batch(_)
+            | Message::Checkpoint(_)
+            | Message::Grant(_)
+            | Message::Revoke(_)
+            | Message::Resync { .. }
+            | Message::Sweep { .. }
+            | Message::OfferAck(_)
+            | Message::Schema(_)
+            | Message::Enrol(_)
+            | Message::Enrolled(_)
+            | Message::Pong(_)
+            | Message::Error(_)
+            | Message::Bye
+            | Message::Ignored { .. } => self.close(CloseReason::Violation("a message that a device does not send here".to_owned())),
+        }
+    }
+
+    fn push(&mut self, push: Push) {
+        let Some((device, incarnation)) = self.device else { return };
+        if push.incarnation != incarnation || push.on_behalf.is_some() {
+            let detail = "entries of another log are not taken here yet".to_owned();
+            self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
+            return;
+        }
+        let lane = LaneKey { device, incarnation, lane: push.lane };
+        self.effects.push_back(Effect::Merge(lane, Box::new(push)));
+    }
+
+    fn merged(&mut self, lane: &LaneKey, outcome: Outcome) {
+        match outcome {
+            Outcome::Merged(merged) => {
+                for reject in &merged.rejects {
+                    self.send(Channel::Control, Message::Reject(reject.clone()));
+                }
+                let ack = self.ack(lane, merged);
+                self.send(Channel::Control, Message::Ack(ack));
+            }
+            Outcome::Nack { expect, code } => {
+                self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
+            }
+            Outcome::Refence { hub_last, reason } => {
+                let refence = Refence { lane: lane.lane, hub_last, chains: Vec::new(), reason };
+                self.send(Channel::Control, Message::Refence(refence));
+                self.close(CloseReason::Refenced);
+            }
+            Outcome::Refused(error) => self.push_refused_with(error.to_string()),
+        }
+    }
+
+    fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
+        let head = LaneHead { project: self.identity.project, lane: *lane, last: merged.acked, chain: merged.chain };
+        Ack {
+            lane: lane.lane,
+            incarnation: lane.incarnation,
+            acked: merged.acked,
+            chain: merged.chain,
+            safe: None,
+            credit_bytes: LANE_CREDIT_BYTES,
+            eff_first: merged.eff_first,
+            effs: merged.effs,
+            signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
+        }
+    }
+
+    fn push_refused(&mut self, lane: &LaneKey, code: Code) {
+        let detail = format!("a push on lane {} was refused: {}", lane.lane.number(), code.name());
+        self.refuse(PeerError { code, detail, fatal: true, retry_after_ms: 0 });
+    }
+
+    fn push_refused_with(&mut self, detail: String) {
+        self.refuse(PeerError { code: Code::INTERNAL, detail, fatal: true, retry_after_ms: 1_000 });
+    }
+
+    fn pull(&mut self, pull: &Pull) {
+        self.down = Down {
+            pull: pull.pull,
+            live: pull.live,
+            cursors: pull.wants.iter().copied().collect(),
+            due: true,
+            reading: self.down.reading,
+            credit_bytes: u64::from(pull.credit_bytes),
+            sent_bytes: 0,
+        };
+    }
+
+    fn hints(&mut self, hints: &[Hint]) {
+        let down = &mut self.down;
+        if down.live {
+            down.due |= hints.iter().any(|hint| down.cursors.get(&hint.bucket).is_some_and(|cursor| *cursor < hint.head));
+        }
+    }
+
+    fn schema(&mut self, update: &SchemaUpdate) {
+        if self.state == State::Live && update.rev > self.schema_rev {
+            self.schema_rev = update.rev;
+            self.send(Channel::Control, Message::Schema(update.clone()));
+        }
+    }
+
+    fn page(&mut self, page: PullPage) {
+        self.down.reading = false;
+        let mut heads = Vec::with_capacity(page.buckets.len());
+        for bucket in page.buckets {
+            // A page that was asked for before the device pulled anew does not continue its cursor.
+            if self.down.cursors.get(&bucket.bucket) != Some(&bucket.from) {
+                self.down.due = true;
+                return;
+            }
+            heads.push((bucket.bucket, bucket.head, bucket.digest));
+            let more = bucket.to < bucket.head;
+            self.down.due |= more;
+            if bucket.to > bucket.from {
+                self.down.cursors.insert(bucket.bucket, bucket.to);
+                let batch = self.batch(bucket, page.own_merged.clone(), more);
+                self.send(Channel::Down, Message::Batch(batch));
+            }
+        }
+        if !self.down.due {
+            let checkpoint = Checkpoint {
+                pull: self.down.pull,
+                timeline: self.identity.timeline,
+                heads,
+                own_merged: page.own_merged,
+                signature: None,
+            };
+            self.send(Channel::Down, Message::Checkpoint(checkpoint));
+        }
+    }
+
+    fn batch(&mut self, page: BucketPage, own_merged: Vec<(crate::ids::Lane, Incarnation, crate::ids::Seq)>, more: bool) -> Batch {
+        let items: Vec<Item> = page.items.into_iter().map(|item| self.item(item)).collect();
+        Batch {
+            pull: self.down.pull,
+            timeline: self.identity.timeline,
+            bucket: page.bucket,
+            from: page.from,
+            to: page.to,
+            items,
+            own_merged,
+            more,
+        }
+    }
+
+    fn item(&mut self, item: PullItem) -> Item {
+        let identity = &self.identity;
+        let hash = item.state.as_ref().map_or(crate::ids::StateHash([0; 32]), |state| state.hash);
+        let mac = identity.offer.row(identity.project, &item.key, identity.timeline, item.ver, hash);
+        let body = match item.state {
+            Some(state) => {
+                self.down.sent_bytes += state.bytes.len() as u64;
+                ItemBody::State { epoch: state.epoch, bytes: state.bytes }
+            }
+            None => ItemBody::Leave,
+        };
+        Item { collection: item.key.collection, id: item.key.id, ver: item.ver, body, mac }
+    }
+
+    /// Asks for what is due, one page at a time, within the device's credit.
+    fn advance(&mut self) {
+        let down = &mut self.down;
+        if self.state == State::Live && down.due && !down.reading && down.sent_bytes < down.credit_bytes {
+            (down.due, down.reading) = (false, true);
+            let wants = down.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
+            self.effects.push_back(Effect::Pull(wants));
+        }
+    }
+
+    fn refuse(&mut self, error: PeerError) {
+        self.send(Channel::Control, Message::Error(error.clone()));
+        self.close(CloseReason::Refused(error));
+    }
+
+    fn send(&mut self, channel: Channel, message: Message) {
+        self.effects.push_back(Effect::Send(channel, Box::new(message)));
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.state = State::Closed;
+        self.effects.push_back(Effect::Close(reason));
+    }
+}

@@ -1,0 +1,97 @@
+//! What a device has in flight on each lane.
+
+use std::collections::VecDeque;
+
+use super::URGENCY;
+use crate::ids::{Lane, Seq};
+use crate::limits;
+
+/// One lane's pushes.
+#[derive(Clone, Debug, Default)]
+struct Flow {
+    /// The last position that was sent; reading goes on behind it.
+    sent: Option<Seq>,
+    /// The last position of each push that waits for its ack.
+    in_flight: VecDeque<Seq>,
+    /// True while the store is asked for entries.
+    reading: bool,
+    /// True if there may be entries behind `sent`.
+    more: bool,
+}
+
+/// All lanes of a device in one session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lanes([Flow; 4]);
+
+impl Lanes {
+    /// Starts a lane behind what the hub has.
+    pub(super) fn start(&mut self, lane: Lane, hub_last: Option<Seq>) {
+        *self.flow(lane) = Flow { sent: hub_last, more: true, ..Flow::default() };
+    }
+
+    /// Entries were appended.
+    pub(super) fn appended(&mut self, lane: Lane) {
+        self.flow(lane).more = true;
+    }
+
+    /// The next lane to read and the position to read behind. Marks it as being read.
+    pub(super) fn next_read(&mut self) -> Option<(Lane, Option<Seq>)> {
+        for lane in URGENCY {
+            let window = if lane <= Lane::Events { limits::PUSHES_IN_FLIGHT_MAX } else { limits::PUSHES_IN_FLIGHT_MAX / 2 };
+            let flow = self.flow(lane);
+            if flow.reading {
+                return None;
+            }
+            if flow.more && flow.in_flight.len() < window {
+                flow.reading = true;
+                return Some((lane, flow.sent));
+            }
+        }
+        None
+    }
+
+    /// The store answered: entries up to `last`, or none behind `sent`.
+    pub(super) fn read(&mut self, lane: Lane, last: Option<Seq>) {
+        let flow = self.flow(lane);
+        flow.reading = false;
+        match last {
+            Some(last) => {
+                flow.sent = Some(last);
+                flow.in_flight.push_back(last);
+            }
+            None => flow.more = false,
+        }
+    }
+
+    /// The hub committed up to `acked`.
+    pub(super) fn acked(&mut self, lane: Lane, acked: Seq) {
+        let flow = self.flow(lane);
+        while flow.in_flight.front().is_some_and(|last| *last <= acked) {
+            flow.in_flight.pop_front();
+        }
+        flow.sent = flow.sent.max(Some(acked));
+    }
+
+    /// The hub expects `expect` next: everything behind it is sent again.
+    pub(super) fn rewind(&mut self, lane: Lane, expect: Seq) {
+        let flow = self.flow(lane);
+        flow.in_flight.clear();
+        flow.sent = Seq::new(expect.get() - 1);
+        flow.more = true;
+    }
+
+    /// True if nothing waits to be read or acknowledged.
+    pub(super) fn are_idle(&self) -> bool {
+        self.0.iter().all(|flow| !flow.more && !flow.reading && flow.in_flight.is_empty())
+    }
+
+    fn flow(&mut self, lane: Lane) -> &mut Flow {
+        let [state, events, telemetry, blobs] = &mut self.0;
+        match lane {
+            Lane::State => state,
+            Lane::Events => events,
+            Lane::Telemetry => telemetry,
+            Lane::Blobs => blobs,
+        }
+    }
+}
