@@ -9,6 +9,8 @@
 //! **Architecture invariants.** Nothing in `core` can wait. An edge never needs the hub to accept a write. The hub applies an entry at
 //! most once. Bytes that are hashed or signed are stored and forwarded verbatim, never re-encoded.
 
+pub mod author;
+pub mod backoff;
 pub mod buckets;
 pub mod cbor;
 pub mod digest;
@@ -17,14 +19,21 @@ pub mod engine;
 pub mod entry;
 pub mod future;
 pub mod ids;
+pub mod json;
 pub mod kernel;
 pub mod limits;
 pub mod link;
+pub mod merge;
 pub mod message;
 pub mod names;
+pub mod overlay;
 pub mod query;
+pub mod record;
+pub mod rfc3339;
 pub mod schema;
+pub mod session;
 pub mod stamp;
+pub mod store;
 pub mod stream;
 pub mod table;
 pub mod time;

@@ -45,12 +45,22 @@ pub const ROW_STATE_BYTES_MAX: usize = 512 * 1024;
 // documents
 /// Largest automerge change that is looked at.
 pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
-/// Operations in one automerge change.
-pub const CHANGE_OPS_MAX: usize = 20_000;
+/// Operations in one automerge change: a text of [`VALUE_BYTES_MAX`] is one for each character.
+pub const CHANGE_OPS_MAX: usize = 65_536;
 /// Changes of one record in one entry.
 pub const CHANGES_PER_OP_MAX: usize = 64;
 /// Largest saved document: with a batch around it, it fits one frame.
 pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
+/// Changes of one document: each costs every later load.
+pub const DOCUMENT_CHANGES_MAX: usize = 20_000;
+/// Operations of one document, deletions included.
+pub const DOCUMENT_OPS_MAX: u64 = 1 << 20;
+/// Root keys of one document: each field, and the flag of deletion.
+pub const DOCUMENT_KEYS_MAX: usize = FIELDS_PER_COLLECTION_MAX + 1;
+/// Elements of one list of a document.
+pub const LIST_LEN_MAX: usize = 10_000;
+/// Largest amount that one operation adds to a counter of a document: no sum of a document's operations leaves 64 bits.
+pub const COUNTER_STEP_MAX: u64 = 1 << 42;
 /// Highest operation counter that a change may reach: far from `u32::MAX`, where automerge can no longer write.
 pub const DOCUMENT_OP_COUNTER_MAX: u64 = 1 << 31;
 
@@ -83,6 +93,34 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
 /// Sessions of one hub.
 pub const SESSIONS_MAX: usize = 20_000;
+
+// links
+/// Longest pause that a peer's `retry_after` may impose.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// A name may have several addresses: the next one is tried as well when the last one has not answered for this long.
+pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
+/// Longest wait for a peer to take what was sent before a link closes.
+pub const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest reason of a close, sent or shown.
+pub const CLOSE_REASON_BYTES_MAX: usize = 256;
+/// Handshakes in work at the same time; more of them wait.
+pub const HANDSHAKES_MAX: usize = 512;
+/// Handshakes in work above which a newcomer must first prove its address.
+pub const HANDSHAKES_UNPROVEN_MAX: usize = 128;
+/// Newcomers that wait for their handshake; more are refused.
+pub const INCOMING_MAX: usize = 1_024;
+/// Bytes that one newcomer may send ahead of its handshake.
+pub const INCOMING_BYTES_MAX: u64 = 16 * 1024;
+/// Unidirectional streams that a peer may have open in one QUIC connection: one for each lane, and one to spare.
+pub const QUIC_STREAMS_MAX: u32 = 5;
+/// Bytes of one QUIC stream that may wait for their reader.
+pub const QUIC_STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes of one QUIC connection that may wait for their reader.
+pub const QUIC_RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of one QUIC connection that may wait for their ack.
+pub const QUIC_SEND_WINDOW_BYTES: u64 = 1 << 20;
 
 // merge
 /// Entries that one merge transaction takes.
@@ -162,3 +200,4 @@ const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYT
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(PEER_DEAD_AFTER.as_millis() * 2 == KEEPALIVE.as_millis() * 3);
+const _: () = assert!(COUNTER_STEP_MAX * DOCUMENT_OPS_MAX < i64::MAX as u64);

@@ -36,8 +36,16 @@ pub enum LinkError {
         /// Who.
         peer: String,
     },
-    /// The peer closed.
-    #[error("the peer closed the connection: {0}")]
+    /// No link can be taken here: the address is in use, or is not this machine's. A person must act.
+    #[error("cannot listen on {address}: {why}")]
+    CannotListen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// The peer closed, or this end did.
+    #[error("the connection was closed: {0}")]
     Closed(String),
     /// The peer fell silent.
     #[error("the peer has been silent too long")]
