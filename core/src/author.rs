@@ -2,6 +2,7 @@
 //!
 //! Both nodes author through here, with the record locked, so that a plain number on a counter is the difference to what is really there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
@@ -32,6 +33,10 @@ pub enum Intent {
     Insert,
     /// Make it, or replace what is there.
     Put,
+    /// Make it, or change the fields that are given in what is there.
+    Merge,
+    /// Make it; nothing happens when it is there.
+    Ensure,
     /// Change some fields; nothing happens when it is not there.
     Patch,
     /// Remove it; nothing happens when it is not there.
@@ -101,13 +106,16 @@ pub struct Writer<'a> {
 /// [`EditError`], by what the caller should change.
 pub fn author(writer: &Writer<'_>, state: &RecordState, edit: &Edit) -> Result<Option<RecordOp>, EditError> {
     let visible = state.project(writer.collection).is_some();
-    match (edit.intent, visible) {
+    let intent = match (edit.intent, visible) {
         (Intent::Insert, true) => {
             return Err(EditError::Exists { collection: writer.collection.name.clone(), id: edit.id.clone() });
         }
-        (Intent::Patch | Intent::Delete, false) => return Ok(None),
-        _ => {}
-    }
+        (Intent::Patch | Intent::Delete, false) | (Intent::Ensure, true) => return Ok(None),
+        (Intent::Merge, true) => Intent::Patch,
+        (Intent::Merge | Intent::Ensure, false) => Intent::Insert,
+        (intent, _) => intent,
+    };
+    let edit = if intent == edit.intent { Cow::Borrowed(edit) } else { Cow::Owned(Edit { intent, ..edit.clone() }) };
     for name in edit.fields.keys() {
         if writer.collection.field(name).is_none() {
             let near = crate::names::nearest(name, writer.collection.live_fields().map(|field| field.name.as_str()));
@@ -116,16 +124,16 @@ pub fn author(writer: &Writer<'_>, state: &RecordState, edit: &Edit) -> Result<O
         }
     }
     match state {
-        RecordState::Table(state) => table(writer, state, edit).map(|op| Some(RecordOp::Table(op))),
-        RecordState::Document(state) => Ok(edit::author(writer, state, edit)?.map(RecordOp::Document)),
+        RecordState::Table(state) => table(writer, state, &edit).map(|op| Some(RecordOp::Table(op))),
+        RecordState::Document(state) => Ok(edit::author(writer, state, &edit)?.map(RecordOp::Document)),
     }
 }
 
-/// What an edit does, on the wire.
+/// What an edit does, on the wire, when it makes or replaces its record; [`author`] turns a merge into a patch where the record is there.
 #[must_use]
 pub fn action(intent: Intent) -> Action {
     match intent {
-        Intent::Insert | Intent::Put => Action::Put,
+        Intent::Insert | Intent::Put | Intent::Merge | Intent::Ensure => Action::Put,
         Intent::Patch => Action::Patch,
         Intent::Delete => Action::Delete,
     }
