@@ -306,12 +306,12 @@ impl Schema {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum SchemaError {
     /// A name that cannot be a table or column.
-    #[error("\"{name}\" cannot be a name: use 1 to {max} of a-z, 0-9 and _, starting with a letter, and not starting with mobo", max = limits::NAME_BYTES_MAX)]
+    #[error("\"{name}\" cannot be a name: use 1 to {max} of a-z, 0-9 and _, starting with a letter, and not with mobo or sqlite_", max = limits::NAME_BYTES_MAX)]
     BadName {
         /// The name.
         name: String,
     },
-    /// `id` is every record's key already.
+    /// `id` is every record's key already; `at` and `device` are every sample's.
     #[error("field \"{name}\" is reserved: every record has it already")]
     Reserved {
         /// The name.
@@ -367,7 +367,7 @@ pub fn check_collection(collection: &Collection) -> Result<(), SchemaError> {
     }
     for (index, field) in collection.fields.iter().enumerate() {
         check_name(&field.name)?;
-        if field.name == "id" {
+        if matches!((collection.kind, field.name.as_str()), (_, "id") | (Kind::Stream, "at" | "device")) {
             return Err(SchemaError::Reserved { name: field.name.clone() });
         }
         if collection.fields.iter().take(index).any(|other| other.name == field.name) {
@@ -384,7 +384,7 @@ pub fn check_collection(collection: &Collection) -> Result<(), SchemaError> {
 fn check_name(name: &str) -> Result<(), SchemaError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-    if plain && starts && name.len() <= limits::NAME_BYTES_MAX && !name.starts_with("mobo") {
+    if plain && starts && name.len() <= limits::NAME_BYTES_MAX && !name.starts_with("mobo") && !name.starts_with("sqlite_") {
         return Ok(());
     }
     Err(SchemaError::BadName { name: name.to_owned() })

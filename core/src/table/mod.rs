@@ -1,6 +1,7 @@
 //! Tables: typed rows, merged per field by effective time, with counters that add (rules R9, R10).
 
 pub mod engine;
+pub mod extra;
 pub mod op;
 pub mod row;
 pub mod state;

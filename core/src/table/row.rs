@@ -31,6 +31,16 @@ pub struct RowMeta {
 /// Encodes the `_mobo` column of a row of `collection`.
 #[must_use]
 pub fn encode(state: &TableState, meta: &RowMeta, collection: &Collection) -> Vec<u8> {
+    encode_beside(state, meta, Some(collection))
+}
+
+/// Encodes a row with every value inline: for rows that have no columns, such as hidden ones.
+#[must_use]
+pub fn encode_inline(state: &TableState, meta: &RowMeta) -> Vec<u8> {
+    encode_beside(state, meta, None)
+}
+
+fn encode_beside(state: &TableState, meta: &RowMeta, columns: Option<&Collection>) -> Vec<u8> {
     let mut writer = Writer::new();
     let stamps = state.stamps();
     let vers = !state.vers.is_empty();
@@ -40,7 +50,7 @@ pub fn encode(state: &TableState, meta: &RowMeta, collection: &Collection) -> Ve
         writer.u64(3).map(state.cells.len());
         for (field, cell) in &state.cells {
             writer.u64(field.get());
-            if has_column(collection, *field) && !matches!(cell.value, Value::Unknown(_)) {
+            if columns.is_some_and(|collection| is_in_column(collection, state, *field, cell)) {
                 writer.u64(index_of(&stamps, cell.stamp));
             } else {
                 writer.array(2).u64(index_of(&stamps, cell.stamp));
@@ -64,8 +74,6 @@ pub fn encode(state: &TableState, meta: &RowMeta, collection: &Collection) -> Ve
 }
 
 /// Puts a row back together from its `_mobo` column and its typed columns; `column` gives the value of a declared register.
-///
-/// A register that the hidden part of the state masks (stamped before the latest delete) keeps its value in its column like any other.
 ///
 /// # Errors
 ///
@@ -109,10 +117,10 @@ pub fn is_intact(state: &TableState, meta: &RowMeta) -> bool {
     state.hash() == meta.state_hash
 }
 
-/// True for a register that has a typed column of its own.
-#[must_use]
-pub fn has_column(collection: &Collection, field: FieldId) -> bool {
-    collection.field_by_id(field).is_some_and(|field| field.kind != FieldType::Counter)
+/// True for a register whose column holds its value. A value that the latest delete masks is none: a reader of the column sees the default.
+fn is_in_column(collection: &Collection, state: &TableState, field: FieldId, cell: &Cell) -> bool {
+    let has_column = collection.field_by_id(field).is_some_and(|field| field.kind != FieldType::Counter);
+    has_column && !matches!(cell.value, Value::Unknown(_)) && Some(cell.stamp) > state.delete
 }
 
 fn decode_cell<'b>(reader: &mut Reader<'b>, stamps: &[Stamp]) -> Result<(Stamp, Option<&'b [u8]>), Malformed> {
@@ -127,4 +135,47 @@ fn decode_vers(reader: &mut Reader<'_>, stamps: &[Stamp]) -> Result<BTreeMap<Sta
         return Err(Malformed::what("versions of stamps"));
     }
     stamps.iter().map(|stamp| Ok((*stamp, Ver(reader.u64()?)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{CollectionId, DeviceId, Lane, Ordinal, Seq};
+    use crate::schema::{Field, Kind};
+    use crate::time::Eff;
+
+    fn stamp(us: i64) -> Stamp {
+        Stamp { eff: Eff(us), device: DeviceId([7; 16]), ordinal: Ordinal(1), seq: Seq::FIRST, op: 0 }
+    }
+
+    fn id(number: u64) -> FieldId {
+        FieldId::new(number).unwrap()
+    }
+
+    fn collection() -> Collection {
+        let field = |number, name: &str| Field { id: id(number), name: name.into(), kind: FieldType::Text, retired: false };
+        let (name, store) = ("c".into(), "default".into());
+        let fields = vec![field(1, "a"), field(2, "b")];
+        Collection { id: CollectionId::new(1).unwrap(), name, kind: Kind::Table, rev: 1, fields, rules: vec![], lane: Lane::State, store }
+    }
+
+    #[test]
+    fn rows_come_back_from_what_their_columns_show() {
+        let text = |value: &str| Value::Text(value.into());
+        let cell = |us, value| Cell { stamp: stamp(us), value };
+        // `b` was written before the delete and not by the put that revived the row: its column shows the default.
+        let mut state = TableState { put: Some(stamp(9)), delete: Some(stamp(5)), ..TableState::default() };
+        state.cells = BTreeMap::from([(id(1), cell(9, text("new"))), (id(2), cell(3, text("old"))), (id(3), cell(9, Value::Unknown(vec![7])))]);
+        let meta = RowMeta { ver: Ver(4), mac: None, state_hash: state.hash() };
+        let collection = collection();
+        let shown = |field: FieldId| state.value(field).clone();
+        for bytes in [encode(&state, &meta, &collection), encode_inline(&state, &meta)] {
+            let (back, meta_back) = decode(&bytes, &collection, shown).unwrap();
+            assert_eq!((&back, meta_back), (&state, meta));
+            assert!(is_intact(&back, &meta_back));
+        }
+        let (other, meta) = decode(&encode(&state, &meta, &collection), &collection, |_| text("changed by hand")).unwrap();
+        assert!(!is_intact(&other, &meta));
+        assert_eq!(crate::table::extra::extra(&state, &collection).as_deref(), Some("{\"3\":7}"));
+    }
 }

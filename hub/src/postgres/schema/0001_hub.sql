@@ -177,10 +177,10 @@ CREATE TABLE mobo.entry(
   eff bigint NOT NULL,
   outcome smallint NOT NULL,            -- 0 merged, 1 quarantined, 2 lost, 3 already merged under its provenance
   header bytea,
-  payload bytea,
+  payload bytea,                        -- of a lost entry the 32-byte hash of what it was, so that the chain can be recomputed
   PRIMARY KEY (project, device, incarnation, lane, seq)
 );
-CREATE INDEX entry_eid ON mobo.entry(project, device, eid) WHERE lane < 2;
+CREATE INDEX entry_eid ON mobo.entry(project, device, eid);
 CREATE INDEX entry_origin ON mobo.entry(project, device, origin_eid) WHERE origin_eid IS NOT NULL;
 
 -- head: positions used (R28). digest: R29.

@@ -100,10 +100,10 @@ CREATE TABLE mobo_entry(
   eff INTEGER NOT NULL,
   outcome INTEGER NOT NULL,            -- 0 merged, 1 quarantined, 2 lost, 3 already merged under its provenance
   header BLOB,
-  payload BLOB,
+  payload BLOB,                        -- of a lost entry the 32-byte hash of what it was, so that the chain can be recomputed
   PRIMARY KEY (project, device, incarnation, lane, seq)
 ) STRICT;
-CREATE INDEX mobo_entry_eid ON mobo_entry(project, device, eid) WHERE lane < 2;
+CREATE INDEX mobo_entry_eid ON mobo_entry(project, device, eid);
 CREATE INDEX mobo_entry_origin ON mobo_entry(project, device, origin_eid) WHERE origin_eid IS NOT NULL;
 
 -- head: positions used (R28). digest: R29.

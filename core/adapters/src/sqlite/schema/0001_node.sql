@@ -6,8 +6,8 @@
 --     mobo_ver INTEGER NOT NULL,                                   the record's version; what R24 calls base_ver when a writer gives it back
 --     _extra TEXT,                                                 unknown fields as JSON, read-only
 --     _mobo BLOB NOT NULL,                                         stamps, counters, unknown fields, version, MAC, state hash
---     _bucket INTEGER, _position INTEGER) STRICT, WITHOUT ROWID;   its first bucket and its place there
---   CREATE INDEX … ON "work_orders"(_bucket, _position);
+--     _bucket INTEGER, _position INTEGER) STRICT, WITHOUT ROWID;   its first bucket and its place there; of a document, mobo_document has it
+--   CREATE INDEX … ON "work_orders"(_bucket, _position);           tables only
 --
 --   CREATE TABLE "vitals"(                                         a stream: R27's identity is the key
 --     at TEXT NOT NULL, device TEXT NOT NULL, "cpu" REAL, …, _extra TEXT,
@@ -15,7 +15,7 @@
 --     PRIMARY KEY(device, _incarnation, _lane, _seq, _index)) STRICT, WITHOUT ROWID;
 --
 -- Only visible rows are there, so that any SQL tool reads plain data; hidden ones are in mobo_hidden. Triggers refuse SQL writes while
--- mobo_flag.applying is 0, in a sentence.
+-- mobo_flag.applying is 0, in a sentence. mobo's own connection runs without triggers; the flag is for people who repair by hand.
 
 CREATE TABLE mobo_meta(
   key TEXT PRIMARY KEY,
