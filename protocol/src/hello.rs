@@ -203,7 +203,7 @@ pub(crate) fn decode_welcome(r: &mut Reader<'_>) -> Result<Message, Malformed> {
             5 => hub_time = Some(Eff(r.i64()?)),
             6 => lanes = distinct(list(r, Lane::ALL.len(), decode_lane_status)?, |status| status.lane)?,
             7 => grants = distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, decode_grant_body)?, |grant| grant.bucket)?,
-            8 => revokes = list(r, limits::BUCKETS_PER_DEVICE_MAX, bucket)?,
+            8 => revokes = distinct(list(r, limits::BUCKETS_PER_DEVICE_MAX, bucket)?, |bucket| *bucket)?,
             9 => schema_rev = Some(r.u63()?),
             10 => frame_bytes_max = r.u32()?,
             11 => keepalive_ms = r.u32()?,

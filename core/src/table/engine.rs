@@ -71,14 +71,14 @@ impl MergeEngine for TableEngine {
         joined.put = joined.put.max(right.put);
         joined.delete = joined.delete.max(right.delete);
         for (field, cell) in &right.cells {
-            if joined.cells.get(field).is_none_or(|mine| mine.stamp < cell.stamp) {
+            if joined.cells.get(field).is_none_or(|mine| is_below(mine, cell)) {
                 joined.cells.insert(*field, cell.clone());
             }
         }
         for (field, tallies) in &right.counters {
             let mine = joined.counters.entry(*field).or_default();
             for (origin, tally) in tallies {
-                if mine.get(origin).is_none_or(|known| known.last < tally.last) {
+                if mine.get(origin).is_none_or(|known| (known.last, known.sum) < (tally.last, tally.sum)) {
                     mine.insert(*origin, *tally);
                 }
             }
@@ -96,6 +96,12 @@ impl MergeEngine for TableEngine {
     fn rebase(&self, _: &TableState, epoch: u32, _: &[TableOp]) -> Result<Vec<TableOp>, Refusal> {
         Err(Refusal::new(Code::BAD_EPOCH, format!("a table row has no generation {epoch}")))
     }
+}
+
+/// True if `cell` replaces `mine` in a join. Equal stamps have equal values, unless somebody forged one; the order of their bytes then keeps
+/// the join commutative.
+fn is_below(mine: &Cell, cell: &Cell) -> bool {
+    mine.stamp < cell.stamp || (mine.stamp == cell.stamp && mine.value != cell.value && mine.value.to_cbor() < cell.value.to_cbor())
 }
 
 /// The values of an operation, decoded by the types of the schema.
