@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 use crate::document::{DocumentOp, edit};
 use crate::ids::{DeviceId, FieldId, Incarnation, RecordId, RecordKey, Ver};
 use crate::json;
+use crate::limits;
 use crate::record::RecordState;
 use crate::schema::{Collection, Field, FieldType};
 use crate::table::{Action, TableOp, TableState};
@@ -72,7 +73,10 @@ pub enum EditError {
         /// What is wrong, and what would do.
         why: String,
     },
-    /// The document engine refused.
+    /// More than one entry takes; the sentence says to split it.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The engine refused.
     #[error("{0}")]
     Refused(String),
 }
@@ -225,4 +229,17 @@ pub fn parse_counter(given: &Json) -> Result<CounterEdit, json::JsonError> {
 
 fn bad(field: &Field, why: json::JsonError) -> EditError {
     EditError::BadValue { field: field.name.clone(), why: why.0 }
+}
+
+/// Checks that a payload fits into one entry.
+///
+/// # Errors
+///
+/// [`EditError::TooLarge`].
+pub fn check_size(payload: Vec<u8>) -> Result<Vec<u8>, EditError> {
+    if payload.len() <= limits::ENTRY_PAYLOAD_BYTES_MAX {
+        return Ok(payload);
+    }
+    let (kib, max) = (payload.len() / 1024, limits::ENTRY_PAYLOAD_BYTES_MAX / 1024);
+    Err(EditError::TooLarge(format!("this write takes {kib} KiB, and one write has at most {max} KiB: split it into several")))
 }

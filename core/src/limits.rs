@@ -91,6 +91,8 @@ pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// How long a revoked device may keep its session.
 pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
+/// Frames that wait on one channel of a link.
+pub const OUTBOX_FRAMES_MAX: usize = 256;
 /// Sessions of one hub.
 pub const SESSIONS_MAX: usize = 20_000;
 
@@ -127,14 +129,19 @@ pub const QUIC_SEND_WINDOW_BYTES: u64 = 1 << 20;
 pub const MERGE_ENTRIES_MAX: usize = 2_000;
 /// Operations that one merge transaction takes, once it holds more than one push.
 pub const MERGE_OPS_MAX: usize = 10_000;
-/// How long a merge waits for company once it has a push.
-pub const MERGE_LINGER: Duration = Duration::from_millis(2);
 /// Pushes that wait for the merge before the hub stops reading.
 pub const MERGE_QUEUE_MAX: usize = 256;
 /// Retries of a merge that met a serialisation failure or a deadlock.
 pub const MERGE_RETRIES_MAX: u32 = 5;
 /// How long the hub remembers eids and provenance: the device lease (rule R15).
 pub const LEASE: Duration = Duration::from_secs(180 * 86_400);
+
+/// How far ahead a hub reserves its time in the store (rule R6).
+pub const TIME_RESERVE: Duration = Duration::from_secs(10);
+/// How often it does so.
+pub const TIME_RESERVE_EVERY: Duration = Duration::from_secs(3);
+/// Hints that a session may miss before it looks at everything.
+pub const HINTS_MAX: usize = 256;
 
 // device storage
 /// Entries kept past their ack for a hub that goes back in time (rule R21).
@@ -145,6 +152,20 @@ pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const COMMIT_GROUP_MAX: usize = 512;
 /// Local writes that wait for the writer.
 pub const COMMIT_QUEUE_MAX: usize = 1_024;
+
+// SQLite
+/// How long a statement waits for another process that holds the database.
+pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements that one connection keeps.
+pub const SQLITE_STATEMENTS_MAX: usize = 256;
+/// Pages in the write-ahead log at which they are carried over into the database.
+pub const SQLITE_WAL_PAGES: i64 = 1_000;
+/// Pages in the write-ahead log at which the writer waits for readers, so that it does not grow without end.
+pub const SQLITE_WAL_PAGES_MAX: i64 = 16_000;
+/// Bytes of the write-ahead log's file that are kept for the next round.
+pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
+/// Records that an audit names for each bucket.
+pub const AUDIT_DAMAGED_MAX: usize = 20;
 
 // enrolment
 /// Longest join token.
@@ -165,6 +186,24 @@ pub const ROWS_PER_WRITE_MAX: usize = 5_000;
 pub const HTTP_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests in work at the same time.
 pub const HTTP_REQUESTS_MAX: usize = 1_024;
+/// Largest request head: the address and all headers.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all request bodies that are held at the same time.
+pub const HTTP_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a refused body that are read and dropped, so that its sender comes to read the answer.
+pub const HTTP_DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Connections at the same time; later ones wait.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Pause after a connection could not be accepted: the process has no file descriptor left, most likely.
+pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests in work may go on once the node stops.
+pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Filters of one query.
+pub const QUERY_FILTERS_MAX: usize = 64;
+/// Values of all filters of one query.
+pub const QUERY_VALUES_MAX: usize = 1_000;
+/// Columns that one query selects, or orders by.
+pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
 
 // kernel
 /// Parts of one board.
@@ -199,5 +238,6 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+const _: () = assert!(HTTP_DRAIN_TIMEOUT.as_millis() < STOP_TIMEOUT.as_millis());
 const _: () = assert!(PEER_DEAD_AFTER.as_millis() * 2 == KEEPALIVE.as_millis() * 3);
 const _: () = assert!(COUNTER_STEP_MAX * DOCUMENT_OPS_MAX < i64::MAX as u64);

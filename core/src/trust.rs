@@ -294,3 +294,15 @@ pub fn checksum(bytes: &[u8]) -> [u8; 4] {
     let hash = *blake3::hash(bytes).as_bytes();
     [hash[0], hash[1], hash[2], hash[3]]
 }
+
+/// A key for one purpose, derived from a secret: knowing it tells nothing of the secret or of other purposes.
+#[must_use]
+pub fn derive(purpose: &str, secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key(purpose, secret)
+}
+
+/// How a one-time secret is kept: its blake3.
+#[must_use]
+pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
+    *blake3::hash(secret).as_bytes()
+}

@@ -35,6 +35,7 @@
 //! and no queue is without a bound.
 
 pub mod clock;
+pub mod command;
 pub mod component;
 pub mod config;
 pub mod console;
@@ -43,6 +44,7 @@ pub mod data_dir;
 pub mod entropy;
 pub mod motherboard;
 pub mod notify;
+pub mod outbox;
 pub mod output;
 pub mod tasks;
 pub mod telemetry;

@@ -34,7 +34,10 @@ impl Run<'_> {
             changed: Vec::new(),
         };
         let (engine, payload) = match self.local_payload(&write, author, &mut merged.changed) {
-            Ok(Some(payload)) => payload,
+            Ok(Some((engine, payload))) => match author::check_size(payload) {
+                Ok(payload) => (engine, payload),
+                Err(error) => return Outcome::Refused(error),
+            },
             Ok(None) => return Outcome::Merged(merged),
             Err(error) => return Outcome::Refused(error),
         };

@@ -1,0 +1,197 @@
+//! What the commands of every node share: asking the running node, printing what it answers, and the verbs about settings.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{self, Config, Define, Problems, Sources};
+use crate::control::ControlClient;
+use crate::output::{Failure, Format, Table, exit, print, print_json};
+use crate::telemetry;
+
+/// Runs a future on this thread; for commands, which do one thing.
+///
+/// # Errors
+///
+/// When the system gives no event queue, and what the future fails with.
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}"), "look at the limits of this user"))?;
+    runtime.block_on(future)
+}
+
+/// Asks the node that runs in a folder.
+///
+/// # Errors
+///
+/// What the node refused with; exit code 3 when none is running.
+pub fn ask(data_dir: &Path, verb: &str, args: Value) -> Result<Value, Failure> {
+    block_on(async { Ok(ControlClient::connect(data_dir).await?.call(verb, args).await?) })
+}
+
+/// Tells the node that runs in a folder to stop, and waits until it is gone.
+///
+/// # Errors
+///
+/// As for [`ask`].
+pub fn shutdown(data_dir: &Path) -> Result<(), Failure> {
+    block_on(async {
+        let mut client = ControlClient::connect(data_dir).await?;
+        client.call("shutdown", json!({})).await?;
+        client.closed().await;
+        let folder = data_dir.to_owned();
+        let gone = tokio::task::spawn_blocking(move || crate::data_dir::wait_until_free(&folder)).await;
+        match gone {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(format!("cannot tell whether it has stopped: {error}"), "look with `status`")),
+            Err(error) => Err(Failure::failed(error.to_string(), "look with `status`")),
+        }
+    })
+}
+
+/// Prints an answer: JSON as it is, or a table. A list of objects becomes rows; an object becomes name and value.
+///
+/// # Errors
+///
+/// When standard output cannot be written to.
+pub fn show(format: Format, value: &Value) -> Result<(), Failure> {
+    let printed = match format {
+        Format::Json => print_json(value),
+        Format::Table => print(&table(value)),
+    };
+    printed.map_err(|error| Failure::failed(format!("cannot print: {error}"), ""))
+}
+
+fn table(value: &Value) -> String {
+    match value {
+        Value::Array(rows) => rows_table(rows),
+        Value::Object(object) => pairs_table(object),
+        other => format!("{}\n", cell(other)),
+    }
+}
+
+fn rows_table(rows: &[Value]) -> String {
+    let mut header: Vec<&str> = Vec::new();
+    for key in rows.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+        if !header.contains(&key.as_str()) {
+            header.push(key);
+        }
+    }
+    if header.is_empty() {
+        return "nothing\n".to_owned();
+    }
+    let titles: Vec<String> = header.iter().map(|key| key.to_uppercase()).collect();
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let mut table = Table::new(&titles);
+    for row in rows {
+        table.row(header.iter().map(|key| row.get(key).map_or_else(String::new, cell)));
+    }
+    table.to_string()
+}
+
+fn pairs_table(object: &Map<String, Value>) -> String {
+    let mut table = Table::new(&["WHAT", "IS"]);
+    for (key, value) in object {
+        match value {
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for item in items {
+                    table.row([key.clone(), cell(item)]);
+                }
+            }
+            other => table.row([key.clone(), cell(other)]),
+        }
+    }
+    table.to_string()
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Object(object) => object.iter().map(|(key, value)| format!("{key}={}", cell(value))).collect::<Vec<_>>().join(" "),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+/// The exit code that a `status` stands for.
+#[must_use]
+pub fn status_code(status: &Value) -> ExitCode {
+    let healthy = status.get("health").and_then(Value::as_str) == Some("healthy");
+    ExitCode::from(if healthy { exit::FINE } else { exit::FAILED })
+}
+
+/// The exit code that a health report stands for: `ok` in it decides.
+#[must_use]
+pub fn health_code(report: &Value) -> ExitCode {
+    let ok = report.get("ok").and_then(Value::as_bool) == Some(true);
+    ExitCode::from(if ok { exit::FINE } else { exit::FAILED })
+}
+
+/// Loads the settings of this process: the node's own, and those of logging.
+///
+/// # Errors
+///
+/// All problems in one, exit code 2; nothing was started.
+pub fn load(
+    settings: &'static [&'static dyn Define],
+    flags: &[String],
+    file: Option<&Path>,
+    data_dir: &Path,
+) -> Result<Config, Failure> {
+    let sources = Sources::of_process(flags.to_vec(), file.map(Path::to_owned), data_dir);
+    Config::load(settings.iter().chain(telemetry::SETTINGS), &sources).map_err(|problems| misconfigured(&problems))
+}
+
+fn misconfigured(problems: &Problems) -> Failure {
+    let hint = "`config example` prints every setting with its meaning";
+    Failure::usage(problems.to_string(), hint)
+}
+
+/// Prints the settings in force; secrets are not shown.
+///
+/// # Errors
+///
+/// When standard output cannot be written to.
+pub fn show_config(config: &Config, format: Format, origin: bool) -> Result<(), Failure> {
+    let row = |shown: &config::Shown| {
+        let mut row = Map::new();
+        row.insert("key".to_owned(), json!(shown.key));
+        row.insert("value".to_owned(), json!(shown.value));
+        if origin {
+            row.insert("origin".to_owned(), json!(shown.origin.to_string()));
+        }
+        Value::Object(row)
+    };
+    show(format, &Value::Array(config.show().iter().map(row).collect()))
+}
+
+/// The settings file that `init` writes, unless there is one.
+///
+/// # Errors
+///
+/// When the folder cannot be written to.
+pub fn write_example(settings: &'static [&'static dyn Define], data_dir: &Path) -> Result<bool, Failure> {
+    let path = data_dir.join("mobo.toml");
+    let all: Vec<&'static dyn Define> = settings.iter().chain(telemetry::SETTINGS).copied().collect();
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(mut file) => std::io::Write::write_all(&mut file, config::example(&all).as_bytes())
+            .map(|()| true)
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display()), "free some space")),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => {
+            Err(Failure::failed(format!("cannot write {}: {error}", path.display()), "use a folder that this user may write to"))
+        }
+    }
+}
+
+/// Prints every setting with its meaning and default.
+///
+/// # Errors
+///
+/// When standard output cannot be written to.
+pub fn print_example(settings: &'static [&'static dyn Define]) -> Result<(), Failure> {
+    let all: Vec<&'static dyn Define> = settings.iter().chain(telemetry::SETTINGS).copied().collect();
+    print(&config::example(&all)).map_err(|error| Failure::failed(format!("cannot print: {error}"), ""))
+}

@@ -1,0 +1,237 @@
+//! What an operator does with a hub: collections, devices, keys, and looking at how it is. The control socket calls these.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mobo_core::buckets::{ALL, is_bucket_key};
+use mobo_core::ids::{CollectionId, DeviceId, FieldId, Lane};
+use mobo_core::limits;
+use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema, SchemaError, check_collection};
+use mobo_core::store::{ApiKeyRow, DeviceRow, Invite, StoreError};
+use mobo_core::time::Eff;
+use mobo_core::trust::secret_hash;
+use mobo_gate::backend::Role;
+use mobo_gate::key::{ApiKey, KeyKind};
+use mobo_protocol::JoinToken;
+use mobo_runtime::entropy;
+
+use crate::node::Hub;
+use crate::settings;
+
+/// Why an operator's command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The command does not make sense as it is.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Likewise.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such thing.
+    #[error("{what} \"{name}\" does not exist{}", near.as_ref().map(|near| format!("; perhaps you meant \"{near}\"")).unwrap_or_default())]
+    NoSuch {
+        /// A collection, a device, a key.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+        /// A similar name.
+        near: Option<String>,
+    },
+    /// The store cannot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no randomness.
+    #[error(transparent)]
+    NoEntropy(#[from] entropy::NoEntropy),
+}
+
+/// A collection to be made.
+#[derive(Clone, Debug)]
+pub struct NewCollection {
+    /// Its name.
+    pub name: String,
+    /// Its kind; by default a table when fields are declared, a document otherwise.
+    pub kind: Option<String>,
+    /// `name:type`, each.
+    pub fields: Vec<String>,
+    /// Bucket templates.
+    pub buckets: Vec<String>,
+    /// `events` or `telemetry`, for streams.
+    pub lane: Option<String>,
+}
+
+impl Hub {
+    /// Makes a collection and tells the sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn create_collection(&self, new: &NewCollection) -> Result<Collection, AdminError> {
+        let opened = self.opened()?;
+        let collection = define(new)?;
+        check_collection(&collection)?;
+        let _one_at_a_time = opened.schema_lock.lock().await;
+        let known = opened.store.schema(opened.project).await?;
+        if known.by_name(&collection.name).is_some() {
+            return Err(AdminError::Usage(format!("collection \"{}\" exists already", collection.name)));
+        }
+        if known.iter().count() >= limits::COLLECTIONS_MAX {
+            return Err(SchemaError::TooMany { what: "collections of a project", max: limits::COLLECTIONS_MAX }.into());
+        }
+        let schema = opened.store.create_collection(opened.project, collection.clone()).await?;
+        opened.schema.send_replace(Arc::new(schema));
+        Ok(collection)
+    }
+
+    /// The collections.
+    ///
+    /// # Errors
+    ///
+    /// While the store is not open.
+    pub fn schema(&self) -> Result<Arc<Schema>, StoreError> {
+        Ok(Arc::clone(&self.opened()?.schema.borrow()))
+    }
+
+    /// Invites one device: the token that it joins with.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn invite(&self, name: &str, buckets: &[String]) -> Result<JoinToken, AdminError> {
+        let opened = self.opened()?;
+        if name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            return Err(AdminError::Usage(format!("a device's name has at most {} bytes and no control characters", limits::NAME_BYTES_MAX)));
+        }
+        if let Some(bad) = buckets.iter().find(|key| !is_bucket_key(key)) {
+            return Err(AdminError::Usage(format!("\"{bad}\" cannot be a bucket's key: it holds no spaces or braces")));
+        }
+        if buckets.len() > limits::BUCKETS_PER_DEVICE_MAX {
+            return Err(AdminError::Usage(format!("a device holds at most {} buckets", limits::BUCKETS_PER_DEVICE_MAX)));
+        }
+        let buckets: BTreeSet<String> = buckets.iter().cloned().collect();
+        let buckets = if buckets.is_empty() { vec![ALL.to_owned()] } else { buckets.into_iter().collect() };
+        let secret = entropy::bytes::<16>()?.to_vec();
+        let expires = opened.time.now().plus(u64::try_from(limits::INVITE_TTL.as_micros()).unwrap_or(u64::MAX));
+        let invite = Invite { secret_hash: secret_hash(&secret), name: name.to_owned(), buckets, expires };
+        opened.store.invite(opened.project, invite).await?;
+        Ok(JoinToken {
+            project: opened.project,
+            hub: self.keys.public(),
+            secret,
+            addresses: self.advertised(),
+            expires_us: expires.0,
+            name: name.to_owned(),
+        })
+    }
+
+    fn advertised(&self) -> Vec<String> {
+        let set = self.config.get(&settings::QUIC_ADVERTISE);
+        let named: Vec<String> = set.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        match self.quic() {
+            _ if !named.is_empty() => named,
+            Some(address) if address.ip().is_unspecified() => vec![format!("127.0.0.1:{}", address.port())],
+            Some(address) => vec![address.to_string()],
+            None => Vec::new(),
+        }
+    }
+
+    /// The device of that name or id.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn device(&self, name: &str) -> Result<DeviceRow, AdminError> {
+        let opened = self.opened()?;
+        let devices = opened.store.devices(opened.project).await?;
+        let wanted = |device: &&DeviceRow| device.name == name || (name.len() >= 6 && device.id.to_string().starts_with(name));
+        let mut found = devices.iter().filter(wanted);
+        match (found.next(), found.next()) {
+            (Some(device), None) => Ok(device.clone()),
+            (Some(_), Some(_)) => Err(AdminError::Usage(format!("\"{name}\" fits several devices: give the whole id"))),
+            (None, _) => {
+                let near = mobo_core::names::nearest(name, devices.iter().map(|device| device.name.as_str())).map(str::to_owned);
+                Err(AdminError::NoSuch { what: "device", name: name.to_owned(), near })
+            }
+        }
+    }
+
+    /// Revokes a device: refused at its next hello, and its session ends now.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn revoke(&self, name: &str) -> Result<DeviceId, AdminError> {
+        let opened = self.opened()?;
+        let device = self.device(name).await?;
+        opened.store.revoke(opened.project, device.id, opened.time.now()).await?;
+        if let Some(sessions) = self.sessions() {
+            sessions.revoked(device.id);
+        }
+        Ok(device.id)
+    }
+
+    /// Makes an API key; its text is shown this once.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn create_key(&self, name: &str, role: &str) -> Result<(String, ApiKeyRow), AdminError> {
+        let opened = self.opened()?;
+        let role = Role::from_name(role)
+            .ok_or_else(|| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
+        let kind = if role == Role::Anon { KeyKind::Public } else { KeyKind::Secret };
+        let key = ApiKey::generate(kind, entropy::bytes()?);
+        let row = ApiKeyRow {
+            id: CollectionId::from_entropy(entropy::bytes()?).get(),
+            name: if name.is_empty() { role.name().to_owned() } else { name.to_owned() },
+            prefix: key.shown().to_owned(),
+            hash: key.hash().0,
+            role: role.name().to_owned(),
+            created: opened.time.now(),
+            expires: None,
+            revoked: None,
+        };
+        opened.store.create_key(opened.project, row.clone()).await?;
+        Ok((key.text().to_owned(), row))
+    }
+}
+
+fn define(new: &NewCollection) -> Result<Collection, AdminError> {
+    let kind = match &new.kind {
+        None if new.fields.is_empty() => Kind::Document,
+        None => Kind::Table,
+        Some(word) => Kind::from_name(word)
+            .ok_or_else(|| AdminError::Usage(format!("\"{word}\" is not a kind: use table, document or stream")))?,
+    };
+    let fields: Result<Vec<Field>, AdminError> = new.fields.iter().map(|text| field(text)).collect();
+    let lane = match (kind, new.lane.as_deref()) {
+        (Kind::Table | Kind::Document, None) => Lane::State,
+        (Kind::Stream, None | Some("telemetry")) => Lane::Telemetry,
+        (Kind::Stream, Some("events")) => Lane::Events,
+        (_, Some(word)) => return Err(AdminError::Usage(format!("--lane {word}: a stream takes `telemetry` or `events`, others take none"))),
+    };
+    Ok(Collection {
+        id: CollectionId::from_entropy(entropy::bytes()?),
+        name: new.name.clone(),
+        kind,
+        rev: 1,
+        fields: fields?,
+        rules: new.buckets.clone(),
+        lane,
+        store: "default".to_owned(),
+    })
+}
+
+fn field(text: &str) -> Result<Field, AdminError> {
+    let (name, kind) = text
+        .split_once(':')
+        .ok_or_else(|| AdminError::Usage(format!("\"{text}\" is not a field: write NAME:TYPE, such as title:text")))?;
+    let kind = FieldType::from_name(kind).ok_or_else(|| SchemaError::UnknownType { name: kind.to_owned() })?;
+    Ok(Field { id: FieldId::from_entropy(entropy::bytes()?), name: name.to_owned(), kind, retired: false })
+}
+
+/// A point of the hub's time for people.
+#[must_use]
+pub fn show_time(eff: Eff) -> String {
+    mobo_core::rfc3339::format(eff.0)
+}

@@ -1,0 +1,282 @@
+//! Who may come in: enrolments and hellos, decided against the store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId};
+use mobo_core::limits;
+use mobo_core::merge::Rights;
+use mobo_core::message::{
+    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, SignedHello, TimelineInfo, Welcome,
+};
+use mobo_core::session::hub::{HubIdentity, Refusal};
+use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, StoreError};
+use mobo_core::trust::{Certificate, Statement, secret_hash};
+use mobo_protocol::{FEATURES, PROTO};
+use mobo_runtime::entropy;
+
+use crate::hub_time::HubTime;
+
+/// Lets devices in.
+#[derive(Debug)]
+pub struct Door {
+    /// The store.
+    pub store: Arc<dyn HubStore>,
+    /// Keys and project.
+    pub identity: Arc<HubIdentity>,
+    /// The hub's history.
+    pub timeline: TimelineInfo,
+    /// The hub's time.
+    pub time: Arc<HubTime>,
+    /// After how long a silent peer is pinged.
+    pub keepalive: std::time::Duration,
+}
+
+/// A device that was let in.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its key: what its pushes are signed with.
+    pub key: mobo_core::ids::PublicKey,
+    /// What it may write.
+    pub rights: Rights,
+    /// The hub's answer.
+    pub welcome: Box<Welcome>,
+}
+
+/// Why somebody stays outside.
+#[derive(Debug)]
+pub enum Turned {
+    /// The protocol has an answer for it.
+    Away(Refusal),
+    /// The store could not say.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Turned {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn error(code: Code, detail: &str) -> PeerError {
+    PeerError { code, detail: detail.to_owned(), fatal: true, retry_after_ms: 0 }
+}
+
+fn away(code: Code, detail: &str) -> Turned {
+    Turned::Away(Refusal::Error(error(code, detail)))
+}
+
+impl Door {
+    /// Checks a hello on a link with this channel binding.
+    ///
+    /// # Errors
+    ///
+    /// [`Turned`].
+    pub async fn hello(&self, signed: &SignedHello, binding: &[u8]) -> Result<Guest, Turned> {
+        let hello = &signed.hello;
+        if hello.proto_min > PROTO || hello.proto_max < PROTO {
+            return Err(away(Code::VERSION, "no common protocol version: upgrade the older of the two"));
+        }
+        let project = self.identity.project;
+        if hello.project != project {
+            return Err(away(Code::WRONG_PROJECT, "this hub does not serve the device's project"));
+        }
+        let Some(device) = self.store.device(project, hello.device).await? else {
+            return Err(away(Code::UNKNOWN_DEVICE, "the hub does not know this device: join it again with a new token"));
+        };
+        let statement = Statement::Hello { binding, hello: &signed.bytes };
+        if !statement.is_signed_by(&device.key, &signed.signature) {
+            return Err(away(Code::BAD_SIGNATURE, "the hello is not signed by the device's key"));
+        }
+        if device.revoked.is_some() {
+            return Err(away(Code::REVOKED, "this device was revoked: ask the operator of the hub, and join again"));
+        }
+        let admission = self.arrive(hello).await?;
+        if let Some(refence) = self.refence(hello, &admission).await? {
+            self.store.fence(project, hello.device, hello.incarnation).await?;
+            return Err(Turned::Away(Refusal::Refence(refence)));
+        }
+        self.admit(hello, device, admission).await
+    }
+
+    async fn arrive(&self, hello: &Hello) -> Result<Admission, StoreError> {
+        let now = self.time.now();
+        let offset = now.0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
+        // A generation counts only on the timeline that gave it (R17).
+        let session = hello.session.filter(|(timeline, _)| *timeline == self.identity.timeline).map_or(0, |(_, session)| session);
+        let arrival = Arrival {
+            device: hello.device,
+            incarnation: hello.incarnation,
+            parent: hello.parent,
+            ordinal: hello.ordinal,
+            boot: (hello.now.boot, offset),
+            now,
+            session,
+        };
+        self.store.arrive(self.identity.project, arrival).await
+    }
+
+    /// What makes a log unfit to go on (replication.md D2): it is shorter than the hub's, differs from it, or belongs to an older session.
+    async fn refence(&self, hello: &Hello, admission: &Admission) -> Result<Option<Refence>, StoreError> {
+        let shown = hello.session.filter(|(timeline, _)| *timeline == self.identity.timeline).map_or(0, |(_, session)| session);
+        for status in &admission.lanes {
+            let report = hello.lanes.iter().find(|report| report.lane == status.lane);
+            if let Some(reason) = self.unfit(hello, status, report).await? {
+                return Ok(Some(self.order(hello, status, reason).await?));
+            }
+        }
+        let stale = shown < admission.confirmed;
+        let Some(status) = admission.lanes.first().filter(|_| stale || admission.fenced) else { return Ok(None) };
+        Ok(Some(self.order(hello, status, RefenceReason::StaleSession).await?))
+    }
+
+    async fn unfit(&self, hello: &Hello, status: &LaneStatus, report: Option<&LaneReport>) -> Result<Option<RefenceReason>, StoreError> {
+        let (Some(hub_last), report) = (status.last, report) else { return Ok(None) };
+        let Some(report) = report.filter(|report| report.last >= hub_last) else { return Ok(Some(RefenceReason::Behind)) };
+        if report.last == hub_last && report.chain != status.chain {
+            return Ok(Some(RefenceReason::Forked));
+        }
+        // The device's own proof must lie on the hub's chain.
+        let Some(proof) = report.proof.filter(|proof| proof.acked <= hub_last) else { return Ok(None) };
+        let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
+        let chain = self.store.chain_at(self.identity.project, lane, proof.acked).await?;
+        Ok(chain.filter(|chain| *chain != proof.chain).map(|_| RefenceReason::Forked))
+    }
+
+    async fn order(&self, hello: &Hello, status: &LaneStatus, reason: RefenceReason) -> Result<Refence, StoreError> {
+        let report = hello.lanes.iter().find(|report| report.lane == status.lane);
+        let acked = report.and_then(|report| report.proof).map_or(0, |proof| proof.acked.get());
+        let last = report.map_or(0, |report| report.last.get()).min(status.last.map_or(0, mobo_core::ids::Seq::get));
+        let first = (acked + 1).max(last.saturating_sub(limits::PUSH_ENTRIES_MAX as u64 / 2));
+        let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
+        let mut chains = Vec::new();
+        for seq in (first..=last).filter_map(mobo_core::ids::Seq::new) {
+            if let Some(chain) = self.store.chain_at(self.identity.project, lane, seq).await? {
+                chains.push((seq, chain));
+            }
+        }
+        tracing::warn!(device = %hello.device, ?reason, "a device's log does not continue what the hub has: it starts a new incarnation");
+        Ok(Refence { lane: status.lane, hub_last: status.last, chains, reason })
+    }
+
+    async fn admit(&self, hello: &Hello, device: DeviceRow, admission: Admission) -> Result<Guest, Turned> {
+        let grants = self.grants(&device).await?;
+        let held: BTreeSet<BucketId> = grants.iter().map(|grant| grant.bucket).collect();
+        let revokes = hello.buckets.iter().map(|report| report.bucket).filter(|bucket| !held.contains(bucket)).collect();
+        let schema_rev = self.store.schema(self.identity.project).await?.rev;
+        let rights = grants.iter().filter(|grant| grant.write).map(|grant| grant.key.clone()).collect();
+        let welcome = Welcome {
+            proto: PROTO,
+            features: hello.features & FEATURES,
+            timeline: self.timeline.clone(),
+            session: admission.session,
+            ordinal: admission.ordinal,
+            hub_time: self.time.now(),
+            lanes: admission.lanes,
+            grants,
+            revokes,
+            schema_rev,
+            frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),
+            keepalive_ms: u32::try_from(self.keepalive.as_millis()).unwrap_or(u32::MAX),
+            recovering: false,
+        };
+        Ok(Guest { key: device.key, rights: Rights::Buckets(rights), welcome: Box::new(welcome) })
+    }
+
+    async fn grants(&self, device: &DeviceRow) -> Result<Vec<Grant>, StoreError> {
+        let keys = device.grants.iter().map(|(key, _)| Ok((key.clone(), BucketId::from_entropy(entropy::bytes()?))));
+        let keys: Result<Vec<_>, entropy::NoEntropy> = keys.collect();
+        let keys = keys.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let buckets = self.store.ensure_buckets(self.identity.project, keys).await?;
+        let write = |key: &str| device.grants.iter().any(|(granted, write)| granted == key && *write);
+        Ok(buckets.into_iter().map(|(key, bucket)| Grant { bucket, write: write(&key), key }).collect())
+    }
+
+    /// Enrols the holder of an invitation's secret: certifies its key, and grants it the invitation's buckets.
+    ///
+    /// # Errors
+    ///
+    /// The answer to give.
+    pub async fn enrol(&self, enrol: &Enrol, binding: &[u8]) -> Result<Enrolled, PeerError> {
+        if !(Statement::Enrol { binding, secret: &enrol.secret }).is_signed_by(&enrol.key, &enrol.signature) {
+            return Err(error(Code::BAD_SIGNATURE, "the request is not signed by the key that it enrols"));
+        }
+        let busy = |store: StoreError| PeerError { retry_after_ms: 2_000, ..error(Code::BUSY, &store.to_string()) };
+        let (project, now, hash) = (self.identity.project, self.time.now(), secret_hash(&enrol.secret));
+        let state = self.store.invite_state(project, hash, now).await.map_err(busy)?;
+        let id = DeviceId::of(&enrol.key);
+        let invite = match state {
+            InviteState::Open(invite) => invite,
+            InviteState::Used(user) if user == id => return self.enrolled_before(project, id).await,
+            other => return Err(refused(&other)),
+        };
+        let name = [invite.name.as_str(), enrol.name.as_str()].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+        let name = if name.is_empty() { id.to_string().chars().take(8).collect() } else { name.to_owned() };
+        let certificate =
+            Certificate { project, key: enrol.key, name: name.clone(), buckets: invite.buckets.clone(), issued_us: now.0 }.encode();
+        let grants = invite.buckets.iter().map(|bucket| (bucket.clone(), true)).collect();
+        let row = DeviceRow {
+            id,
+            key: enrol.key,
+            name,
+            certificate: certificate.clone(),
+            enrolled: now,
+            revoked: None,
+            seen: None,
+            grants,
+        };
+        match self.store.enrol(project, hash, row).await.map_err(busy)? {
+            InviteState::Open(_) => Ok(self.sign(certificate)),
+            InviteState::Used(user) if user == id => self.enrolled_before(project, id).await,
+            other => Err(refused(&other)),
+        }
+    }
+
+    /// The device asks again because the answer was lost: it gets the same one.
+    async fn enrolled_before(&self, project: ProjectId, id: DeviceId) -> Result<Enrolled, PeerError> {
+        match self.store.device(project, id).await {
+            Ok(Some(device)) if device.revoked.is_none() => Ok(self.sign(device.certificate)),
+            Ok(_) => Err(error(Code::REVOKED, "this device was revoked; ask for a new token and a new key")),
+            Err(store) => Err(error(Code::BUSY, &store.to_string())),
+        }
+    }
+
+    fn sign(&self, certificate: Vec<u8>) -> Enrolled {
+        let signature = Statement::Certificate(&certificate).sign(&self.identity.keys);
+        Enrolled { certificate, signature }
+    }
+}
+
+fn refused(state: &InviteState) -> PeerError {
+    match state {
+        InviteState::Used(_) => error(Code::TOKEN_USED, "this join token has been used; make another with `mobo-hub device invite`"),
+        InviteState::Expired => error(Code::TOKEN_EXPIRED, "this join token has expired; make another with `mobo-hub device invite`"),
+        InviteState::Open(_) | InviteState::Unknown => {
+            error(Code::TOKEN_INVALID, "this hub has given no such join token; make one with `mobo-hub device invite`")
+        }
+    }
+}
+
+/// The log of the hub itself must be known to its store before it can write.
+///
+/// # Errors
+///
+/// The store's.
+pub async fn register_hub_log(
+    store: &dyn HubStore,
+    identity: &HubIdentity,
+    incarnation: Incarnation,
+    time: &HubTime,
+    boot: mobo_core::ids::BootId,
+) -> Result<(), StoreError> {
+    let arrival = Arrival {
+        device: identity.keys.device(),
+        incarnation,
+        parent: None,
+        ordinal: None,
+        boot: (boot, 0),
+        now: time.now(),
+        session: 0,
+    };
+    store.arrive(identity.project, arrival).await.map(|_| ())
+}

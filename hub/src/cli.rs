@@ -1,0 +1,268 @@
+//! The hub's commands. `mobo-hub VERB`, `mobo hub VERB` and `mobo VERB` are the same.
+
+mod boot;
+mod talk;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use mobo_runtime::output::{Failure, Format, fail};
+use serde_json::json;
+
+/// mobo-hub: merges what devices write, and serves it.
+#[derive(Debug, Parser)]
+#[command(name = "mobo-hub", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The hub's data folder.
+    #[arg(long, global = true, env = "MOBO_HUB_DIR", default_value = "./mobo-hub", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// A settings file; by default DIR/mobo.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, as KEY=VALUE; may be given several times.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How to print: table or json.
+    #[arg(short = 'o', long = "output", global = true, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// What a hub can be told.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make the data folder, the hub's key and a settings file.
+    Init,
+    /// Run the hub in the foreground.
+    Boot,
+    /// How the hub is.
+    Status,
+    /// Stop the hub; what is begun is finished.
+    Shutdown,
+    /// The parts of the running hub.
+    #[command(subcommand)]
+    Component(ComponentVerb),
+    /// How healthy everything stored is.
+    #[command(subcommand)]
+    Health(HealthVerb),
+    /// Settings.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Collections.
+    #[command(subcommand)]
+    Collection(CollectionVerb),
+    /// Devices.
+    #[command(subcommand)]
+    Device(DeviceVerb),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Decisions that merges took.
+    #[command(subcommand)]
+    Conflict(ConflictVerb),
+    /// Entries that were refused.
+    #[command(subcommand)]
+    Quarantine(QuarantineVerb),
+    /// Records.
+    #[command(subcommand)]
+    Record(RecordVerb),
+}
+
+/// `component …`
+#[derive(Debug, Subcommand)]
+pub enum ComponentVerb {
+    /// All parts and their states.
+    List,
+}
+
+/// `health …`
+#[derive(Debug, Subcommand)]
+pub enum HealthVerb {
+    /// Recompute every digest from its rows and every chain from its entries; exit 1 if anything does not fit.
+    Check,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Check the settings without starting anything.
+    Check,
+    /// The settings in force; secrets are not shown.
+    Show {
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// A settings file with every setting, its meaning and its default.
+    Example,
+}
+
+/// `collection …`
+#[derive(Debug, Subcommand)]
+pub enum CollectionVerb {
+    /// Make a collection, here and on every device that may see it.
+    Create {
+        /// Its name, which its SQL table gets, too.
+        name: String,
+        /// NAME:TYPE of each field; types: text int float bool timestamp json bytes counter, and list in documents.
+        #[arg(value_name = "FIELD:TYPE")]
+        fields: Vec<String>,
+        /// table, document or stream; by default a table when fields are given.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Which buckets a record is in, such as site:{site}; by default `all`.
+        #[arg(long = "bucket", value_name = "TEMPLATE")]
+        buckets: Vec<String>,
+        /// For streams: telemetry (default) or events.
+        #[arg(long)]
+        lane: Option<String>,
+    },
+    /// All collections.
+    List,
+    /// One collection.
+    Show {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// `device …`
+#[derive(Debug, Subcommand)]
+pub enum DeviceVerb {
+    /// Print a token with which one device can join.
+    Invite {
+        /// The device's name.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// A bucket that it may read and write; by default `all`.
+        #[arg(long = "bucket", value_name = "KEY")]
+        buckets: Vec<String>,
+    },
+    /// All devices.
+    List,
+    /// One device.
+    Show {
+        /// Its name or id.
+        name: String,
+    },
+    /// Shut a device out, at once and for good.
+    Revoke {
+        /// Its name or id.
+        name: String,
+    },
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Make an API key and print it; it is not shown again.
+    Create {
+        /// What it may do: admin, service or anon.
+        #[arg(long, default_value = "service")]
+        role: String,
+        /// A label.
+        #[arg(long, default_value = "")]
+        name: String,
+    },
+    /// All keys, without their secrets.
+    List,
+    /// Make a key useless.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// `conflict …`
+#[derive(Debug, Subcommand)]
+pub enum ConflictVerb {
+    /// Open ones, newest first.
+    List,
+}
+
+/// `quarantine …`
+#[derive(Debug, Subcommand)]
+pub enum QuarantineVerb {
+    /// Open ones, newest first.
+    List,
+}
+
+/// `record …`
+#[derive(Debug, Subcommand)]
+pub enum RecordVerb {
+    /// One record, and who wrote each of its fields.
+    Show {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+    },
+}
+
+/// Runs a command to its exit code.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let common = &cli.common;
+    match cli.verb {
+        Verb::Init => boot::init(common),
+        Verb::Boot => boot::boot(common),
+        Verb::Config(ConfigVerb::Check) => boot::config_check(common),
+        Verb::Config(ConfigVerb::Show { origin }) => boot::config_show(common, origin),
+        Verb::Config(ConfigVerb::Example) => boot::config_example(),
+        Verb::Status => talk::status(common),
+        Verb::Shutdown => talk::shutdown(common),
+        Verb::Health(HealthVerb::Check) => talk::health(common),
+        Verb::Device(DeviceVerb::Invite { name, buckets }) => talk::invite(common, &json!({ "name": name, "buckets": buckets })),
+        Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
+        other => {
+            let (verb, args) = words(other);
+            talk::plain(common, verb, args)
+        }
+    }
+}
+
+/// Verb and arguments for the control socket, of the commands that need nothing else.
+fn words(verb: Verb) -> (&'static str, serde_json::Value) {
+    match verb {
+        Verb::Component(ComponentVerb::List) => ("component list", json!({})),
+        Verb::Collection(CollectionVerb::Create { name, fields, kind, buckets, lane }) => {
+            ("collection create", json!({ "name": name, "fields": fields, "kind": kind, "buckets": buckets, "lane": lane }))
+        }
+        Verb::Collection(CollectionVerb::List) => ("collection list", json!({})),
+        Verb::Collection(CollectionVerb::Show { name }) => ("collection show", json!({ "name": name })),
+        Verb::Device(DeviceVerb::List) => ("device list", json!({})),
+        Verb::Device(DeviceVerb::Show { name }) => ("device show", json!({ "name": name })),
+        Verb::Device(DeviceVerb::Revoke { name }) => ("device revoke", json!({ "name": name })),
+        Verb::Key(KeyVerb::List) => ("key list", json!({})),
+        Verb::Key(KeyVerb::Revoke { name }) => ("key revoke", json!({ "name": name })),
+        Verb::Conflict(ConflictVerb::List) => ("conflict list", json!({})),
+        Verb::Quarantine(QuarantineVerb::List) => ("quarantine list", json!({})),
+        Verb::Record(RecordVerb::Show { collection, id }) => ("record show", json!({ "collection": collection, "id": id })),
+        Verb::Device(DeviceVerb::Invite { .. })
+        | Verb::Key(KeyVerb::Create { .. })
+        | Verb::Init
+        | Verb::Boot
+        | Verb::Status
+        | Verb::Shutdown
+        | Verb::Health(_)
+        | Verb::Config(_) => ("status", json!({})),
+    }
+}

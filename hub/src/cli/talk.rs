@@ -1,0 +1,54 @@
+//! The commands that ask the running hub.
+
+use std::process::ExitCode;
+
+use mobo_runtime::command::{self, ask};
+use mobo_runtime::output::{Failure, Format, print};
+use serde_json::{Value, json};
+
+use super::Common;
+
+/// Asks and prints.
+pub(super) fn plain(common: &Common, verb: &str, args: Value) -> Result<ExitCode, Failure> {
+    command::show(common.output, &ask(&common.data_dir, verb, args)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn status(common: &Common) -> Result<ExitCode, Failure> {
+    let status = ask(&common.data_dir, "status", json!({}))?;
+    command::show(common.output, &status)?;
+    Ok(command::status_code(&status))
+}
+
+pub(super) fn shutdown(common: &Common) -> Result<ExitCode, Failure> {
+    command::shutdown(&common.data_dir)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn health(common: &Common) -> Result<ExitCode, Failure> {
+    let report = ask(&common.data_dir, "health check", json!({}))?;
+    match common.output {
+        Format::Json => command::show(common.output, &report)?,
+        Format::Table => command::show(common.output, report.get("checks").unwrap_or(&report))?,
+    }
+    Ok(command::health_code(&report))
+}
+
+/// Prints the token alone, so that it can go straight into another command.
+pub(super) fn invite(common: &Common, args: &Value) -> Result<ExitCode, Failure> {
+    line(common, "device invite", args, "token")
+}
+
+/// Prints the key alone, likewise.
+pub(super) fn create_key(common: &Common, args: &Value) -> Result<ExitCode, Failure> {
+    line(common, "key create", args, "key")
+}
+
+fn line(common: &Common, verb: &str, args: &Value, part: &str) -> Result<ExitCode, Failure> {
+    let answer = ask(&common.data_dir, verb, args.clone())?;
+    match (common.output, answer.get(part).and_then(Value::as_str)) {
+        (Format::Table, Some(text)) => print(&format!("{text}\n")).map_err(|error| Failure::failed(error.to_string(), ""))?,
+        _ => command::show(common.output, &answer)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,271 @@
+//! The hub's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
+
+use std::sync::Arc;
+
+use mobo_core::ids::RecordKey;
+use mobo_core::schema::{Collection, SchemaError};
+use mobo_core::store::StoreError;
+use mobo_runtime::component::BoxFuture;
+use mobo_runtime::control::{ControlError, EventSink, Handler};
+use serde_json::{Value, json};
+
+use crate::admin::{AdminError, NewCollection, show_time};
+use crate::node::{Hub, VERSION};
+
+mod health;
+
+/// Answers the control socket.
+#[derive(Debug)]
+pub struct Desk(Arc<Hub>);
+
+impl Desk {
+    /// The desk of a hub.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+}
+
+impl Handler for Desk {
+    fn call(&self, verb: String, args: Value, _: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
+        Box::pin(async move { self.answer(&verb, &args).await.map_err(|error| explain(&error)) })
+    }
+}
+
+fn explain(error: &AdminError) -> ControlError {
+    let text = error.to_string();
+    match error {
+        AdminError::Schema(SchemaError::BadRule { .. }) => ControlError::usage("bad_rule", text, "see `mobo-hub collection create --help`"),
+        AdminError::Schema(_) | AdminError::Usage(_) => ControlError::usage("usage", text, "see `mobo-hub --help`"),
+        AdminError::NoSuch { what, .. } => ControlError::no_such("no_such", text, format!("`mobo-hub {what} list` shows what there is")),
+        AdminError::Store(StoreError::Unavailable(_)) => {
+            ControlError::failed("unavailable", text, "wait until `mobo-hub status` says ready, then try again")
+        }
+        AdminError::Store(StoreError::Full(_)) => ControlError::failed("full", text, "free some space, then try again"),
+        AdminError::Store(StoreError::Refused(_)) => ControlError::usage("refused", text, "do what the sentence says"),
+        AdminError::Store(StoreError::Poisoned(_) | StoreError::Damaged(_)) => {
+            ControlError::failed("store", text, "run `mobo-hub health check`, and restart the hub")
+        }
+        AdminError::NoEntropy(_) => ControlError::failed("entropy", text, "wait until the machine has gathered randomness"),
+    }
+}
+
+fn text(args: &Value, key: &str) -> String {
+    args.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn texts(args: &Value, key: &str) -> Vec<String> {
+    let items = args.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+impl Desk {
+    async fn answer(&self, verb: &str, args: &Value) -> Result<Value, AdminError> {
+        match verb {
+            "status" => Ok(self.status().await),
+            "shutdown" => {
+                self.0.board.stop();
+                Ok(json!({ "stopping": true }))
+            }
+            "component list" => Ok(self.components()),
+            "health check" => self.health_check().await,
+            "collection create" => self.create_collection(args).await,
+            "collection list" => Ok(Value::Array(self.0.schema()?.iter().map(show_collection).collect())),
+            "collection show" => self.show_collection(&text(args, "name")),
+            "device invite" => {
+                let token = self.0.invite(&text(args, "name"), &texts(args, "buckets")).await?;
+                Ok(json!({ "token": token.to_text(), "expires": mobo_core::rfc3339::format(token.expires_us) }))
+            }
+            "device list" => self.devices().await,
+            "device show" => Ok(show_device(&self.0.device(&text(args, "name")).await?, self.live(&text(args, "name")).await)),
+            "device revoke" => Ok(json!({ "revoked": self.0.revoke(&text(args, "name")).await?.to_string() })),
+            "key create" => {
+                let (key, row) = self.0.create_key(&text(args, "name"), &text(args, "role")).await?;
+                Ok(json!({ "key": key, "name": row.name, "role": row.role, "prefix": row.prefix }))
+            }
+            "key list" => self.keys().await,
+            "key revoke" => self.revoke_key(&text(args, "name")).await,
+            "conflict list" => self.conflicts().await,
+            "quarantine list" => self.quarantine().await,
+            "record show" => self.record(&text(args, "collection"), &text(args, "id")).await,
+            _ => Err(AdminError::Usage(format!("the hub does not know the verb \"{verb}\""))),
+        }
+    }
+
+    async fn status(&self) -> Value {
+        let hub = &self.0;
+        let report = hub.board.report();
+        let opened = hub.opened().ok();
+        let (mut counts, mut known, mut problem) = (mobo_core::store::Counts::default(), 0, None);
+        if let Some(opened) = opened {
+            match opened.store.counts(opened.project).await {
+                Ok(found) => counts = found,
+                Err(error) => problem = Some(error.to_string()),
+            }
+            known = counts.devices;
+        }
+        let live = hub.sessions().map_or(0, |sessions| sessions.live()) as u64;
+        let buckets: Vec<Value> = counts
+            .buckets
+            .iter()
+            .map(|(_, key, head, digest)| json!({ "key": key, "head": head.0, "digest": digest.to_string() }))
+            .collect();
+        let state = report.state.word();
+        let health = if problem.is_some() { "failed" } else { health::word(state) };
+        json!({
+            "node": "hub",
+            "version": VERSION,
+            "id": hub.keys.device().to_string(),
+            "state": state,
+            "health": health,
+            "problem": problem,
+            "store": match opened {
+                Some(opened) => opened.store.info().await.map_or_else(|_| json!(null), |info| json!(format!("{} {}", info.kind, info.version))),
+                None => json!(null),
+            },
+            "timeline": hub.timeline().map(|timeline| timeline.to_string()),
+            "devices": { "known": known, "live": live, "unseen": 0 },
+            "recovering": false,
+            "buckets": buckets,
+            "records": counts.records,
+            "quarantined": counts.quarantined,
+            "conflicts": counts.conflicts,
+            "backup": { "last": null, "safe": null },
+            "http": hub.http().map(|address| address.to_string()),
+            "quic": hub.quic().map(|address| address.to_string()),
+            "mqtt": null,
+        })
+    }
+
+    fn components(&self) -> Value {
+        let report = self.0.board.report();
+        let show = |part: &mobo_core::kernel::ComponentReport| {
+            json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail })
+        };
+        Value::Array(report.components.iter().map(show).collect())
+    }
+
+    async fn create_collection(&self, args: &Value) -> Result<Value, AdminError> {
+        let optional = |key| Some(text(args, key)).filter(|text| !text.is_empty());
+        let new = NewCollection {
+            name: text(args, "name"),
+            kind: optional("kind"),
+            fields: texts(args, "fields"),
+            buckets: texts(args, "buckets"),
+            lane: optional("lane"),
+        };
+        Ok(show_collection(&self.0.create_collection(&new).await?))
+    }
+
+    fn show_collection(&self, name: &str) -> Result<Value, AdminError> {
+        let schema = self.0.schema()?;
+        schema.by_name(name).map(show_collection).ok_or_else(|| no_collection(&schema, name))
+    }
+
+    async fn devices(&self) -> Result<Value, AdminError> {
+        let opened = self.0.opened()?;
+        let devices = opened.store.devices(opened.project).await?;
+        let live = |device: &mobo_core::store::DeviceRow| self.0.sessions().is_some_and(|sessions| sessions.is_live(device.id));
+        Ok(Value::Array(devices.iter().map(|device| show_device(device, live(device))).collect()))
+    }
+
+    async fn live(&self, name: &str) -> bool {
+        let device = self.0.device(name).await;
+        device.is_ok_and(|device| self.0.sessions().is_some_and(|sessions| sessions.is_live(device.id)))
+    }
+
+    async fn keys(&self) -> Result<Value, AdminError> {
+        let opened = self.0.opened()?;
+        let show = |key: &mobo_core::store::ApiKeyRow| {
+            json!({
+                "name": key.name, "role": key.role, "prefix": key.prefix, "created": show_time(key.created),
+                "revoked": key.revoked.map(show_time),
+            })
+        };
+        Ok(Value::Array(opened.store.keys(opened.project).await?.iter().map(show).collect()))
+    }
+
+    async fn revoke_key(&self, name: &str) -> Result<Value, AdminError> {
+        let opened = self.0.opened()?;
+        if opened.store.revoke_key(opened.project, name.to_owned(), opened.time.now()).await? {
+            return Ok(json!({ "revoked": name }));
+        }
+        Err(AdminError::NoSuch { what: "key", name: name.to_owned(), near: None })
+    }
+
+    async fn conflicts(&self) -> Result<Value, AdminError> {
+        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
+        let rows = opened.store.conflicts(opened.project, LIST_MAX).await?;
+        let show = |row: &mobo_core::store::ConflictRow| {
+            let collection = schema.get(row.collection);
+            let field = collection.and_then(|collection| collection.fields.iter().find(|field| field.id.get() == row.field));
+            json!({
+                "collection": collection.map(|collection| &collection.name), "id": row.id, "field": field.map(|field| &field.name),
+                "kind": health::conflict_kind(row.kind), "winner": row.winner, "loser": row.loser,
+                "winner_device": row.winner_device.map(|device| device.to_string()),
+                "loser_device": row.loser_device.map(|device| device.to_string()), "at": show_time(row.at),
+            })
+        };
+        Ok(Value::Array(rows.iter().map(show).collect()))
+    }
+
+    async fn quarantine(&self) -> Result<Value, AdminError> {
+        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
+        let rows = opened.store.quarantine(opened.project, LIST_MAX).await?;
+        let show = |row: &mobo_core::store::QuarantineRow| {
+            let collection = row.record.as_ref().and_then(|(collection, _)| schema.get(*collection)).map(|found| found.name.clone());
+            json!({
+                "n": row.n, "device": row.lane.device.to_string(), "lane": row.lane.lane.number(), "seq": row.seq.get(),
+                "code": mobo_core::message::Code(row.code).name(), "detail": row.detail, "collection": collection,
+                "id": row.record.as_ref().map(|(_, id)| id), "at": show_time(row.at),
+            })
+        };
+        Ok(Value::Array(rows.iter().map(show).collect()))
+    }
+
+    /// Who wrote what in one record.
+    async fn record(&self, collection: &str, id: &str) -> Result<Value, AdminError> {
+        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
+        let collection = schema.by_name(collection).ok_or_else(|| no_collection(&schema, collection))?;
+        let missing = || AdminError::NoSuch { what: "record", name: id.to_owned(), near: None };
+        let key = mobo_core::ids::RecordId::new(id).map_err(|_| missing())?;
+        let key = RecordKey { collection: collection.id, id: key };
+        let row = opened.store.record(opened.project, key).await?.ok_or_else(missing)?;
+        let devices = opened.store.devices(opened.project).await?;
+        let name = |device: mobo_core::ids::DeviceId| {
+            if device == self.0.keys.device() {
+                return "hub".to_owned();
+            }
+            devices.iter().find(|row| row.id == device).map_or_else(|| device.to_string(), |row| row.name.clone())
+        };
+        Ok(health::show_record(collection, &row, name))
+    }
+}
+
+/// Rows that a list shows.
+const LIST_MAX: u32 = 1_000;
+
+fn no_collection(schema: &mobo_core::schema::Schema, name: &str) -> AdminError {
+    let near = mobo_core::names::nearest(name, schema.iter().map(|collection| collection.name.as_str())).map(str::to_owned);
+    AdminError::NoSuch { what: "collection", name: name.to_owned(), near }
+}
+
+fn show_collection(collection: &Collection) -> Value {
+    let fields: Vec<Value> = collection
+        .fields
+        .iter()
+        .map(|field| json!({ "name": field.name, "type": field.kind.name(), "id": field.id.to_string(), "retired": field.retired }))
+        .collect();
+    json!({
+        "name": collection.name, "kind": collection.kind.name(), "id": collection.id.to_string(), "rev": collection.rev,
+        "fields": fields, "buckets": collection.rules, "lane": collection.lane.number(),
+    })
+}
+
+fn show_device(device: &mobo_core::store::DeviceRow, live: bool) -> Value {
+    json!({
+        "name": device.name, "id": device.id.to_string(), "live": live, "enrolled": show_time(device.enrolled),
+        "seen": device.seen.map(show_time), "revoked": device.revoked.map(show_time),
+        "buckets": device.grants.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,191 @@
+//! The hub as a board: which parts it is made of, and what they share.
+
+mod gate;
+mod link;
+mod store;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use mobo_core::ids::{ProjectId, Timeline};
+use mobo_core::kernel::{Check, ComponentName, ExitReason, Fault};
+use mobo_core::link::Listener;
+use mobo_core::merge::HubAuthor;
+use mobo_core::message::TimelineInfo;
+use mobo_core::schema::Schema;
+use mobo_core::session::hub::HubIdentity;
+use mobo_core::store::{HubStore, StoreError};
+use mobo_core::trust::KeyPair;
+use mobo_runtime::clock::Clock;
+use mobo_runtime::config::Config;
+use mobo_runtime::console::Console;
+use mobo_runtime::control::ControlSocket;
+use mobo_runtime::data_dir::DataDir;
+use mobo_runtime::motherboard::{BoardHandle, Motherboard};
+use tokio::sync::{Mutex, watch};
+
+use crate::control::Desk;
+use crate::hub_time::HubTime;
+use crate::merger::MergeQueue;
+use crate::sessions::Sessions;
+use crate::{identity, settings};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The name of the store's part.
+pub const STORE: ComponentName = ComponentName::fixed("store");
+/// The name of the QUIC part.
+pub const QUIC: ComponentName = ComponentName::fixed("link.quic");
+/// The name of the HTTP part.
+pub const GATE: ComponentName = ComponentName::fixed("gate");
+
+/// What the parts of a hub share. Each part fills in what it owns, before a part that needs it is loaded.
+pub struct Hub {
+    /// Its settings.
+    pub config: Config,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its keys.
+    pub keys: KeyPair,
+    /// The board.
+    pub board: BoardHandle,
+    opened: OnceLock<Opened>,
+    merges: OnceLock<MergeQueue>,
+    listener: OnceLock<Arc<dyn Listener>>,
+    sessions: OnceLock<Arc<Sessions>>,
+    http: OnceLock<SocketAddr>,
+}
+
+/// What is known once the store is open.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn HubStore>,
+    /// The project.
+    pub project: ProjectId,
+    /// The hub's history.
+    pub timeline: TimelineInfo,
+    /// Keys and project, for sessions.
+    pub identity: Arc<HubIdentity>,
+    /// The author of the hub's own writes.
+    pub author: HubAuthor,
+    /// The hub's time.
+    pub time: Arc<HubTime>,
+    /// The collections; changed under `schema_lock`.
+    pub schema: watch::Sender<Arc<Schema>>,
+    /// Held while a collection is made.
+    pub schema_lock: Mutex<()>,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("folder", &self.folder).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("store", &self.store).field("project", &self.project).finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// What the store's part has opened.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] while it is not open.
+    pub fn opened(&self) -> Result<&Opened, StoreError> {
+        self.opened.get().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))
+    }
+
+    /// The way into the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] while the hub does not merge.
+    pub fn merges(&self) -> Result<&MergeQueue, StoreError> {
+        self.merges.get().ok_or_else(|| StoreError::Unavailable("the hub is starting".to_owned()))
+    }
+
+    /// The sessions, once they are taken.
+    #[must_use]
+    pub fn sessions(&self) -> Option<&Arc<Sessions>> {
+        self.sessions.get()
+    }
+
+    /// Where the API answers.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.get().copied()
+    }
+
+    /// Where devices connect.
+    #[must_use]
+    pub fn quic(&self) -> Option<SocketAddr> {
+        self.listener.get().map(|listener| listener.address())
+    }
+
+    /// The hub's history.
+    #[must_use]
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.opened.get().map(|opened| opened.timeline.timeline)
+    }
+}
+
+/// Boots a hub and runs it until it is told to stop.
+///
+/// # Errors
+///
+/// What stands before any part can be tested: the key file, or the system's randomness.
+pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, identity::IdentityError> {
+    let clock = Clock::start()?;
+    let keys = identity::load_or_create(folder.path())?;
+    let mut board = Motherboard::new(format!("mobo-hub {VERSION}"), clock.clone(), Console::stderr());
+    let hub = Arc::new(Hub {
+        folder: folder.path().to_owned(),
+        config,
+        clock,
+        keys,
+        board: board.handle(),
+        opened: OnceLock::new(),
+        merges: OnceLock::new(),
+        listener: OnceLock::new(),
+        sessions: OnceLock::new(),
+        http: OnceLock::new(),
+    });
+    board.checked(Check::pass("data folder", folder.path().display().to_string()));
+    board.checked(Check::pass("hub key", format!("{}", hub.keys.public())));
+    board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&hub)))));
+    board.plug(store::StorePart(Arc::clone(&hub)));
+    board.plug(link::QuicPart(Arc::clone(&hub)));
+    board.plug(gate::GatePart(Arc::clone(&hub)));
+    let announced = Arc::clone(&hub);
+    board.announce(move || addresses(&announced));
+    Ok(board.run().await)
+}
+
+fn addresses(hub: &Hub) -> Vec<String> {
+    let http = hub.http().map(|address| format!("API      http://{address}"));
+    let quic = hub.quic().map(|address| format!("devices  {address} (QUIC)"));
+    let store = hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.timeline.timeline));
+    http.into_iter().chain(quic).chain(store).collect()
+}
+
+/// What keeps a part from loading, and what to do about it.
+fn store_fault(error: &StoreError, url: &str) -> Fault {
+    let advice = match error {
+        StoreError::Unavailable(_) if url.starts_with("postgres") => {
+            format!("check that Postgres is running and that {} is right", settings::STORE_URL.key())
+        }
+        StoreError::Unavailable(_) | StoreError::Poisoned(_) => "try again; if it stays, look at the disk".to_owned(),
+        StoreError::Full(_) => "free some space, then boot again".to_owned(),
+        StoreError::Damaged(_) => "restore a backup into a new data folder".to_owned(),
+        StoreError::Refused(_) => "do what the sentence says".to_owned(),
+    };
+    Fault::new(error.to_string(), advice)
+}

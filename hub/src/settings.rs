@@ -1,0 +1,50 @@
+//! Every setting of a hub: one definition each, from which checking, `config show` and `config example` are made.
+
+use std::net::SocketAddr;
+
+use mobo_runtime::config::{Define, Setting};
+
+/// Where the API listens.
+pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
+    "http.listen",
+    "127.0.0.1:8000",
+    "0.1.0",
+    "Address of the HTTP API. Port 0 takes a free one; `status` tells which.",
+);
+/// Where devices connect.
+pub static QUIC_LISTEN: Setting<SocketAddr> = Setting::new(
+    "quic.listen",
+    "127.0.0.1:8443",
+    "0.1.0",
+    "UDP address on which devices connect. Use 0.0.0.0:8443 to take devices from other machines.",
+);
+/// What join tokens say.
+pub static QUIC_ADVERTISE: Setting<String> = Setting::new(
+    "quic.advertise",
+    "",
+    "0.1.0",
+    "host:port that devices reach this hub at, for join tokens; commas between several. Empty: the address it listens on.",
+);
+/// Which database.
+pub static STORE_URL: Setting<String> = Setting::new(
+    "store.url",
+    "sqlite",
+    "0.1.0",
+    "`sqlite` keeps everything in the data folder; postgres://user:password@host/database uses Postgres 15 or newer.",
+)
+.url();
+
+/// All of them.
+pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &STORE_URL];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_setting() {
+        for setting in ALL {
+            assert_eq!(setting.sound(), None);
+        }
+    }
+}
