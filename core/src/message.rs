@@ -403,7 +403,7 @@ pub struct Item {
     pub ver: Ver,
     /// What happened to it.
     pub body: ItemBody,
-    /// The hub's MAC over project, key, timeline, version and state hash (rule R19).
+    /// The hub's MAC over project, key, timeline, version and state hash (rule R19); for a leave, over a hash of zeros.
     pub mac: Mac,
 }
 
@@ -533,9 +533,9 @@ pub struct Enrolled {
 /// A sign of life, with both clocks for those that have none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ping {
-    /// The sender's boot.
+    /// The sender's boot; a pong repeats that of the ping.
     pub boot: BootId,
-    /// The sender's `mono`.
+    /// The sender's `mono`; a pong repeats that of the ping.
     pub mono: Mono,
     /// The hub's time; 0 from a device.
     pub hub_time: Eff,

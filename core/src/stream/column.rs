@@ -187,8 +187,10 @@ fn decode_present(kind: FieldType, input: &mut Input<'_>, count: usize) -> Resul
 }
 
 fn decode_floats(input: &mut Input<'_>, count: usize) -> Result<Vec<Value>, Malformed> {
-    if input.byte()? == RAW {
-        return (0..count).map(|_| good(Value::float(f64::from_le_bytes(input.fixed()?)))).collect();
+    match input.byte()? {
+        RAW => return (0..count).map(|_| good(Value::float(f64::from_le_bytes(input.fixed()?)))).collect(),
+        DECIMAL => {}
+        _ => return Err(Malformed::what("form of floats")),
     }
     let power = POWERS.get(usize::from(input.byte()?)).ok_or_else(|| Malformed::what("decimal places"))?;
     let scaled = input.differences(count)?;

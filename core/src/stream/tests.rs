@@ -162,7 +162,7 @@ type Hostile<'a> = (u64, &'a [u8], u64, &'a [u8], &'a str);
 #[test]
 fn hostile_payloads_are_refused() {
     let long = [&[0][..], &[0xff; 9], &[0x02]].concat();
-    let cases: [Hostile<'_>; 17] = [
+    let cases: [Hostile<'_>; 18] = [
         (0, &[], 1, &[2], "no samples"),
         (u64::MAX, &[0], 1, &[2], "more samples than memory"),
         (2, &[0], 1, &[2], "fewer times than samples"),
@@ -177,6 +177,7 @@ fn hostile_payloads_are_refused() {
         (1, &[0], 1, &long, "a varint over 64 bits"),
         (1, &[0], 3, &[0, 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f], "a NaN"),
         (1, &[0], 3, &[0, 1, 7, 0], "seven decimal places"),
+        (1, &[0], 3, &[0, 2, 0, 0], "an unknown form of floats"),
         (1, &[0], 5, &[0, 2, 0xff, 0xff], "text that is not UTF-8"),
         (1, &[0], 6, &[0, 3, b'{', b' ', b'}'], "JSON that is not canonical"),
         (1, &[0], 7, &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "a length beyond the input"),
