@@ -1,1 +1,8 @@
-//! core/adapters
+//! What **plugs** into the sockets of the board. One module each, one cargo feature each.
+
+#[cfg(feature = "quic")]
+pub mod quic;
+
+#[cfg(test)]
+#[cfg(feature = "quic")]
+mod link_conformance;
