@@ -114,18 +114,17 @@ pub(super) fn counter(doc: &Automerge, key: &RecordKey, field: FieldId) -> i64 {
 }
 
 /// The value that a register holds for a field of type `kind`, null where it is of another type; without a type, the value that it most
-/// plainly is.
+/// plainly is. A timestamp is an Int, JSON the Bytes of its canonical text; Timestamp and Str are kept for types to come.
 pub(super) fn register(scalar: &ScalarValue, kind: Option<FieldType>) -> Value {
     let is = |wanted| kind.is_none_or(|kind| kind == wanted);
     let value = match scalar {
         ScalarValue::Boolean(value) if is(FieldType::Bool) => Some(Value::Bool(*value)),
+        ScalarValue::Int(us) if kind == Some(FieldType::Timestamp) => Value::timestamp(*us),
         ScalarValue::Int(number) if is(FieldType::Int) => Some(Value::Int(*number)),
         ScalarValue::F64(number) if is(FieldType::Float) => Value::float(*number),
-        ScalarValue::Timestamp(us) if is(FieldType::Timestamp) => Value::timestamp(*us),
+        ScalarValue::Bytes(bytes) if kind == Some(FieldType::Json) => json(bytes),
         ScalarValue::Bytes(bytes) if is(FieldType::Bytes) => Value::bytes(bytes),
-        ScalarValue::Str(text) if kind == Some(FieldType::Json) => {
-            canonical_json(text).filter(|json| json == text.as_str()).map(Value::Json)
-        }
+        ScalarValue::Timestamp(us) if kind.is_none() => Value::timestamp(*us),
         ScalarValue::Str(text) if kind.is_none() => Value::text(text),
         ScalarValue::Boolean(_)
         | ScalarValue::Int(_)
@@ -141,18 +140,22 @@ pub(super) fn register(scalar: &ScalarValue, kind: Option<FieldType>) -> Value {
     value.unwrap_or(Value::Null)
 }
 
+fn json(bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    canonical_json(text).filter(|canonical| canonical == text).map(Value::Json)
+}
+
 /// The register that holds a value; `None` for the value of a container.
 pub(super) fn from_register(value: Value, kind: FieldType) -> Option<ScalarValue> {
     match (kind, value) {
         (FieldType::Text | FieldType::List | FieldType::Counter, _) => None,
         (_, Value::Null) => Some(ScalarValue::Null),
         (_, Value::Bool(value)) => Some(ScalarValue::Boolean(value)),
-        (_, Value::Int(number)) => Some(ScalarValue::Int(number)),
+        (_, Value::Int(number) | Value::Timestamp(number)) => Some(ScalarValue::Int(number)),
         (_, Value::Float(number)) => Some(ScalarValue::F64(number)),
-        (_, Value::Timestamp(us)) => Some(ScalarValue::Timestamp(us)),
         (_, Value::Bytes(bytes)) => Some(ScalarValue::Bytes(bytes)),
-        (_, Value::Text(text) | Value::Json(text)) => Some(ScalarValue::Str(text.into())),
-        (_, Value::Unknown(_)) => None,
+        (_, Value::Json(text)) => Some(ScalarValue::Bytes(text.into_bytes())),
+        (_, Value::Text(_) | Value::Unknown(_)) => None,
     }
 }
 
