@@ -1,8 +1,4 @@
 //! What **plugs** into the sockets of the board. One module each, one cargo feature each.
 
-#[cfg(feature = "quic")]
-pub mod quic;
-
-#[cfg(test)]
-#[cfg(feature = "quic")]
-mod link_conformance;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

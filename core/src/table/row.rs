@@ -165,7 +165,8 @@ mod tests {
         let cell = |us, value| Cell { stamp: stamp(us), value };
         // `b` was written before the delete and not by the put that revived the row: its column shows the default.
         let mut state = TableState { put: Some(stamp(9)), delete: Some(stamp(5)), ..TableState::default() };
-        state.cells = BTreeMap::from([(id(1), cell(9, text("new"))), (id(2), cell(3, text("old"))), (id(3), cell(9, Value::Unknown(vec![7])))]);
+        state.cells =
+            BTreeMap::from([(id(1), cell(9, text("new"))), (id(2), cell(3, text("old"))), (id(3), cell(9, Value::Unknown(vec![7])))]);
         let meta = RowMeta { ver: Ver(4), mac: None, state_hash: state.hash() };
         let collection = collection();
         let shown = |field: FieldId| state.value(field).clone();

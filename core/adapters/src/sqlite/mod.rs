@@ -1,0 +1,17 @@
+//! SQLite: the store of every device, and the default store of a hub.
+//!
+//! One file, one writer ([`writer`]: a thread that commits what waits in one go), and a few readers on snapshots ([`readers`]). Rows are
+//! plain typed tables that any SQL tool reads ([`table`]); what the merge needs besides is in the `mobo_…` tables of `schema/`.
+
+pub(crate) mod columns;
+pub(crate) mod error;
+pub(crate) mod meta;
+pub(crate) mod open;
+pub(crate) mod readers;
+pub(crate) mod records;
+pub(crate) mod samples;
+pub(crate) mod select;
+pub(crate) mod table;
+pub(crate) mod writer;
+
+pub use open::{SQLITE_VERSION_MIN, check_version};

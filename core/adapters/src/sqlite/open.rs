@@ -1,0 +1,202 @@
+//! Opening a database: its settings, whose it is, and how it gets from one version of mobo to the next.
+
+use std::path::Path;
+
+use mobo_core::limits;
+use mobo_core::store::StoreError;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::Failure;
+
+/// The oldest SQLite without the race that corrupts a database when its write-ahead log is reset: 3.51.3.
+pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Which node keeps its rows here. A device's database is no hub's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// A hub.
+    Hub,
+    /// A device.
+    Edge,
+}
+
+impl Role {
+    /// What the file says about itself: `mobH` or `mobE`.
+    const fn application_id(self) -> i32 {
+        match self {
+            Self::Hub => i32::from_be_bytes(*b"mobH"),
+            Self::Edge => i32::from_be_bytes(*b"mobE"),
+        }
+    }
+
+    /// Every migration, in order, with its name. What has been released is never edited.
+    const fn migrations(self) -> &'static [(&'static str, &'static [&'static str])] {
+        const NODE: &str = include_str!("schema/0001_node.sql");
+        match self {
+            Self::Hub => &[("0001_hub", &[NODE, include_str!("schema/0001_hub.sql")])],
+            Self::Edge => &[("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")])],
+        }
+    }
+}
+
+/// Refuses a SQLite that can lose what it was given.
+///
+/// # Errors
+///
+/// [`StoreError::Refused`] with both versions.
+pub fn check_version() -> Result<(), StoreError> {
+    version_fits(rusqlite::version_number(), rusqlite::version())
+}
+
+fn version_fits(number: i32, name: &str) -> Result<(), StoreError> {
+    if number >= SQLITE_VERSION_MIN {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("SQLite {name} can corrupt a database when its log is reset; build mobo with 3.51.3 or later")))
+}
+
+/// The connection that writes, on a database that is brought to this version. The file is made when it is not there.
+pub(crate) fn open_writer(path: &Path, role: Role, cache_kib: u32) -> Result<Connection, Failure> {
+    check_version()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    settings(&connection, cache_kib)?;
+    check_owner(&connection, path, role)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Failure::refused(format!(
+            "{} cannot be opened in WAL mode (it stays {mode}): use a local file system",
+            path.display()
+        )));
+    }
+    connection.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {}; PRAGMA wal_autocheckpoint = 0;",
+        limits::SQLITE_WAL_FILE_BYTES
+    ))?;
+    // The triggers refuse everybody else's writes; this connection is the one that may.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    migrate(&mut connection, path, role)?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    settings(&connection, cache_kib)?;
+    Ok(connection)
+}
+
+/// Reads every page and checks that the trees hold together.
+pub(crate) fn quick_check(connection: &Connection) -> Result<(), Failure> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(Failure::damaged(found)) }
+}
+
+fn settings(connection: &Connection, cache_kib: u32) -> Result<(), Failure> {
+    connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(limits::SQLITE_STATEMENTS_MAX);
+    connection.execute_batch(&format!(
+        "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; \
+         PRAGMA cache_size = -{cache_kib};"
+    ))?;
+    Ok(())
+}
+
+fn number(connection: &Connection, pragma: &str) -> Result<i32, Failure> {
+    Ok(connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?)
+}
+
+/// Refuses a file that is not ours before anything in it is touched.
+fn check_owner(connection: &Connection, path: &Path, role: Role) -> Result<(), Failure> {
+    let (owner, version) = (number(connection, "application_id")?, number(connection, "user_version")?);
+    if owner == role.application_id() {
+        return Ok(());
+    }
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if owner == 0 && version == 0 && tables == 0 {
+        return Ok(());
+    }
+    let whose = match owner {
+        owner if owner == Role::Hub.application_id() => "the database of a hub",
+        owner if owner == Role::Edge.application_id() => "the database of a device",
+        _ => "a database of something else",
+    };
+    Err(Failure::refused(format!("{} is {whose}: give this node a data folder of its own", path.display())))
+}
+
+fn migrate(connection: &mut Connection, path: &Path, role: Role) -> Result<(), Failure> {
+    let known = role.migrations();
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version = number(&transaction, "user_version")?;
+    let done = usize::try_from(version).map_err(|_| Failure::damaged("the database has a negative version"))?;
+    let Some(due) = known.get(done..) else {
+        let place = path.display();
+        let known = known.len();
+        return Err(Failure::refused(format!(
+            "{place} was written by a later version of mobo (its tables are at {done}, this version knows {known}): upgrade this program"
+        )));
+    };
+    if due.is_empty() {
+        return Ok(());
+    }
+    for (name, parts) in due {
+        for part in *parts {
+            transaction
+                .execute_batch(part)
+                .map_err(|error| Failure::refused(format!("migration {name} of {}: {error}", path.display())))?;
+        }
+    }
+    transaction.pragma_update(None, "application_id", role.application_id())?;
+    transaction.pragma_update(None, "user_version", i64::try_from(known.len()).unwrap_or_default())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refusal(path: &Path, role: Role) -> String {
+        match open_writer(path, role, 100) {
+            Err(Failure(StoreError::Refused(why))) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_database_opens_again_and_only_for_its_own_kind_of_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hub.db");
+        for _ in 0..2 {
+            let connection = open_writer(&path, Role::Hub, 100).unwrap();
+            quick_check(&connection).unwrap();
+            assert_eq!(number(&connection, "user_version").unwrap(), 1);
+            assert_eq!(number(&connection, "synchronous").unwrap(), 2, "FULL");
+        }
+        assert!(refusal(&path, Role::Edge).contains("the database of a hub"));
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+        assert!(refusal(&path, Role::Hub).contains("upgrade this program"));
+    }
+
+    #[test]
+    fn a_foreign_file_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs(a)").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(refusal(&path, Role::Hub).contains("something else"));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        std::fs::write(&path, "not a database at all, but a text of some length".repeat(20)).unwrap();
+        assert!(matches!(open_writer(&path, Role::Hub, 100), Err(Failure(StoreError::Damaged(_)))));
+    }
+
+    // faults: S-15
+    #[test]
+    fn an_old_sqlite_is_refused() {
+        check_version().unwrap();
+        assert!(version_fits(3_051_002, "3.51.2").unwrap_err().to_string().contains("3.51.3"));
+    }
+}

@@ -1,0 +1,105 @@
+//! Records as rows: read and written through statements that are prepared once for a whole batch.
+//!
+//! A visible row is in its collection's table, a hidden one in `mobo_hidden`; a document is in `mobo_document`, with a projected row while
+//! it is visible.
+
+mod shape;
+mod write;
+
+use mobo_core::document::Document;
+use mobo_core::ids::{BucketId, Mac, Position, ProjectId, RecordId, RecordKey, StateHash, Ver};
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, Kind};
+use rusqlite::{CachedStatement, Connection, Row};
+
+pub(crate) use shape::Shape;
+pub(crate) use write::{NewRecord, RecordWriter};
+
+use super::error::{Failure, known};
+
+/// A record as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredRecord {
+    /// Its state, or what is wrong with its row: it does not fit its own hash.
+    pub(crate) state: Result<RecordState, String>,
+    /// Its version.
+    pub(crate) ver: Ver,
+    /// The hash that was written with it; all zero where even that cannot be read.
+    pub(crate) state_hash: StateHash,
+    /// The hub's MAC; on devices.
+    pub(crate) mac: Option<Mac>,
+    /// True if it has a row in its collection's table.
+    pub(crate) visible: bool,
+    /// Its first bucket and its place there.
+    pub(crate) home: Option<(BucketId, Position)>,
+}
+
+/// Reads the records of one collection.
+pub(crate) struct RecordReader<'c> {
+    project: ProjectId,
+    collection: &'c Collection,
+    shape: Shape<'c>,
+    /// The row of a table.
+    row: Option<CachedStatement<'c>>,
+    /// Its hidden row, or the document.
+    other: CachedStatement<'c>,
+}
+
+const HIDDEN: &str = "SELECT row, ver, bucket, position FROM mobo_hidden WHERE project = ?1 AND collection = ?2 AND id = ?3";
+const DOCUMENT: &str = "SELECT doc, ver, bucket, position, epoch, state_hash, mac, visible FROM mobo_document \
+                        WHERE project = ?1 AND collection = ?2 AND id = ?3";
+
+impl<'c> RecordReader<'c> {
+    /// A reader of `collection`, which is no stream.
+    pub(crate) fn new(connection: &'c Connection, project: ProjectId, collection: &'c Collection) -> Result<Self, Failure> {
+        let shape = Shape::new(collection);
+        let (row, other) = match collection.kind {
+            Kind::Table => (Some(connection.prepare_cached(&shape.select("WHERE id = ?1"))?), HIDDEN),
+            Kind::Document => (None, DOCUMENT),
+            Kind::Stream => return Err(Failure::refused(format!("\"{}\" is a stream: it has no records", collection.name))),
+        };
+        Ok(Self { project, collection, shape, row, other: connection.prepare_cached(other)? })
+    }
+
+    /// The record; `None` when it was never written.
+    pub(crate) fn read(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Failure> {
+        if let Some(statement) = &mut self.row {
+            let mut rows = statement.query([id.as_str()])?;
+            if let Some(row) = rows.next()? {
+                return Ok(Some(self.shape.visible(row)?));
+            }
+        }
+        let mut rows = self.other.query((self.project.sql(), self.collection.id.sql(), id.as_str()))?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let stored = match self.collection.kind {
+            Kind::Table => self.shape.hidden(row)?,
+            Kind::Document | Kind::Stream => document(row, &RecordKey { collection: self.collection.id, id: id.clone() })?,
+        };
+        Ok(Some(stored))
+    }
+}
+
+/// A row of [`DOCUMENT`], or of a scan that begins with the same columns.
+pub(crate) fn document(row: &Row<'_>, key: &RecordKey) -> Result<StoredRecord, Failure> {
+    let epoch = known(u32::try_from(row.get::<_, i64>(4)?).ok(), "epoch")?;
+    let state_hash = known(StateHash::from_slice(row.get_ref(5)?.as_bytes().unwrap_or_default()), "state hash")?;
+    let state = match Document::load(key.clone(), epoch, row.get(0)?).map(RecordState::Document) {
+        Ok(state) if state.state_hash() == state_hash => Ok(state),
+        Ok(_) => Err("the document does not fit its hash".to_owned()),
+        Err(refusal) => Err(refusal.to_string()),
+    };
+    let mac = row.get::<_, Option<Vec<u8>>>(6)?.and_then(|mac| Mac::from_slice(&mac));
+    let visible = row.get::<_, i64>(7)? != 0;
+    Ok(StoredRecord { state, ver: Ver(number(row, 1)?), state_hash, mac, visible, home: home(row, (2, 3))? })
+}
+
+/// An unsigned number in a column.
+pub(crate) fn number(row: &Row<'_>, column: usize) -> Result<u64, Failure> {
+    known(u64::try_from(row.get::<_, i64>(column)?).ok(), "number")
+}
+
+/// A bucket and a position in two columns, where they are not null.
+fn home(row: &Row<'_>, (bucket, position): (usize, usize)) -> Result<Option<(BucketId, Position)>, Failure> {
+    let Some(bucket) = row.get::<_, Option<i64>>(bucket)? else { return Ok(None) };
+    Ok(Some((known(BucketId::from_sql(bucket), "bucket")?, Position(number(row, position)?))))
+}

@@ -1,0 +1,97 @@
+//! How the row of a record lies in its collection's table.
+
+use std::collections::BTreeMap;
+
+use mobo_core::ids::{BucketId, FieldId, Position, RecordId, StateHash, Ver};
+use mobo_core::record::RecordState;
+use mobo_core::schema::Collection;
+use mobo_core::table::TableState;
+use mobo_core::table::row::{self, RowMeta};
+use mobo_core::value::Value;
+use rusqlite::Row;
+
+use super::{StoredRecord, home, number};
+use crate::sqlite::columns;
+use crate::sqlite::error::{Failure, known};
+use crate::sqlite::table::quoted;
+
+/// Columns before the fields: `id, mobo_ver, _bucket, _position, _mobo`.
+const FIRST_FIELD: usize = 5;
+
+/// Where the columns of a collection are in a row of [`Shape::select`].
+pub(crate) struct Shape<'c> {
+    collection: &'c Collection,
+    places: BTreeMap<FieldId, usize>,
+}
+
+impl<'c> Shape<'c> {
+    /// The shape of a collection's rows.
+    pub(crate) fn new(collection: &'c Collection) -> Self {
+        let places = collection.fields.iter().enumerate().map(|(index, field)| (field.id, FIRST_FIELD + index)).collect();
+        Self { collection, places }
+    }
+
+    /// Reads whole rows.
+    pub(crate) fn select(&self, condition: &str) -> String {
+        let fields: String = self.collection.fields.iter().map(|field| format!(", {}", quoted(&field.name))).collect();
+        format!("SELECT id, mobo_ver, _bucket, _position, _mobo{fields} FROM {} {condition}", quoted(&self.collection.name))
+    }
+
+    /// The key of a row.
+    pub(crate) fn id(row: &Row<'_>) -> Result<RecordId, Failure> {
+        known(RecordId::new(row.get::<_, String>(0)?).ok(), "record id")
+    }
+
+    /// A row of a table.
+    pub(crate) fn visible(&self, row: &Row<'_>) -> Result<StoredRecord, Failure> {
+        let mut odd = false;
+        let read = row::decode(row.get_ref(4)?.as_bytes().unwrap_or_default(), self.collection, |field| {
+            let value = self.value(row, field);
+            odd |= value.is_none();
+            value.unwrap_or(Value::Null)
+        });
+        let (state, meta) = match read {
+            Ok(_) if odd => (Err("a column holds a value that its type cannot hold".to_owned()), None),
+            Ok((state, meta)) => (intact(state, &meta), Some(meta)),
+            Err(error) => (Err(error.to_string()), None),
+        };
+        let ver = meta.map_or(Ver(number(row, 1)?), |meta| meta.ver);
+        Ok(stored(state, (ver, meta), true, home(row, (2, 3))?))
+    }
+
+    /// A row of `mobo_hidden`: `row, ver, bucket, position`.
+    pub(crate) fn hidden(&self, row: &Row<'_>) -> Result<StoredRecord, Failure> {
+        let (state, meta) = match row::decode(row.get_ref(0)?.as_bytes().unwrap_or_default(), self.collection, |_| Value::Null) {
+            Ok((state, meta)) => (intact(state, &meta), Some(meta)),
+            Err(error) => (Err(error.to_string()), None),
+        };
+        Ok(stored(state, (Ver(number(row, 1)?), meta), false, home(row, (2, 3))?))
+    }
+
+    /// True if a row shows exactly what the state of its record says, in every column.
+    pub(crate) fn shows(&self, row: &Row<'_>, record: &RecordState, ver: Ver) -> Result<bool, Failure> {
+        let Some(want) = record.project(self.collection) else { return Ok(false) };
+        let shown = |value: &Value| if matches!(value, Value::Unknown(_)) { Value::Null } else { value.clone() };
+        let same = self.collection.fields.iter().zip(&want).all(|(field, want)| self.value(row, field.id) == Some(shown(want)));
+        Ok(same && number(row, 1)? == ver.0)
+    }
+
+    fn value(&self, row: &Row<'_>, field: FieldId) -> Option<Value> {
+        let kind = self.collection.field_by_id(field)?.kind;
+        columns::value(row.get_ref(*self.places.get(&field)?).ok()?, kind)
+    }
+}
+
+fn intact(state: TableState, meta: &RowMeta) -> Result<RecordState, String> {
+    if row::is_intact(&state, meta) { Ok(RecordState::Table(state)) } else { Err("the row does not fit its hash".to_owned()) }
+}
+
+fn stored(
+    state: Result<RecordState, String>,
+    (ver, meta): (Ver, Option<RowMeta>),
+    visible: bool,
+    home: Option<(BucketId, Position)>,
+) -> StoredRecord {
+    let state_hash = meta.map_or(StateHash([0; 32]), |meta| meta.state_hash);
+    StoredRecord { state, ver, state_hash, mac: meta.and_then(|meta| meta.mac), visible, home }
+}
