@@ -133,6 +133,12 @@ pub const MERGE_OPS_MAX: usize = 10_000;
 pub const MERGE_QUEUE_MAX: usize = 256;
 /// Retries of a merge that met a serialisation failure or a deadlock.
 pub const MERGE_RETRIES_MAX: u32 = 5;
+/// How often a submission that is alone in its batch is tried before the store says that it is not available.
+pub const MERGE_ATTEMPTS_ALONE_MAX: u32 = 3;
+/// First pause before such a retry.
+pub const MERGE_RETRY_MIN: Duration = Duration::from_millis(2);
+/// Longest pause before such a retry.
+pub const MERGE_RETRY_MAX: Duration = Duration::from_millis(200);
 /// How long the hub remembers eids and provenance: the device lease (rule R15).
 pub const LEASE: Duration = Duration::from_secs(180 * 86_400);
 
@@ -166,6 +172,26 @@ pub const SQLITE_WAL_PAGES_MAX: i64 = 16_000;
 pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
 /// Records that an audit names for each bucket.
 pub const AUDIT_DAMAGED_MAX: usize = 20;
+
+// Postgres
+/// Connections that one hub holds to its database.
+pub const POSTGRES_CONNECTIONS_MAX: u32 = 8;
+/// Longest wait for one of them.
+pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the database to answer at boot.
+pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest run of one statement, enforced by the database; the hub itself gives up on an answer a little later.
+pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait of a statement for the locks of another hub.
+pub const POSTGRES_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The database takes back the locks of a hub that has stood still in the middle of a transaction for this long.
+pub const POSTGRES_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Prepared statements that one connection keeps.
+pub const POSTGRES_STATEMENTS_MAX: usize = 512;
+/// Rows that one statement writes or reads at once.
+pub const POSTGRES_ROWS_MAX: usize = 1_000;
+/// Keys of buckets that are kept in memory.
+pub const POSTGRES_BUCKET_KEYS_MAX: usize = 10_000;
 
 // enrolment
 /// Longest join token.

@@ -12,7 +12,17 @@
 -- A trigger on each refuses SQL writes unless `mobo.applying` is `on` in that transaction. Times are microseconds since 1970 UTC where
 -- people do not read them, timestamptz where they do.
 
+-- Text that is a key or is sorted is COLLATE "C": it sorts by its bytes, as on a device, and no new version of the C library ever makes an
+-- index wrong.
+
 CREATE SCHEMA mobo;
+
+-- What was done to this database, by which version of this folder's files.
+CREATE TABLE mobo.migration(
+  version integer PRIMARY KEY,
+  name text COLLATE "C" NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
+);
 
 CREATE FUNCTION mobo.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -26,7 +36,7 @@ END $$;
 CREATE TABLE mobo.collection(
   project bigint NOT NULL,
   id bigint NOT NULL,
-  name text NOT NULL,
+  name text COLLATE "C" NOT NULL,
   kind smallint NOT NULL,
   rev bigint NOT NULL,
   definition bytea NOT NULL,            -- the canonical CBOR of SPEC.md, the truth
@@ -39,7 +49,7 @@ CREATE TABLE mobo.collection(
 CREATE TABLE mobo.hidden(
   project bigint NOT NULL,
   collection bigint NOT NULL,
-  id text NOT NULL,
+  id text COLLATE "C" NOT NULL,
   ver bigint NOT NULL,
   row bytea NOT NULL,
   bucket bigint,
@@ -52,7 +62,7 @@ CREATE INDEX hidden_position ON mobo.hidden(bucket, position);
 CREATE TABLE mobo.document(
   project bigint NOT NULL,
   collection bigint NOT NULL,
-  id text NOT NULL,
+  id text COLLATE "C" NOT NULL,
   ver bigint NOT NULL,
   epoch integer NOT NULL DEFAULT 0,
   doc bytea NOT NULL,
@@ -69,7 +79,7 @@ CREATE INDEX document_position ON mobo.document(bucket, position);
 CREATE TABLE mobo.member(
   bucket bigint NOT NULL,
   collection bigint NOT NULL,
-  id text NOT NULL,
+  id text COLLATE "C" NOT NULL,
   position bigint NOT NULL,
   present boolean NOT NULL,
   PRIMARY KEY (bucket, collection, id)
@@ -79,7 +89,7 @@ CREATE INDEX member_record ON mobo.member(collection, id);
 
 CREATE TABLE mobo.project(
   id bigint PRIMARY KEY,
-  name text NOT NULL UNIQUE,
+  name text COLLATE "C" NOT NULL UNIQUE,
   schema_rev bigint NOT NULL DEFAULT 0
 );
 
@@ -101,7 +111,7 @@ CREATE TABLE mobo.device(
   project bigint NOT NULL,
   id bytea NOT NULL CHECK (octet_length(id) = 16),
   key bytea NOT NULL CHECK (octet_length(key) = 32),
-  name text NOT NULL,
+  name text COLLATE "C" NOT NULL,
   certificate bytea NOT NULL,
   enrolled_us bigint NOT NULL,
   revoked_us bigint,
@@ -113,14 +123,14 @@ CREATE TABLE mobo.device(
 CREATE TABLE mobo.grant(
   project bigint NOT NULL,
   device bytea NOT NULL,
-  bucket text NOT NULL,                -- the key: a bucket may be granted before any record is in it
+  bucket text COLLATE "C" NOT NULL,    -- the key: a bucket may be granted before any record is in it
   write boolean NOT NULL DEFAULT true,
   PRIMARY KEY (project, device, bucket)
 );
 CREATE TABLE mobo.invite(
   secret_hash bytea PRIMARY KEY CHECK (octet_length(secret_hash) = 32),
   project bigint NOT NULL,
-  name text NOT NULL,
+  name text COLLATE "C" NOT NULL,
   buckets jsonb NOT NULL,              -- array of keys
   expires_us bigint NOT NULL,
   used_by bytea,
@@ -187,7 +197,7 @@ CREATE INDEX entry_origin ON mobo.entry(project, device, origin_eid) WHERE origi
 CREATE TABLE mobo.bucket(
   project bigint NOT NULL,
   id bigint NOT NULL,
-  key text NOT NULL,
+  key text COLLATE "C" NOT NULL,
   head bigint NOT NULL DEFAULT 0,
   digest bytea NOT NULL CHECK (octet_length(digest) = 32),
   floor bigint NOT NULL DEFAULT 0,    -- tombstones and leaves below are forgotten
@@ -211,7 +221,7 @@ CREATE TABLE mobo.quarantine(
   lane smallint NOT NULL,
   seq bigint NOT NULL,
   collection bigint,
-  id text,
+  id text COLLATE "C",
   code integer NOT NULL,
   detail text NOT NULL,
   header bytea NOT NULL,
@@ -224,7 +234,7 @@ CREATE TABLE mobo.quarantine(
 CREATE TABLE mobo.blocked(
   project bigint NOT NULL,
   collection bigint NOT NULL,
-  id text NOT NULL,
+  id text COLLATE "C" NOT NULL,
   device bytea NOT NULL,
   incarnation bigint NOT NULL,
   seq bigint NOT NULL,
@@ -235,7 +245,7 @@ CREATE TABLE mobo.blocked(
 CREATE TABLE mobo.conflict(
   project bigint NOT NULL,
   collection bigint NOT NULL,
-  id text NOT NULL,
+  id text COLLATE "C" NOT NULL,
   field bigint NOT NULL,              -- 0: the record as a whole
   loser_stamp bytea NOT NULL,
   winner_stamp bytea NOT NULL,
@@ -251,7 +261,7 @@ CREATE TABLE mobo.conflict(
 CREATE TABLE mobo.api_key(
   id bigint PRIMARY KEY,
   project bigint NOT NULL,
-  name text NOT NULL,
+  name text COLLATE "C" NOT NULL,
   prefix text NOT NULL,                -- what may be shown
   hash bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
   role text NOT NULL,
