@@ -1,0 +1,118 @@
+//! What happens around every request: an id, CORS, the guard against panics, and the body of problems.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HeaderName, ORIGIN, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use uuid::Uuid;
+
+use crate::problem::Problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, ETag, Link, Location, Mobo-Ack, Preference-Applied, \
+     Proxy-Status, Range-Unit, RateLimit, RateLimit-Policy, Retry-After, Server, Server-Timing, Transfer-Encoding, X-Request-Id",
+);
+
+/// Answers a request, whatever happens inside.
+pub(crate) async fn around(request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let from_page = request.headers().contains_key(ORIGIN);
+    let mut response = match preflight(&request) {
+        Some(answer) => answer,
+        None => caught(next.run(request)).await.unwrap_or_else(|panic| {
+            tracing::error!(request = %id.uuid, %method, path, panic, "a handler panicked");
+            Problem::panicked().into_response()
+        }),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        if problem.status().is_server_error() {
+            tracing::warn!(request = %id.uuid, %method, path, ?problem, "a request failed");
+        }
+        response = problem.render(&id.uuid.to_string());
+        if method == Method::HEAD {
+            response = without_body(response);
+        }
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.shown);
+    if from_page {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+    response
+}
+
+/// How a request is known: by the caller's own id, and by ours where that is none that an instance can be named by.
+struct RequestId {
+    shown: HeaderValue,
+    uuid: Uuid,
+}
+
+impl RequestId {
+    fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).filter(|value| {
+            let text = value.as_bytes();
+            !text.is_empty() && text.len() <= REQUEST_ID_BYTES_MAX && text.iter().all(u8::is_ascii_graphic)
+        });
+        let uuid = given.and_then(|value| Uuid::try_parse_ascii(value.as_bytes()).ok()).unwrap_or_else(Uuid::now_v7);
+        let ours = || HeaderValue::try_from(uuid.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { shown: given.cloned().unwrap_or_else(ours), uuid }
+    }
+}
+
+/// Any page may ask, none is told anything that its visitor's cookies would open: there are no cookies. What a page may do is decided by
+/// its key.
+fn preflight(request: &Request) -> Option<Response> {
+    let headers = request.headers();
+    let asks = request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if !asks {
+        return None;
+    }
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let answer = response.headers_mut();
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    if let Some(wanted) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    answer.insert(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
+    Some(response)
+}
+
+/// Keeps the length that a GET would have.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = axum::body::HttpBody::size_hint(&body).exact() {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
+}
+
+/// The future's output, or what it said when it panicked. It is dropped then, and nothing of it is used again.
+async fn caught<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let mut future = pin!(future);
+    let polled = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => std::task::Poll::Ready(Err(words(&*panic))),
+    });
+    polled.await
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}

@@ -1,0 +1,216 @@
+//! What the gate needs of its node. The edge and the hub implement it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mobo_core::author::{Edit, EditError};
+use mobo_core::future::BoxFuture;
+use mobo_core::ids::{ProjectId, RecordId};
+use mobo_core::query::{Page, Select};
+use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::StoreError;
+use mobo_core::stream::Segment;
+use mobo_core::time::Wall;
+
+use crate::key::KeyHash;
+
+/// What a backend answers.
+pub type BackendFuture<'a, T> = BoxFuture<'a, Result<T, BackendError>>;
+
+/// The node behind the gate.
+///
+/// A future of it may be dropped when its caller goes away. A write that was begun then happens as a whole, or not at all.
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Which node this is.
+    fn node(&self) -> NodeKind;
+
+    /// The project that is served.
+    fn project(&self) -> ProjectId;
+
+    /// The collections as they are now. Called for every request: it must be cheap.
+    fn schema(&self) -> Arc<Schema>;
+
+    /// The node's time: what `at` of a sample is compared with. The hub's time on a hub (rule R6), the wall clock on a device.
+    fn now(&self) -> Wall;
+
+    /// Rows of a collection.
+    fn select(&self, select: Select) -> BackendFuture<'_, Page>;
+
+    /// Edits records: one entry, all or nothing, durable when the future is ready.
+    fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone>;
+
+    /// Appends samples to a stream: one entry, all or nothing, durable when the future is ready.
+    fn append(&self, collection: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel>;
+
+    /// What a caller may do; `None` for one who may not do anything. A key is looked up by its hash, so that no comparison of secrets can
+    /// be timed.
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>>;
+
+    /// How the parts that requests depend on are. Anybody may read it: it holds no secrets.
+    fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>>;
+}
+
+/// Which node speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NodeKind {
+    /// A device.
+    Edge,
+    /// A hub.
+    Hub,
+}
+
+impl NodeKind {
+    /// The word that people use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Hub => "hub",
+        }
+    }
+}
+
+/// What a caller may do (rule R2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// A trusted backend, or a program on the device itself: all collections.
+    Service,
+    /// An app without a user: nothing, until a policy allows it.
+    Anon,
+}
+
+impl Role {
+    /// The word in `key create --role`, and in the store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Service => "service",
+            Self::Anon => "anon",
+        }
+    }
+
+    /// The role for a word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Admin, Self::Service, Self::Anon].into_iter().find(|role| role.name() == name)
+    }
+
+    /// True for who may read and write collections that have no policy.
+    #[must_use]
+    pub const fn may_use_collections(self) -> bool {
+        match self {
+            Self::Admin | Self::Service => true,
+            Self::Anon => false,
+        }
+    }
+}
+
+/// Who calls, as far as the gate can see.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Credential {
+    /// What the caller shows.
+    pub caller: Caller,
+    /// Where the call comes from.
+    pub peer: SocketAddr,
+}
+
+/// What a caller shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// A well-formed key.
+    Key(KeyHash),
+    /// No key, and the call was made by a program on this machine: from loopback, to a loopback name, neither forwarded by a proxy nor made
+    /// by a page of another site in a browser.
+    Local,
+    /// No key.
+    Stranger,
+}
+
+/// Edits of one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteRequest {
+    /// The collection: a table or documents.
+    pub collection: Arc<Collection>,
+    /// What to do, in this order.
+    pub edits: Vec<Edit>,
+    /// The user, where one is known.
+    pub author: Option<String>,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WriteDone {
+    /// The records that changed, in the order of the edits; edits that changed nothing are not here.
+    pub changed: Vec<RecordId>,
+    /// How safe it is.
+    pub level: AckLevel,
+}
+
+/// How safe an acknowledged write is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AckLevel {
+    /// On the device's disk.
+    Local,
+    /// Committed by the hub.
+    Hub,
+}
+
+impl AckLevel {
+    /// The word in the header `Mobo-Ack`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Hub => "hub",
+        }
+    }
+}
+
+/// How one part of the node is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Readiness {
+    /// The part: a short word, such as `store`.
+    pub name: String,
+    /// What is wrong with it, as a sentence.
+    pub state: Result<(), String>,
+}
+
+/// Why a backend cannot do what it is asked, by what the caller does next.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BackendError {
+    /// The edit itself is wrong.
+    #[error("{0}")]
+    Edit(#[from] EditError),
+    /// The store is away, or too busy: the same request may succeed later. It is not known whether a write happened.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The disk or quota is full: nothing was written.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// More than one entry takes; the sentence says to split it. Nothing was written.
+    #[error("{0}")]
+    TooLarge(String),
+    /// What was read is not what was written.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The request cannot be fulfilled as it is; the sentence says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<StoreError> for BackendError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(why) => Self::Unavailable(why),
+            // Until the node has started again; what is on disk is not known.
+            StoreError::Poisoned(why) => Self::Unavailable(format!("it failed while writing and must be reopened: {why}")),
+            StoreError::Full(why) => Self::Full(why),
+            StoreError::Damaged(why) => Self::Damaged(why),
+            StoreError::Refused(why) => Self::Refused(why),
+        }
+    }
+}

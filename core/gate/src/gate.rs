@@ -1,0 +1,119 @@
+//! A gate: the routes over one backend, and the bounds that all requests share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{any, get};
+use mobo_core::limits;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::backend::Backend;
+use crate::problem::{self, Problem};
+use crate::serve::{Drained, serve};
+use crate::{around, health, openapi, rest};
+
+/// Bounds of one gate. The default is `mobo_core::limits`; a small device takes less.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Longest wait for a whole request head, for a whole body, and for a reader who takes nothing of his answer. A connection without a
+    /// request is closed after it, too.
+    pub read_timeout: Duration,
+    /// How long requests in work may go on once the node stops.
+    pub drain_timeout: Duration,
+    /// Requests in work at the same time; later ones are told to come back.
+    pub requests_max: usize,
+    /// Connections at the same time; later ones wait.
+    pub connections_max: usize,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Bytes of all bodies that are held at the same time.
+    pub bodies_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            read_timeout: limits::HTTP_READ_TIMEOUT,
+            drain_timeout: limits::HTTP_DRAIN_TIMEOUT,
+            requests_max: limits::HTTP_REQUESTS_MAX,
+            connections_max: limits::HTTP_CONNECTIONS_MAX,
+            body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
+            bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
+        }
+    }
+}
+
+/// Where a request comes from. [`serve`] puts it on every request; one without it is a stranger's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer(pub SocketAddr);
+
+/// HTTP over one backend. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    backend: Arc<dyn Backend>,
+    settings: Settings,
+    requests: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// A gate over `backend`.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, settings: Settings) -> Self {
+        let requests = Arc::new(Semaphore::new(settings.requests_max));
+        let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max));
+        Self(Arc::new(Shared { backend, settings, requests, bodies }))
+    }
+
+    /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
+    pub fn router(&self) -> Router {
+        self.router_with(Router::new())
+    }
+
+    /// The routes, and those of `more`: they get request ids, CORS, problems and the guard against panics like the others.
+    pub fn router_with(&self, more: Router) -> Router {
+        Router::new()
+            .route("/", get(health::root))
+            .route("/livez", get(health::live))
+            .route("/readyz", get(health::ready))
+            .route("/healthz", get(health::ready))
+            .route("/openapi.json", get(openapi::document))
+            .route("/rest/v1/{collection}", any(rest::handle))
+            .with_state(self.clone())
+            .merge(more)
+            .fallback(async || Problem::no_route())
+            .method_not_allowed_fallback(async || problem::method("GET, HEAD"))
+            .layer(from_fn(around::around))
+    }
+
+    /// Serves the routes until `stop` is ready; see [`serve`](crate::serve::serve).
+    pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Drained {
+        serve(listener, self.router(), &self.0.settings, stop).await
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.0.backend
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// A place among the requests in work.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| Problem::busy("as many requests as this node takes are in work"))
+    }
+
+    /// Room for some more bytes of a body.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let permit = u32::try_from(bytes).ok().and_then(|bytes| Arc::clone(&self.0.bodies).try_acquire_many_owned(bytes).ok());
+        permit.ok_or_else(|| Problem::busy("the bodies of other requests fill the memory that is meant for them"))
+    }
+}

@@ -1,0 +1,146 @@
+//! The `Prefer` header (RFC 7240) as PostgREST reads it.
+
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::problem::Problem;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The answer to [`PREFER`].
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// What a write gives back.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Return {
+    /// Nothing.
+    #[default]
+    Minimal,
+    /// Where it is.
+    HeadersOnly,
+    /// The rows.
+    Representation,
+}
+
+/// What an insert does with a record that is there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Resolution {
+    /// It fails.
+    #[default]
+    None,
+    /// It changes the fields that it gives.
+    Merge,
+    /// It passes over it.
+    Ignore,
+}
+
+/// The preferences of one request.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Prefer {
+    pub(crate) returns: Return,
+    pub(crate) resolution: Resolution,
+    /// Count all rows, too. A planned or estimated count is given exactly.
+    pub(crate) count: bool,
+    /// A change of more rows is refused.
+    pub(crate) affected_max: Option<usize>,
+    applied: Vec<String>,
+}
+
+impl Prefer {
+    /// Reads all `Prefer` headers.
+    ///
+    /// # Errors
+    ///
+    /// With `handling=strict`, for a preference that this version does not have; otherwise that is passed over.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let texts = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let words: Vec<String> = texts.flat_map(|text| text.split(',')).map(plain).filter(|word| !word.is_empty()).collect();
+        let strict = words.iter().any(|word| word == "handling=strict");
+        let (mut prefer, mut unknown) = (Self::default(), Vec::new());
+        for word in words {
+            match prefer.take(&word, strict) {
+                Some(applied) => prefer.applied.push(applied),
+                None => unknown.push(word),
+            }
+        }
+        if strict && !unknown.is_empty() {
+            let message = "a preference of this request is not known here, and it asks for strict handling";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "PGRST122", "Unknown preference", message)
+                .details(format!("Invalid preferences: {}", unknown.join(", "))));
+        }
+        Ok(prefer)
+    }
+
+    /// Takes one preference; gives how it was taken.
+    fn take(&mut self, word: &str, strict: bool) -> Option<String> {
+        match word.split_once('=')? {
+            ("return", "minimal") => self.returns = Return::Minimal,
+            ("return", "headers-only") => self.returns = Return::HeadersOnly,
+            ("return", "representation") => self.returns = Return::Representation,
+            ("resolution", "merge-duplicates") => self.resolution = Resolution::Merge,
+            ("resolution", "ignore-duplicates") => self.resolution = Resolution::Ignore,
+            ("count", "exact" | "planned" | "estimated") => {
+                self.count = true;
+                return Some("count=exact".to_owned());
+            }
+            // Fields have no default but null, so both mean the same.
+            ("missing", "default" | "null") | ("handling", "strict" | "lenient") | ("tx", "commit") => {}
+            ("max-affected", number) if strict => self.affected_max = Some(number.parse().ok()?),
+            _ => return None,
+        }
+        Some(word.to_owned())
+    }
+
+    /// The header that says which were applied.
+    pub(crate) fn applied(&self) -> Option<(HeaderName, HeaderValue)> {
+        let value = HeaderValue::try_from(self.applied.join(", ")).ok().filter(|value| !value.is_empty())?;
+        Some((PREFERENCE_APPLIED, value))
+    }
+}
+
+/// `return = "minimal"; x=y` is `return=minimal`.
+fn plain(preference: &str) -> String {
+    let word = preference.split(';').next().unwrap_or_default();
+    word.chars().filter(|c| !c.is_whitespace() && *c != '"').collect::<String>().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(given: &[&'static str], want: Result<&str, &str>) {
+        let mut headers = HeaderMap::new();
+        for value in given {
+            headers.append(PREFER, HeaderValue::from_static(value));
+        }
+        let shown = match Prefer::of(&headers) {
+            Ok(prefer) => Ok(format!(
+                "{:?} {:?} {} {:?} | {}",
+                prefer.returns,
+                prefer.resolution,
+                prefer.count,
+                prefer.affected_max,
+                prefer.applied.join(", ")
+            )),
+            Err(problem) => Err(format!("{problem:?}")),
+        };
+        match (shown, want) {
+            (Ok(shown), Ok(want)) => assert_eq!(shown, want),
+            (Err(shown), Err(want)) => assert!(shown.contains(want), "{shown}"),
+            (shown, want) => panic!("{shown:?}, not {want:?}"),
+        }
+    }
+
+    #[test]
+    fn preferences_are_read_and_echoed() {
+        check(&[], Ok("Minimal None false None | "));
+        check(&["return=representation, count=estimated"], Ok("Representation None true None | return=representation, count=exact"));
+        check(
+            &["Return = \"headers-only\"; a=b", "resolution=merge-duplicates"],
+            Ok("HeadersOnly Merge false None | return=headers-only, resolution=merge-duplicates"),
+        );
+        check(&["respond-async, tx=rollback, return=all, max-affected=3"], Ok("Minimal None false None | "));
+        check(&["handling=strict, max-affected=3"], Ok("Minimal None false Some(3) | handling=strict, max-affected=3"));
+        check(&["tx=rollback,handling=strict,max-affected=many"], Err("tx=rollback, max-affected=many"));
+    }
+}

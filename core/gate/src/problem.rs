@@ -1,0 +1,232 @@
+//! What went wrong, for programs and for people: RFC 9457 with the members of PostgREST inside.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use mobo_core::author::EditError;
+use serde_json::json;
+
+use crate::backend::BackendError;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// A refusal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Parts {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    message: String,
+    details: Option<String>,
+    hint: Option<String>,
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl Problem {
+    /// A problem. `code` is PostgREST's or Postgres' code for programs, `title` says the kind and `message` this case of it.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, title: &'static str, message: impl Into<String>) -> Self {
+        Self(Box::new(Parts { status, code, title, message: message.into(), details: None, hint: None, header: None }))
+    }
+
+    /// With more about this case.
+    #[must_use]
+    pub fn details(mut self, details: impl Into<String>) -> Self {
+        self.0.details = Some(details.into());
+        self
+    }
+
+    /// With what would do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The answer, for the request with that id.
+    pub(crate) fn render(&self, instance: &str) -> Response {
+        let Parts { status, code, title, message, details, hint, .. } = &*self.0;
+        let body = json!({
+            "type": format!("urn:mobo:error:{}", title.to_lowercase().replace(' ', "-")),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": details.as_ref().unwrap_or(message),
+            "instance": format!("urn:uuid:{instance}"),
+            "code": code,
+            "message": message,
+            "details": details,
+            "hint": hint,
+        });
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = *status;
+        self.write_headers(response.headers_mut());
+        response
+    }
+
+    fn write_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Ok(value) = HeaderValue::try_from(format!("mobo; error={}", self.0.code)) {
+            headers.insert(PROXY_STATUS, value);
+        }
+        if let Some((name, value)) = &self.0.header {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+}
+
+/// The answer travels as an extension: the id of the request, which is in the body, is known further out.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.0.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl Problem {
+    pub(crate) fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "PGRST125", "No such path", "there is nothing at this path")
+            .hint("records are at /rest/v1/{collection}; /openapi.json lists everything")
+    }
+
+    pub(crate) fn panicked() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "XX000", "Internal error", "this node made a mistake while it answered")
+            .hint("the node's log says more under this request's id; please report it")
+    }
+
+    pub(crate) fn busy(why: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "53300", "Busy", format!("this node is busy: {why}"))
+            .hint("try again in a moment")
+            .header(RETRY_AFTER, "1")
+    }
+
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "PGRST301", "Not authenticated", message).header(WWW_AUTHENTICATE, "Bearer")
+    }
+
+    pub(crate) fn no_policy() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "42501", "Not allowed", "this key may not use any collection")
+            .hint("a collection is closed to public keys until a policy opens it; use a key of role service or admin from a server")
+            .header(WWW_AUTHENTICATE, "Bearer")
+    }
+
+    /// The words of the request cannot be read.
+    pub(crate) fn parse(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "PGRST100", "Malformed query", message)
+    }
+
+    /// The words are of the grammar, but this version cannot do it.
+    pub(crate) fn unsupported(feature: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "PGRST127", "Not implemented", format!("this version of mobo does not have {feature}"))
+    }
+
+    pub(crate) fn bad_value(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "22P02", "Bad value", message)
+    }
+
+    pub(crate) fn bad_body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "PGRST102", "Malformed body", message)
+    }
+
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "54000", "Too large", message)
+    }
+
+    pub(crate) fn not_singular(rows: usize) -> Self {
+        let message = "the answer is not one row, which application/vnd.pgrst.object+json asks for";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "PGRST116", "Not one row", message).details(format!("The result contains {rows} rows"))
+    }
+
+    pub(crate) fn range(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "PGRST103", "Bad range", message)
+    }
+}
+
+/// A method that a path does not have; `allow` lists those that it has.
+pub(crate) fn method(allow: &'static str) -> Problem {
+    let message = format!("this path does not take that method; it takes {allow}");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", "Method not allowed", message).header(ALLOW, allow)
+}
+
+/// A change to a stream.
+pub(crate) fn append_only(name: &str) -> Problem {
+    let message = format!("\"{name}\" is a stream: its samples are never changed or removed one by one");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "25006", "Append only", message).header(ALLOW, "GET, HEAD, POST")
+}
+
+impl From<BackendError> for Problem {
+    fn from(error: BackendError) -> Self {
+        let message = error.to_string();
+        match error {
+            BackendError::Edit(error) => error.into(),
+            BackendError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "08006", "Store not available", message)
+                .hint("try again in a moment; /readyz?verbose says what is wrong")
+                .header(RETRY_AFTER, "2"),
+            BackendError::Full(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "53100", "Store full", message)
+                .hint("nothing was written; free some space on the node's disk, then try again"),
+            BackendError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
+            BackendError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "XX001", "Store damaged", message)
+                .hint("run `health check` on this node: it says what is damaged"),
+            BackendError::Refused(_) => refused(message),
+        }
+    }
+}
+
+impl From<EditError> for Problem {
+    fn from(error: EditError) -> Self {
+        let message = error.to_string();
+        match error {
+            EditError::Exists { collection, id } => {
+                let title = "Exists already";
+                Self::new(
+                    StatusCode::CONFLICT,
+                    "23505",
+                    title,
+                    format!("duplicate key value violates unique constraint \"{collection}_pkey\""),
+                )
+                .details(format!("Key (id)=({id}) already exists."))
+                .hint("to change what is there, send PATCH, or POST with `Prefer: resolution=merge-duplicates`")
+            }
+            EditError::UnknownField { collection, field, near } => {
+                Self::unknown_field(format!("Could not find the '{field}' column of '{collection}' in the schema"), near.as_deref())
+            }
+            EditError::BadValue { .. } => Self::bad_value(message),
+            EditError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
+            EditError::Refused(_) => refused(message),
+        }
+    }
+}
+
+impl Problem {
+    pub(crate) fn unknown_field(message: String, near: Option<&str>) -> Self {
+        let problem = Self::new(StatusCode::BAD_REQUEST, "PGRST204", "No such field", message);
+        match near {
+            Some(near) => problem.hint(format!("Perhaps you meant the column '{near}'")),
+            None => problem.hint("/openapi.json lists the fields; `collection alter` adds one"),
+        }
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "57014", "Timeout", "the body did not arrive in time")
+            .hint("split the request, or use a faster link; nothing was written")
+    }
+}
+
+fn refused(message: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "P0001", "Refused", message)
+}

@@ -1,0 +1,125 @@
+//! `/rest/v1/{collection}`: records and samples, in PostgREST's conventions.
+
+mod accept;
+mod change;
+mod insert;
+mod range;
+mod read;
+mod samples;
+mod written;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{HeaderName, VARY};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use mobo_core::names;
+use mobo_core::query::{Column, ColumnType, Filter, Page, Select, SelectedColumn, columns};
+use mobo_core::schema::{Collection, Kind, Schema};
+
+use crate::gate::Gate;
+use crate::prefer::Prefer;
+use crate::problem::{self, Problem};
+use crate::query::{self, Query};
+use crate::{access, body};
+use accept::Accept;
+
+const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
+
+/// Answers a request for a collection.
+pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let answer = match name {
+        Ok(Path(name)) => answer(&gate, &name, &parts, &mut body).await,
+        Err(_) => Err(Problem::no_route()),
+    };
+    match answer {
+        Ok(response) => response,
+        Err(problem) => {
+            body::discard(&gate, &parts.headers, &mut body).await;
+            problem.into_response()
+        }
+    }
+}
+
+async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+    let _place = gate.admit()?;
+    access::may_use_collections(gate, parts).await?;
+    let call = Call::of(gate, name, parts)?;
+    let is_stream = call.collection.kind == Kind::Stream;
+    let mut response = match &parts.method {
+        &Method::GET | &Method::HEAD => read::read(&call).await?,
+        &Method::POST if is_stream => samples::append(&call, body).await?,
+        &Method::POST => insert::insert(&call, body).await?,
+        &Method::PATCH | &Method::DELETE if is_stream => return Err(problem::append_only(name)),
+        &Method::PATCH => change::patch(&call, body).await?,
+        &Method::DELETE => change::delete(&call).await?,
+        _ => return Err(problem::method("GET, HEAD, POST, PATCH, DELETE")),
+    };
+    let headers = response.headers_mut();
+    headers.insert(RANGE_UNIT, HeaderValue::from_static("items"));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Prefer, Range"));
+    headers.extend(call.prefer.applied());
+    Ok(response)
+}
+
+/// One request, read: everything that its head says, as types.
+struct Call<'a> {
+    gate: &'a Gate,
+    parts: &'a Parts,
+    collection: Arc<Collection>,
+    columns: Vec<Column>,
+    query: Query,
+    prefer: Prefer,
+    accept: Accept,
+}
+
+impl<'a> Call<'a> {
+    fn of(gate: &'a Gate, name: &str, parts: &'a Parts) -> Result<Self, Problem> {
+        let schema = gate.backend().schema();
+        let collection = schema.by_name(name).ok_or_else(|| no_collection(&schema, name))?;
+        let columns = columns(collection);
+        let query = Query::parse(parts.uri.query(), name, &columns)?;
+        let prefer = Prefer::of(&parts.headers)?;
+        let accept = Accept::of(&parts.headers)?;
+        Ok(Self { gate, parts, collection: Arc::new(collection.clone()), columns, query, prefer, accept })
+    }
+
+    /// The columns that the caller wants to see.
+    fn wanted(&self) -> Vec<SelectedColumn> {
+        self.query.select.clone().unwrap_or_else(|| query::all(&self.columns).collect())
+    }
+
+    /// The column that tells records apart.
+    fn key(&self) -> Column {
+        Column { name: "id".to_owned(), kind: ColumnType::Key }
+    }
+
+    async fn select(&self, window: Window) -> Result<Page, Problem> {
+        let Window { columns, filters, limit, offset, count } = window;
+        let (project, collection, order) = (self.gate.backend().project(), Arc::clone(&self.collection), self.query.order.clone());
+        Ok(self.gate.backend().select(Select { project, collection, columns, filters, order, limit, offset, count }).await?)
+    }
+}
+
+/// Which part of a collection is read.
+struct Window {
+    columns: Vec<SelectedColumn>,
+    filters: Vec<Filter>,
+    limit: u64,
+    offset: u64,
+    count: bool,
+}
+
+fn no_collection(schema: &Schema, name: &str) -> Problem {
+    let message = format!("there is no collection \"{name}\"");
+    let problem = Problem::new(StatusCode::NOT_FOUND, "PGRST205", "No such collection", message);
+    match names::nearest(name, schema.iter().map(|collection| collection.name.as_str())) {
+        Some(near) => problem.hint(format!("Perhaps you meant '{near}'")),
+        None => problem.hint("`mobo-hub collection list` shows the collections, `mobo-hub collection create` makes one"),
+    }
+}
