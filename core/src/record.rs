@@ -46,9 +46,9 @@ impl RecordState {
     pub fn decode(collection: &Collection, key: &RecordKey, epoch: u32, bytes: &[u8]) -> Result<Self, Malformed> {
         match collection.kind {
             Kind::Table => TableState::decode(bytes, collection).map(Self::Table),
-            Kind::Document => Document::load(key.clone(), epoch, bytes.to_vec())
-                .map(Self::Document)
-                .map_err(|refusal| Malformed(refusal.to_string())),
+            Kind::Document => {
+                Document::load(key.clone(), epoch, bytes.to_vec()).map(Self::Document).map_err(|refusal| Malformed(refusal.to_string()))
+            }
             Kind::Stream => Err(Malformed::what("a stream has no records")),
         }
     }
@@ -59,6 +59,15 @@ impl RecordState {
         match self {
             Self::Table(state) => (0, state.encode()),
             Self::Document(document) => (document.epoch, document.saved.clone()),
+        }
+    }
+
+    /// About how many bytes the state takes: what limits count.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Table(state) => state.bytes(),
+            Self::Document(document) => document.saved.len(),
         }
     }
 

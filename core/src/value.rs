@@ -49,6 +49,17 @@ impl Value {
         };
     }
 
+    /// About how many bytes the value takes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) => 1,
+            Self::Int(_) | Self::Float(_) | Self::Timestamp(_) => 9,
+            Self::Text(text) | Self::Json(text) => text.len() + 5,
+            Self::Bytes(bytes) | Self::Unknown(bytes) => bytes.len() + 5,
+        }
+    }
+
     /// The canonical CBOR.
     #[must_use]
     pub fn to_cbor(&self) -> Vec<u8> {

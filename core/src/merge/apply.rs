@@ -6,14 +6,13 @@ use std::sync::Arc;
 use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState, wanted};
 use super::prepare::{Content, Rights};
 use super::time::{Decided, of_op};
-use super::{
-    ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes,
-};
+use super::{ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes};
 use crate::buckets;
 use crate::document::DocumentOp;
 use crate::engine::{Applying, Author, Conflict, Refusal, Stamped};
 use crate::entry::{Entry, Header, Payload};
 use crate::ids::{BucketId, DeviceId, Eid, LaneKey, Position, RecordKey, Seq, StateHash, Ver};
+use crate::limits;
 use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
@@ -260,7 +259,10 @@ impl<'a> Run<'a> {
         }
         let unknown = || Refusal::new(Code::UNKNOWN_COLLECTION, format!("no collection has the id {}", key.collection));
         let collection = self.collection(key).ok_or_else(unknown)?;
-        let wrong = || Refusal::new(Code::WRONG_KIND, format!("\"{}\" is a {}", collection.name, collection.kind.name()));
+        let wrong = || wrong_kind(collection);
+        if collection.lane != doing.lane.lane {
+            return Err(wrong());
+        }
         let origin = doing.author.origin();
         let blocked = self.blocked.contains(&(key.clone(), origin));
         let timeline = self.context.timeline.short();
@@ -285,6 +287,10 @@ impl<'a> Run<'a> {
                 _ => refusal,
             })?
         };
+        if working.state.bytes() > limits::ROW_STATE_BYTES_MAX {
+            let detail = format!("the record would take more than {} KiB: split it into several", limits::ROW_STATE_BYTES_MAX / 1024);
+            return Err(Refusal::new(Code::TOO_LARGE, detail));
+        }
         let buckets = bucket_keys(collection, key, working);
         if !doing.rights.allow_any(&buckets) {
             let place = if buckets.is_empty() { "no bucket".to_owned() } else { buckets.join(", ") };
@@ -300,12 +306,13 @@ impl<'a> Run<'a> {
         let Payload::Present(payload) = &entry.payload else { return Ok(()) };
         let poison = |error| (None, Refusal::new(Code::BAD_PAYLOAD, format!("samples: {error}")));
         let id = crate::stream::peek_collection(payload).map_err(poison)?;
-        let collection = self.context.schema.get(id).ok_or_else(|| {
-            (None, Refusal::new(Code::UNKNOWN_COLLECTION, format!("no collection has the id {id}")))
-        })?;
-        if collection.kind != Kind::Stream {
-            let detail = format!("\"{}\" is a {}", collection.name, collection.kind.name());
-            return Err((None, Refusal::new(Code::WRONG_KIND, detail)));
+        let collection = self
+            .context
+            .schema
+            .get(id)
+            .ok_or_else(|| (None, Refusal::new(Code::UNKNOWN_COLLECTION, format!("no collection has the id {id}"))))?;
+        if collection.kind != Kind::Stream || collection.lane != doing.lane.lane {
+            return Err((None, wrong_kind(collection)));
         }
         let segment = Segment::decode(payload, collection).map_err(poison)?;
         if !doing.known {
@@ -313,6 +320,12 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// One author's writes to one collection travel on one lane: otherwise their order, which counters rely on, would not be known.
+fn wrong_kind(collection: &Collection) -> Refusal {
+    let (kind, lane) = (collection.kind.name(), collection.lane.number());
+    Refusal::new(Code::WRONG_KIND, format!("\"{}\" is a {kind}, and its entries travel on lane {lane}", collection.name))
 }
 
 /// What is the same for all parts of an entry.

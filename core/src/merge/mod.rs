@@ -33,7 +33,7 @@ use crate::ids::{
     BootId, BucketId, Chain, CollectionId, DeviceId, Eid, Incarnation, Lane, LaneKey, Nonce, Position, ProjectId, RecordKey, Seq,
     Signature, StateHash, Timeline, Ver,
 };
-use crate::message::{Code, Reject, RefenceReason};
+use crate::message::{Code, RefenceReason, Reject};
 use crate::record::RecordState;
 use crate::schema::Schema;
 use crate::stream::Segment;

@@ -73,7 +73,13 @@ mod tests {
     const OTHER: BootId = BootId([2; 8]);
 
     #[track_caller]
-    fn check(lane: (i64, Option<(BootId, u64)>), moment: (BootId, u64, i64, WallQuality), given: Option<i64>, next: Option<i64>, want: (i64, bool)) {
+    fn check(
+        lane: (i64, Option<(BootId, u64)>),
+        moment: (BootId, u64, i64, WallQuality),
+        given: Option<i64>,
+        next: Option<i64>,
+        want: (i64, bool),
+    ) {
         let lane = LaneTime { eff: Eff(lane.0), clock: lane.1.map(|(boot, mono)| (boot, Mono(mono))) };
         let moment = Moment { boot: moment.0, mono: Mono(moment.1), wall: Wall(moment.2), quality: moment.3 };
         let decided = decide(&lane, Some(&moment), &Boots::from([(KNOWN, 1_000)]), given.map(Eff), (next.map(Eff), Eff(5_000)));

@@ -8,7 +8,9 @@ use super::lanes::Lanes;
 use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
-use crate::message::{Ack, Batch, Checkpoint, Code, Grant, Message, Nack, Ping, Pull, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome};
+use crate::message::{
+    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, PeerError, Ping, Pull, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
+};
 use crate::time::{Eff, Instant, Moment};
 
 /// Bytes of batches that the hub may send before the device says how far it has got.
@@ -224,8 +226,13 @@ impl DeviceSession {
                 self.cursors.remove(&bucket);
                 self.effects.push_back(Effect::Revoked(bucket));
             }
-            // Of an earlier pull, or of a part of the protocol that this version does not ask for.
-            Message::Checkpoint(_) | Message::OfferAck(_) | Message::Audit(_) | Message::Resync { .. } | Message::Sweep { .. } => {}
+            // Of an earlier pull.
+            Message::Checkpoint(_) => {}
+            Message::OfferAck(_) | Message::Audit(_) | Message::Resync { .. } | Message::Sweep { .. } => {
+                let detail = "this device does not take offers, audits or sweeps yet; upgrade it".to_owned();
+                let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
+                self.send(Channel::Control, Message::Error(error));
+            }
             Message::Hello(_)
             | Message::Welcome(_)
             | Message::Refence(_)

@@ -1,20 +1,21 @@
 //! The hub's side of a session.
 
+mod down;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::CloseReason;
-use crate::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, ProjectId, Timeline};
+use crate::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, ProjectId, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Hint, Merged, Outcome};
 use crate::message::{
-    Ack, Batch, Checkpoint, Code, Enrol, Enrolled, Item, ItemBody, Message, Nack, PeerError, Ping, Pull, Push, Refence, SchemaUpdate,
-    SignedHello, Welcome,
+    Ack, Code, Enrol, Enrolled, Message, Nack, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate, SignedHello, Welcome,
 };
-use crate::store::{BucketPage, PullItem, PullPage};
-use crate::time::{Eff, Instant};
+use crate::store::PullPage;
+use crate::time::Instant;
 use crate::trust::{KeyPair, LaneHead, OfferKey, Statement};
 
 /// Bytes that a device may have in flight on a lane.
@@ -73,6 +74,10 @@ pub enum Effect {
     Merge(LaneKey, Box<Push>),
     /// Read what changed behind these cursors, then answer [`Input::Page`].
     Pull(Vec<(BucketId, Position)>),
+    /// Answer a ping, with the hub's time in it.
+    Pong(Ping),
+    /// The lane has forked: find the chains that the device may share, then answer [`Input::Admitted`] with the refence.
+    Refence(LaneKey, Option<Seq>, RefenceReason),
     /// Note how far the device has read.
     Cursors(Vec<(BucketId, Position)>),
     /// End the link.
@@ -247,7 +252,7 @@ impl HubSession {
                 self.down.sent_bytes = 0;
                 self.effects.push_back(Effect::Cursors(at));
             }
-            Message::Ping(ping) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
+            Message::Ping(ping) => self.effects.push_back(Effect::Pong(ping)),
             Message::Offer(_) | Message::SchemaOffer(_) | Message::Fetch { .. } | Message::Audit(_) => {
                 let detail = "this hub does not take offers, fetches or audits yet; upgrade it".to_owned();
                 let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
@@ -299,11 +304,7 @@ impl HubSession {
             Outcome::Nack { expect, code } => {
                 self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
             }
-            Outcome::Refence { hub_last, reason } => {
-                let refence = Refence { lane: lane.lane, hub_last, chains: Vec::new(), reason };
-                self.send(Channel::Control, Message::Refence(refence));
-                self.close(CloseReason::Refenced);
-            }
+            Outcome::Refence { hub_last, reason } => self.effects.push_back(Effect::Refence(*lane, hub_last, reason)),
             Outcome::Refused(error) => self.push_refused_with(error.to_string()),
         }
     }
@@ -356,64 +357,6 @@ impl HubSession {
             self.schema_rev = update.rev;
             self.send(Channel::Control, Message::Schema(update.clone()));
         }
-    }
-
-    fn page(&mut self, page: PullPage) {
-        self.down.reading = false;
-        let mut heads = Vec::with_capacity(page.buckets.len());
-        for bucket in page.buckets {
-            // A page that was asked for before the device pulled anew does not continue its cursor.
-            if self.down.cursors.get(&bucket.bucket) != Some(&bucket.from) {
-                self.down.due = true;
-                return;
-            }
-            heads.push((bucket.bucket, bucket.head, bucket.digest));
-            let more = bucket.to < bucket.head;
-            self.down.due |= more;
-            if bucket.to > bucket.from {
-                self.down.cursors.insert(bucket.bucket, bucket.to);
-                let batch = self.batch(bucket, page.own_merged.clone(), more);
-                self.send(Channel::Down, Message::Batch(batch));
-            }
-        }
-        if !self.down.due {
-            let checkpoint = Checkpoint {
-                pull: self.down.pull,
-                timeline: self.identity.timeline,
-                heads,
-                own_merged: page.own_merged,
-                signature: None,
-            };
-            self.send(Channel::Down, Message::Checkpoint(checkpoint));
-        }
-    }
-
-    fn batch(&mut self, page: BucketPage, own_merged: Vec<(crate::ids::Lane, Incarnation, crate::ids::Seq)>, more: bool) -> Batch {
-        let items: Vec<Item> = page.items.into_iter().map(|item| self.item(item)).collect();
-        Batch {
-            pull: self.down.pull,
-            timeline: self.identity.timeline,
-            bucket: page.bucket,
-            from: page.from,
-            to: page.to,
-            items,
-            own_merged,
-            more,
-        }
-    }
-
-    fn item(&mut self, item: PullItem) -> Item {
-        let identity = &self.identity;
-        let hash = item.state.as_ref().map_or(crate::ids::StateHash([0; 32]), |state| state.hash);
-        let mac = identity.offer.row(identity.project, &item.key, identity.timeline, item.ver, hash);
-        let body = match item.state {
-            Some(state) => {
-                self.down.sent_bytes += state.bytes.len() as u64;
-                ItemBody::State { epoch: state.epoch, bytes: state.bytes }
-            }
-            None => ItemBody::Leave,
-        };
-        Item { collection: item.key.collection, id: item.key.id, ver: item.ver, body, mac }
     }
 
     /// Asks for what is due, one page at a time, within the device's credit.

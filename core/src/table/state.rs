@@ -84,6 +84,14 @@ impl TableState {
         stamps
     }
 
+    /// At most how many bytes the canonical form takes, give or take a few: cheap, for limits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let cells: usize = self.cells.values().map(|cell| 64 + cell.value.size_bytes()).sum();
+        let tallies: usize = self.counters.values().map(|tallies| 16 + 48 * tallies.len()).sum();
+        cells + tallies
+    }
+
     /// The canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -1,0 +1,62 @@
+//! What a device pulls: pages of its buckets, spelled as batches, and a checkpoint when nothing more is due.
+
+use super::{HubSession, Message};
+use crate::ids::{Incarnation, Lane, Seq, StateHash};
+use crate::link::Channel;
+use crate::message::{Batch, Checkpoint, Item, ItemBody};
+use crate::store::{BucketPage, PullItem, PullPage};
+
+impl HubSession {
+    pub(super) fn page(&mut self, page: PullPage) {
+        self.down.reading = false;
+        let mut heads = Vec::with_capacity(page.buckets.len());
+        for bucket in page.buckets {
+            // A page that was asked for before the device pulled anew does not continue its cursor.
+            if self.down.cursors.get(&bucket.bucket) != Some(&bucket.from) {
+                self.down.due = true;
+                return;
+            }
+            heads.push((bucket.bucket, bucket.head, bucket.digest));
+            let more = bucket.to < bucket.head;
+            self.down.due |= more;
+            if bucket.to > bucket.from {
+                self.down.cursors.insert(bucket.bucket, bucket.to);
+                let batch = self.batch(bucket, page.own_merged.clone(), more);
+                self.send(Channel::Down, Message::Batch(batch));
+            }
+        }
+        if !self.down.due {
+            let checkpoint =
+                Checkpoint { pull: self.down.pull, timeline: self.identity.timeline, heads, own_merged: page.own_merged, signature: None };
+            self.send(Channel::Down, Message::Checkpoint(checkpoint));
+        }
+    }
+
+    fn batch(&mut self, page: BucketPage, own_merged: Vec<(Lane, Incarnation, Seq)>, more: bool) -> Batch {
+        let items: Vec<Item> = page.items.into_iter().map(|item| self.item(item)).collect();
+        Batch {
+            pull: self.down.pull,
+            timeline: self.identity.timeline,
+            bucket: page.bucket,
+            from: page.from,
+            to: page.to,
+            items,
+            own_merged,
+            more,
+        }
+    }
+
+    fn item(&mut self, item: PullItem) -> Item {
+        let identity = &self.identity;
+        let hash = item.state.as_ref().map_or(StateHash([0; 32]), |state| state.hash);
+        let mac = identity.offer.row(identity.project, &item.key, identity.timeline, item.ver, hash);
+        let body = match item.state {
+            Some(state) => {
+                self.down.sent_bytes += state.bytes.len() as u64;
+                ItemBody::State { epoch: state.epoch, bytes: state.bytes }
+            }
+            None => ItemBody::Leave,
+        };
+        Item { collection: item.key.collection, id: item.key.id, ver: item.ver, body, mac }
+    }
+}
