@@ -3,8 +3,11 @@
 //! Both nodes author through here, with the record locked, so that a plain number on a counter is the difference to what is really there.
 
 use std::borrow::Cow;
+mod samples;
+
 use std::collections::BTreeMap;
 
+pub use samples::segment;
 use serde_json::{Map, Value as Json};
 
 use crate::document::{DocumentOp, edit};

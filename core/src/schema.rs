@@ -183,6 +183,14 @@ impl Collection {
         self.fields.iter().filter(|field| !field.retired)
     }
 
+    /// The canonical CBOR, by itself.
+    #[must_use]
+    pub fn to_cbor(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        self.encode(&mut writer);
+        writer.into_bytes()
+    }
+
     /// The canonical CBOR: what a MAC covers and what travels.
     pub fn encode(&self, writer: &mut Writer) {
         writer.map(8);

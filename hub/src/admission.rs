@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, Seq};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
@@ -16,6 +16,9 @@ use mobo_protocol::{FEATURES, PROTO};
 use mobo_runtime::entropy;
 
 use crate::hub_time::HubTime;
+
+/// Chains that an order to refence carries, newest ones: what is older is found by its provenance.
+const REFENCE_CHAINS_MAX: u64 = 1_000;
 
 /// Lets devices in.
 #[derive(Debug)]
@@ -145,18 +148,40 @@ impl Door {
 
     async fn order(&self, hello: &Hello, status: &LaneStatus, reason: RefenceReason) -> Result<Refence, StoreError> {
         let report = hello.lanes.iter().find(|report| report.lane == status.lane);
-        let acked = report.and_then(|report| report.proof).map_or(0, |proof| proof.acked.get());
-        let last = report.map_or(0, |report| report.last.get()).min(status.last.map_or(0, mobo_core::ids::Seq::get));
-        let first = (acked + 1).max(last.saturating_sub(limits::PUSH_ENTRIES_MAX as u64 / 2));
+        let acked = report.and_then(|report| report.proof).map(|proof| proof.acked);
         let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
+        self.write_order(lane, (acked, report.map(|report| report.last)), status.last, reason).await
+    }
+
+    /// The order to start a new incarnation after a push that the lane's chain contradicts; the old log is closed.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn forked(&self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) -> Result<Refence, StoreError> {
+        let refence = self.write_order(lane, (None, hub_last), hub_last, reason).await?;
+        self.store.fence(self.identity.project, lane.device, lane.incarnation).await?;
+        Ok(refence)
+    }
+
+    /// The hub's chains between what the device knows to be acknowledged and what both may have: the longest common prefix counts.
+    async fn write_order(
+        &self,
+        lane: LaneKey,
+        (acked, device_last): (Option<Seq>, Option<Seq>),
+        hub_last: Option<Seq>,
+        reason: RefenceReason,
+    ) -> Result<Refence, StoreError> {
+        let last = device_last.min(hub_last).map_or(0, Seq::get);
+        let first = (acked.map_or(0, Seq::get) + 1).max(last.saturating_sub(REFENCE_CHAINS_MAX));
         let mut chains = Vec::new();
-        for seq in (first..=last).filter_map(mobo_core::ids::Seq::new) {
+        for seq in (first..=last).filter_map(Seq::new) {
             if let Some(chain) = self.store.chain_at(self.identity.project, lane, seq).await? {
                 chains.push((seq, chain));
             }
         }
-        tracing::warn!(device = %hello.device, ?reason, "a device's log does not continue what the hub has: it starts a new incarnation");
-        Ok(Refence { lane: status.lane, hub_last: status.last, chains, reason })
+        tracing::warn!(device = %lane.device, ?reason, "a device's log does not continue what the hub has: it starts a new incarnation");
+        Ok(Refence { lane: lane.lane, hub_last, chains, reason })
     }
 
     async fn admit(&self, hello: &Hello, device: DeviceRow, admission: Admission) -> Result<Guest, Turned> {

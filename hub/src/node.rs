@@ -23,6 +23,7 @@ use mobo_runtime::config::Config;
 use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
+use mobo_runtime::key_file::KeyFileError;
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
 use tokio::sync::{Mutex, watch};
 
@@ -142,7 +143,7 @@ impl Hub {
 /// # Errors
 ///
 /// What stands before any part can be tested: the key file, or the system's randomness.
-pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, identity::IdentityError> {
+pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
     let clock = Clock::start()?;
     let keys = identity::load_or_create(folder.path())?;
     let mut board = Motherboard::new(format!("mobo-hub {VERSION}"), clock.clone(), Console::stderr());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::ids::{BucketId, DeviceId, LaneKey, Mac, Position, PublicKey};
+use mobo_core::ids::{BucketId, DeviceId, LaneKey, Position, PublicKey, Seq};
 use mobo_core::limits;
-use mobo_core::link::{Link, LinkError, Listener};
+use mobo_core::link::{Channel, Link, LinkError, Listener};
 use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{Code, Enrol, Message, PeerError, Push, SchemaUpdate, SignedHello};
+use mobo_core::message::{Code, Definition, Enrol, Message, PeerError, Ping, Push, RefenceReason, SchemaUpdate, SignedHello};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
@@ -244,6 +244,13 @@ impl<'s> Driver<'s> {
                 Effect::Merge(lane, push) => self.merge(lane, *push).await,
                 Effect::Pull(wants) => self.pull(wants),
                 Effect::Cursors(at) => self.cursors(at),
+                Effect::Pong(ping) => {
+                    let pong = Message::Pong(Ping { hub_time: self.sessions.door.time.now(), ..ping });
+                    if self.outbox.send(Channel::Control, mobo_protocol::encode(&pong)).is_err() {
+                        return Some(CloseReason::Silent);
+                    }
+                }
+                Effect::Refence(lane, hub_last, reason) => self.refence(lane, hub_last, reason),
                 Effect::Close(reason) => return Some(reason),
             }
         }
@@ -268,6 +275,16 @@ impl<'s> Driver<'s> {
                 Err(Turned::Away(refusal)) => Done::Input(Input::Admitted(Err(refusal))),
                 Err(Turned::Store(error)) => Done::Input(Input::StoreFailed(error.to_string())),
             }
+        });
+    }
+
+    fn refence(&mut self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) {
+        let door = Arc::clone(&self.sessions.door);
+        self.work.spawn(async move {
+            Done::Input(match door.forked(lane, hub_last, reason).await {
+                Ok(refence) => Input::Admitted(Err(Refusal::Refence(refence))),
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
         });
     }
 
@@ -335,13 +352,12 @@ impl<'s> Driver<'s> {
     fn schema_update(&self, schema: &watch::Receiver<Arc<Schema>>) -> Option<Input> {
         let schema = Arc::clone(&schema.borrow());
         let identity = &self.sessions.identity;
-        let collections = schema.iter().map(|collection| (collection.clone(), mac(identity, collection))).collect();
-        Some(Input::Schema(Arc::new(SchemaUpdate { timeline: identity.timeline, rev: schema.rev, collections })))
+        let define = |collection: &Collection| {
+            let bytes = collection.to_cbor();
+            let mac = identity.offer.schema(identity.project, collection.id, identity.timeline, &bytes);
+            Definition { bytes, collection: Some(collection.clone()), mac }
+        };
+        let definitions = schema.iter().map(define).collect();
+        Some(Input::Schema(Arc::new(SchemaUpdate { timeline: identity.timeline, rev: schema.rev, definitions, more: false })))
     }
-}
-
-fn mac(identity: &HubIdentity, collection: &Collection) -> Mac {
-    let mut writer = mobo_core::cbor::Writer::new();
-    collection.encode(&mut writer);
-    identity.offer.schema(identity.project, collection.id, identity.timeline, &writer.into_bytes())
 }

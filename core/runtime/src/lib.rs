@@ -42,6 +42,7 @@ pub mod console;
 pub mod control;
 pub mod data_dir;
 pub mod entropy;
+pub mod key_file;
 pub mod motherboard;
 pub mod notify;
 pub mod outbox;

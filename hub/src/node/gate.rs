@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
+use mobo_gate::{Gate, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
@@ -41,7 +42,10 @@ impl Component for GatePart {
             let project = self.0.opened().map_err(|error| store_fault(&error, ""))?.project;
             let backend = Arc::new(HubRecords::new(Arc::clone(&self.0), project));
             let stopping = tasks.stopping();
-            tasks.spawn("http", async move { mobo_gate::serve(listener, backend, stopping.cancelled_owned()).await });
+            let gate = Gate::new(backend, Settings::default());
+            tasks.spawn("http", async move {
+                gate.serve(listener, stopping.cancelled_owned()).await;
+            });
             let _ = self.0.http.set(real);
             Ok(())
         })

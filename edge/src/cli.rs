@@ -1,0 +1,192 @@
+//! The device's commands. `mobo-edge VERB` and `mobo edge VERB` are the same.
+
+mod boot;
+mod talk;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use mobo_runtime::output::{Failure, Format, fail};
+use serde_json::json;
+
+/// mobo-edge: keeps working when the cloud is away.
+#[derive(Debug, Parser)]
+#[command(name = "mobo-edge", version, about, max_term_width = 120)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The device's data folder.
+    #[arg(long, global = true, env = "MOBO_EDGE_DIR", default_value = "./mobo-edge", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// A settings file; by default DIR/mobo.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, as KEY=VALUE; may be given several times.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How to print: table or json.
+    #[arg(short = 'o', long = "output", global = true, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// What a device can be told.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make the data folder, the device's key and a settings file.
+    Init,
+    /// Join a hub with a token that `mobo-hub device invite` printed.
+    Join {
+        /// The token, one line.
+        token: String,
+    },
+    /// Run the device in the foreground.
+    Boot,
+    /// How the device is.
+    Status,
+    /// Stop the device; what is begun is finished.
+    Shutdown,
+    /// The parts of the running device.
+    #[command(subcommand)]
+    Component(ComponentVerb),
+    /// How healthy everything stored is.
+    #[command(subcommand)]
+    Health(HealthVerb),
+    /// Settings.
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Make a record, or replace it.
+    Put {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+        /// Its fields, as JSON; counters take {"$inc": n}.
+        json: String,
+    },
+    /// Change some fields of a record.
+    Patch {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+        /// The fields, as JSON; counters take {"$inc": n}.
+        json: String,
+    },
+    /// One record.
+    Get {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+    },
+    /// The records of a collection, or the samples of a stream.
+    List {
+        /// The collection.
+        collection: String,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000)]
+        limit: u64,
+    },
+    /// Remove a record.
+    Delete {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+    },
+    /// Append one sample, or an array of them, to a stream.
+    Append {
+        /// The stream.
+        collection: String,
+        /// The fields, as JSON; `at` says when, and is now by default.
+        json: String,
+    },
+    /// Connect, exchange everything both ways, and say when that is done.
+    Sync {
+        /// Give up after so many seconds.
+        #[arg(long, default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Entries that the hub refused.
+    #[command(subcommand)]
+    Quarantine(QuarantineVerb),
+}
+
+/// `component …`
+#[derive(Debug, Subcommand)]
+pub enum ComponentVerb {
+    /// All parts and their states.
+    List,
+}
+
+/// `health …`
+#[derive(Debug, Subcommand)]
+pub enum HealthVerb {
+    /// Recompute every digest from its rows and every chain from its entries; exit 1 if anything does not fit.
+    Check,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Check the settings without starting anything.
+    Check,
+    /// The settings in force; secrets are not shown.
+    Show {
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// A settings file with every setting, its meaning and its default.
+    Example,
+}
+
+/// `quarantine …`
+#[derive(Debug, Subcommand)]
+pub enum QuarantineVerb {
+    /// All of them, newest first.
+    List,
+}
+
+/// Runs a command to its exit code.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let common = &cli.common;
+    match cli.verb {
+        Verb::Init => boot::init(common),
+        Verb::Join { token } => boot::join(common, &token),
+        Verb::Boot => boot::boot(common),
+        Verb::Config(ConfigVerb::Check) => boot::config_check(common),
+        Verb::Config(ConfigVerb::Show { origin }) => boot::config_show(common, origin),
+        Verb::Config(ConfigVerb::Example) => boot::config_example(),
+        Verb::Sync { timeout } => boot::sync(common, timeout),
+        Verb::Status => talk::status(common),
+        Verb::Shutdown => talk::shutdown(common),
+        Verb::Health(HealthVerb::Check) => talk::health(common),
+        Verb::Component(ComponentVerb::List) => talk::plain(common, "component list", json!({})),
+        Verb::Quarantine(QuarantineVerb::List) => talk::plain(common, "quarantine list", json!({})),
+        Verb::Put { collection, id, json } => talk::write(common, "put", (&collection, Some(&id)), &json),
+        Verb::Patch { collection, id, json } => talk::write(common, "patch", (&collection, Some(&id)), &json),
+        Verb::Append { collection, json } => talk::write(common, "append", (&collection, None), &json),
+        Verb::Get { collection, id } => talk::plain(common, "get", json!({ "collection": collection, "id": id })),
+        Verb::Delete { collection, id } => talk::plain(common, "delete", json!({ "collection": collection, "id": id })),
+        Verb::List { collection, limit } => talk::plain(common, "list", json!({ "collection": collection, "limit": limit })),
+    }
+}

@@ -1,0 +1,228 @@
+//! The device's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
+
+mod records;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobo_core::store::StoreError;
+use mobo_gate::backend::BackendError;
+use mobo_protocol::JoinToken;
+use mobo_runtime::component::BoxFuture;
+use mobo_runtime::control::{ControlError, EventSink, Handler};
+use mobo_runtime::motherboard::BoardHandle;
+use mobo_runtime::output::Failure;
+use serde_json::{Value, json};
+
+use crate::node::{Edge, JoinFailure, VERSION};
+
+/// Answers the control socket.
+#[derive(Debug)]
+pub struct Desk {
+    edge: Arc<Edge>,
+    board: BoardHandle,
+}
+
+impl Desk {
+    /// The desk of a device.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>, board: BoardHandle) -> Self {
+        Self { edge, board }
+    }
+}
+
+impl Handler for Desk {
+    fn call(&self, verb: String, args: Value, _: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
+        Box::pin(async move { self.answer(&verb, &args).await })
+    }
+}
+
+fn store_error(error: &StoreError) -> ControlError {
+    ControlError::failed("store", error.to_string(), "run `mobo-edge status`; if it stays, restart the device")
+}
+
+fn backend_error(error: &BackendError) -> ControlError {
+    let text = error.to_string();
+    match error {
+        BackendError::Edit(_) | BackendError::Refused(_) | BackendError::TooLarge(_) => {
+            ControlError::usage("refused", text, "correct what the sentence names, then write again")
+        }
+        BackendError::Full(_) => ControlError::failed("full", text, "free some space, then write again; reading and syncing go on"),
+        BackendError::Unavailable(_) | BackendError::Damaged(_) => {
+            ControlError::failed("store", text, "run `mobo-edge health check`; if it stays, restart the device")
+        }
+    }
+}
+
+/// What the user is told of a join that did not happen.
+#[must_use]
+pub fn explain_join(failure: &JoinFailure) -> Failure {
+    let text = failure.to_string();
+    match failure {
+        JoinFailure::Joined { .. } => Failure::failed(text, "to join another hub, start with an empty data folder"),
+        JoinFailure::Join(error) => Failure::failed(text, error.advice()),
+        JoinFailure::Store(_) | JoinFailure::NoEntropy(_) => Failure::failed(text, "look at the data folder and the disk"),
+    }
+}
+
+/// Waits until everything is exchanged, a refusal, or the end of patience.
+pub async fn wait_drained(edge: &Edge, timeout: Duration) {
+    edge.wake.notify_one();
+    let mut status = edge.link.subscribe();
+    let _ = tokio::time::timeout(timeout, status.wait_for(|status| status.drained)).await;
+}
+
+/// What a sync has come to.
+///
+/// # Errors
+///
+/// When the store cannot say.
+pub async fn sync_report(edge: &Edge) -> Result<Value, StoreError> {
+    let link = edge.link.borrow().clone();
+    let counts = edge.store()?.counts().await?;
+    Ok(json!({
+        "drained": link.drained && counts.pending == 0,
+        "pending": counts.pending,
+        "rejected": counts.rejected,
+        "link": link.state.word(),
+        "last_error": link.last_error,
+    }))
+}
+
+impl Desk {
+    async fn answer(&self, verb: &str, args: &Value) -> Result<Value, ControlError> {
+        match verb {
+            "status" => self.status().await.map_err(|error| store_error(&error)),
+            "shutdown" => {
+                self.board.stop();
+                Ok(json!({ "stopping": true }))
+            }
+            "component list" => Ok(self.components()),
+            "health check" => self.health_check().await.map_err(|error| store_error(&error)),
+            "join" => self.join(args).await,
+            "sync" => {
+                let timeout = args.get("timeout_ms").and_then(Value::as_u64).unwrap_or(60_000);
+                wait_drained(&self.edge, Duration::from_millis(timeout)).await;
+                sync_report(&self.edge).await.map_err(|error| store_error(&error))
+            }
+            "quarantine list" => self.inbox().await.map_err(|error| store_error(&error)),
+            "put" | "patch" | "delete" | "get" | "list" | "append" => records::answer(&self.edge, verb, args).await,
+            _ => Err(ControlError::usage("verb", format!("the device does not know the verb \"{verb}\""), "see `mobo-edge --help`")),
+        }
+    }
+
+    async fn join(&self, args: &Value) -> Result<Value, ControlError> {
+        let text = args.get("token").and_then(Value::as_str).unwrap_or_default();
+        let token = JoinToken::parse(text).map_err(|error| ControlError::usage("token", error.to_string(), "quote the token"))?;
+        match self.edge.join(&token).await {
+            Ok(identity) => Ok(json!({ "device": identity.device.to_string(), "hub": identity.hub_addresses })),
+            Err(failure) => {
+                let told = explain_join(&failure);
+                Err(ControlError::failed("join", told.message, told.hint))
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<Value, StoreError> {
+        let link = self.edge.link.borrow().clone();
+        let state = self.board.report().state.word();
+        let store = self.edge.store()?;
+        let (node, counts) = (store.node().await?, store.counts().await?);
+        let lanes: Vec<Value> = counts
+            .lanes
+            .iter()
+            .map(|lane| {
+                let number = |seq: Option<mobo_core::ids::Seq>| seq.map_or(0, mobo_core::ids::Seq::get);
+                json!({ "lane": lane.lane.number(), "last": lane.last.get(), "hub": number(lane.hub), "safe": number(lane.safe) })
+            })
+            .collect();
+        let buckets: Vec<Value> = counts
+            .buckets
+            .iter()
+            .map(|bucket| json!({ "key": bucket.grant.key, "cursor": bucket.cursor.0, "digest": bucket.digest.to_string() }))
+            .collect();
+        let diverged = counts.buckets.iter().any(|bucket| bucket.diverged > 0);
+        Ok(json!({
+            "node": "edge",
+            "version": VERSION,
+            "device": self.edge.keys.device().to_string(),
+            "incarnation": node.incarnation.map(|incarnation| incarnation.to_string()),
+            "state": state,
+            "health": health_word(state, diverged),
+            "link": { "state": link.state.word(), "transport": link.transport, "last_error": link.last_error, "peer": link.peer },
+            "lanes": lanes,
+            "pending": counts.pending,
+            "buckets": buckets,
+            "records": counts.records,
+            "rejected": counts.rejected,
+            "quarantined": 0,
+            "kept": { "entries": counts.kept, "bytes": counts.kept_bytes },
+            "http": self.edge.http().map(|address| address.to_string()),
+        }))
+    }
+
+    fn components(&self) -> Value {
+        let report = self.board.report();
+        let show = |part: &mobo_core::kernel::ComponentReport| {
+            json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail })
+        };
+        Value::Array(report.components.iter().map(show).collect())
+    }
+
+    /// Recomputes digests from rows and chains from entries.
+    async fn health_check(&self) -> Result<Value, StoreError> {
+        let store = self.edge.store()?;
+        let (audit, schema) = (store.audit().await?, store.schema());
+        let keys: Vec<_> = store.counts().await?.buckets.into_iter().map(|bucket| bucket.grant).collect();
+        let mut checks = vec![json!({ "name": "store", "ok": true, "detail": "readable" })];
+        for (bucket, stored, computed) in &audit.buckets {
+            let key = keys.iter().find(|grant| grant.bucket == *bucket).map_or_else(|| bucket.to_string(), |grant| grant.key.clone());
+            let ok = stored == computed;
+            let detail = if ok {
+                format!("digest {computed}")
+            } else {
+                format!("bucket {key} does not fit its digest: stored {stored}, recomputed from its rows {computed}")
+            };
+            checks.push(json!({
+                "name": format!("bucket {key}"), "ok": ok, "detail": detail, "bucket": key,
+                "stored": stored.to_string(), "computed": computed.to_string(),
+            }));
+        }
+        for (incarnation, lane, broken) in &audit.lanes {
+            let detail = broken.map_or_else(|| "chain whole".to_owned(), |seq| format!("the chain breaks at entry {}", seq.get()));
+            let name = format!("lane {} of {incarnation}", lane.number());
+            checks.push(json!({ "name": name, "ok": broken.is_none(), "detail": detail }));
+        }
+        for key in &audit.damaged {
+            let collection = schema.get(key.collection).map_or_else(|| key.collection.to_string(), |found| found.name.clone());
+            let name = format!("record {collection}/{}", key.id);
+            checks.push(json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next sync" }));
+        }
+        let ok = audit.is_clean();
+        Ok(json!({ "ok": ok, "health": if ok { "healthy" } else { "failed" }, "checks": checks }))
+    }
+
+    async fn inbox(&self) -> Result<Value, StoreError> {
+        let store = self.edge.store()?;
+        let (rows, schema) = (store.inbox().await?, store.schema());
+        let show = |row: &mobo_adapters::sqlite::edge::InboxRow| {
+            let collection = row.record.as_ref().and_then(|key| schema.get(key.collection)).map(|found| found.name.clone());
+            json!({
+                "n": row.n, "lane": row.lane.number(), "seq": row.seq.get(), "code": mobo_core::message::Code(row.code).name(),
+                "detail": row.detail, "collection": collection, "id": row.record.as_ref().map(|key| key.id.to_string()),
+                "at": mobo_core::rfc3339::format(row.at_us),
+            })
+        };
+        Ok(Value::Array(rows.iter().map(show).collect()))
+    }
+}
+
+fn health_word(state: &str, diverged: bool) -> &'static str {
+    match state {
+        "ready" if diverged => "degraded",
+        "ready" => "healthy",
+        "degraded" => "degraded",
+        "failed" => "failed",
+        _ => "starting",
+    }
+}

@@ -1,0 +1,111 @@
+//! Joining a hub: the device makes its own key, proves that it holds it, and gets a certificate for it (rule R23).
+//!
+//! Nothing secret of the hub's is stored: the token's secret is good for this one use, and what stays is the hub's public key, which every
+//! later connection must show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobo_core::ids::DeviceId;
+use mobo_core::limits;
+use mobo_core::link::{Channel, Dialer, Link, LinkError};
+use mobo_core::message::{Code, Enrol, Enrolled, Message, PeerError};
+use mobo_core::trust::{Certificate, KeyPair, Statement};
+use mobo_protocol::JoinToken;
+
+/// Why a device could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// No address of the token answered.
+    #[error("no hub answered: {0}")]
+    Link(LinkError),
+    /// The hub said no.
+    #[error("{}", .0.detail)]
+    Refused(PeerError),
+    /// The hub did not answer as a hub does.
+    #[error("the hub's answer makes no sense: {0}")]
+    Protocol(String),
+    /// The hub fell silent.
+    #[error("the hub took too long to answer")]
+    Silent,
+}
+
+impl JoinError {
+    /// What to do next.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Link(LinkError::WrongPeer { .. }) => "the token is of another hub, or somebody stands between: get a new token",
+            Self::Link(_) | Self::Silent => {
+                "check that the hub runs, that its quic.listen can be reached from here, and that UDP is not blocked"
+            }
+            Self::Refused(error) if matches!(error.code, Code::TOKEN_USED | Code::TOKEN_EXPIRED | Code::TOKEN_INVALID) => {
+                "make a new token on the hub with `mobo-hub device invite`"
+            }
+            Self::Refused(_) => "do what the sentence says, then join again",
+            Self::Protocol(_) => "upgrade the older of the two",
+        }
+    }
+}
+
+/// What a device has after it joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// The certificate's bytes and the hub's signature.
+    pub signed: Enrolled,
+    /// The device's id.
+    pub device: DeviceId,
+}
+
+/// Enrols the holder of `keys` with a token, at the first of its addresses that answers.
+///
+/// # Errors
+///
+/// [`JoinError`]; the same token may be tried again with the same key.
+pub async fn enrol(dialer: &dyn Dialer, token: &JoinToken, keys: &KeyPair) -> Result<Joined, JoinError> {
+    let mut last = JoinError::Protocol("the token names no address".to_owned());
+    for address in &token.addresses {
+        match dialer.dial(address.clone(), token.hub).await {
+            Ok(link) => return ask(Arc::from(link), token, keys).await,
+            Err(error) => last = JoinError::Link(error),
+        }
+    }
+    Err(last)
+}
+
+async fn ask(link: Arc<dyn Link>, token: &JoinToken, keys: &KeyPair) -> Result<Joined, JoinError> {
+    let answer = tokio::time::timeout(limits::HELLO_TIMEOUT, exchange(link.as_ref(), token, keys)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), link.close("joined")).await;
+    let signed = answer.map_err(|_| JoinError::Silent)??;
+    check(token, keys, signed)
+}
+
+async fn exchange(link: &dyn Link, token: &JoinToken, keys: &KeyPair) -> Result<Enrolled, JoinError> {
+    let binding = link.binding();
+    let signature = Statement::Enrol { binding: &binding, secret: &token.secret }.sign(keys);
+    let enrol = Enrol { secret: token.secret.clone(), key: keys.public(), name: token.name.clone(), signature };
+    link.send(Channel::Control, mobo_protocol::encode(&Message::Enrol(enrol))).await.map_err(JoinError::Link)?;
+    loop {
+        let frame = link.recv().await.map_err(JoinError::Link)?;
+        match mobo_protocol::decode(&frame).map_err(|error| JoinError::Protocol(error.to_string()))? {
+            Message::Enrolled(enrolled) => return Ok(enrolled),
+            Message::Error(error) => return Err(JoinError::Refused(error)),
+            Message::Ignored { .. } => {}
+            _ => return Err(JoinError::Protocol("not the answer to an enrolment".to_owned())),
+        }
+    }
+}
+
+fn check(token: &JoinToken, keys: &KeyPair, signed: Enrolled) -> Result<Joined, JoinError> {
+    let wrong = |why: &str| JoinError::Protocol(why.to_owned());
+    if !Statement::Certificate(&signed.certificate).is_signed_by(&token.hub, &signed.signature) {
+        return Err(wrong("the certificate is not signed by the hub"));
+    }
+    let certificate = Certificate::decode(&signed.certificate).map_err(|error| JoinError::Protocol(error.to_string()))?;
+    if certificate.key != keys.public() || certificate.project != token.project {
+        return Err(wrong("the certificate is of another device or project"));
+    }
+    Ok(Joined { certificate, signed, device: keys.device() })
+}

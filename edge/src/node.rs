@@ -1,0 +1,209 @@
+//! The device as a board: which parts it is made of, and what they share.
+
+mod gate;
+mod store;
+mod uplink;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use mobo_adapters::quic::QuicDialer;
+use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
+use mobo_core::ids::{DeviceId, Incarnation};
+use mobo_core::kernel::{Check, ComponentName, ExitReason};
+use mobo_core::store::StoreError;
+use mobo_core::trust::KeyPair;
+use mobo_protocol::JoinToken;
+use mobo_runtime::clock::Clock;
+use mobo_runtime::config::Config;
+use mobo_runtime::console::Console;
+use mobo_runtime::control::ControlSocket;
+use mobo_runtime::data_dir::DataDir;
+use mobo_runtime::entropy;
+use mobo_runtime::key_file::{self, KeyFileError};
+use mobo_runtime::motherboard::Motherboard;
+use tokio::sync::{Notify, watch};
+
+use crate::control::Desk;
+use crate::join::{JoinError, enrol};
+use crate::settings;
+use crate::uplink::{LinkStatus, Uplink};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The name of the store's part.
+pub const STORE: ComponentName = ComponentName::fixed("store");
+/// The name of the uplink's part.
+pub const UPLINK: ComponentName = ComponentName::fixed("uplink");
+/// The name of the HTTP part.
+pub const GATE: ComponentName = ComponentName::fixed("gate");
+
+/// The device's key in its folder.
+pub const KEY_FILE: &str = "device.key";
+/// The device's database in its folder.
+pub const STORE_FILE: &str = "edge.db";
+
+/// What the parts of a device share. Each part fills in what it owns, before a part that needs it is loaded.
+pub struct Edge {
+    /// Its settings.
+    pub config: Config,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its keys.
+    pub keys: KeyPair,
+    /// How the link is.
+    pub link: watch::Sender<LinkStatus>,
+    /// Wakes the uplink.
+    pub wake: Arc<Notify>,
+    store: OnceLock<Arc<EdgeStore>>,
+    http: OnceLock<SocketAddr>,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("folder", &self.folder).field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// Why a device has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinFailure {
+    /// It belongs to a hub already.
+    #[error("this device has joined the hub {hub} already, as {device}")]
+    Joined {
+        /// The hub's key.
+        hub: String,
+        /// The device.
+        device: DeviceId,
+    },
+    /// The hub could not be asked, or said no.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The store could not keep it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no randomness.
+    #[error(transparent)]
+    NoEntropy(#[from] entropy::NoEntropy),
+}
+
+impl Edge {
+    /// A device that is not on a board yet.
+    ///
+    /// # Errors
+    ///
+    /// When its key cannot be read or made.
+    pub fn new(config: Config, folder: &DataDir) -> Result<Self, KeyFileError> {
+        Ok(Self {
+            clock: Clock::start()?,
+            keys: key_file::load_or_create(&folder.join(KEY_FILE))?,
+            folder: folder.path().to_owned(),
+            config,
+            link: watch::Sender::default(),
+            wake: Arc::default(),
+            store: OnceLock::new(),
+            http: OnceLock::new(),
+        })
+    }
+
+    /// Opens the store, if it is not open.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn open(&self) -> Result<(), StoreError> {
+        if self.store.get().is_none() {
+            let store = store::open(self).await?;
+            let _ = self.store.set(Arc::new(store));
+        }
+        Ok(())
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] while it is not open.
+    pub fn store(&self) -> Result<&Arc<EdgeStore>, StoreError> {
+        self.store.get().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))
+    }
+
+    /// Where the device's API answers.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.get().copied()
+    }
+
+    /// Joins the hub of a token, once.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinFailure`].
+    pub async fn join(&self, token: &JoinToken) -> Result<Identity, JoinFailure> {
+        let store = self.store()?;
+        if let Some(identity) = store.node().await?.identity {
+            return Err(JoinFailure::Joined { hub: identity.hub_key.to_string(), device: identity.device });
+        }
+        let joined = enrol(&QuicDialer::new(None), token, &self.keys).await?;
+        let identity = Identity {
+            project: token.project,
+            device: joined.device,
+            hub_key: token.hub,
+            hub_addresses: token.addresses.clone(),
+            certificate: joined.signed.certificate,
+            certificate_signature: joined.signed.signature,
+        };
+        store.join(identity.clone(), Incarnation::from_entropy(entropy::bytes()?)).await?;
+        self.wake.notify_one();
+        Ok(identity)
+    }
+
+    /// The way to the hub.
+    ///
+    /// # Errors
+    ///
+    /// While the store is not open.
+    pub fn uplink(&self) -> Result<Arc<Uplink>, StoreError> {
+        let set = self.config.get(&settings::HUB_URL);
+        let addresses = set.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let age = self.config.get(&settings::OUTBOX_KEEP);
+        Ok(Arc::new(Uplink {
+            store: Arc::clone(self.store()?),
+            keys: self.keys.clone(),
+            dialer: Arc::new(QuicDialer::new(None)),
+            clock: self.clock.clone(),
+            addresses: addresses.map(|address| address.trim_start_matches("quic://").to_owned()).collect(),
+            keep: Keep {
+                age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
+                bytes_max: self.config.get(&settings::OUTBOX_BYTES).0,
+            },
+            status: self.link.clone(),
+            wake: Arc::clone(&self.wake),
+        }))
+    }
+}
+
+/// Boots a device and runs it until it is told to stop.
+///
+/// # Errors
+///
+/// What stands before any part can be tested: the key file, or the system's randomness.
+pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
+    let edge = Arc::new(Edge::new(config, &folder)?);
+    let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock.clone(), Console::stderr());
+    board.checked(Check::pass("data folder", folder.path().display().to_string()));
+    board.checked(Check::pass("device key", edge.keys.device().to_string()));
+    board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&edge), board.handle()))));
+    board.plug(store::StorePart(Arc::clone(&edge)));
+    board.plug(uplink::UplinkPart(Arc::clone(&edge)));
+    board.plug(gate::GatePart(Arc::clone(&edge)));
+    let announced = Arc::clone(&edge);
+    board.announce(move || announced.http().map(|address| format!("API      http://{address}")).into_iter().collect());
+    Ok(board.run().await)
+}
+

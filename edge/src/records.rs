@@ -1,0 +1,97 @@
+//! The device behind its gate: the same API as the hub's, answered from its own store.
+
+use std::sync::Arc;
+
+use mobo_adapters::sqlite::edge::WriteError;
+use mobo_core::future::BoxFuture;
+use mobo_core::ids::ProjectId;
+use mobo_core::query::{Page, Select};
+use mobo_core::schema::{Collection, Schema};
+use mobo_core::stream::Segment;
+use mobo_core::time::Wall;
+use mobo_gate::backend::{
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Readiness, Role, WriteDone, WriteRequest,
+};
+
+use crate::node::Edge;
+
+/// The device as the gate sees it.
+#[derive(Debug)]
+pub struct EdgeRecords(Arc<Edge>);
+
+impl EdgeRecords {
+    /// A gate's backend.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>) -> Self {
+        Self(edge)
+    }
+}
+
+/// What a caller of the API is told of a write that did not happen.
+#[must_use]
+pub fn refused(error: WriteError) -> BackendError {
+    match error {
+        WriteError::Edit(error) => BackendError::Edit(error),
+        WriteError::Store(error) => error.into(),
+        WriteError::TooLarge { .. } | WriteError::RecordTooLarge { .. } => BackendError::TooLarge(error.to_string()),
+        WriteError::Damaged(_) => BackendError::Damaged(error.to_string()),
+        WriteError::Segment(_) | WriteError::UnknownCollection(_) | WriteError::WrongKind { .. } | WriteError::NotJoined => {
+            BackendError::Refused(error.to_string())
+        }
+    }
+}
+
+impl Backend for EdgeRecords {
+    fn node(&self) -> NodeKind {
+        NodeKind::Edge
+    }
+
+    fn project(&self) -> ProjectId {
+        let project = self.0.store().ok().and_then(|store| store.project());
+        // Before it joins, a device has no project and no collections, so that nothing is ever looked up under this one.
+        project.unwrap_or_else(|| ProjectId::from_entropy([0; 8]))
+    }
+
+    fn schema(&self) -> Arc<Schema> {
+        self.0.store().map(|store| store.schema()).unwrap_or_default()
+    }
+
+    fn now(&self) -> Wall {
+        self.0.clock.wall()
+    }
+
+    fn select(&self, select: Select) -> BackendFuture<'_, Page> {
+        Box::pin(async move { Ok(self.0.store()?.select(select).await?) })
+    }
+
+    fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
+        Box::pin(async move {
+            let moment = self.0.clock.moment();
+            let written = self.0.store()?.write(write.collection.id, write.edits, write.author, moment).await.map_err(refused)?;
+            let changed = written.changed.into_iter().map(|key| key.id).collect();
+            Ok(WriteDone { changed, level: AckLevel::Local })
+        })
+    }
+
+    fn append(&self, _: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel> {
+        Box::pin(async move {
+            self.0.store()?.append(segment, self.0.clock.moment()).await.map_err(refused)?;
+            Ok(AckLevel::Local)
+        })
+    }
+
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>> {
+        // A program on the device itself is the device's own (rule R2). Keys of users reach devices with a later version.
+        Box::pin(async move { Ok((credential.caller == Caller::Local).then_some(Role::Service)) })
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {
+        Box::pin(async move {
+            let state = match self.0.store() {
+                Ok(store) => store.node().await.map(|_| ()).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            vec![Readiness { name: "store".to_owned(), state }]
+        })
+    }
+}

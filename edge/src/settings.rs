@@ -1,0 +1,54 @@
+//! Every setting of a device: one definition each, from which checking, `config show` and `config example` are made.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mobo_runtime::config::{ByteSize, Define, Setting};
+
+/// Where the device's own API listens.
+pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
+    "http.listen",
+    "127.0.0.1:8001",
+    "0.1.0",
+    "Address of the device's own HTTP API. On loopback programs of this machine need no key; any other address needs one.",
+);
+/// Where the hub is.
+pub static HUB_URL: Setting<String> = Setting::new(
+    "hub.url",
+    "",
+    "0.1.0",
+    "host:port of the hub, before those that the join token named; commas between several. Empty: only those.",
+);
+/// Which transport.
+pub static TRANSPORT: Setting<String> = Setting::new(
+    "link.transport",
+    "auto",
+    "0.1.0",
+    "How to reach the hub: auto or quic. MQTT and WebSocket come with a later version.",
+)
+.one_of(&["auto", "quic"]);
+/// How long entries stay.
+pub static OUTBOX_KEEP: Setting<Duration> = Setting::new(
+    "outbox.keep",
+    "14d",
+    "0.1.0",
+    "How long entries are kept past their acknowledgement, for a hub that is restored from an older backup.",
+);
+/// How much room they take.
+pub static OUTBOX_BYTES: Setting<ByteSize> =
+    Setting::new("outbox.bytes_max", "64MiB", "0.1.0", "Room for such entries; over it, acknowledged telemetry goes first.");
+
+/// All of them.
+pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &HUB_URL, &TRANSPORT, &OUTBOX_KEEP, &OUTBOX_BYTES];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_setting() {
+        for setting in ALL {
+            assert_eq!(setting.sound(), None);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The way to the hub: connects whenever it can, carries out what the session machine of `core` asks for, and waits with jitter between
+//! tries. The device works the same whether this does or not.
+
+mod driver;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobo_adapters::sqlite::edge::{Change, EdgeStore, Identity, Keep};
+use mobo_core::backoff::Backoff;
+use mobo_core::link::{Dialer, Link, LinkError};
+use mobo_core::session::CloseReason;
+use mobo_core::trust::KeyPair;
+use mobo_runtime::clock::Clock;
+use mobo_runtime::entropy;
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use driver::Driver;
+
+/// How the link is, for `status`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct LinkStatus {
+    /// `offline`, `connecting`, `live`, or `refused`.
+    pub state: LinkState,
+    /// The transport in use.
+    pub transport: Option<&'static str>,
+    /// Who is at the other end.
+    pub peer: Option<String>,
+    /// What ended the last link, or kept it from opening.
+    pub last_error: Option<String>,
+    /// True once everything was acknowledged and equal to the hub as of its last word; false again with the next write.
+    pub drained: bool,
+}
+
+/// The word for how the link is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LinkState {
+    /// The device has not joined a hub.
+    #[default]
+    Alone,
+    /// Waiting for the next try.
+    Offline,
+    /// Trying.
+    Connecting,
+    /// Syncing.
+    Live,
+    /// The hub refuses this device; somebody must act. It is tried again all the same, seldom.
+    Refused,
+}
+
+impl LinkState {
+    /// The word in `status`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Alone => "not_joined",
+            Self::Offline => "offline",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What an uplink works with.
+#[derive(Debug)]
+pub struct Uplink {
+    /// The device's store.
+    pub store: Arc<EdgeStore>,
+    /// The device's keys.
+    pub keys: KeyPair,
+    /// Opens links.
+    pub dialer: Arc<dyn Dialer>,
+    /// Clocks.
+    pub clock: Clock,
+    /// Addresses from the settings: tried before those of the token.
+    pub addresses: Vec<String>,
+    /// How much of the outbox is kept.
+    pub keep: Keep,
+    /// How the link is.
+    pub status: watch::Sender<LinkStatus>,
+    /// Wakes the uplink from a pause: somebody wants to sync now, or the device has joined.
+    pub wake: Arc<Notify>,
+}
+
+impl Uplink {
+    /// Connects again and again until told to stop.
+    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        let mut backoff = Backoff::reconnect();
+        loop {
+            let identity = match self.identity().await {
+                Some(identity) => identity,
+                None => tokio::select! {
+                    () = self.wake.notified() => continue,
+                    () = stopping.cancelled() => return,
+                },
+            };
+            let reason = self.connect(&identity, &stopping, &mut backoff).await;
+            if stopping.is_cancelled() {
+                return;
+            }
+            self.ended(&reason);
+            let retry_after = match &reason {
+                CloseReason::Refused(error) => Some(Duration::from_millis(u64::from(error.retry_after_ms))),
+                _ => None,
+            };
+            if reason == CloseReason::Refenced {
+                backoff.reset();
+            }
+            let entropy = entropy::bytes().map_or(0, u64::from_le_bytes);
+            let pause = backoff.next_pause(entropy, retry_after);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => backoff.reset(),
+                () = stopping.cancelled() => return,
+            }
+        }
+    }
+
+    async fn identity(&self) -> Option<Identity> {
+        match self.store.node().await {
+            Ok(node) => node.identity,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the device's identity");
+                None
+            }
+        }
+    }
+
+    /// Tries each address once, and holds one session.
+    async fn connect(&self, identity: &Identity, stopping: &CancellationToken, backoff: &mut Backoff) -> CloseReason {
+        let addresses: Vec<String> = self.addresses.iter().chain(&identity.hub_addresses).cloned().collect();
+        let mut last = CloseReason::Violation("no address of the hub is known: set hub.url".to_owned());
+        for address in addresses {
+            self.status.send_modify(|status| status.state = LinkState::Connecting);
+            let link = tokio::select! {
+                link = self.dialer.dial(address, identity.hub_key) => link,
+                () = stopping.cancelled() => return CloseReason::Stopped,
+            };
+            match link {
+                Ok(link) => return self.hold(Arc::from(link), stopping, backoff).await,
+                Err(error) => last = unreachable(&error),
+            }
+        }
+        last
+    }
+
+    async fn hold(&self, link: Arc<dyn Link>, stopping: &CancellationToken, backoff: &mut Backoff) -> CloseReason {
+        let changes = self.store.watch();
+        let mut driver = match Driver::open(self, Arc::clone(&link)).await {
+            Ok(driver) => driver,
+            Err(error) => return CloseReason::Store(error.to_string()),
+        };
+        let reason = self.drive(&mut driver, link.as_ref(), changes, stopping).await;
+        if driver.was_live {
+            backoff.reset();
+        }
+        driver.finish().await;
+        link.close("session ended").await;
+        reason
+    }
+
+    async fn drive(
+        &self,
+        driver: &mut Driver<'_>,
+        link: &dyn Link,
+        mut changes: broadcast::Receiver<Change>,
+        stopping: &CancellationToken,
+    ) -> CloseReason {
+        loop {
+            if let Some(reason) = driver.carry_out().await {
+                return reason;
+            }
+            let timeout = driver.timeout();
+            tokio::select! {
+                frame = link.recv() => match frame {
+                    Ok(frame) => driver.frame(&frame),
+                    Err(error) => return lost(&error),
+                },
+                change = changes.recv() => driver.changed(change),
+                () = at(timeout) => driver.tick(),
+                () = stopping.cancelled(), if !driver.is_stopping() => driver.stop(),
+            }
+        }
+    }
+
+    fn ended(&self, reason: &CloseReason) {
+        let sentence = describe(reason);
+        if let Some(sentence) = &sentence {
+            tracing::info!(reason = sentence, "the link to the hub ended");
+        }
+        self.status.send_modify(|status| {
+            let refused = reason.is_final();
+            *status = LinkStatus {
+                state: if refused { LinkState::Refused } else { LinkState::Offline },
+                last_error: sentence.or_else(|| status.last_error.clone()),
+                ..LinkStatus::default()
+            };
+        });
+    }
+}
+
+fn unreachable(error: &LinkError) -> CloseReason {
+    match error {
+        LinkError::Silent => CloseReason::Silent,
+        other => CloseReason::Violation(other.to_string()),
+    }
+}
+
+fn lost(error: &LinkError) -> CloseReason {
+    match error {
+        LinkError::Silent => CloseReason::Silent,
+        LinkError::Closed(_) => CloseReason::PeerLeft,
+        LinkError::Protocol(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } => CloseReason::Violation(error.to_string()),
+    }
+}
+
+/// A sentence for people; `None` where nothing is wrong.
+fn describe(reason: &CloseReason) -> Option<String> {
+    match reason {
+        CloseReason::Stopped => None,
+        CloseReason::PeerLeft => Some("the hub has gone".to_owned()),
+        CloseReason::Silent => Some("the hub has been silent too long".to_owned()),
+        CloseReason::Refenced => Some("the hub knows another log of this device: a new one is started, and nothing is lost".to_owned()),
+        CloseReason::Refused(error) => Some(error.detail.clone()),
+        CloseReason::Violation(what) => Some(what.clone()),
+        CloseReason::Store(why) => Some(format!("this device's store: {why}")),
+    }
+}
+
+async fn at(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,247 @@
+//! One session's driver on the device.
+
+use std::sync::Arc;
+
+use mobo_adapters::sqlite::edge::{ApplyError, Change, Outgoing, Pending};
+use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
+use mobo_core::limits;
+use mobo_core::link::Link;
+use mobo_core::message::{Hello, Push, Refence, SignedHello, Welcome};
+use mobo_core::session::device::{Effect, Input, Settings};
+use mobo_core::session::{CloseReason, DeviceSession};
+use mobo_core::store::StoreError;
+use mobo_core::trust::{LaneHead, Statement};
+use mobo_protocol::{FEATURES, PROTO, hello_bytes};
+use mobo_runtime::entropy;
+use mobo_runtime::outbox::Outbox;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{LinkState, Uplink};
+
+/// Carries out one session.
+pub(super) struct Driver<'u> {
+    uplink: &'u Uplink,
+    session: DeviceSession,
+    outbox: Outbox,
+    peer: String,
+    stopping: bool,
+    /// True once the hub admitted this device.
+    pub(super) was_live: bool,
+}
+
+impl<'u> Driver<'u> {
+    /// Says hello on a fresh link.
+    pub(super) async fn open(uplink: &'u Uplink, link: Arc<dyn Link>) -> Result<Self, StoreError> {
+        let hello = hello(uplink).await?;
+        let bytes = hello_bytes(&hello);
+        let binding = link.binding();
+        let signature = Statement::Hello { binding: &binding, hello: &bytes }.sign(&uplink.keys);
+        let signed = SignedHello { hello, bytes, signature };
+        // QUIC notices silence itself.
+        let session = DeviceSession::new(uplink.clock.now(), Settings { keepalive: None }, signed);
+        Ok(Self { uplink, session, peer: link.peer(), outbox: Outbox::new(link), stopping: false, was_live: false })
+    }
+
+    pub(super) fn timeout(&self) -> Option<tokio::time::Instant> {
+        self.session.poll_timeout().map(|due| self.uplink.clock.at(due))
+    }
+
+    pub(super) fn frame(&mut self, frame: &[u8]) {
+        match mobo_protocol::decode(frame) {
+            Ok(message) => self.feed(Input::Message(Box::new(message))),
+            Err(error) => self.feed(Input::StoreFailed(format!("the hub sent what this version cannot read: {error}"))),
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let moment = self.uplink.clock.moment();
+        self.feed(Input::Timeout(moment));
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        self.feed(Input::Stop);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Something was committed on this device.
+    pub(super) fn changed(&mut self, change: Result<Change, RecvError>) {
+        match change {
+            Ok(Change::LaneAppended(lane)) => self.appended(&[lane]),
+            Ok(Change::RecordsChanged(_) | Change::SchemaChanged) => {}
+            // Missed some: look at every lane.
+            Err(RecvError::Lagged(_)) => self.appended(&Lane::ALL),
+            Err(RecvError::Closed) => self.feed(Input::Stop),
+        }
+    }
+
+    fn appended(&mut self, lanes: &[Lane]) {
+        self.uplink.status.send_if_modified(|status| std::mem::replace(&mut status.drained, false));
+        for lane in lanes {
+            self.feed(Input::Appended(*lane));
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.session.handle(self.uplink.clock.now(), input);
+    }
+
+    /// Waits until the last frames are on their way.
+    pub(super) async fn finish(self) {
+        self.outbox.finish().await;
+    }
+
+    /// Carries out what the machine asks for; `Some` ends the session.
+    pub(super) async fn carry_out(&mut self) -> Option<CloseReason> {
+        while let Some(effect) = self.session.poll_effect() {
+            if let Effect::Close(reason) = effect {
+                return Some(reason);
+            }
+            if let Err(error) = self.step(effect).await {
+                self.feed(Input::StoreFailed(error.to_string()));
+            }
+        }
+        None
+    }
+
+    async fn step(&mut self, effect: Effect) -> Result<(), Failed> {
+        let store = &self.uplink.store;
+        match effect {
+            Effect::Send(channel, message) => self.outbox.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,
+            Effect::Admit(welcome) => self.admit(*welcome).await?,
+            Effect::Read(lane, after) => self.read(lane, after).await?,
+            Effect::Acked(ack) => {
+                store.acked(*ack, self.uplink.keep).await?;
+            }
+            Effect::Rejected(reject) => {
+                tracing::warn!(seq = reject.seq.get(), code = reject.code.name(), detail = reject.detail, "the hub refused an entry");
+                store.rejected(*reject).await?;
+            }
+            Effect::Refence(refence) => self.refence(*refence).await?,
+            Effect::PutSchema(update) => store.put_schema(*update).await?,
+            Effect::Apply(batch) => {
+                let bucket = batch.bucket;
+                let applied = store.apply(*batch).await?;
+                self.feed(Input::Applied { bucket, cursor: applied.cursor });
+            }
+            Effect::Compare(checkpoint) => {
+                let compared = store.checkpoint(*checkpoint).await?;
+                let (equal, diverged) = (compared.equal(), compared.diverged());
+                if !diverged.is_empty() {
+                    tracing::error!(?diverged, "this device and the hub do not hold the same: pulling these buckets again");
+                }
+                self.feed(Input::Compared { equal, diverged });
+            }
+            Effect::Granted(grant) => store.granted(grant).await?,
+            Effect::Revoked(bucket) => store.revoked(bucket).await?,
+            Effect::Drained => {
+                self.uplink.status.send_modify(|status| status.drained = true);
+            }
+            Effect::Close(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn admit(&mut self, welcome: Welcome) -> Result<(), Failed> {
+        let cursors = self.uplink.store.welcomed(welcome).await?;
+        self.was_live = true;
+        let (transport, peer) = (self.uplink.dialer.transport(), self.peer.clone());
+        self.uplink.status.send_modify(|status| {
+            status.state = LinkState::Live;
+            status.transport = Some(transport);
+            status.peer = Some(peer);
+            status.last_error = None;
+            status.drained = false;
+        });
+        self.feed(Input::Admitted(cursors));
+        Ok(())
+    }
+
+    /// Reads one push of entries and signs its head. They are durable: the store gives nothing that is not.
+    async fn read(&mut self, lane: Lane, after: Option<Seq>) -> Result<(), Failed> {
+        let pending = self.uplink.store.pending(lane, after, limits::PUSH_ENTRIES_MAX, limits::BATCH_BYTES_MAX).await?;
+        let push = match pending {
+            Pending::Nothing => None,
+            Pending::Entries(outgoing) => Some(Box::new(self.sign(lane, outgoing).await?)),
+            Pending::Trimmed(kept) => {
+                tracing::error!(lane = lane.number(), kept = kept.get(), "the hub has lost entries that this device no longer keeps");
+                return Err(Failed::Trimmed(kept));
+            }
+        };
+        self.feed(Input::Entries(lane, push));
+        Ok(())
+    }
+
+    async fn sign(&self, lane: Lane, outgoing: Outgoing) -> Result<Push, Failed> {
+        let identity = self.uplink.store.node().await?.identity.ok_or(Failed::NotJoined)?;
+        let last = Seq::new(outgoing.first.get() + outgoing.entries.len() as u64 - 1).unwrap_or(outgoing.first);
+        let key = LaneKey { device: identity.device, incarnation: outgoing.incarnation, lane };
+        let head = LaneHead { project: identity.project, lane: key, last, chain: outgoing.head_chain };
+        Ok(Push {
+            lane,
+            incarnation: outgoing.incarnation,
+            first: outgoing.first,
+            prev_chain: outgoing.prev_chain,
+            head_chain: outgoing.head_chain,
+            signature: Statement::Push(&head).sign(&self.uplink.keys),
+            entries: outgoing.entries,
+            on_behalf: None,
+        })
+    }
+
+    async fn refence(&mut self, refence: Refence) -> Result<(), Failed> {
+        let fresh = Incarnation::from_entropy(entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?);
+        let reason = refence.reason;
+        let refenced = self.uplink.store.refence(refence, fresh).await?;
+        tracing::warn!(
+            ?reason,
+            incarnation = %refenced.incarnation,
+            settled = refenced.settled,
+            reauthored = refenced.reauthored,
+            "this device's log is not the one that the hub knows (a restored image, or a clone): a new one was started"
+        );
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("the hub reads too slowly")]
+    TooSlow,
+    #[error("this device has not joined")]
+    NotJoined,
+    #[error("the hub is behind entry {}, the oldest that this device keeps: restore a newer backup on the hub", .0.get())]
+    Trimmed(Seq),
+}
+
+async fn hello(uplink: &Uplink) -> Result<Hello, StoreError> {
+    let report = uplink.store.report().await?;
+    let missing = || StoreError::Refused("this device has not joined".to_owned());
+    let identity = report.node.identity.ok_or_else(missing)?;
+    Ok(Hello {
+        proto_min: PROTO,
+        proto_max: PROTO,
+        features: FEATURES,
+        project: identity.project,
+        device: identity.device,
+        incarnation: report.node.incarnation.ok_or_else(missing)?,
+        parent: report.node.parent,
+        ordinal: report.node.ordinal,
+        session: report.node.session,
+        nonce: entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?,
+        lanes: report.lanes,
+        buckets: report.buckets,
+        checkpoint: report.checkpoint,
+        schema_rev: report.node.schema_rev,
+        now: uplink.clock.moment(),
+        frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),
+        certificate: (identity.certificate, identity.certificate_signature),
+    })
+}
