@@ -53,14 +53,14 @@ pub const CHANGES_PER_OP_MAX: usize = 64;
 pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
 /// Changes of one document: each costs every later load.
 pub const DOCUMENT_CHANGES_MAX: usize = 20_000;
-/// Operations of one document, deletions included.
-pub const DOCUMENT_OPS_MAX: u64 = 1 << 20;
+/// Operations of one document, deletions included: they take up to 0.2 s to load.
+pub const DOCUMENT_OPS_MAX: u64 = 1 << 18;
 /// Root keys of one document: each field, and the flag of deletion.
 pub const DOCUMENT_KEYS_MAX: usize = FIELDS_PER_COLLECTION_MAX + 1;
 /// Elements of one list of a document.
 pub const LIST_LEN_MAX: usize = 10_000;
 /// Largest amount that one operation adds to a counter of a document: no sum of a document's operations leaves 64 bits.
-pub const COUNTER_STEP_MAX: u64 = 1 << 42;
+pub const COUNTER_STEP_MAX: u64 = 1 << 44;
 /// Highest operation counter that a change may reach: far from `u32::MAX`, where automerge can no longer write.
 pub const DOCUMENT_OP_COUNTER_MAX: u64 = 1 << 31;
 
@@ -154,6 +154,14 @@ pub const HINTS_MAX: usize = 256;
 pub const OUTBOX_KEEP: Duration = Duration::from_secs(14 * 86_400);
 /// Bytes of such entries.
 pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Pages that the device's writing connection keeps in memory, in KiB.
+pub const EDGE_WRITER_CACHE_KIB: u32 = 2_048;
+/// Pages that each of its reading connections keeps, in KiB.
+pub const EDGE_READER_CACHE_KIB: u32 = 512;
+/// Its reading connections.
+pub const EDGE_READERS_MAX: usize = 3;
+/// Committed changes that a watcher may fall behind by.
+pub const EDGE_CHANGES_MAX: usize = 1_024;
 /// Local writes that one transaction takes (group commit).
 pub const COMMIT_GROUP_MAX: usize = 512;
 /// Local writes that wait for the writer.
@@ -170,6 +178,10 @@ pub const SQLITE_WAL_PAGES: i64 = 1_000;
 pub const SQLITE_WAL_PAGES_MAX: i64 = 16_000;
 /// Bytes of the write-ahead log's file that are kept for the next round.
 pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
+/// Reads that run at the same time on a hub's database.
+pub const SQLITE_HUB_READERS_MAX: u32 = 4;
+/// Pages that each connection of a hub keeps in memory, in KiB.
+pub const SQLITE_HUB_CACHE_KIB: u32 = 16 * 1024;
 /// Records that an audit names for each bucket.
 pub const AUDIT_DAMAGED_MAX: usize = 20;
 

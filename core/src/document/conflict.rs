@@ -1,7 +1,7 @@
 //! Which decisions a merge took (rule R12): registers where two writers did not know of each other, and writes that a delete hides.
 //!
 //! The stamp of the operation that is being merged is known. Of a rival only its automerge operation is: who, which change, which
-//! operation. A [`rival`] stamp says that: ordinal 0, which no log has, the actor in the device's place, and no time.
+//! operation. A rival's stamp says that: ordinal 0, which no log has, the actor in the device's place, and no time.
 
 use super::actor::Actor;
 use super::content::{self, DELETED, OpId};

@@ -56,7 +56,8 @@ pub(super) struct Fresh {
 /// A [`Refusal`] with [`Code::TOO_LARGE`], [`Code::FORGED_ACTOR`], [`Code::MISSING_DEPENDENCY`] or [`Code::BAD_CHANGE`].
 pub(super) fn check(open: &Open<'_>, bytes: &[u8], author: Option<Actor>) -> Result<Verdict, Refusal> {
     if bytes.len() > limits::CHANGE_BYTES_MAX {
-        return Err(Refusal::new(Code::TOO_LARGE, format!("a change has {} bytes; the most is {}", bytes.len(), limits::CHANGE_BYTES_MAX)));
+        let detail = format!("a change has {} bytes; the most is {}; split the write", bytes.len(), limits::CHANGE_BYTES_MAX);
+        return Err(Refusal::new(Code::TOO_LARGE, detail));
     }
     let envelope = envelope::read(bytes).map_err(bad)?;
     if open.history.position(&envelope.hash).is_some() {
@@ -65,7 +66,9 @@ pub(super) fn check(open: &Open<'_>, bytes: &[u8], author: Option<Actor>) -> Res
     check_author(open, &envelope, author)?;
     let count = scan::count_ops(&envelope.columns).map_err(|unfit| match unfit {
         Unfit::Malformed(what) => bad(what),
-        Unfit::TooMany => Refusal::new(Code::TOO_LARGE, format!("a change has more than {} operations", limits::CHANGE_OPS_MAX)),
+        Unfit::TooMany => {
+            Refusal::new(Code::TOO_LARGE, format!("a change has more than {} operations; split the write", limits::CHANGE_OPS_MAX))
+        }
     })?;
     check_place(open, &envelope, count)?;
     let change = Change::try_from(bytes).map_err(|error| bad(&error.to_string()))?;

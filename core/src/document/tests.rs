@@ -3,7 +3,9 @@
 
 mod edit;
 mod golden;
+mod guard;
 mod merge;
+mod mutation;
 
 use std::collections::BTreeSet;
 
