@@ -159,7 +159,7 @@ pub const EDGE_WRITER_CACHE_KIB: u32 = 2_048;
 /// Pages that each of its reading connections keeps, in KiB.
 pub const EDGE_READER_CACHE_KIB: u32 = 512;
 /// Its reading connections.
-pub const EDGE_READERS_MAX: usize = 3;
+pub const EDGE_READERS_MAX: u32 = 3;
 /// Committed changes that a watcher may fall behind by.
 pub const EDGE_CHANGES_MAX: usize = 1_024;
 /// Local writes that one transaction takes (group commit).
@@ -179,7 +179,7 @@ pub const SQLITE_WAL_PAGES_MAX: i64 = 16_000;
 /// Bytes of the write-ahead log's file that are kept for the next round.
 pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
 /// Reads that run at the same time on a hub's database.
-pub const SQLITE_HUB_READERS_MAX: u32 = 4;
+pub const SQLITE_HUB_READERS_MAX: usize = 4;
 /// Pages that each connection of a hub keeps in memory, in KiB.
 pub const SQLITE_HUB_CACHE_KIB: u32 = 16 * 1024;
 /// Records that an audit names for each bucket.

@@ -1,5 +1,6 @@
 //! Opening a database: its settings, whose it is, and how it gets from one version of mobo to the next.
 
+use std::fmt;
 use std::path::Path;
 
 use mobo_core::limits;
@@ -9,8 +10,33 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::Failure;
 
-/// The oldest SQLite without the race that corrupts a database when its write-ahead log is reset: 3.51.3.
-pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// A version of SQLite.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct SqliteVersion {
+    /// 3, for ever.
+    pub major: u16,
+    /// Counts releases with new features.
+    pub minor: u16,
+    /// Counts corrections of one.
+    pub patch: u16,
+}
+
+impl fmt::Display for SqliteVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// The oldest version without the race that corrupts a database when its write-ahead log is reset.
+pub const VERSION_MIN: SqliteVersion = SqliteVersion { major: 3, minor: 51, patch: 3 };
+
+/// The version that this program was built with.
+#[must_use]
+pub fn version() -> SqliteVersion {
+    let number = rusqlite::version_number();
+    let part = |divisor: i32, modulus: i32| u16::try_from(number / divisor % modulus).unwrap_or_default();
+    SqliteVersion { major: part(1_000_000, 1_000), minor: part(1_000, 1_000), patch: part(1, 1_000) }
+}
 
 /// Which node keeps its rows here. A device's database is no hub's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,25 +66,16 @@ impl Role {
     }
 }
 
-/// Refuses a SQLite that can lose what it was given.
-///
-/// # Errors
-///
-/// [`StoreError::Refused`] with both versions.
-pub fn check_version() -> Result<(), StoreError> {
-    version_fits(rusqlite::version_number(), rusqlite::version())
-}
-
-fn version_fits(number: i32, name: &str) -> Result<(), StoreError> {
-    if number >= SQLITE_VERSION_MIN {
+fn check_version(found: SqliteVersion) -> Result<(), Failure> {
+    if found >= VERSION_MIN {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("SQLite {name} can corrupt a database when its log is reset; build mobo with 3.51.3 or later")))
+    Err(Failure::refused(format!("SQLite {found} can corrupt a database when its log is reset: build mobo with {VERSION_MIN} or later")))
 }
 
 /// The connection that writes, on a database that is brought to this version. The file is made when it is not there.
 pub(crate) fn open_writer(path: &Path, role: Role, cache_kib: u32) -> Result<Connection, Failure> {
-    check_version()?;
+    check_version(version())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     settings(&connection, cache_kib)?;
@@ -196,7 +213,9 @@ mod tests {
     // faults: S-15
     #[test]
     fn an_old_sqlite_is_refused() {
-        check_version().unwrap();
-        assert!(version_fits(3_051_002, "3.51.2").unwrap_err().to_string().contains("3.51.3"));
+        assert_eq!(version().to_string(), rusqlite::version());
+        check_version(version()).unwrap();
+        let Failure(refusal) = check_version(SqliteVersion { patch: 2, ..VERSION_MIN }).unwrap_err();
+        assert!(refusal.to_string().contains("3.51.3"), "{refusal}");
     }
 }

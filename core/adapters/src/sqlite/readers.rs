@@ -22,13 +22,13 @@ struct Pool {
     cache_kib: u32,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
-    connections_max: u32,
+    connections_max: usize,
 }
 
 impl Readers {
     /// At most `connections_max` at the same time; others wait.
-    pub(crate) fn new(path: PathBuf, connections_max: u32, cache_kib: u32) -> Self {
-        let permits = Arc::new(Semaphore::new(connections_max as usize));
+    pub(crate) fn new(path: PathBuf, connections_max: usize, cache_kib: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(connections_max));
         Self { pool: Arc::new(Pool { path, cache_kib, idle: Mutex::default(), permits, connections_max }) }
     }
 
@@ -56,7 +56,7 @@ impl Readers {
 
     /// Waits for the reads under way and closes the connections.
     pub(crate) async fn close(&self) {
-        let _all = self.pool.permits.acquire_many(self.pool.connections_max).await;
+        let _all = self.pool.permits.acquire_many(u32::try_from(self.pool.connections_max).unwrap_or(u32::MAX)).await;
         self.pool.permits.close();
         self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

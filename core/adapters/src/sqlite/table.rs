@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use mobo_core::schema::{Collection, Field, FieldType, Kind, check_collection};
+use mobo_core::schema::{Collection, Field, Kind, check_collection};
 use rusqlite::Connection;
 
 use super::columns::sql_type;
@@ -70,11 +70,6 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The fields that are registers: those whose column holds the value, not only shows it.
-pub(crate) fn registers(collection: &Collection) -> impl Iterator<Item = &Field> {
-    collection.fields.iter().filter(|field| field.kind != FieldType::Counter)
-}
-
 const VERBS: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
 
 fn check(collection: &Collection) -> Result<(), Failure> {
@@ -106,6 +101,7 @@ fn refuse_writes(connection: &Connection, collection: &Collection) -> Result<(),
 #[cfg(test)]
 mod tests {
     use mobo_core::ids::{CollectionId, FieldId, Lane};
+    use mobo_core::schema::FieldType;
 
     use super::*;
 

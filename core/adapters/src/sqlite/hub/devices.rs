@@ -1,0 +1,122 @@
+//! Devices, their invitations and rights.
+
+use mobo_core::ids::{BucketId, DeviceId, Position, ProjectId, PublicKey};
+use mobo_core::store::{DeviceRow, Invite, InviteState};
+use mobo_core::time::Eff;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::sqlite::error::{Failure, known};
+
+/// Keeps an invitation.
+pub(super) fn invite(connection: &Connection, project: ProjectId, invite: &Invite) -> Result<(), Failure> {
+    let buckets = serde_json::to_string(&invite.buckets).map_err(|error| Failure::refused(error.to_string()))?;
+    let sql = "INSERT INTO mobo_invite(secret_hash, project, name, buckets, expires_us) VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.execute(sql, (invite.secret_hash, project.sql(), &invite.name, buckets, invite.expires.0))?;
+    Ok(())
+}
+
+/// What an invitation is worth at `now`.
+pub(super) fn invite_state(connection: &Connection, project: ProjectId, secret_hash: &[u8; 32], now: Eff) -> Result<InviteState, Failure> {
+    let sql = "SELECT name, buckets, expires_us, used_by FROM mobo_invite WHERE secret_hash = ?1 AND project = ?2";
+    let found = connection.query_row(sql, (secret_hash, project.sql()), |row| {
+        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, Option<[u8; 16]>>(3)?))
+    });
+    let Some((name, buckets, expires, used_by)) = found.optional()? else { return Ok(InviteState::Unknown) };
+    if let Some(device) = used_by {
+        return Ok(InviteState::Used(DeviceId(device)));
+    }
+    if now >= Eff(expires) {
+        return Ok(InviteState::Expired);
+    }
+    let buckets = known(serde_json::from_str(&buckets).ok(), "list of buckets")?;
+    Ok(InviteState::Open(Invite { secret_hash: *secret_hash, name, buckets, expires: Eff(expires) }))
+}
+
+/// Uses an open invitation. Gives the state in which it was found: only for an open one anything has changed.
+pub(super) fn enrol(
+    connection: &Connection,
+    project: ProjectId,
+    secret_hash: &[u8; 32],
+    device: &DeviceRow,
+) -> Result<InviteState, Failure> {
+    let state = invite_state(connection, project, secret_hash, device.enrolled)?;
+    if !matches!(state, InviteState::Open(_)) {
+        return Ok(state);
+    }
+    let revoked = "SELECT 1 FROM mobo_device WHERE project = ?1 AND id = ?2 AND revoked_us IS NOT NULL";
+    if connection.query_row(revoked, (project.sql(), device.id.as_bytes()), |_| Ok(())).optional()?.is_some() {
+        return Err(Failure::refused(format!("device {} was revoked, and its key with it: it needs a new key", device.id)));
+    }
+    let sql = "INSERT INTO mobo_device(project, id, key, name, certificate, enrolled_us, revoked_us, seen_us) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL) \
+               ON CONFLICT (project, id) DO UPDATE SET name = excluded.name, certificate = excluded.certificate";
+    let id = device.id.as_bytes();
+    connection.execute(sql, (project.sql(), id, device.key.as_bytes(), &device.name, &device.certificate, device.enrolled.0))?;
+    connection.execute("DELETE FROM mobo_grant WHERE project = ?1 AND device = ?2", (project.sql(), id))?;
+    for (bucket, write) in &device.grants {
+        let sql = "INSERT INTO mobo_grant(project, device, bucket, write) VALUES (?1, ?2, ?3, ?4)";
+        connection.execute(sql, (project.sql(), id, bucket, write))?;
+    }
+    let sql = "UPDATE mobo_invite SET used_by = ?1, used_us = ?2 WHERE secret_hash = ?3";
+    connection.execute(sql, (id, device.enrolled.0, secret_hash))?;
+    Ok(state)
+}
+
+const COLUMNS: &str = "id, key, name, certificate, enrolled_us, revoked_us, seen_us";
+
+/// A device.
+pub(super) fn device(connection: &Connection, project: ProjectId, id: DeviceId) -> Result<Option<DeviceRow>, Failure> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mobo_device WHERE project = ?1 AND id = ?2"))?;
+    let mut rows = statement.query((project.sql(), id.as_bytes()))?;
+    rows.next()?.map(|row| read(connection, project, row)).transpose()
+}
+
+/// All devices, by name.
+pub(super) fn devices(connection: &Connection, project: ProjectId) -> Result<Vec<DeviceRow>, Failure> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mobo_device WHERE project = ?1 ORDER BY name, id"))?;
+    let mut rows = statement.query([project.sql()])?;
+    let mut devices = Vec::new();
+    while let Some(row) = rows.next()? {
+        devices.push(read(connection, project, row)?);
+    }
+    Ok(devices)
+}
+
+/// Revokes a device. One that was revoked before stays revoked since then.
+pub(super) fn revoke(connection: &Connection, project: ProjectId, id: DeviceId, now: Eff) -> Result<bool, Failure> {
+    let sql = "UPDATE mobo_device SET revoked_us = coalesce(revoked_us, ?1) WHERE project = ?2 AND id = ?3";
+    Ok(connection.execute(sql, (now.0, project.sql(), id.as_bytes()))? > 0)
+}
+
+/// Notes how far a device has read.
+pub(super) fn cursors(
+    connection: &Connection,
+    project: ProjectId,
+    device: DeviceId,
+    (at, now): (Vec<(BucketId, Position)>, Eff),
+) -> Result<(), Failure> {
+    let sql = "INSERT INTO mobo_cursor(project, device, bucket, position, at_us) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT (project, device, bucket) DO UPDATE SET position = max(position, excluded.position), at_us = excluded.at_us";
+    let mut statement = connection.prepare_cached(sql)?;
+    for (bucket, position) in at {
+        statement.execute((project.sql(), device.as_bytes(), bucket.sql(), position.0.cast_signed(), now.0))?;
+    }
+    Ok(())
+}
+
+fn read(connection: &Connection, project: ProjectId, row: &Row<'_>) -> Result<DeviceRow, Failure> {
+    let id = DeviceId(row.get(0)?);
+    let mut statement =
+        connection.prepare_cached("SELECT bucket, write FROM mobo_grant WHERE project = ?1 AND device = ?2 ORDER BY bucket")?;
+    let grants = statement.query_map((project.sql(), id.as_bytes()), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(DeviceRow {
+        id,
+        key: PublicKey(row.get(1)?),
+        name: row.get(2)?,
+        certificate: row.get(3)?,
+        enrolled: Eff(row.get(4)?),
+        revoked: row.get::<_, Option<i64>>(5)?.map(Eff),
+        seen: row.get::<_, Option<i64>>(6)?.map(Eff),
+        grants: grants.collect::<Result<_, _>>()?,
+    })
+}

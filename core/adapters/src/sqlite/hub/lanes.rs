@@ -1,0 +1,164 @@
+//! Logs and lanes: what is known of them when their device arrives, and when its entries are merged.
+
+use std::collections::BTreeSet;
+
+use mobo_core::entry::chain_start;
+use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Lane, LaneKey, Ordinal, ProjectId, Seq};
+use mobo_core::merge::time::{Boots, LaneTime};
+use mobo_core::merge::{LaneReads, LaneState, LaneWants};
+use mobo_core::message::LaneStatus;
+use mobo_core::session::hub::LANE_CREDIT_BYTES;
+use mobo_core::store::{Admission, Arrival};
+use mobo_core::time::{Eff, Mono};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::entries;
+use crate::sqlite::error::{Failure, known};
+
+/// Takes note of a hello. The hub's own log comes through here, too, and is no device's.
+pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<Admission, Failure> {
+    let (id, device) = ((project.sql(), arrival.device.as_bytes()), arrival.device);
+    let shown = arrival.session.cast_signed();
+    let sql = "UPDATE mobo_device SET session = 1 + max(session, ?3), confirmed = max(confirmed, ?3), seen_us = ?4 \
+               WHERE project = ?1 AND id = ?2 RETURNING session, confirmed";
+    let sessions = connection.query_row(sql, (id.0, id.1, shown, arrival.now.0), |row| Ok((row.get(0)?, row.get(1)?)));
+    let (session, confirmed): (i64, i64) = sessions.optional()?.unwrap_or((shown.saturating_add(1), shown));
+    let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
+               ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
+    connection.execute(sql, (id.0, id.1, arrival.boot.0.as_bytes(), arrival.boot.1))?;
+    note_log(connection, project, arrival)?;
+    let log = known(log(connection, project, device, arrival.incarnation)?, "log")?;
+    let lanes = Lane::ALL.map(|lane| status(connection, project, &LaneKey { device, incarnation: arrival.incarnation, lane }));
+    Ok(Admission {
+        ordinal: log.ordinal,
+        fenced: log.fenced,
+        session: session.cast_unsigned(),
+        confirmed: confirmed.cast_unsigned(),
+        lanes: lanes.into_iter().collect::<Result<_, _>>()?,
+    })
+}
+
+/// Closes a log.
+pub(super) fn fence(connection: &Connection, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> Result<(), Failure> {
+    let sql = "UPDATE mobo_incarnation SET fenced = 1 WHERE project = ?1 AND device = ?2 AND incarnation = ?3";
+    connection.execute(sql, (project.sql(), device.as_bytes(), incarnation.sql()))?;
+    Ok(())
+}
+
+/// Reads what the first step of a merge asks for.
+pub(super) fn read(connection: &Connection, project: ProjectId, wants: &LaneWants) -> Result<LaneReads, Failure> {
+    let mut reads = LaneReads::default();
+    for key in &wants.lanes {
+        if let Some(log) = log(connection, project, key.device, key.incarnation)? {
+            reads.lanes.insert(*key, state(connection, project, key, log)?);
+        }
+        if !reads.boots.contains_key(&key.device) {
+            reads.boots.insert(key.device, boots(connection, project, key.device)?);
+        }
+    }
+    for (key, first, last) in &wants.ranges {
+        entries::known_in(connection, project, (key, *first, *last), &mut reads.known)?;
+    }
+    for (device, eid) in &wants.origins {
+        if entries::is_known(connection, project, *device, eid)? {
+            reads.origins.insert((*device, *eid));
+        }
+    }
+    Ok(reads)
+}
+
+/// What is on record of a log.
+struct Log {
+    ordinal: Ordinal,
+    fenced: bool,
+    parent: Option<(Incarnation, Option<Seq>)>,
+}
+
+fn log(connection: &Connection, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> Result<Option<Log>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT ordinal, fenced, parent, parent_seq FROM mobo_incarnation WHERE project = ?1 AND device = ?2 AND incarnation = ?3",
+    )?;
+    let row = statement.query_row((project.sql(), device.as_bytes(), incarnation.sql()), |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?))
+    });
+    let Some((ordinal, fenced, parent, parent_seq)) = row.optional()? else { return Ok(None) };
+    let parent = parent.and_then(Incarnation::from_sql);
+    let parent = parent.map(|parent| (parent, parent_seq.and_then(|seq| Seq::new(seq.cast_unsigned()))));
+    Ok(Some(Log { ordinal: Ordinal(ordinal), fenced, parent }))
+}
+
+fn note_log(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<(), Failure> {
+    let (device, incarnation) = (arrival.device.as_bytes(), arrival.incarnation.sql());
+    let parent = arrival.parent.map(|parent| parent.incarnation.sql());
+    let parent_seq = arrival.parent.and_then(|parent| parent.seq).map(|seq| seq.get().cast_signed());
+    // The number that it had before a restore, if nobody has it now; else the next.
+    let sql = "INSERT INTO mobo_incarnation(project, device, incarnation, ordinal, parent, parent_seq) \
+               SELECT ?1, ?2, ?3, CASE WHEN ?4 IS NULL OR EXISTS (SELECT 1 FROM mobo_incarnation WHERE project = ?1 AND device = ?2 AND \
+               ordinal = ?4) THEN 1 + coalesce((SELECT max(ordinal) FROM mobo_incarnation WHERE project = ?1 AND device = ?2), 0) \
+               ELSE ?4 END, ?5, ?6 WHERE true \
+               ON CONFLICT (project, device, incarnation) DO UPDATE SET parent = coalesce(parent, excluded.parent), \
+               parent_seq = coalesce(parent_seq, excluded.parent_seq)";
+    let ordinal = arrival.ordinal.map(|ordinal| ordinal.0);
+    connection.execute(sql, (project.sql(), device, incarnation, ordinal, parent, parent_seq))?;
+    Ok(())
+}
+
+fn status(connection: &Connection, project: ProjectId, key: &LaneKey) -> Result<LaneStatus, Failure> {
+    let sql = "SELECT last, chain, safe FROM mobo_lane WHERE project = ?1 AND device = ?2 AND incarnation = ?3 AND lane = ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = statement.query_row((project.sql(), key.device.as_bytes(), key.incarnation.sql(), key.lane.number()), |row| {
+        Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+    });
+    let (last, chain, safe) = row.optional()?.unwrap_or((0, chain_start(project, key).0, 0));
+    let (last, safe) = (Seq::new(last.cast_unsigned()), Seq::new(safe.cast_unsigned()));
+    Ok(LaneStatus { lane: key.lane, last, chain: Chain(chain), safe, credit_bytes: LANE_CREDIT_BYTES })
+}
+
+fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -> Result<LaneState, Failure> {
+    let (ancestors, begin) = origins_of(connection, project, key.device, &log)?;
+    let fenced = log.fenced;
+    let sql = "SELECT last, chain, eff, boot, mono FROM mobo_lane WHERE project = ?1 AND device = ?2 AND incarnation = ?3 AND lane = ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = statement.query_row((project.sql(), key.device.as_bytes(), key.incarnation.sql(), key.lane.number()), |row| {
+        let clock = (row.get::<_, Option<[u8; 8]>>(3)?, row.get::<_, Option<i64>>(4)?);
+        Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?, clock))
+    });
+    let Some((last, chain, eff, (boot, mono))) = row.optional()? else {
+        return Ok(LaneState { fenced, ..LaneState::fresh(project, key, log.ordinal, ancestors, begin) });
+    };
+    let clock = boot.zip(mono).map(|(boot, mono)| (BootId(boot), Mono(mono.cast_unsigned())));
+    let last = Some(known(Seq::new(last.cast_unsigned()), "position in a lane")?);
+    Ok(LaneState { last, chain: Chain(chain), time: LaneTime { eff: Eff(eff), clock }, ordinal: log.ordinal, ancestors, fenced })
+}
+
+/// The logs that a log continues, and the time above which it starts: that of its fork entry or, where no ancestor has one, the enrolment.
+fn origins_of(connection: &Connection, project: ProjectId, device: DeviceId, first: &Log) -> Result<(BTreeSet<Ordinal>, Eff), Failure> {
+    let (mut ancestors, mut begin) = (BTreeSet::new(), None);
+    let mut parent = first.parent;
+    while let Some((incarnation, seq)) = parent {
+        let key = LaneKey { device, incarnation, lane: Lane::State };
+        if begin.is_none()
+            && let Some(seq) = seq
+        {
+            begin = entries::eff_at_or_before(connection, project, &key, seq)?;
+        }
+        let Some(log) = log(connection, project, device, incarnation)? else { break };
+        // A log that would continue itself is a forged one: its line ends here.
+        if log.ordinal == first.ordinal || !ancestors.insert(log.ordinal) {
+            break;
+        }
+        parent = log.parent;
+    }
+    if let Some(begin) = begin {
+        return Ok((ancestors, begin));
+    }
+    let mut statement = connection.prepare_cached("SELECT enrolled_us FROM mobo_device WHERE project = ?1 AND id = ?2")?;
+    let enrolled: Option<i64> = statement.query_row((project.sql(), device.as_bytes()), |row| row.get(0)).optional()?;
+    Ok((ancestors, Eff(enrolled.unwrap_or_default())))
+}
+
+fn boots(connection: &Connection, project: ProjectId, device: DeviceId) -> Result<Boots, Failure> {
+    let mut statement = connection.prepare_cached("SELECT boot, offset_us FROM mobo_boot WHERE project = ?1 AND device = ?2")?;
+    let boots = statement.query_map((project.sql(), device.as_bytes()), |row| Ok((BootId(row.get(0)?), row.get(1)?)))?;
+    Ok(boots.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,110 @@
+//! What people and `status` ask for: conflicts, quarantine, numbers, one record.
+
+use mobo_core::cbor::Reader;
+use mobo_core::digest::Digest;
+use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::schema::{Kind, Schema};
+use mobo_core::stamp::Stamp;
+use mobo_core::store::{ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::time::Eff;
+use rusqlite::{Connection, Row};
+use serde_json::Value as Json;
+
+use crate::sqlite::error::{Failure, known};
+use crate::sqlite::records::{RecordReader, number};
+use crate::sqlite::table::quoted;
+
+/// One record with its merge state.
+pub(super) fn record(connection: &Connection, project: ProjectId, schema: &Schema, key: &RecordKey) -> Result<Option<RecordRow>, Failure> {
+    let Some(collection) = schema.get(key.collection).filter(|collection| collection.kind != Kind::Stream) else { return Ok(None) };
+    let Some(stored) = RecordReader::new(connection, project, collection)?.read(&key.id)? else { return Ok(None) };
+    let damaged = |why| Failure::damaged(format!("record \"{}\" of \"{}\": {why}; run a health check", key.id, collection.name));
+    Ok(Some(RecordRow { ver: stored.ver, state: stored.state.map_err(damaged)? }))
+}
+
+/// Open conflicts, newest first.
+pub(super) fn conflicts(connection: &Connection, project: ProjectId, limit: u32) -> Result<Vec<ConflictRow>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at_us FROM mobo_conflict \
+         WHERE project = ?1 AND status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT ?2",
+    )?;
+    let mut rows = statement.query((project.sql(), limit))?;
+    let mut conflicts = Vec::new();
+    while let Some(row) = rows.next()? {
+        conflicts.push(ConflictRow {
+            collection: known(CollectionId::from_sql(row.get(0)?), "collection")?,
+            id: row.get(1)?,
+            field: number(row, 2)?,
+            kind: row.get(3)?,
+            loser: json(row, 4)?,
+            loser_device: Some(author(row, 5)?),
+            winner: json(row, 6)?,
+            winner_device: Some(author(row, 7)?),
+            at: Eff(row.get(8)?),
+        });
+    }
+    Ok(conflicts)
+}
+
+/// Open quarantine entries, newest first.
+pub(super) fn quarantine(connection: &Connection, project: ProjectId, limit: u32) -> Result<Vec<QuarantineRow>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT n, device, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo_quarantine \
+         WHERE project = ?1 AND status = 0 ORDER BY n DESC LIMIT ?2",
+    )?;
+    let mut rows = statement.query((project.sql(), limit))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let collection = row.get::<_, Option<i64>>(5)?.and_then(CollectionId::from_sql);
+        entries.push(QuarantineRow {
+            n: number(row, 0)?,
+            lane: LaneKey {
+                device: DeviceId(row.get(1)?),
+                incarnation: known(Incarnation::from_sql(row.get(2)?), "incarnation")?,
+                lane: known(Lane::from_number(row.get(3)?), "lane")?,
+            },
+            seq: known(Seq::new(number(row, 4)?), "position in a lane")?,
+            record: collection.zip(row.get(6)?),
+            code: row.get(7)?,
+            detail: row.get(8)?,
+            at: Eff(row.get(9)?),
+        });
+    }
+    Ok(entries)
+}
+
+/// Numbers for `status`.
+pub(super) fn counts(connection: &Connection, project: ProjectId, schema: &Schema) -> Result<Counts, Failure> {
+    let count = |sql: &str| -> Result<u64, Failure> {
+        let mut statement = connection.prepare_cached(sql)?;
+        Ok(statement.query_row([project.sql()], |row| row.get::<_, i64>(0))?.cast_unsigned())
+    };
+    let mut counts = Counts {
+        records: 0,
+        quarantined: count("SELECT count(*) FROM mobo_quarantine WHERE project = ?1 AND status = 0")?,
+        conflicts: count("SELECT count(*) FROM mobo_conflict WHERE project = ?1 AND status = 0")?,
+        devices: count("SELECT count(*) FROM mobo_device WHERE project = ?1 AND revoked_us IS NULL")?,
+        buckets: Vec::new(),
+    };
+    for collection in schema.iter().filter(|collection| collection.kind != Kind::Stream) {
+        let sql = format!("SELECT count(*) FROM {}", quoted(&collection.name));
+        counts.records += connection.prepare_cached(&sql)?.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    }
+    let mut statement = connection.prepare_cached("SELECT id, key, head, digest FROM mobo_bucket WHERE project = ?1 ORDER BY key")?;
+    let mut rows = statement.query([project.sql()])?;
+    while let Some(row) = rows.next()? {
+        let id = known(BucketId::from_sql(row.get(0)?), "bucket")?;
+        counts.buckets.push((id, row.get(1)?, Position(number(row, 2)?), Digest(row.get(3)?)));
+    }
+    Ok(counts)
+}
+
+fn json(row: &Row<'_>, column: usize) -> Result<Json, Failure> {
+    let text: Option<String> = row.get(column)?;
+    text.map_or(Ok(Json::Null), |text| known(serde_json::from_str(&text).ok(), "JSON"))
+}
+
+fn author(row: &Row<'_>, column: usize) -> Result<DeviceId, Failure> {
+    let stamp: Vec<u8> = row.get(column)?;
+    Ok(Stamp::decode(&mut Reader::new(&stamp))?.device)
+}
