@@ -87,7 +87,7 @@ pub struct Uplink {
 impl Uplink {
     /// Connects again and again until told to stop.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
-        let mut backoff = Backoff::reconnect();
+        let mut backoff = Backoff::default();
         loop {
             let identity = match self.identity().await {
                 Some(identity) => identity,
@@ -212,7 +212,7 @@ fn lost(error: &LinkError) -> CloseReason {
     match error {
         LinkError::Silent => CloseReason::Silent,
         LinkError::Closed(_) => CloseReason::PeerLeft,
-        LinkError::Protocol(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } => CloseReason::Violation(error.to_string()),
+        LinkError::Protocol(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } | LinkError::CannotListen { .. } => CloseReason::Violation(error.to_string()),
     }
 }
 

@@ -19,7 +19,7 @@ use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::trust::KeyPair;
 use mobo_runtime::clock::Clock;
-use mobo_runtime::config::Config;
+use mobo_runtime::config::{Config, Define};
 use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
@@ -181,7 +181,7 @@ fn addresses(hub: &Hub) -> Vec<String> {
 fn store_fault(error: &StoreError, url: &str) -> Fault {
     let advice = match error {
         StoreError::Unavailable(_) if url.starts_with("postgres") => {
-            format!("check that Postgres is running and that {} is right", settings::STORE_URL.key())
+            format!("check that Postgres is running and that {} is right", settings::STORE_URL.definition().key)
         }
         StoreError::Unavailable(_) | StoreError::Poisoned(_) => "try again; if it stays, look at the disk".to_owned(),
         StoreError::Full(_) => "free some space, then boot again".to_owned(),

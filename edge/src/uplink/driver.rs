@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mobo_adapters::sqlite::edge::{ApplyError, Change, Outgoing, Pending};
+use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
 use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::Link;
@@ -114,7 +114,9 @@ impl<'u> Driver<'u> {
             Effect::Admit(welcome) => self.admit(*welcome).await?,
             Effect::Read(lane, after) => self.read(lane, after).await?,
             Effect::Acked(ack) => {
-                store.acked(*ack, self.uplink.keep).await?;
+                if store.acked(*ack, self.uplink.keep).await? == Acknowledged::Foreign {
+                    return Err(Failed::Foreign);
+                }
             }
             Effect::Rejected(reject) => {
                 tracing::warn!(seq = reject.seq.get(), code = reject.code.name(), detail = reject.detail, "the hub refused an entry");
@@ -217,6 +219,8 @@ enum Failed {
     TooSlow,
     #[error("this device has not joined")]
     NotJoined,
+    #[error("the hub acknowledged other entries than this device's: two devices use one identity")]
+    Foreign,
     #[error("the hub is behind entry {}, the oldest that this device keeps: restore a newer backup on the hub", .0.get())]
     Trimmed(Seq),
 }

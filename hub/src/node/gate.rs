@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::{Gate, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 
@@ -15,7 +16,7 @@ use crate::settings;
 pub(super) struct GatePart(pub(super) Arc<Hub>);
 
 fn advice() -> String {
-    format!("stop what uses it, or set {} to another address", settings::HTTP_LISTEN.key())
+    format!("stop what uses it, or set {} to another address", settings::HTTP_LISTEN.definition().key)
 }
 
 impl Component for GatePart {

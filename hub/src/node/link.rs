@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mobo_adapters::quic::{QuicListener, QuicSettings};
+use mobo_adapters::quic::QuicListener;
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::limits;
 use mobo_core::link::Listener;
 use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
 
 use super::{Hub, QUIC, STORE, VERSION, store_fault};
@@ -27,7 +28,7 @@ impl Component for QuicPart {
             vec![match std::net::UdpSocket::bind(address) {
                 Ok(_) => Check::pass("QUIC address", format!("{address} is free")),
                 Err(error) => {
-                    let advice = format!("stop what uses it, or set {} to another address", settings::QUIC_LISTEN.key());
+                    let advice = format!("stop what uses it, or set {} to another address", settings::QUIC_LISTEN.definition().key);
                     Check::fail("QUIC address", format!("{address}: {error}"), advice)
                 }
             }]
@@ -37,8 +38,8 @@ impl Component for QuicPart {
     fn load(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let address = self.0.config.get(&settings::QUIC_LISTEN);
-            let listener = QuicListener::bind(address, &self.0.keys, QuicSettings::default()).map_err(|error| {
-                Fault::new(error.to_string(), format!("set {} to another address", settings::QUIC_LISTEN.key()))
+            let listener = QuicListener::bind(address, &self.0.keys).map_err(|error| {
+                Fault::new(error.to_string(), format!("set {} to another address", settings::QUIC_LISTEN.definition().key))
             })?;
             let _ = self.0.listener.set(Arc::new(listener));
             Ok(())
