@@ -172,7 +172,7 @@ impl Desk {
     /// Recomputes digests from rows and chains from entries.
     async fn health_check(&self) -> Result<Value, StoreError> {
         let store = self.edge.store()?;
-        let (audit, schema) = (store.audit().await?, store.schema());
+        let (audit, schema) = (store.audit().await?, self.edge.schema());
         let keys: Vec<_> = store.counts().await?.buckets.into_iter().map(|bucket| bucket.grant).collect();
         let mut checks = vec![json!({ "name": "store", "ok": true, "detail": "readable" })];
         for (bucket, stored, computed) in &audit.buckets {
@@ -204,7 +204,7 @@ impl Desk {
 
     async fn inbox(&self) -> Result<Value, StoreError> {
         let store = self.edge.store()?;
-        let (rows, schema) = (store.inbox().await?, store.schema());
+        let (rows, schema) = (store.inbox(INBOX_MAX).await?, self.edge.schema());
         let show = |row: &mobo_adapters::sqlite::edge::InboxRow| {
             let collection = row.record.as_ref().and_then(|key| schema.get(key.collection)).map(|found| found.name.clone());
             json!({
@@ -216,6 +216,9 @@ impl Desk {
         Ok(Value::Array(rows.iter().map(show).collect()))
     }
 }
+
+/// Refused entries that a list shows.
+const INBOX_MAX: u32 = 1_000;
 
 fn health_word(state: &str, diverged: bool) -> &'static str {
     match state {

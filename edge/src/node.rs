@@ -7,12 +7,13 @@ mod uplink;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use mobo_adapters::quic::QuicDialer;
 use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
-use mobo_core::ids::{DeviceId, Incarnation};
+use mobo_core::ids::{DeviceId, Incarnation, ProjectId};
 use mobo_core::kernel::{Check, ComponentName, ExitReason};
+use mobo_core::schema::Schema;
 use mobo_core::store::StoreError;
 use mobo_core::trust::KeyPair;
 use mobo_protocol::JoinToken;
@@ -61,7 +62,15 @@ pub struct Edge {
     /// Wakes the uplink.
     pub wake: Arc<Notify>,
     store: OnceLock<Arc<EdgeStore>>,
+    known: RwLock<Known>,
     http: OnceLock<SocketAddr>,
+}
+
+/// What readers want without waiting.
+#[derive(Debug, Default)]
+struct Known {
+    schema: Arc<Schema>,
+    project: Option<ProjectId>,
 }
 
 impl fmt::Debug for Edge {
@@ -107,6 +116,7 @@ impl Edge {
             link: watch::Sender::default(),
             wake: Arc::default(),
             store: OnceLock::new(),
+            known: RwLock::default(),
             http: OnceLock::new(),
         })
     }
@@ -118,10 +128,34 @@ impl Edge {
     /// The store's.
     pub async fn open(&self) -> Result<(), StoreError> {
         if self.store.get().is_none() {
-            let store = store::open(self).await?;
-            let _ = self.store.set(Arc::new(store));
+            let _ = self.store.set(Arc::new(store::open(self)?));
         }
+        self.refresh().await
+    }
+
+    /// Reads again what readers want without waiting: the collections, and the project.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let store = self.store()?;
+        let (schema, node) = (store.schema().await?, store.node().await?);
+        let project = node.identity.map(|identity| identity.project);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { schema, project };
         Ok(())
+    }
+
+    /// The collections.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).schema)
+    }
+
+    /// The project; `None` before the device has joined.
+    #[must_use]
+    pub fn project(&self) -> Option<ProjectId> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).project
     }
 
     /// The store.
@@ -159,6 +193,7 @@ impl Edge {
             certificate_signature: joined.signed.signature,
         };
         store.join(identity.clone(), Incarnation::from_entropy(entropy::bytes()?)).await?;
+        self.refresh().await?;
         self.wake.notify_one();
         Ok(identity)
     }

@@ -47,13 +47,13 @@ impl Backend for EdgeRecords {
     }
 
     fn project(&self) -> ProjectId {
-        let project = self.0.store().ok().and_then(|store| store.project());
+        let project = self.0.project();
         // Before it joins, a device has no project and no collections, so that nothing is ever looked up under this one.
         project.unwrap_or_else(|| ProjectId::from_entropy([0; 8]))
     }
 
     fn schema(&self) -> Arc<Schema> {
-        self.0.store().map(|store| store.schema()).unwrap_or_default()
+        self.0.schema()
     }
 
     fn now(&self) -> Wall {
@@ -66,8 +66,7 @@ impl Backend for EdgeRecords {
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
         Box::pin(async move {
-            let moment = self.0.clock.moment();
-            let written = self.0.store()?.write(write.collection.id, write.edits, write.author, moment).await.map_err(refused)?;
+            let written = self.0.store()?.write(write.collection.id, write.edits, write.author).await.map_err(refused)?;
             let changed = written.changed.into_iter().map(|key| key.id).collect();
             Ok(WriteDone { changed, level: AckLevel::Local })
         })
@@ -75,7 +74,7 @@ impl Backend for EdgeRecords {
 
     fn append(&self, _: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel> {
         Box::pin(async move {
-            self.0.store()?.append(segment, self.0.clock.moment()).await.map_err(refused)?;
+            self.0.store()?.append(segment).await.map_err(refused)?;
             Ok(AckLevel::Local)
         })
     }

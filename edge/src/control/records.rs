@@ -20,21 +20,20 @@ use crate::records::refused;
 
 /// Answers one verb about records.
 pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Value, ControlError> {
-    let store = edge.store().map_err(|error| store_error(&error))?;
-    let collection = collection(store, args)?;
+    let collection = collection(edge, args)?;
     match verb {
-        "get" => get(store, &collection, &id(args)?).await,
-        "list" => list(store, &collection, args.get("limit").and_then(Value::as_u64).unwrap_or(limits::ROWS_MAX)).await,
-        "append" => append(edge, store, &collection, args).await,
-        "put" => edit(edge, store, &collection, args, Intent::Put).await,
-        "patch" => edit(edge, store, &collection, args, Intent::Patch).await,
-        _ => edit(edge, store, &collection, args, Intent::Delete).await,
+        "get" => get(edge, &collection, &id(args)?).await,
+        "list" => list(edge, &collection, args.get("limit").and_then(Value::as_u64).unwrap_or(limits::ROWS_MAX)).await,
+        "append" => append(edge, &collection, args).await,
+        "put" => edit(edge, &collection, args, Intent::Put).await,
+        "patch" => edit(edge, &collection, args, Intent::Patch).await,
+        _ => edit(edge, &collection, args, Intent::Delete).await,
     }
 }
 
-fn collection(store: &EdgeStore, args: &Value) -> Result<Arc<Collection>, ControlError> {
+fn collection(edge: &Edge, args: &Value) -> Result<Arc<Collection>, ControlError> {
     let name = args.get("collection").and_then(Value::as_str).unwrap_or_default();
-    let schema = store.schema();
+    let schema = edge.schema();
     if let Some(found) = schema.by_name(name) {
         return Ok(Arc::new(found.clone()));
     }
@@ -56,7 +55,12 @@ fn no_record(collection: &Collection, id: &RecordId) -> ControlError {
     ControlError::no_such("no_such_record", message, format!("`mobo-edge list {}` shows what there is", collection.name))
 }
 
-async fn edit(edge: &Edge, store: &EdgeStore, collection: &Collection, args: &Value, intent: Intent) -> Result<Value, ControlError> {
+fn open(edge: &Edge) -> Result<&EdgeStore, ControlError> {
+    edge.store().map(|store| &**store).map_err(|error| store_error(&error))
+}
+
+async fn edit(edge: &Edge, collection: &Collection, args: &Value, intent: Intent) -> Result<Value, ControlError> {
+    let store = open(edge)?;
     let id = id(args)?;
     let fields = match args.get("value") {
         None | Some(Value::Null) => Map::new(),
@@ -72,12 +76,12 @@ async fn edit(edge: &Edge, store: &EdgeStore, collection: &Collection, args: &Va
         return Err(no_record(collection, &id));
     }
     let edits = vec![Edit { id: id.clone(), intent, fields }];
-    let written = store.write(collection.id, edits, None, edge.clock.moment()).await;
+    let written = store.write(collection.id, edits, None).await;
     let written = written.map_err(|error| backend_error(&refused(error)))?;
     Ok(json!({ "id": id.to_string(), "changed": !written.changed.is_empty(), "ack": "local" }))
 }
 
-async fn append(edge: &Edge, store: &EdgeStore, collection: &Collection, args: &Value) -> Result<Value, ControlError> {
+async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Value, ControlError> {
     let object = |item: &Value| item.as_object().cloned();
     let samples = match args.get("value") {
         Some(Value::Array(items)) => items.iter().map(object).collect::<Option<Vec<_>>>(),
@@ -90,16 +94,16 @@ async fn append(edge: &Edge, store: &EdgeStore, collection: &Collection, args: &
     })?;
     let count = samples.len();
     let segment = segment(samples, collection, edge.clock.wall()).map_err(|error| backend_error(&BackendError::Edit(error)))?;
-    store.append(segment, edge.clock.moment()).await.map_err(|error| backend_error(&refused(error)))?;
+    open(edge)?.append(segment).await.map_err(|error| backend_error(&refused(error)))?;
     Ok(json!({ "appended": count, "ack": "local" }))
 }
 
-fn everything(store: &EdgeStore, collection: &Collection, limit: u64) -> Result<Select, ControlError> {
+fn everything(edge: &Edge, collection: &Collection, limit: u64) -> Result<Select, ControlError> {
     let unjoined = || backend_error(&BackendError::Refused("this device has not joined a hub yet".to_owned()));
     let columns = columns(collection);
     let order = columns.first().map(|column| Order { column: column.clone(), descending: collection.kind == Kind::Stream, nulls_first: false });
     Ok(Select {
-        project: store.project().ok_or_else(unjoined)?,
+        project: edge.project().ok_or_else(unjoined)?,
         collection: Arc::new(collection.clone()),
         columns: columns.into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect(),
         filters: Vec::new(),
@@ -110,20 +114,20 @@ fn everything(store: &EdgeStore, collection: &Collection, limit: u64) -> Result<
     })
 }
 
-async fn list(store: &EdgeStore, collection: &Collection, limit: u64) -> Result<Value, ControlError> {
-    let page = store.select(everything(store, collection, limit)?).await.map_err(|error| store_error(&error))?;
+async fn list(edge: &Edge, collection: &Collection, limit: u64) -> Result<Value, ControlError> {
+    let page = open(edge)?.select(everything(edge, collection, limit)?).await.map_err(|error| store_error(&error))?;
     Ok(Value::Array(page.rows.into_iter().map(Value::Object).collect()))
 }
 
-async fn get(store: &EdgeStore, collection: &Collection, id: &RecordId) -> Result<Value, ControlError> {
+async fn get(edge: &Edge, collection: &Collection, id: &RecordId) -> Result<Value, ControlError> {
     if collection.kind == Kind::Stream {
         let message = format!("\"{}\" is a stream: its samples have no ids", collection.name);
         return Err(ControlError::usage("stream", message, format!("use `mobo-edge list {}`", collection.name)));
     }
-    let mut select = everything(store, collection, 1)?;
+    let mut select = everything(edge, collection, 1)?;
     let key = columns(collection).into_iter().find(|column| column.kind == ColumnType::Key);
     let op = FilterOp::Eq(FieldValue::Text(id.to_string()));
     select.filters = key.map(|column| Filter { column, op, negated: false }).into_iter().collect();
-    let page = store.select(select).await.map_err(|error| store_error(&error))?;
+    let page = open(edge)?.select(select).await.map_err(|error| store_error(&error))?;
     page.rows.into_iter().next().map(Value::Object).ok_or_else(|| no_record(collection, id))
 }

@@ -1,20 +1,33 @@
 //! The store's part.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobo_adapters::sqlite::edge::EdgeStore;
+use mobo_adapters::sqlite::edge::{Change, EdgeStore, Sources};
+use mobo_core::ids::Nonce;
 use mobo_adapters::sqlite::{VERSION_MIN, version};
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::entropy;
 use mobo_runtime::tasks::Tasks;
+
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{Edge, STORE, STORE_FILE, VERSION};
 
 pub(super) struct StorePart(pub(super) Arc<Edge>);
 
-pub(super) async fn open(edge: &Edge) -> Result<EdgeStore, StoreError> {
-    EdgeStore::open(&edge.folder.join(STORE_FILE)).await
+pub(super) fn open(edge: &Edge) -> Result<EdgeStore, StoreError> {
+    let clock = edge.clock.clone();
+    let sources = Sources { moment: Arc::new(move || clock.moment()), nonce: Arc::new(nonce) };
+    EdgeStore::open(&edge.folder.join(STORE_FILE), sources)
+}
+
+/// A nonce must only differ from others of the same log; should the system have no randomness to give, a count does that.
+fn nonce() -> Nonce {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    Nonce(entropy::bytes().unwrap_or_else(|_| COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes()))
 }
 
 impl Component for StorePart {
@@ -47,8 +60,26 @@ impl Component for StorePart {
         })
     }
 
-    fn start(&self, _: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
+    fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let (edge, stopping) = (Arc::clone(&self.0), tasks.stopping());
+            let store = self.0.store().map_err(|error| Fault::new(error.to_string(), "look at the data folder"))?;
+            let mut changes = store.watch();
+            tasks.spawn("schema", async move {
+                loop {
+                    let change = tokio::select! {
+                        change = changes.recv() => change,
+                        () = stopping.cancelled() => return,
+                    };
+                    if matches!(change, Ok(Change::SchemaChanged) | Err(RecvError::Lagged(_)))
+                        && let Err(error) = edge.refresh().await
+                    {
+                        tracing::warn!(%error, "the collections cannot be read");
+                    }
+                }
+            });
+            Ok(())
+        })
     }
 
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {

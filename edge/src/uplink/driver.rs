@@ -122,7 +122,7 @@ impl<'u> Driver<'u> {
                 tracing::warn!(seq = reject.seq.get(), code = reject.code.name(), detail = reject.detail, "the hub refused an entry");
                 store.rejected(*reject).await?;
             }
-            Effect::Refence(refence) => self.refence(*refence).await?,
+            Effect::Refence(refence) => self.refence(Some(*refence)).await?,
             Effect::PutSchema(update) => store.put_schema(*update).await?,
             Effect::Apply(batch) => {
                 let bucket = batch.bucket;
@@ -137,8 +137,12 @@ impl<'u> Driver<'u> {
                 }
                 self.feed(Input::Compared { equal, diverged });
             }
-            Effect::Granted(grant) => store.granted(grant).await?,
-            Effect::Revoked(bucket) => store.revoked(bucket).await?,
+            Effect::Granted(grant) => {
+                store.grant(grant).await?;
+            }
+            Effect::Revoked(bucket) => {
+                store.revoke(bucket).await?;
+            }
             Effect::Drained => {
                 self.uplink.status.send_modify(|status| status.drained = true);
             }
@@ -148,7 +152,12 @@ impl<'u> Driver<'u> {
     }
 
     async fn admit(&mut self, welcome: Welcome) -> Result<(), Failed> {
-        let cursors = self.uplink.store.welcomed(welcome).await?;
+        let admitted = self.uplink.store.admit(welcome).await?;
+        if admitted.forked.is_some() {
+            // The hub has entries that this log does not: it is a copy of another. It goes on under a name of its own.
+            self.refence(None).await?;
+            return Err(Failed::Forked);
+        }
         self.was_live = true;
         let (transport, peer) = (self.uplink.dialer.transport(), self.peer.clone());
         self.uplink.status.send_modify(|status| {
@@ -158,7 +167,7 @@ impl<'u> Driver<'u> {
             status.last_error = None;
             status.drained = false;
         });
-        self.feed(Input::Admitted(cursors));
+        self.feed(Input::Admitted(admitted.cursors));
         Ok(())
     }
 
@@ -194,10 +203,10 @@ impl<'u> Driver<'u> {
         })
     }
 
-    async fn refence(&mut self, refence: Refence) -> Result<(), Failed> {
+    async fn refence(&mut self, order: Option<Refence>) -> Result<(), Failed> {
         let fresh = Incarnation::from_entropy(entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?);
-        let reason = refence.reason;
-        let refenced = self.uplink.store.refence(refence, fresh).await?;
+        let reason = order.as_ref().map(|order| order.reason);
+        let refenced = self.uplink.store.refence(order, fresh).await?;
         tracing::warn!(
             ?reason,
             incarnation = %refenced.incarnation,
@@ -219,6 +228,8 @@ enum Failed {
     TooSlow,
     #[error("this device has not joined")]
     NotJoined,
+    #[error("the hub knows other entries under this device's name; a new log was started")]
+    Forked,
     #[error("the hub acknowledged other entries than this device's: two devices use one identity")]
     Foreign,
     #[error("the hub is behind entry {}, the oldest that this device keeps: restore a newer backup on the hub", .0.get())]
