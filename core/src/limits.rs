@@ -159,7 +159,7 @@ pub const EDGE_WRITER_CACHE_KIB: u32 = 2_048;
 /// Pages that each of its reading connections keeps, in KiB.
 pub const EDGE_READER_CACHE_KIB: u32 = 512;
 /// Its reading connections.
-pub const EDGE_READERS_MAX: u32 = 3;
+pub const EDGE_READERS_MAX: usize = 3;
 /// Committed changes that a watcher may fall behind by.
 pub const EDGE_CHANGES_MAX: usize = 1_024;
 /// Local writes that one transaction takes (group commit).

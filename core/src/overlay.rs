@@ -28,7 +28,7 @@ pub struct Pending {
 pub fn lay(collection: &Collection, base: &RecordState, pending: &[Pending], author: &Author) -> RecordState {
     let mut state = base.clone();
     for entry in pending {
-        let _ = apply(collection, &mut state, entry, author);
+        let _ = lay_one(collection, &mut state, entry, author);
     }
     state
 }
@@ -46,11 +46,16 @@ pub fn provisional(
 ) -> Result<RecordState, Refusal> {
     let mut after = state.clone();
     let pending = Pending { seq: Seq::new((1 << 62) + nth).unwrap_or(Seq::FIRST), ops: vec![(0, op.clone())] };
-    apply(collection, &mut after, &pending, author)?;
+    lay_one(collection, &mut after, &pending, author)?;
     Ok(after)
 }
 
-fn apply(collection: &Collection, state: &mut RecordState, entry: &Pending, author: &Author) -> Result<(), Refusal> {
+/// Lays one more entry over a state that has the earlier ones: what a node shows right after a write of its own.
+///
+/// # Errors
+///
+/// A [`Refusal`]: the operations do not fit the state, which is then as it was.
+pub fn lay_one(collection: &Collection, state: &mut RecordState, entry: &Pending, author: &Author) -> Result<(), Refusal> {
     let applying = Applying { author, seq: entry.seq, ver: Ver(0), uncertain: None, same_timeline: true };
     let stamp = |op: u32| Stamp { eff: Eff(i64::MAX), device: author.device, ordinal: author.ordinal, seq: entry.seq, op };
     let rows: Vec<Stamped<'_, TableOp>> = entry

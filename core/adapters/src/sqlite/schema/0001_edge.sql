@@ -1,5 +1,6 @@
 -- What only a device has. mobo_meta holds: project, device, hub_key, hub_addresses, certificate, certificate_signature, incarnation,
--- parent_incarnation, parent_seq, ordinal, timeline (CBOR with parents), session, schema_rev, fingerprint.
+-- parent_incarnation, parent_seq, ordinal, timeline, timeline_parents (CBOR), session, session_timeline, checkpoint, checkpoint_signature,
+-- schema_rev, schema_changes, outbox_bytes, fingerprint.
 
 -- Its own lanes. Everything up to `acked` is committed at the hub, everything up to `safe` is in a verified backup.
 CREATE TABLE mobo_lane(
@@ -9,6 +10,8 @@ CREATE TABLE mobo_lane(
   chain BLOB NOT NULL CHECK (length(chain) = 32),
   acked INTEGER NOT NULL DEFAULT 0,
   safe INTEGER NOT NULL DEFAULT 0,
+  trimmed INTEGER NOT NULL DEFAULT 0,  -- entries up to here are kept no more (R21)
+  trimmed_chain BLOB,                  -- the chain there, from which a push or an audit goes on
   proof_timeline BLOB,                 -- the hub's last signed ack (R17)
   proof_chain BLOB,
   proof_signature BLOB,
@@ -54,6 +57,7 @@ CREATE TABLE mobo_overlay(
 CREATE INDEX mobo_overlay_entry ON mobo_overlay(incarnation, lane, seq);
 
 -- The buckets that it may read. `digest` is over delivered (base) states, recomputed from what was applied, never copied from the hub (R13).
+-- While a pull from the start is under way, members that it has not named yet stand at their position plus 2^62 and do not count in it.
 CREATE TABLE mobo_bucket(
   id INTEGER PRIMARY KEY,
   key TEXT NOT NULL,
@@ -62,7 +66,8 @@ CREATE TABLE mobo_bucket(
   cursor INTEGER NOT NULL DEFAULT 0,
   digest BLOB NOT NULL CHECK (length(digest) = 32),
   checked INTEGER NOT NULL DEFAULT 0,  -- the last position at which hub and device agreed
-  diverged INTEGER NOT NULL DEFAULT 0
+  diverged INTEGER NOT NULL DEFAULT 0, -- how many times they did not, since
+  sweep INTEGER NOT NULL DEFAULT 0     -- a pull from the start is under way: 1 what it does not name is gone, 2 it is kept for an offer (R18)
 ) STRICT;
 
 -- What the hub refused, and why: it is told, never dropped.

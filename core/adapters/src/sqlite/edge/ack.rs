@@ -1,0 +1,167 @@
+//! What the hub has committed of the device's lanes, and how long entries are kept past that (rules R7, R21).
+
+use mobo_core::entry::{Header, Payload};
+use mobo_core::ids::{Incarnation, Lane, Seq};
+use mobo_core::message::Ack;
+use mobo_core::schema::{Kind, Schema};
+use mobo_core::time::Eff;
+use rusqlite::Connection;
+
+use super::answers::{Acknowledged, Keep};
+use super::fault::{Try, all, first};
+use super::meta::{self, Log};
+use super::outbox::{self, EntryState, seq_sql};
+use super::stream;
+use crate::sqlite::error::known;
+
+/// Takes an ack in. Positions never go back; effective times are kept as the hub that speaks now decided them.
+pub(super) fn take(conn: &Connection, schema: &Schema, ack: &Ack) -> Try<Acknowledged> {
+    let Some(log) = Log::read(conn)? else { return Ok(Acknowledged::Foreign) };
+    let Some(row) = outbox::lane(conn, ack.incarnation, ack.lane)? else { return Ok(Acknowledged::Foreign) };
+    if ack.acked > row.last || !fits(conn, ack)? {
+        return Ok(Acknowledged::Foreign);
+    }
+    let mut seq = ack.eff_first;
+    for eff in &ack.effs {
+        if seq <= ack.acked {
+            decide(conn, (&log, schema), (ack.incarnation, ack.lane, seq), *eff)?;
+        }
+        seq = seq.next();
+    }
+    if let Some(timeline) = log.timeline.filter(|_| Some(ack.acked) >= row.acked) {
+        let sql = "UPDATE mobo_lane SET proof_timeline = ?3, proof_chain = ?4, proof_signature = ?5 WHERE incarnation = ?1 AND lane = ?2";
+        conn.prepare_cached(sql)?.execute((
+            ack.incarnation.sql(),
+            ack.lane.number(),
+            timeline.as_bytes(),
+            ack.chain.as_bytes(),
+            ack.signature.as_bytes(),
+        ))?;
+    }
+    advance(conn, (ack.incarnation, ack.lane), ack.acked, ack.safe)?;
+    Ok(if Some(ack.acked) > row.acked { Acknowledged::Advanced } else { Acknowledged::Known })
+}
+
+/// True if the hub's chain at that position is this log's, as far as it is still kept.
+fn fits(conn: &Connection, ack: &Ack) -> Try<bool> {
+    Ok(match outbox::chain_at(conn, ack.incarnation, ack.lane, ack.acked)? {
+        Some(chain) => chain == ack.chain,
+        None => outbox::is_trimmed(conn, ack.incarnation, ack.lane, ack.acked)?,
+    })
+}
+
+/// Raises what counts as committed and as safe; entries up to there are not pending any more.
+pub(super) fn advance(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Seq, safe: Option<Seq>) -> Try<()> {
+    let safe = safe.map_or(0, |safe| seq_sql(safe.min(acked)));
+    let sql = "UPDATE mobo_lane SET acked = max(acked, ?3), safe = max(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
+    conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked), safe))?;
+    let sql = "UPDATE mobo_outbox SET state = 1 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 0";
+    conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked)))?;
+    Ok(())
+}
+
+/// Keeps the effective time of an entry; its samples get their real times.
+fn decide(conn: &Connection, (log, schema): (&Log, &Schema), (incarnation, lane, seq): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
+    let sql = "UPDATE mobo_outbox SET eff = ?4 WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT ?4";
+    let changed = conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(seq), eff.0))?;
+    if changed == 0 || lane == Lane::State {
+        return Ok(());
+    }
+    let Some(row) = outbox::entry(conn, incarnation, lane, seq)? else { return Ok(()) };
+    let kind = Header::decode(&row.entry.header).ok().and_then(|header| header.kind());
+    let (Some(Kind::Stream), Payload::Present(payload)) = (kind, &row.entry.payload) else { return Ok(()) };
+    stream::retime(conn, schema, (log.lane(incarnation, lane), seq), payload, eff)
+}
+
+/// Drops entries that the hub has made safe, or has committed where there is no backup, once they are old or too many (rule R21).
+/// Where room is short, stream entries go as soon as they are committed.
+///
+/// A lane is trimmed from its start only, and never past an entry that is pending or still shown over a delivered row.
+///
+/// Age is told by the hub's times of the entries, so that a clock that jumps drops nothing.
+pub(super) fn trim(conn: &Connection, keep: &Keep) -> Try<u64> {
+    let lanes = lanes(conn)?;
+    let mut trimmed = 0;
+    if let Some(newest) = newest(conn)? {
+        let oldest = newest.before(keep.age_us);
+        for (incarnation, lane) in &lanes {
+            while let Some((seq, eff)) = oldest_of(conn, *incarnation, *lane)?
+                && eff.is_some_and(|eff| eff < oldest)
+                && may_go(conn, (*incarnation, *lane, seq), false)?
+            {
+                trimmed += drop_first(conn, (*incarnation, *lane, seq))?;
+            }
+        }
+    }
+    for hard in [true, false] {
+        for (incarnation, lane) in lanes.iter().filter(|(_, lane)| !hard || *lane != Lane::State) {
+            while bytes(conn)? > keep.bytes_max
+                && let Some((seq, _)) = oldest_of(conn, *incarnation, *lane)?
+                && may_go(conn, (*incarnation, *lane, seq), hard)?
+            {
+                trimmed += drop_first(conn, (*incarnation, *lane, seq))?;
+            }
+        }
+    }
+    Ok(trimmed)
+}
+
+/// Bytes of the sealed entries in the outbox.
+pub(super) fn bytes(conn: &Connection) -> Try<u64> {
+    Ok(u64::try_from(meta::get::<i64>(conn, meta::OUTBOX_BYTES)?.unwrap_or_default()).unwrap_or_default())
+}
+
+/// All lanes of all logs, the most voluminous kinds first.
+pub(super) fn lanes(conn: &Connection) -> Try<Vec<(Incarnation, Lane)>> {
+    let mut statement = conn.prepare_cached("SELECT incarnation, lane FROM mobo_lane ORDER BY lane DESC, incarnation")?;
+    all(statement.query([])?, |row| {
+        Ok((known(Incarnation::from_sql(row.get(0)?), "incarnation")?, known(Lane::from_number(row.get(1)?), "lane")?))
+    })
+}
+
+/// The first entry of a lane that is kept, and a time that it is not younger than: its own, or that of the next that has one.
+fn oldest_of(conn: &Connection, incarnation: Incarnation, lane: Lane) -> Try<Option<(Seq, Option<Eff>)>> {
+    let sql = "SELECT seq, (SELECT n.eff FROM mobo_outbox n WHERE n.incarnation = o.incarnation AND n.lane = o.lane AND n.seq >= o.seq
+                 AND n.eff IS NOT NULL ORDER BY n.seq LIMIT 1)
+               FROM mobo_outbox o WHERE incarnation = ?1 AND lane = ?2 ORDER BY seq LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    first(statement.query((incarnation.sql(), lane.number()))?, |row| {
+        Ok((known(outbox::seq(row.get(0)?), "position of an entry")?, row.get::<_, Option<i64>>(1)?.map(Eff)))
+    })
+}
+
+/// The hub's time of the last entry that it has committed.
+fn newest(conn: &Connection) -> Try<Option<Eff>> {
+    let sql =
+        "SELECT max(o.eff) FROM mobo_lane l JOIN mobo_outbox o ON o.incarnation = l.incarnation AND o.lane = l.lane AND o.seq = l.acked";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_row([], |row| row.get::<_, Option<i64>>(0))?.map(Eff))
+}
+
+/// True if the entry may go; where room is short (`hard`), a stream's as soon as the hub has it.
+fn may_go(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq), hard: bool) -> Try<bool> {
+    let sql = "SELECT o.state, o.seq <= l.acked, o.seq <= l.safe,
+                 (SELECT coalesce(max(safe), 0) FROM mobo_lane) > 0,
+                 EXISTS (SELECT 1 FROM mobo_overlay v WHERE v.incarnation = ?1 AND v.lane = ?2 AND v.seq = ?3)
+               FROM mobo_outbox o JOIN mobo_lane l ON l.incarnation = o.incarnation AND l.lane = o.lane
+               WHERE o.incarnation = ?1 AND o.lane = ?2 AND o.seq = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let key = (incarnation.sql(), lane.number(), seq_sql(seq));
+    let (state, acked, safe, has_backup, shown) = statement.query_row(key, |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?, row.get::<_, bool>(3)?, row.get::<_, bool>(4)?))
+    })?;
+    // What was authored again lives on in its successor.
+    let superseded = state == EntryState::Superseded.code();
+    let kept_elsewhere = if has_backup && !(hard && lane != Lane::State) { safe } else { acked };
+    Ok(!shown && state != EntryState::Pending.code() && (superseded || kept_elsewhere))
+}
+
+fn drop_first(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq)) -> Try<u64> {
+    let key = (incarnation.sql(), lane.number(), seq_sql(seq));
+    let Some(row) = outbox::entry(conn, incarnation, lane, seq)? else { return Ok(0) };
+    let sql = "UPDATE mobo_lane SET trimmed = ?3, trimmed_chain = ?4 WHERE incarnation = ?1 AND lane = ?2";
+    conn.prepare_cached(sql)?.execute((key.0, key.1, key.2, row.chain.as_bytes()))?;
+    conn.prepare_cached("DELETE FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3")?.execute(key)?;
+    meta::add(conn, meta::OUTBOX_BYTES, -outbox::sql_len(row.entry.bytes()))?;
+    Ok(1)
+}

@@ -1,0 +1,165 @@
+//! Taking in what the hub delivers: a batch continues a bucket's cursor, or nothing of it happens.
+
+use std::time::SystemTime;
+
+use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey};
+use mobo_core::message::{Batch, Grant, Item, ItemBody, Refence, RefenceReason, Reject, Welcome};
+use mobo_core::record::RecordState;
+use mobo_core::schema::Schema;
+use rusqlite::Connection;
+
+use super::ack;
+use super::answers::{Applied, ApplyError, Mismatch};
+use super::compare;
+use super::desk::{Delivered, Desk};
+use super::fault::Try;
+use super::members::{self, BucketRow, Sweep};
+use super::meta::{self, Log};
+use super::outbox::{self, EntryState, seq_sql};
+use super::overlays;
+use super::refence;
+use crate::sqlite::error::Failure;
+
+/// Applies a batch. Everything that can be wrong with it is found before anything is written.
+pub(super) fn batch(conn: &Connection, schema: &Schema, batch: Batch) -> Result<Applied, ApplyError> {
+    let mismatch = |mismatch| Err(ApplyError::Mismatch(mismatch));
+    let (Some(log), Some(bucket)) = (Log::read(conn)?, members::bucket(conn, batch.bucket)?) else {
+        return mismatch(Mismatch::Bucket(batch.bucket));
+    };
+    if bucket.timeline != batch.timeline {
+        return mismatch(Mismatch::Timeline { batch: batch.timeline, bucket: bucket.timeline });
+    }
+    if bucket.cursor != batch.from || batch.to < batch.from {
+        return mismatch(Mismatch::Cursor { from: batch.from, cursor: bucket.cursor });
+    }
+    let last = batch.items.len();
+    let mut items = Vec::with_capacity(last);
+    for item in batch.items {
+        items.push(read(schema, item)?);
+    }
+    let mut desk = Desk::new(conn, schema, log);
+    for (nth, (key, delivered)) in (0..).zip(items) {
+        // Records come by position; only that they are in the bucket and which came last matters here.
+        let at = Position(batch.to.0.saturating_sub(last as u64 - 1 - nth).max(1));
+        match delivered {
+            Some(delivered) => desk.deliver(&key, (batch.bucket, at), delivered, &batch.own_merged)?,
+            None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
+        }
+    }
+    let changed = desk.finish()?;
+    set_cursor(conn, batch.bucket, batch.to)?;
+    Ok(Applied { cursor: batch.to, changed })
+}
+
+/// Decodes a delivered state and recomputes its hash (rule R13).
+fn read(schema: &Schema, item: Item) -> Result<(RecordKey, Option<Delivered>), ApplyError> {
+    let key = RecordKey { collection: item.collection, id: item.id };
+    let Some(collection) = schema.get(key.collection) else {
+        let why = format!("no collection has the id {}", key.collection);
+        return Err(ApplyError::NeedsSchema { key, why });
+    };
+    let ItemBody::State { epoch, bytes } = item.body else { return Ok((key, None)) };
+    match RecordState::decode(collection, &key, epoch, &bytes) {
+        Ok(state) => {
+            let state_hash = state.state_hash();
+            Ok((key, Some(Delivered { ver: item.ver, mac: item.mac, state, state_hash })))
+        }
+        Err(error) => Err(ApplyError::NeedsSchema { key, why: error.to_string() }),
+    }
+}
+
+fn set_cursor(conn: &Connection, bucket: BucketId, cursor: Position) -> Try<()> {
+    let mut statement = conn.prepare_cached("UPDATE mobo_bucket SET cursor = ?2 WHERE id = ?1")?;
+    statement.execute((bucket.sql(), cursor.0.cast_signed()))?;
+    Ok(())
+}
+
+/// Takes in the hub's word that an entry was refused: it is told, and what it did is shown no more. Everything else stays.
+pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject) -> Try<Vec<RecordKey>> {
+    let at = (reject.incarnation, reject.lane, reject.seq);
+    let record = reject.record.as_ref();
+    let sql = "INSERT INTO mobo_inbox (incarnation, lane, seq, collection, id, code, detail, at_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+               ON CONFLICT (incarnation, lane, seq) DO NOTHING";
+    conn.prepare_cached(sql)?.execute((
+        at.0.sql(),
+        at.1.number(),
+        seq_sql(at.2),
+        record.map(|record| record.0.sql()),
+        record.map(|record| record.1.as_str()),
+        reject.code.0,
+        &reject.detail,
+        now_us(),
+    ))?;
+    outbox::set_state(conn, at, EntryState::Rejected)?;
+    let Some(log) = Log::read(conn)? else { return Ok(Vec::new()) };
+    let keys = overlays::of_entry(conn, at)?;
+    overlays::drop_entry(conn, at)?;
+    let mut desk = Desk::new(conn, schema, log);
+    for key in &keys {
+        desk.show(key, None)?;
+    }
+    desk.finish()
+}
+
+/// What a welcome did.
+#[derive(Debug)]
+pub(super) struct Welcomed {
+    /// The buckets that the device holds, and where to pull them from.
+    pub(super) cursors: Vec<(BucketId, Position)>,
+    /// A lane on which the hub has other entries than this log, or more: a new log was started.
+    pub(super) forked: Option<Lane>,
+    /// Records whose rows changed because a bucket may not be read any more.
+    pub(super) changed: Vec<RecordKey>,
+}
+
+/// Takes in a welcome: session, history, rights, and how far the lanes are merged.
+pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> Try<Welcomed> {
+    let Some(log) = Log::read(conn)? else { return Err(not_joined()) };
+    meta::set_session(conn, welcome.session, welcome.ordinal, &welcome.timeline)?;
+    let mut changed = Vec::new();
+    for bucket in &welcome.revokes {
+        changed.extend(compare::revoke(conn, schema, *bucket)?);
+    }
+    for grant in &welcome.grants {
+        self::grant(conn, schema, grant)?;
+    }
+    let cursors = members::buckets(conn)?.iter().map(|bucket| (bucket.grant.bucket, bucket.cursor)).collect();
+    let mut forked = None;
+    for status in &welcome.lanes {
+        let Some(last) = status.last else { continue };
+        match outbox::chain_at(conn, log.incarnation, status.lane, last)? {
+            Some(chain) if chain == status.chain => ack::advance(conn, (log.incarnation, status.lane), last, status.safe)?,
+            // Before what is kept: the hub went back in time, and there is nothing to compare.
+            None if outbox::is_trimmed(conn, log.incarnation, status.lane, last)? => {}
+            Some(_) | None => forked = forked.or(Some(status)),
+        }
+    }
+    if let Some(status) = forked {
+        // What a hub says in a refence: here the device has found it out.
+        let chains = status.last.map(|last| (last, status.chain)).into_iter().collect();
+        let order = Refence { lane: status.lane, hub_last: status.last, chains, reason: RefenceReason::Forked };
+        refence::refence(conn, schema, Some(&order), Incarnation::from_entropy(meta::random(conn)?))?;
+    }
+    Ok(Welcomed { cursors, forked: forked.map(|status| status.lane), changed })
+}
+
+/// Takes in that a bucket may be read. One that is held already keeps its cursor, unless it counts on another timeline.
+pub(super) fn grant(conn: &Connection, schema: &Schema, grant: &Grant) -> Try<()> {
+    let timeline = Log::read(conn)?.and_then(|log| log.timeline).ok_or_else(not_joined)?;
+    let Some(bucket) = members::bucket(conn, grant.bucket)? else {
+        return members::put_bucket(conn, &BucketRow::fresh(grant.clone(), timeline));
+    };
+    let moved = bucket.timeline != timeline;
+    members::put_bucket(conn, &BucketRow { grant: grant.clone(), timeline, ..bucket })?;
+    if moved { compare::restart(conn, schema, grant.bucket, Sweep::Keep) } else { Ok(()) }
+}
+
+fn not_joined() -> Failure {
+    Failure::refused("this device has not met its hub yet")
+}
+
+/// For people only: nothing is decided by it.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or_default()
+}

@@ -1,0 +1,195 @@
+//! What one job does to records: the delivered base, what is laid over it, and the buckets it counts in (rules R14, R20).
+
+use mobo_core::ids::{BucketId, Incarnation, Lane, Mac, RecordKey, Seq, StateHash, Ver};
+use mobo_core::record::RecordState;
+use mobo_core::schema::Schema;
+use rusqlite::Connection;
+
+use super::bases::{self, BaseRow};
+use super::fault::Try;
+use super::members::{self, Digests, Spot, is_confirmed};
+use super::meta::Log;
+use super::overlays::{self, Decoded};
+use super::rows::{Kept, NewRow, Rows};
+
+/// How far the device's lanes are merged in what is applied.
+pub(super) type OwnMerged = [(Lane, Incarnation, Seq)];
+
+/// A record as the hub delivered it.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) ver: Ver,
+    pub(super) mac: Mac,
+    pub(super) state: RecordState,
+    /// Recomputed from what was delivered.
+    pub(super) state_hash: StateHash,
+}
+
+impl Delivered {
+    fn row(&self, home: Option<Spot>) -> NewRow<'_> {
+        NewRow { state: &self.state, ver: self.ver, mac: Some(self.mac), state_hash: self.state_hash, home }
+    }
+}
+
+/// One job at work on records.
+#[derive(Debug)]
+pub(super) struct Desk<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) log: Log,
+    pub(super) rows: Rows<'c>,
+    pub(super) digests: Digests,
+    decoded: Decoded,
+    changed: Vec<RecordKey>,
+}
+
+impl<'c> Desk<'c> {
+    pub(super) fn new(conn: &'c Connection, schema: &'c Schema, log: Log) -> Self {
+        let rows = Rows::new(conn, log.project, schema);
+        Self { conn, log, rows, digests: Digests::default(), decoded: Decoded::default(), changed: Vec::new() }
+    }
+
+    /// Writes the digests that have changed, and gives the records that have.
+    pub(super) fn finish(self) -> Try<Vec<RecordKey>> {
+        self.digests.store(self.conn)?;
+        let mut changed = self.changed;
+        changed.sort_unstable();
+        changed.dedup();
+        Ok(changed)
+    }
+
+    /// A delivered state *replaces* the base; the device's own entries that it does not hold are laid over it.
+    pub(super) fn deliver(&mut self, key: &RecordKey, spot: Spot, delivered: Delivered, own_merged: &OwnMerged) -> Try<()> {
+        let kept = self.rows.kept(key)?;
+        let base = bases::row(self.conn, key)?;
+        let mut spots = Spots::read(self.conn, key, kept.as_ref())?;
+        let held = held(kept.as_ref(), base.as_ref());
+        let hash = held.map(|held| held.1);
+        let counted = hash.filter(|_| spots.counts_in(spot.0));
+        if held.is_some_and(|held| held.0 > delivered.ver) && spots.all().any(|spot| is_confirmed(spot.1)) {
+            // Another bucket has brought a later state already; this one brings the membership only.
+            self.digests.replace(self.conn, spot.0, key, (counted, hash))?;
+            return self.put_spot(key, &mut spots, spot);
+        }
+        for (bucket, _) in spots.all().filter(|other| other.0 != spot.0 && is_confirmed(other.1)).collect::<Vec<_>>() {
+            self.digests.replace(self.conn, bucket, key, (hash, Some(delivered.state_hash)))?;
+        }
+        self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash)))?;
+        if base.is_none() {
+            spots.put(self.conn, key, spot)?;
+            self.changed.push(key.clone());
+            return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
+        }
+        self.put_spot(key, &mut spots, spot)?;
+        overlays::drop_merged(self.conn, key, own_merged)?;
+        bases::put(self.conn, key, &BaseRow::of(&delivered.row(None)))?;
+        self.show(key, Some(delivered.state))
+    }
+
+    /// The record has left a bucket: nothing is said about its existence. What is pending stays.
+    pub(super) fn leave(&mut self, key: &RecordKey, bucket: BucketId, own_merged: &OwnMerged) -> Try<()> {
+        let Some(kept) = self.rows.kept(key)? else { return Ok(()) };
+        let mut spots = Spots::read(self.conn, key, Some(&kept))?;
+        if spots.counts_in(bucket) {
+            let hash = held(Some(&kept), bases::row(self.conn, key)?.as_ref()).map(|held| held.1);
+            self.digests.replace(self.conn, bucket, key, (hash, None))?;
+        }
+        if spots.remove(self.conn, key, bucket)? {
+            self.rows.set_home(key, spots.home)?;
+        }
+        if spots.home.is_some() {
+            return Ok(());
+        }
+        overlays::drop_merged(self.conn, key, own_merged)?;
+        self.show(key, None)
+    }
+
+    /// Shows a record anew after its base, its overlay or its memberships have changed. A record that nothing holds any more is gone.
+    /// `base_state` spares reading the base when it is at hand.
+    pub(super) fn show(&mut self, key: &RecordKey, base_state: Option<RecordState>) -> Try<()> {
+        let Some(collection) = self.rows.collection(key.collection) else { return Ok(()) };
+        let kept = self.rows.kept(key)?;
+        let home = kept.as_ref().and_then(|kept| kept.home);
+        let base = bases::row(self.conn, key)?;
+        let entries = overlays::of_record(self.conn, key)?;
+        self.changed.push(key.clone());
+        let base_state = match (base_state, &base) {
+            (Some(state), _) => Some(state),
+            (None, Some(base)) => base.state(collection, key)?,
+            (None, None) => None,
+        };
+        if !entries.is_empty() {
+            let Some(base_state) = base_state.or_else(|| RecordState::empty(collection, key)) else { return Ok(()) };
+            let whose = (self.log.device, self.log.incarnation);
+            let state = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base_state, &entries)?;
+            let ver = base.map_or(Ver(0), |base| base.ver);
+            let row = NewRow { state: &state, ver, mac: None, state_hash: state.state_hash(), home };
+            return self.rows.write(key, kept.as_ref(), &row);
+        }
+        bases::remove(self.conn, key)?;
+        match (base, base_state) {
+            (Some(base), Some(state)) if home.is_some() => {
+                let state_hash = base.state_hash.unwrap_or_else(|| state.state_hash());
+                let row = NewRow { state: &state, ver: base.ver, mac: base.mac, state_hash, home };
+                self.rows.write(key, kept.as_ref(), &row)
+            }
+            (None, _) if home.is_some() => Ok(()),
+            _ => self.rows.remove(key),
+        }
+    }
+
+    fn put_spot(&mut self, key: &RecordKey, spots: &mut Spots, spot: Spot) -> Try<()> {
+        if spots.put(self.conn, key, spot)? { self.rows.set_home(key, spots.home) } else { Ok(()) }
+    }
+}
+
+/// Version and hash of the record as it was delivered; `None` when it never was.
+fn held(kept: Option<&Kept>, base: Option<&BaseRow>) -> Option<(Ver, StateHash)> {
+    match base {
+        Some(base) => base.state_hash.map(|hash| (base.ver, hash)),
+        None => kept.map(|kept| (kept.ver, kept.state_hash)),
+    }
+}
+
+/// The buckets that a record is in: the first stands with its row.
+struct Spots {
+    home: Option<Spot>,
+    others: Vec<Spot>,
+}
+
+impl Spots {
+    fn read(conn: &Connection, key: &RecordKey, kept: Option<&Kept>) -> Try<Self> {
+        Ok(Self { home: kept.and_then(|kept| kept.home), others: members::others(conn, key)? })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Spot> {
+        self.home.into_iter().chain(self.others.iter().copied())
+    }
+
+    fn counts_in(&self, bucket: BucketId) -> bool {
+        self.all().any(|spot| spot.0 == bucket && is_confirmed(spot.1))
+    }
+
+    /// Puts the record in a bucket, or at another place there. True if the first one is changed by it: its row has to say so.
+    fn put(&mut self, conn: &Connection, key: &RecordKey, spot: Spot) -> Try<bool> {
+        if self.home.is_none_or(|home| home.0 == spot.0) {
+            self.home = Some(spot);
+            return Ok(true);
+        }
+        members::put(conn, key, spot)?;
+        Ok(false)
+    }
+
+    /// Takes the record out of a bucket. True if that was the first one.
+    fn remove(&mut self, conn: &Connection, key: &RecordKey, bucket: BucketId) -> Try<bool> {
+        if self.home.is_none_or(|home| home.0 != bucket) {
+            self.others.retain(|spot| spot.0 != bucket);
+            members::remove(conn, key, bucket)?;
+            return Ok(false);
+        }
+        self.home = if self.others.is_empty() { None } else { Some(self.others.remove(0)) };
+        if let Some(home) = self.home {
+            members::remove(conn, key, home.0)?;
+        }
+        Ok(true)
+    }
+}

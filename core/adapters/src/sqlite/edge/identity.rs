@@ -1,0 +1,116 @@
+//! What the device knows of itself, and what it tells a hub of it.
+
+use std::path::PathBuf;
+
+use mobo_core::ids::{BucketId, Incarnation, Lane, Position};
+use mobo_core::message::Welcome;
+use mobo_core::store::StoreError;
+use rusqlite::Connection;
+
+use super::answers::{Change, Identity, Node, Report};
+use super::apply::Welcomed;
+use super::fault::Try;
+use super::{EdgeStore, Inner, apply, members, meta, outbox, records};
+use crate::sqlite::error::Failure;
+
+impl EdgeStore {
+    /// What the device knows of itself.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn node(&self) -> Result<Node, StoreError> {
+        self.read(|conn, _| meta::node(conn)).await
+    }
+
+    /// Keeps whose device this is, and starts its log with `fresh` where there is none. Joining the same hub again brings new papers.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] when the folder belongs to another device, project or hub already.
+    pub async fn join(&self, identity: Identity, fresh: Incarnation) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let node = meta::node(conn)?;
+            if let Some(known) = &node.identity
+                && (known.project, known.device, known.hub_key) != (identity.project, identity.device, identity.hub_key)
+            {
+                return Err(Failure::refused(format!(
+                    "{} belongs to device {} of another hub or project already: join with a new data folder",
+                    folder(&inner.place),
+                    known.device
+                )));
+            }
+            meta::set_identity(conn, &identity)?;
+            if node.incarnation.is_none() {
+                meta::set_incarnation(conn, fresh, None)?;
+            }
+            Ok(identity.project)
+        };
+        self.commit(work, |inner, project| inner.known().project = Some(*project)).await.map(|_| ())
+    }
+
+    /// Keeps where the hub is now.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn set_hub_addresses(&self, addresses: Vec<String>) -> Result<(), StoreError> {
+        self.commit(move |conn, _| meta::set_addresses(conn, &addresses), |_, ()| {}).await
+    }
+
+    /// Keeps what the machine looks like that the log belongs to: another one at a later start means that this is a copy.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn set_fingerprint(&self, fingerprint: Vec<u8>) -> Result<(), StoreError> {
+        self.commit(move |conn, _| meta::set(conn, meta::FINGERPRINT, fingerprint), |_, ()| {}).await
+    }
+
+    /// What a hello says, read in one snapshot.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn report(&self) -> Result<Report, StoreError> {
+        self.read(|conn, _| report(conn)).await
+    }
+
+    /// Takes in a welcome: session, history, rights, and how far the lanes are merged. Gives the buckets and where to pull them from.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`]. [`StoreError::Refused`] when the hub has other entries under this log, or more than it holds: then the identity is
+    /// used twice, a new log was started, and the device must connect again.
+    pub async fn welcomed(&self, welcome: Welcome) -> Result<Vec<(BucketId, Position)>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &inner.schema.get(conn)?.schema, &welcome);
+        let tell = |inner: &Inner, welcomed: &Welcomed| {
+            inner.tell(records(&welcomed.changed));
+            if welcomed.forked.is_some() {
+                inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
+            }
+        };
+        let welcomed = self.commit(work, tell).await?;
+        match welcomed.forked {
+            None => Ok(welcomed.cursors),
+            Some(lane) => Err(StoreError::Refused(format!(
+                "the hub has entries on lane {} that this device does not have: its identity is used twice, and a new log was started",
+                lane.number()
+            ))),
+        }
+    }
+}
+
+fn report(conn: &Connection) -> Try<Report> {
+    let node = meta::node(conn)?;
+    let lanes = match node.incarnation {
+        Some(incarnation) => outbox::reports(conn, incarnation)?,
+        None => Vec::new(),
+    };
+    let buckets = members::buckets(conn)?.iter().map(members::BucketRow::report).collect();
+    Ok(Report { node, lanes, buckets, checkpoint: meta::checkpoint(conn)? })
+}
+
+fn folder(place: &str) -> String {
+    PathBuf::from(place).parent().map_or_else(|| place.to_owned(), |folder| folder.display().to_string())
+}

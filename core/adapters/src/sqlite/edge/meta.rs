@@ -1,0 +1,197 @@
+//! `mobo_meta`: what the device knows of itself.
+
+use mobo_core::cbor::{Malformed, Reader, Writer};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, Seq, Signature, Timeline};
+use mobo_core::message::{Parent, TimelineInfo, TimelineParent};
+use rusqlite::Connection;
+
+use super::answers::{Identity, Node};
+use super::fault::{Try, damaged};
+pub(super) use crate::sqlite::meta::{get, set};
+
+pub(super) const FINGERPRINT: &str = "fingerprint";
+pub(super) const HUB_ADDRESSES: &str = "hub_addresses";
+pub(super) const SCHEMA_REV: &str = "schema_rev";
+/// Counts the changes of any definition, whatever the hub's revision: how a cached schema is known to be the stored one.
+pub(super) const SCHEMA_CHANGES: &str = "schema_changes";
+/// Bytes of sealed entries in the outbox.
+pub(super) const OUTBOX_BYTES: &str = "outbox_bytes";
+const INCARNATION: &str = "incarnation";
+const PARENT_INCARNATION: &str = "parent_incarnation";
+const PARENT_SEQ: &str = "parent_seq";
+const ORDINAL: &str = "ordinal";
+const TIMELINE: &str = "timeline";
+const TIMELINE_PARENTS: &str = "timeline_parents";
+const SESSION: &str = "session";
+const SESSION_TIMELINE: &str = "session_timeline";
+const CHECKPOINT: &str = "checkpoint";
+const CHECKPOINT_SIGNATURE: &str = "checkpoint_signature";
+
+pub(super) fn clear(conn: &Connection, key: &str) -> Try<()> {
+    conn.prepare_cached("DELETE FROM mobo_meta WHERE key = ?1")?.execute([key])?;
+    Ok(())
+}
+
+/// Adds to a number that starts at 0.
+pub(super) fn add(conn: &Connection, key: &str, delta: i64) -> Try<()> {
+    let sql = "INSERT INTO mobo_meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = value + excluded.value";
+    conn.prepare_cached(sql)?.execute((key, delta))?;
+    Ok(())
+}
+
+/// Random bytes from the system by way of SQLite: for names that must differ, never for secrets.
+pub(super) fn random(conn: &Connection) -> Try<[u8; 8]> {
+    Ok(conn.prepare_cached("SELECT randomblob(8)")?.query_row([], |row| row.get(0))?)
+}
+
+/// The log that local writes are sealed in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Log {
+    pub(super) project: ProjectId,
+    pub(super) device: DeviceId,
+    pub(super) incarnation: Incarnation,
+    pub(super) timeline: Option<Timeline>,
+}
+
+impl Log {
+    /// The log; `None` before the device has joined.
+    pub(super) fn read(conn: &Connection) -> Try<Option<Self>> {
+        let project = get::<i64>(conn, "project")?.and_then(ProjectId::from_sql);
+        let device = bytes::<16>(conn, "device")?.map(DeviceId);
+        let incarnation = get::<i64>(conn, INCARNATION)?.and_then(Incarnation::from_sql);
+        let timeline = bytes::<16>(conn, TIMELINE)?.map(Timeline);
+        Ok(match (project, device, incarnation) {
+            (Some(project), Some(device), Some(incarnation)) => Some(Self { project, device, incarnation, timeline }),
+            _ => None,
+        })
+    }
+
+    pub(super) fn lane(&self, incarnation: Incarnation, lane: Lane) -> LaneKey {
+        LaneKey { device: self.device, incarnation, lane }
+    }
+}
+
+/// Everything that the device knows of itself.
+pub(super) fn node(conn: &Connection) -> Try<Node> {
+    let parent = get::<i64>(conn, PARENT_INCARNATION)?.and_then(Incarnation::from_sql);
+    let parent_seq = get::<i64>(conn, PARENT_SEQ)?.and_then(|seq| Seq::new(seq.cast_unsigned()));
+    let session = get::<i64>(conn, SESSION)?.map(i64::cast_unsigned);
+    Ok(Node {
+        identity: identity(conn)?,
+        incarnation: get::<i64>(conn, INCARNATION)?.and_then(Incarnation::from_sql),
+        parent: parent.map(|incarnation| Parent { incarnation, seq: parent_seq }),
+        ordinal: get::<u32>(conn, ORDINAL)?.map(Ordinal),
+        timeline: timeline(conn)?,
+        session: bytes::<16>(conn, SESSION_TIMELINE)?.map(Timeline).zip(session),
+        schema_rev: get::<i64>(conn, SCHEMA_REV)?.unwrap_or_default().cast_unsigned(),
+        fingerprint: get(conn, FINGERPRINT)?,
+    })
+}
+
+fn identity(conn: &Connection) -> Try<Option<Identity>> {
+    let Some(project) = get::<i64>(conn, "project")?.and_then(ProjectId::from_sql) else { return Ok(None) };
+    let missing = || damaged("mobo_meta lacks a part of the device's identity");
+    Ok(Some(Identity {
+        project,
+        device: DeviceId(bytes(conn, "device")?.ok_or_else(missing)?),
+        hub_key: PublicKey(bytes(conn, "hub_key")?.ok_or_else(missing)?),
+        hub_addresses: addresses(&get::<String>(conn, HUB_ADDRESSES)?.unwrap_or_default()),
+        certificate: get(conn, "certificate")?.ok_or_else(missing)?,
+        certificate_signature: Signature(bytes(conn, "certificate_signature")?.ok_or_else(missing)?),
+    }))
+}
+
+pub(super) fn set_identity(conn: &Connection, identity: &Identity) -> Try<()> {
+    set(conn, "project", identity.project.sql())?;
+    set(conn, "device", identity.device.as_bytes())?;
+    set(conn, "hub_key", identity.hub_key.as_bytes())?;
+    set_addresses(conn, &identity.hub_addresses)?;
+    set(conn, "certificate", &identity.certificate)?;
+    set(conn, "certificate_signature", identity.certificate_signature.as_bytes())
+}
+
+pub(super) fn set_addresses(conn: &Connection, addresses: &[String]) -> Try<()> {
+    // An address holds no line break.
+    set(conn, HUB_ADDRESSES, addresses.join("\n"))
+}
+
+fn addresses(lines: &str) -> Vec<String> {
+    lines.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// Starts a log; what belonged to the one before it, its number at the hub, goes.
+pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation, parent: Option<Parent>) -> Try<()> {
+    set(conn, INCARNATION, incarnation.sql())?;
+    clear(conn, ORDINAL)?;
+    let Some(parent) = parent else { return Ok(()) };
+    set(conn, PARENT_INCARNATION, parent.incarnation.sql())?;
+    match parent.seq {
+        Some(seq) => set(conn, PARENT_SEQ, seq.get().cast_signed()),
+        None => clear(conn, PARENT_SEQ),
+    }
+}
+
+/// Notes what a welcome says of this session and of the hub's history.
+pub(super) fn set_session(conn: &Connection, session: u64, ordinal: Ordinal, timeline: &TimelineInfo) -> Try<()> {
+    set(conn, SESSION, session.cast_signed())?;
+    set(conn, SESSION_TIMELINE, timeline.timeline.as_bytes())?;
+    set(conn, ORDINAL, ordinal.0)?;
+    set(conn, TIMELINE, timeline.timeline.as_bytes())?;
+    set(conn, TIMELINE_PARENTS, encode_parents(&timeline.parents))
+}
+
+pub(super) fn checkpoint(conn: &Connection) -> Try<Option<(Vec<u8>, Signature)>> {
+    let signature = bytes::<64>(conn, CHECKPOINT_SIGNATURE)?.map(Signature);
+    Ok(get::<Vec<u8>>(conn, CHECKPOINT)?.zip(signature))
+}
+
+pub(super) fn set_checkpoint(conn: &Connection, checkpoint: &[u8], signature: &Signature) -> Try<()> {
+    set(conn, CHECKPOINT, checkpoint)?;
+    set(conn, CHECKPOINT_SIGNATURE, signature.as_bytes())
+}
+
+fn timeline(conn: &Connection) -> Try<Option<TimelineInfo>> {
+    let Some(timeline) = bytes::<16>(conn, TIMELINE)?.map(Timeline) else { return Ok(None) };
+    let parents: Vec<u8> = get(conn, TIMELINE_PARENTS)?.unwrap_or_default();
+    let parents = if parents.is_empty() { Vec::new() } else { decode_parents(&parents).map_err(|error| damaged(&error.to_string()))? };
+    Ok(Some(TimelineInfo { timeline, parents }))
+}
+
+/// `[[timeline, [[bucket, position], …]], …]`
+fn encode_parents(parents: &[TimelineParent]) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.array(parents.len());
+    for parent in parents {
+        writer.array(2).bytes(parent.timeline.as_bytes()).array(parent.heads.len());
+        for (bucket, position) in &parent.heads {
+            writer.array(2).u64(bucket.get()).u64(position.0);
+        }
+    }
+    writer.into_bytes()
+}
+
+fn decode_parents(bytes: &[u8]) -> Result<Vec<TimelineParent>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let len = reader.array()?;
+    (0..len)
+        .map(|_| {
+            reader.tuple(2, |reader| {
+                let timeline = Timeline(reader.fixed()?);
+                let len = reader.array()?;
+                let head = |reader: &mut Reader<'_>| {
+                    let bucket = BucketId::new(reader.u64()?).ok_or_else(|| Malformed::what("bucket"))?;
+                    Ok((bucket, Position(reader.u63()?)))
+                };
+                let heads = (0..len).map(|_| reader.tuple(2, head)).collect::<Result<_, Malformed>>()?;
+                Ok(TimelineParent { timeline, heads })
+            })
+        })
+        .collect()
+}
+
+fn bytes<const N: usize>(conn: &Connection, key: &str) -> Try<Option<[u8; N]>> {
+    match get::<Vec<u8>>(conn, key)? {
+        Some(bytes) => bytes.try_into().map(Some).map_err(|_| damaged("a value in mobo_meta has the wrong length")),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,443 @@
+//! The device's store: its records, its own log, and how far both nodes have read each other.
+//!
+//! A write is authored against what is shown, sealed, and laid over its record in one transaction: ack level *local* (DESIGN.md,
+//! section 4). What the hub delivers becomes the base, never merged on the device; own entries that it does not hold yet are laid over it
+//! (rule R14). Everything that is true is in the database: sessions come and go.
+
+mod ack;
+mod answers;
+mod apply;
+mod bases;
+mod compare;
+mod definitions;
+mod desk;
+mod fault;
+mod identity;
+mod members;
+mod meta;
+mod outbox;
+mod overlays;
+mod refence;
+mod rows;
+mod status;
+mod stream;
+mod write;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mobo_core::author::Edit;
+use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Position, ProjectId, RecordKey, Seq};
+use mobo_core::limits;
+use mobo_core::message::{Ack, Batch, Checkpoint, Definition, Grant, Refence, Reject, SchemaUpdate};
+use mobo_core::query::{Page, Select};
+use mobo_core::schema::Schema;
+use mobo_core::store::{StoreError, StoreInfo};
+use mobo_core::stream::Segment;
+use mobo_core::time::Moment;
+use rusqlite::Connection;
+use tokio::sync::broadcast;
+
+pub use answers::{
+    Acknowledged, Applied, ApplyError, BucketCount, Change, Compared, EdgeAudit, EdgeCounts, Identity, InboxRow, Keep, LaneCount, Mismatch,
+    Node, Outgoing, Pending, Record, Refenced, Report, Sealed, Standing, WriteError, Written,
+};
+
+use super::error::Failure;
+use super::open::{Role, open_reader, open_writer};
+use super::readers::Readers;
+use super::writer::Writer;
+use definitions::{Cached, Current};
+use fault::Try;
+
+/// The device's store. Clones share it.
+///
+/// Every answer of a write is given when it is durable. A write that was started goes on when its caller stops waiting.
+#[derive(Clone, Debug)]
+pub struct EdgeStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    place: String,
+    writer: Writer,
+    readers: Readers,
+    schema: Cached,
+    /// As of the last commit.
+    known: Mutex<Known>,
+    changes: broadcast::Sender<Change>,
+}
+
+/// What callers ask for at every turn.
+#[derive(Debug, Default)]
+struct Known {
+    schema: Current,
+    project: Option<ProjectId>,
+}
+
+impl Inner {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        for change in changes {
+            // Nobody may be watching.
+            let _ = self.changes.send(change);
+        }
+    }
+}
+
+impl EdgeStore {
+    /// Opens the database in `path`, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`] when the file cannot be used: it belongs to another node, is of a later version, damaged, or not to be written.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let path = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Self::open_now(&path)).await;
+        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was cut short: {error}"))))
+    }
+
+    fn open_now(path: &Path) -> Result<Self, StoreError> {
+        let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        // A reader that cannot be opened is better found now.
+        drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
+        let schema = Cached::default();
+        let project = meta::node(&connection)?.identity.map(|identity| identity.project);
+        let known = Known { schema: schema.get(&connection)?, project };
+        let inner = Inner {
+            place: path.display().to_string(),
+            writer: Writer::start(connection)?,
+            readers: Readers::new(path.to_owned(), limits::EDGE_READERS_MAX, limits::EDGE_READER_CACHE_KIB),
+            schema,
+            known: Mutex::new(known),
+            changes: broadcast::Sender::new(limits::EDGE_CHANGES_MAX),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Kind, version and place.
+    #[must_use]
+    pub fn info(&self) -> StoreInfo {
+        StoreInfo { kind: "sqlite", version: rusqlite::version().to_owned(), place: self.inner.place.clone() }
+    }
+
+    /// Transactions and writes that were committed since the store was opened: under load, many writes share a transaction and its sync.
+    #[must_use]
+    pub fn commits(&self) -> (u64, u64) {
+        let counters = self.inner.writer.counters();
+        (counters.commits.load(Ordering::Relaxed), counters.jobs.load(Ordering::Relaxed))
+    }
+
+    /// What is committed from now on. A receiver that falls behind by more than [`limits::EDGE_CHANGES_MAX`] is told so, and looks at
+    /// everything again.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Edits records of one collection: one entry, made at `moment`, all or nothing. Neither clock nor network can make this fail.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`], by what the caller should change.
+    pub async fn write(
+        &self,
+        collection: CollectionId,
+        edits: Vec<Edit>,
+        author: Option<String>,
+        moment: Moment,
+    ) -> Result<Written, WriteError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let schema = inner.schema.get(conn)?.schema;
+            sorted(write::write(conn, &schema, (collection, &edits, author.as_deref()), moment))
+        };
+        self.commit(work, written).await?
+    }
+
+    /// Appends samples of one stream: one entry on its lane, sealed at `moment`, and rows at once.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`], by what the caller should change.
+    pub async fn append(&self, segment: Segment, moment: Moment) -> Result<Written, WriteError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let schema = inner.schema.get(conn)?.schema;
+            sorted(stream::append(conn, &schema, &segment, moment))
+        };
+        self.commit(work, written).await?
+    }
+
+    /// The entries of a lane behind `after`: at most so many and so many bytes, but at least one. What is not durable is not there.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn pending(&self, lane: Lane, after: Option<Seq>, entries_max: usize, bytes_max: usize) -> Result<Pending, StoreError> {
+        self.inner.readers.read(move |conn| outbox::outgoing(conn, lane, after, (entries_max, bytes_max))).await
+    }
+
+    /// Takes in an ack, and drops entries that need not be kept any more.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn acked(&self, ack: Ack, keep: Keep) -> Result<Acknowledged, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let acknowledged = ack::take(conn, &inner.schema.get(conn)?.schema, &ack)?;
+            ack::trim(conn, &keep)?;
+            Ok(acknowledged)
+        };
+        self.commit(work, |_, _| {}).await
+    }
+
+    /// Drops entries that need not be kept any more; says how many (rule R21).
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn trim(&self, keep: Keep) -> Result<u64, StoreError> {
+        self.commit(move |conn, _| ack::trim(conn, &keep), |_, _| {}).await
+    }
+
+    /// Takes in that an entry was refused: it goes to the inbox, and what it did is shown no more. Gives the records that changed.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn rejected(&self, reject: Reject) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::rejected(conn, &inner.schema.get(conn)?.schema, &reject);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+    }
+
+    /// Applies a batch, if it continues its bucket's cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; nothing of the batch has happened then.
+    pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
+        let work = move |conn: &Connection, inner: &Inner| match apply::batch(conn, &inner.schema.get(conn)?.schema, batch) {
+            Err(ApplyError::Store(error)) => Err(Failure::from(error)),
+            answer => Ok(answer),
+        };
+        let tell = |inner: &Inner, answer: &Result<Applied, ApplyError>| {
+            inner.tell(answer.as_ref().map(|applied| records(&applied.changed)).unwrap_or_default());
+        };
+        self.commit(work, tell).await?
+    }
+
+    /// Compares the buckets with what the hub read in one snapshot. Buckets that differ are reset, to be pulled from the start.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Compared, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &inner.schema.get(conn)?.schema, &checkpoint);
+        self.commit(work, |inner, compared| inner.tell(records(&compared.changed))).await
+    }
+
+    /// Starts the pull of a bucket over, because the hub has forgotten what is older; ended by a checkpoint or a sweep.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn resync(&self, bucket: BucketId) -> Result<(), StoreError> {
+        let work =
+            move |conn: &Connection, inner: &Inner| compare::restart(conn, &inner.schema.get(conn)?.schema, bucket, members::Sweep::Remove);
+        self.commit(work, |_, ()| {}).await
+    }
+
+    /// Ends a pull that started over: what it did not name is gone. Nothing happens before the pull has got to `to`.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn sweep(&self, bucket: BucketId, to: Position) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::sweep(conn, &inner.schema.get(conn)?.schema, bucket, to);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+    }
+
+    /// Takes in that a bucket may be read.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn granted(&self, grant: Grant) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::grant(conn, &inner.schema.get(conn)?.schema, &grant);
+        self.commit(work, |_, ()| {}).await
+    }
+
+    /// Takes in that a bucket may not be read any more: its records go, unless another bucket or pending entries hold them.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn revoked(&self, bucket: BucketId) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::revoke(conn, &inner.schema.get(conn)?.schema, bucket);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await.map(|_| ())
+    }
+
+    /// Starts the log `fresh`, because the hub's record of this device is another one. What the hub does not have is authored again.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn refence(&self, order: Refence, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        self.renew_log(Some(order), fresh).await
+    }
+
+    /// Starts the log `fresh`, because this is not the machine that the log was started on. Do it before the first write.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn renew(&self, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        self.renew_log(None, fresh).await
+    }
+
+    async fn renew_log(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| refence::refence(conn, &inner.schema.get(conn)?.schema, order.as_ref(), fresh);
+        self.commit(work, |inner, _| inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec())).await
+    }
+
+    /// Takes in collection definitions.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn put_schema(&self, update: SchemaUpdate) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            definitions::put(conn, &inner.schema, &update)?;
+            inner.schema.get(conn)
+        };
+        let tell = |inner: &Inner, schema: &Current| {
+            let mut known = inner.known();
+            if known.schema.changes < schema.changes {
+                known.schema = schema.clone();
+            }
+            drop(known);
+            inner.tell(vec![Change::SchemaChanged]);
+        };
+        self.commit(work, tell).await.map(|_| ())
+    }
+
+    /// The collections that the device knows.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.inner.known().schema.schema)
+    }
+
+    /// The device's project; `None` before it has joined.
+    #[must_use]
+    pub fn project(&self) -> Option<ProjectId> {
+        self.inner.known().project
+    }
+
+    /// The definitions as the hub delivered them.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn definitions(&self) -> Result<Vec<Definition>, StoreError> {
+        self.read(|conn, _| definitions::delivered(conn)).await
+    }
+
+    /// Rows of a collection.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn select(&self, select: Select) -> Result<Page, StoreError> {
+        self.read(move |conn, _| super::select::select(conn, &select)).await
+    }
+
+    /// One record as it is shown, visible or not; `None` when it is not here.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`], [`StoreError::Damaged`] when its row does not fit its hash.
+    pub async fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreError> {
+        self.read(move |conn, inner| status::record(conn, &inner.schema.get(conn)?.schema, &key)).await
+    }
+
+    /// Numbers for `status`.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn counts(&self) -> Result<EdgeCounts, StoreError> {
+        self.read(|conn, inner| status::counts(conn, &inner.schema.get(conn)?.schema)).await
+    }
+
+    /// What the hub refused, newest first, at most [`limits::ROWS_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn inbox(&self) -> Result<Vec<InboxRow>, StoreError> {
+        self.read(|conn, _| status::inbox(conn)).await
+    }
+
+    /// Recomputes chains, hashes and digests from what is stored.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn audit(&self) -> Result<EdgeAudit, StoreError> {
+        self.read(|conn, inner| status::audit(conn, &inner.schema.get(conn)?.schema)).await
+    }
+
+    /// Finishes what is under way and closes.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
+    }
+
+    /// Runs `work` in the next transaction, and `tell` with its answer once that is durable.
+    async fn commit<T, F>(&self, work: F, tell: fn(&Inner, &T)) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &Inner) -> Try<T> + Send + 'static,
+    {
+        let (inner, shared) = (Arc::clone(&self.inner), Arc::clone(&self.inner));
+        // A task of its own: what is committed is told even if the caller has stopped waiting.
+        let task = tokio::spawn(async move {
+            let done = inner.writer.run(move |conn| work(conn, &shared)).await?;
+            tell(&inner, &done);
+            Ok(done)
+        });
+        task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("the write was cut short: {error}"))))
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &Inner) -> Try<T> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.inner);
+        self.inner.readers.read(move |conn| work(conn, &shared)).await
+    }
+}
+
+/// An answer that the caller must act on, or a failure that takes the job back.
+fn sorted(answer: Result<Written, WriteError>) -> Try<Result<Written, WriteError>> {
+    match answer {
+        Err(WriteError::Store(error)) => Err(Failure::from(error)),
+        answer => Ok(answer),
+    }
+}
+
+fn written(inner: &Inner, answer: &Result<Written, WriteError>) {
+    if let Ok(Written { entry: Some(entry), changed }) = answer {
+        inner.tell(records(changed));
+        inner.tell(vec![Change::LaneAppended(entry.lane)]);
+    }
+}
+
+fn records(changed: &[RecordKey]) -> Vec<Change> {
+    if changed.is_empty() { Vec::new() } else { vec![Change::RecordsChanged(changed.into())] }
+}

@@ -1,0 +1,167 @@
+//! The device's own operations that no delivered row holds yet, and what is shown while they are on their way (rule R14).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use mobo_core::author::RecordOp;
+use mobo_core::cbor::Malformed;
+use mobo_core::document;
+use mobo_core::engine::Author;
+use mobo_core::entry::{Entry, Header, Payload};
+use mobo_core::ids::{DeviceId, Incarnation, Lane, Ordinal, RecordKey, Seq};
+use mobo_core::overlay::{self, Pending};
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, Kind};
+use mobo_core::table;
+use rusqlite::Connection;
+
+use super::fault::{Try, all};
+use super::outbox::{self, seq_sql};
+use super::rows::key_of;
+use crate::sqlite::error::known;
+
+/// Where an own entry is.
+pub(super) type EntryAt = (Incarnation, Lane, Seq);
+
+/// The operations of one entry, by record, with their index in the entry.
+pub(super) type OpsByRecord = BTreeMap<RecordKey, Vec<(u32, RecordOp)>>;
+
+/// Own entries that are decoded once for all the records that they touch.
+#[derive(Debug, Default)]
+pub(super) struct Decoded(BTreeMap<EntryAt, Rc<OpsByRecord>>);
+
+/// Entries that are kept decoded at the same time; more are decoded again.
+const DECODED_MAX: usize = 64;
+
+impl Decoded {
+    /// The operations of an entry; none when it cannot be read or its payload is lost: the hub will say what became of it.
+    pub(super) fn ops(&mut self, conn: &Connection, at: EntryAt) -> Try<Rc<OpsByRecord>> {
+        if let Some(ops) = self.0.get(&at) {
+            return Ok(Rc::clone(ops));
+        }
+        let row = outbox::entry(conn, at.0, at.1, at.2)?;
+        let ops = Rc::new(row.and_then(|row| decode(&row.entry).ok()).unwrap_or_default());
+        if self.0.len() >= DECODED_MAX {
+            self.0.clear();
+        }
+        self.0.insert(at, Rc::clone(&ops));
+        Ok(ops)
+    }
+}
+
+/// The operations of an entry, by record.
+pub(super) fn decode(entry: &Entry) -> Result<OpsByRecord, Malformed> {
+    let Payload::Present(payload) = &entry.payload else { return Ok(OpsByRecord::new()) };
+    let mut by_record = OpsByRecord::new();
+    let mut put = |index: usize, key: RecordKey, op| by_record.entry(key).or_default().push((u32::try_from(index).unwrap_or(u32::MAX), op));
+    match Header::decode(&entry.header)?.kind() {
+        Some(Kind::Table) => {
+            for (index, op) in table::op::decode_payload(payload)?.into_iter().enumerate() {
+                put(index, op.key.clone(), RecordOp::Table(op));
+            }
+        }
+        Some(Kind::Document) => {
+            for (index, op) in document::op::decode_payload(payload)?.into_iter().enumerate() {
+                put(index, op.key.clone(), RecordOp::Document(op));
+            }
+        }
+        Some(Kind::Stream) | None => {}
+    }
+    Ok(by_record)
+}
+
+/// The entries laid over a record, in the order in which they were sealed.
+pub(super) fn of_record(conn: &Connection, key: &RecordKey) -> Try<Vec<EntryAt>> {
+    let sql = "SELECT v.incarnation, v.lane, v.seq FROM mobo_overlay v
+               LEFT JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq
+               WHERE v.collection = ?1 AND v.id = ?2 ORDER BY o.rowid";
+    let mut statement = conn.prepare_cached(sql)?;
+    all(statement.query((key.collection.sql(), key.id.as_str()))?, entry_at)
+}
+
+/// The records that an entry is laid over.
+pub(super) fn of_entry(conn: &Connection, at: EntryAt) -> Try<Vec<RecordKey>> {
+    let sql = "SELECT collection, id FROM mobo_overlay WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    all(statement.query((at.0.sql(), at.1.number(), seq_sql(at.2)))?, key_of)
+}
+
+/// Every record that has something laid over it.
+pub(super) fn records(conn: &Connection) -> Try<Vec<RecordKey>> {
+    let mut statement = conn.prepare_cached("SELECT DISTINCT collection, id FROM mobo_overlay")?;
+    all(statement.query([])?, key_of)
+}
+
+pub(super) fn put(conn: &Connection, key: &RecordKey, at: EntryAt) -> Try<()> {
+    let sql = "INSERT OR IGNORE INTO mobo_overlay (collection, id, incarnation, lane, seq) VALUES (?1, ?2, ?3, ?4, ?5)";
+    conn.prepare_cached(sql)?.execute((key.collection.sql(), key.id.as_str(), at.0.sql(), at.1.number(), seq_sql(at.2)))?;
+    Ok(())
+}
+
+/// Drops what an entry lays over any record.
+pub(super) fn drop_entry(conn: &Connection, at: EntryAt) -> Try<()> {
+    let sql = "DELETE FROM mobo_overlay WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    conn.prepare_cached(sql)?.execute((at.0.sql(), at.1.number(), seq_sql(at.2)))?;
+    Ok(())
+}
+
+/// Drops what a delivered row holds: this record's entries up to `own_merged`. Says whether there were any.
+pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<bool> {
+    let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq <= ?5";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut dropped = 0;
+    for (lane, incarnation, seq) in own_merged {
+        dropped += statement.execute((key.collection.sql(), key.id.as_str(), incarnation.sql(), lane.number(), seq_sql(*seq)))?;
+    }
+    Ok(dropped > 0)
+}
+
+/// The author that local operations are shown under: later than anything delivered, and later than what its own earlier logs wrote.
+pub(super) fn author(device: DeviceId, incarnation: Incarnation, logs_later: u32) -> Author {
+    Author { device, incarnation, ordinal: Ordinal(u32::MAX - logs_later), ancestors: std::collections::BTreeSet::new() }
+}
+
+/// What is shown: the base with the record's own pending entries laid over it, in the order in which they were sealed.
+pub(super) fn lay(
+    (conn, decoded): (&Connection, &mut Decoded),
+    (device, current): (DeviceId, Incarnation),
+    (collection, key): (&Collection, &RecordKey),
+    base: &RecordState,
+    entries: &[EntryAt],
+) -> Try<RecordState> {
+    // Entries of an earlier log were sealed before those of a later one.
+    let mut logs: Vec<Incarnation> = entries.iter().map(|at| at.0).collect();
+    logs.dedup();
+    if logs.last() != Some(&current) {
+        logs.push(current);
+    }
+    let mut state = base.clone();
+    for (nth, log) in logs.iter().enumerate() {
+        let author = author(device, *log, u32::try_from(logs.len() - 1 - nth).unwrap_or(u32::MAX));
+        let mut pending = Vec::new();
+        for at in entries.iter().filter(|at| at.0 == *log) {
+            let ops = decoded.ops(conn, *at)?.get(key).cloned().unwrap_or_default();
+            pending.push(Pending { seq: at.2, ops });
+        }
+        state = overlay::lay(collection, &state, &pending, &author);
+    }
+    Ok(state)
+}
+
+/// The records with an entry laid over them that is merged as far as this says.
+pub(super) fn merged(conn: &Connection, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<Vec<RecordKey>> {
+    let sql = "SELECT DISTINCT collection, id FROM mobo_overlay WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut found = Vec::new();
+    for (lane, incarnation, seq) in own_merged {
+        found.extend(all(statement.query((incarnation.sql(), lane.number(), seq_sql(*seq)))?, key_of)?);
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn entry_at(row: &rusqlite::Row<'_>) -> Try<EntryAt> {
+    let incarnation = known(Incarnation::from_sql(row.get(0)?), "incarnation")?;
+    Ok((incarnation, known(Lane::from_number(row.get(1)?), "lane")?, known(outbox::seq(row.get(2)?), "position")?))
+}

@@ -1,0 +1,219 @@
+//! Starting a new log where the old one turned out to be used twice (D2, rule R15): what the hub does not have is authored again.
+
+use std::collections::BTreeMap;
+
+use mobo_core::author::{self, Edit, Intent, RecordOp, Writer};
+use mobo_core::cbor::{Malformed, Reader};
+use mobo_core::document::{self, DocumentOp};
+use mobo_core::entry::{Entry, Header, Payload, Provenance};
+use mobo_core::ids::{Incarnation, Lane, Nonce, RecordKey, Seq};
+use mobo_core::json;
+use mobo_core::message::{Parent, Refence};
+use mobo_core::overlay::{self, Pending};
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, FieldType, Kind, Schema};
+use mobo_core::value::Value;
+use rusqlite::Connection;
+use serde_json::{Map, Value as Json, json};
+
+use super::ack;
+use super::answers::Refenced;
+use super::bases;
+use super::desk::Desk;
+use super::fault::{Try, all, damaged};
+use super::meta::{self, Log};
+use super::outbox::{self, EntryRow, EntryState};
+use super::overlays::{self, Decoded, EntryAt};
+use super::stream;
+use crate::sqlite::error::{Failure, known};
+
+/// One log's end and the next one's beginning.
+struct Move<'c> {
+    conn: &'c Connection,
+    schema: &'c Schema,
+    old: Log,
+    new: Log,
+    documents: BTreeMap<RecordKey, Twin>,
+    decoded: Decoded,
+}
+
+/// A document as the old log made it, and as the new one does.
+struct Twin {
+    old: RecordState,
+    new: RecordState,
+}
+
+/// Starts the log `fresh`. Entries up to the common prefix with the hub count as acknowledged; later ones that are pending are sealed
+/// again, with the word where they came from.
+pub(super) fn refence(conn: &Connection, schema: &Schema, order: Option<&Refence>, fresh: Incarnation) -> Try<Refenced> {
+    let Some(old) = Log::read(conn)? else { return Err(Failure::refused("this device has not joined a hub yet")) };
+    let mut refenced = Refenced { incarnation: fresh, settled: 0, reauthored: 0, dropped: 0 };
+    if let Some(order) = order {
+        refenced.settled = settle_prefix(conn, &old, order)?;
+    }
+    let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
+    meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
+    let new = Log { incarnation: fresh, ..old };
+    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default() };
+    for lane in Lane::ALL {
+        for seq in pending(conn, old.incarnation, lane)? {
+            let row = known(outbox::entry(conn, old.incarnation, lane, seq)?, "entry in the outbox")?;
+            match moving.entry(lane, row, Nonce(meta::random(conn)?))? {
+                true => refenced.reauthored += 1,
+                false => refenced.dropped += 1,
+            }
+        }
+    }
+    let mut desk = Desk::new(conn, schema, new);
+    for key in overlays::records(conn)? {
+        desk.show(&key, None)?;
+    }
+    desk.finish()?;
+    Ok(refenced)
+}
+
+/// Finds the longest common prefix with what the hub has; entries inside it are acknowledged. Says how many that are.
+fn settle_prefix(conn: &Connection, old: &Log, order: &Refence) -> Try<u64> {
+    let mut prefix = None;
+    for (seq, chain) in &order.chains {
+        if outbox::chain_at(conn, old.incarnation, order.lane, *seq)? == Some(*chain) {
+            prefix = prefix.max(Some(*seq));
+        }
+    }
+    let acked = outbox::lane(conn, old.incarnation, order.lane)?.and_then(|row| row.acked);
+    let Some(prefix) = prefix.filter(|prefix| Some(*prefix) > acked) else { return Ok(0) };
+    ack::advance(conn, (old.incarnation, order.lane), prefix, None)?;
+    Ok(prefix.get() - acked.map_or(0, Seq::get))
+}
+
+fn pending(conn: &Connection, incarnation: Incarnation, lane: Lane) -> Try<Vec<Seq>> {
+    let sql = "SELECT seq FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND state = 0 ORDER BY seq";
+    let mut statement = conn.prepare_cached(sql)?;
+    all(statement.query((incarnation.sql(), lane.number()))?, |row| known(outbox::seq(row.get(0)?), "position of an entry"))
+}
+
+impl Move<'_> {
+    /// Seals an entry again in the new log. False if nothing is left of it.
+    fn entry(&mut self, lane: Lane, row: EntryRow, nonce: Nonce) -> Try<bool> {
+        let from = (self.old.incarnation, lane, row.seq);
+        let keys = overlays::of_entry(self.conn, from)?;
+        let header = Header::decode(&row.entry.header)?;
+        let resealed = self.reseal(from, &row, &header, nonce)?;
+        outbox::set_state(self.conn, from, EntryState::Superseded)?;
+        overlays::drop_entry(self.conn, from)?;
+        let Some(entry) = resealed else { return Ok(false) };
+        let at = outbox::append(self.conn, &self.new, lane, &entry, header.moment.wall.0)?;
+        let touched = if header.kind() == Some(Kind::Document) { Some(overlays::decode(&entry)?) } else { None };
+        for key in keys.iter().filter(|key| touched.as_ref().is_none_or(|touched| touched.contains_key(*key))) {
+            overlays::put(self.conn, key, (at.incarnation, at.lane, at.seq))?;
+        }
+        if let (Some(Kind::Stream), Payload::Present(payload)) = (header.kind(), &entry.payload) {
+            let places = ((self.old.lane(from.0, lane), row.seq), (self.new.lane(at.incarnation, lane), at.seq));
+            stream::move_samples(self.conn, self.schema, payload, places)?;
+        }
+        Ok(true)
+    }
+
+    fn reseal(&mut self, from: EntryAt, row: &EntryRow, header: &Header, nonce: Nonce) -> Try<Option<Entry>> {
+        let (Payload::Present(payload), Some(eid)) = (&row.entry.payload, row.entry.eid()) else { return Ok(None) };
+        // Of an entry that was authored again before, the first sealing is what counts.
+        let origin = header.provenance.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid });
+        let header = Header { nonce, provenance: Some(origin), ..header.clone() };
+        if header.kind() != Some(Kind::Document) {
+            return Ok(Some(Entry::seal(&header, payload.clone())));
+        }
+        let mut ops = Vec::new();
+        for op in document::op::decode_payload(payload)? {
+            ops.extend(self.document(from, op)?);
+        }
+        let author = author_of(payload)?;
+        Ok((!ops.is_empty()).then(|| Entry::seal(&header, document::op::encode_payload(&ops, author.as_deref()))))
+    }
+
+    /// What an operation did to a document, done again by the new log: a change names its author, so it cannot be forwarded as it is.
+    fn document(&mut self, from: EntryAt, op: DocumentOp) -> Try<Option<DocumentOp>> {
+        let (key, before_us, base_ver) = (op.key.clone(), op.before_us, op.base_ver);
+        let Some(collection) = self.schema.get(key.collection) else { return Ok(None) };
+        let mut twin = match self.documents.remove(&key) {
+            Some(twin) => twin,
+            None => self.twin(collection, &key)?,
+        };
+        let mut after = twin.old.clone();
+        let pending = Pending { seq: from.2, ops: vec![(0, RecordOp::Document(op))] };
+        let old = overlays::author(self.old.device, self.old.incarnation, 1);
+        let laid = overlay::lay_one(collection, &mut after, &pending, &old).is_ok();
+        let edit = if laid { difference(collection, &key, (&twin.old, &after)) } else { None };
+        twin.old = after;
+        let writer = Writer { collection, device: self.new.device, incarnation: self.new.incarnation, base_ver };
+        let again = edit.and_then(|edit| author::author(&writer, &twin.new, &edit).ok().flatten());
+        let again = match again {
+            Some(RecordOp::Document(op)) => Some(DocumentOp { before_us, ..op }),
+            Some(RecordOp::Table(_)) | None => None,
+        };
+        if let Some(op) = &again {
+            let pending = Pending { seq: from.2, ops: vec![(0, RecordOp::Document(op.clone()))] };
+            let new = overlays::author(self.new.device, self.new.incarnation, 0);
+            overlay::lay_one(collection, &mut twin.new, &pending, &new).map_err(|refusal| damaged(&refusal.to_string()))?;
+        }
+        self.documents.insert(key, twin);
+        Ok(again)
+    }
+
+    /// The document with everything that the hub has of it, as far as this device knows: where the pending entries begin.
+    fn twin(&mut self, collection: &Collection, key: &RecordKey) -> Try<Twin> {
+        let base = match bases::row(self.conn, key)? {
+            Some(base) => base.state(collection, key)?,
+            None => None,
+        };
+        let base = known(base.or_else(|| RecordState::empty(collection, key)), "document")?;
+        let mut settled = overlays::of_record(self.conn, key)?;
+        let acked = outbox::lane(self.conn, self.old.incarnation, collection.lane)?.and_then(|row| row.acked);
+        settled.retain(|at| at.0 != self.new.incarnation && (at.0 != self.old.incarnation || Some(at.2) <= acked));
+        let whose = (self.old.device, self.old.incarnation);
+        let state = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base, &settled)?;
+        Ok(Twin { old: state.clone(), new: state })
+    }
+}
+
+/// The edit that leads from one shown record to another; `None` when they show the same.
+fn difference(collection: &Collection, key: &RecordKey, (before, after): (&RecordState, &RecordState)) -> Option<Edit> {
+    let edit = |intent, fields| Some(Edit { id: key.id.clone(), intent, fields });
+    match (before.project(collection), after.project(collection)) {
+        (None, None) => None,
+        (Some(_), None) => edit(Intent::Delete, Map::new()),
+        (None, Some(after)) => edit(Intent::Put, fields(collection, &[], &after)),
+        (Some(before), Some(after)) => {
+            let fields = fields(collection, &before, &after);
+            if fields.is_empty() { None } else { edit(Intent::Patch, fields) }
+        }
+    }
+}
+
+fn fields(collection: &Collection, before: &[Value], after: &[Value]) -> Map<String, Json> {
+    let mut fields = Map::new();
+    for (index, (field, value)) in collection.fields.iter().zip(after).enumerate() {
+        let was = before.get(index);
+        if field.retired || was == Some(value) || (was.is_none() && *value == Value::Null) {
+            continue;
+        }
+        let given = match (field.kind, was, value) {
+            (FieldType::Counter, Some(Value::Int(was)), Value::Int(is)) => json!({ "$inc": is.saturating_sub(*was) }),
+            (kind, _, value) => json::value_to_json(value, kind),
+        };
+        fields.insert(field.name.clone(), given);
+    }
+    fields
+}
+
+/// The user who wrote an entry of operations.
+fn author_of(payload: &[u8]) -> Result<Option<String>, Malformed> {
+    let mut author = None;
+    Reader::new(payload).each_key(|key, reader| {
+        match key {
+            1 => author = Some(reader.text()?.to_owned()),
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(author)
+}

@@ -1,0 +1,171 @@
+//! The rows of records, through statements that a job prepares once for each collection.
+
+use std::collections::BTreeMap;
+
+use mobo_core::ids::{BucketId, CollectionId, Mac, Position, ProjectId, RecordId, RecordKey, StateHash, Ver};
+use mobo_core::merge::Place;
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, Kind, Schema};
+use rusqlite::{Connection, Row};
+
+use super::fault::{Try, first};
+use super::members::Spot;
+use crate::sqlite::error::{Failure, known};
+use crate::sqlite::records::{NewRecord, RecordReader, RecordWriter, Shape};
+use crate::sqlite::table::quoted;
+
+/// What a record's row says besides its state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) ver: Ver,
+    pub(super) mac: Option<Mac>,
+    pub(super) state_hash: StateHash,
+    pub(super) home: Option<Spot>,
+    pub(super) visible: bool,
+}
+
+/// A record to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewRow<'r> {
+    pub(super) state: &'r RecordState,
+    pub(super) ver: Ver,
+    pub(super) mac: Option<Mac>,
+    pub(super) state_hash: StateHash,
+    pub(super) home: Option<Spot>,
+}
+
+/// The rows of all collections, for one job.
+pub(super) struct Rows<'c> {
+    conn: &'c Connection,
+    project: ProjectId,
+    schema: &'c Schema,
+    tables: BTreeMap<CollectionId, Table<'c>>,
+}
+
+struct Table<'c> {
+    collection: &'c Collection,
+    reader: RecordReader<'c>,
+    writer: RecordWriter<'c>,
+}
+
+impl std::fmt::Debug for Rows<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("project", &self.project).finish_non_exhaustive()
+    }
+}
+
+impl<'c> Rows<'c> {
+    pub(super) fn new(conn: &'c Connection, project: ProjectId, schema: &'c Schema) -> Self {
+        Self { conn, project, schema, tables: BTreeMap::new() }
+    }
+
+    /// What is known of a record; `None` when it is not here.
+    pub(super) fn kept(&mut self, key: &RecordKey) -> Try<Option<Kept>> {
+        let table = self.table(key)?;
+        if table.collection.kind == Kind::Document {
+            // Without loading the document.
+            let sql = "SELECT ver, mac, state_hash, bucket, position, visible FROM mobo_document
+                       WHERE project = ?1 AND collection = ?2 AND id = ?3";
+            let mut statement = self.conn.prepare_cached(sql)?;
+            let row = (self.project.sql(), key.collection.sql(), key.id.as_str());
+            return first(statement.query(row)?, document_row);
+        }
+        Ok(self.read(key)?.map(|(_, kept)| kept))
+    }
+
+    /// A record as it is shown, or what is wrong with its row; `None` when it is not here.
+    pub(super) fn read(&mut self, key: &RecordKey) -> Try<Option<(Result<RecordState, String>, Kept)>> {
+        let Some(stored) = self.table(key)?.reader.read(&key.id)? else { return Ok(None) };
+        let (ver, mac, state_hash) = (stored.ver, stored.mac, stored.state_hash);
+        Ok(Some((stored.state, Kept { ver, mac, state_hash, home: stored.home, visible: stored.visible })))
+    }
+
+    /// Writes a record where it belongs now; `kept` is where it was.
+    pub(super) fn write(&mut self, key: &RecordKey, kept: Option<&Kept>, row: &NewRow<'_>) -> Try<()> {
+        let table = self.table(key)?;
+        let columns = row.state.project(table.collection);
+        table.writer.write(&NewRecord {
+            id: &key.id,
+            before: match kept {
+                None => Place::Absent,
+                Some(kept) if kept.visible => Place::Visible,
+                Some(_) => Place::Hidden,
+            },
+            state: row.state,
+            state_hash: row.state_hash,
+            ver: row.ver,
+            mac: row.mac,
+            columns: columns.as_deref(),
+            home: row.home,
+        })
+    }
+
+    /// True if the columns say what the state says. A record that is not visible must have no row.
+    pub(super) fn shows(&mut self, key: &RecordKey, state: &RecordState, ver: Ver) -> Try<bool> {
+        let shape = Shape::new(self.table(key)?.collection);
+        let mut statement = self.conn.prepare_cached(&shape.select("WHERE id = ?1"))?;
+        let mut rows = statement.query([key.id.as_str()])?;
+        match rows.next()? {
+            Some(row) => shape.shows(row, state, ver),
+            None => Ok(state.project(self.table(key)?.collection).is_none()),
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &RecordKey) -> Try<()> {
+        self.table(key)?.writer.remove(&key.id)
+    }
+
+    /// Changes only the first bucket of a record.
+    pub(super) fn set_home(&mut self, key: &RecordKey, home: Option<Spot>) -> Try<()> {
+        let collection = self.table(key)?.collection;
+        let (bucket, position) = (home.map(|home| home.0.sql()), home.map(|home| home.1.0.cast_signed()));
+        let (project, of, id) = (self.project.sql(), key.collection.sql(), key.id.as_str());
+        if collection.kind == Kind::Document {
+            let sql = "UPDATE mobo_document SET bucket = ?4, position = ?5 WHERE project = ?1 AND collection = ?2 AND id = ?3";
+            self.conn.prepare_cached(sql)?.execute((project, of, id, bucket, position))?;
+            return Ok(());
+        }
+        let sql = format!("UPDATE {} SET _bucket = ?2, _position = ?3 WHERE id = ?1", quoted(&collection.name));
+        if self.conn.prepare_cached(&sql)?.execute((id, bucket, position))? == 0 {
+            let sql = "UPDATE mobo_hidden SET bucket = ?4, position = ?5 WHERE project = ?1 AND collection = ?2 AND id = ?3";
+            self.conn.prepare_cached(sql)?.execute((project, of, id, bucket, position))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn collection(&self, id: CollectionId) -> Option<&'c Collection> {
+        self.schema.get(id).filter(|collection| collection.kind != Kind::Stream)
+    }
+
+    fn table(&mut self, key: &RecordKey) -> Try<&mut Table<'c>> {
+        use std::collections::btree_map::Entry;
+        match self.tables.entry(key.collection) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let unknown = || Failure::refused(format!("no collection has the id {}", key.collection));
+                let collection = self.schema.get(key.collection).ok_or_else(unknown)?;
+                let reader = RecordReader::new(self.conn, self.project, collection)?;
+                let writer = RecordWriter::new(self.conn, self.project, collection)?;
+                Ok(entry.insert(Table { collection, reader, writer }))
+            }
+        }
+    }
+}
+
+fn document_row(row: &Row<'_>) -> Try<Kept> {
+    let bucket = row.get::<_, Option<i64>>(3)?.and_then(BucketId::from_sql);
+    let position = row.get::<_, Option<i64>>(4)?.map(|position| Position(position.cast_unsigned()));
+    Ok(Kept {
+        ver: Ver(row.get::<_, i64>(0)?.cast_unsigned()),
+        mac: row.get::<_, Option<[u8; 16]>>(1)?.map(Mac),
+        state_hash: StateHash(row.get(2)?),
+        home: bucket.zip(position),
+        visible: row.get(5)?,
+    })
+}
+
+/// The key of a record in two columns.
+pub(super) fn key_of(row: &Row<'_>) -> Try<RecordKey> {
+    let collection = known(CollectionId::from_sql(row.get(0)?), "collection")?;
+    Ok(RecordKey { collection, id: known(RecordId::new(row.get::<_, String>(1)?).ok(), "record id")? })
+}
