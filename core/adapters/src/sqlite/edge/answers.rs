@@ -189,6 +189,17 @@ impl Default for Keep {
     }
 }
 
+/// What a welcome did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Admitted {
+    /// The buckets that the device holds, and where to pull them from.
+    pub cursors: Vec<(BucketId, Position)>,
+    /// A lane on which the hub has other entries than this log, or more: the identity is used twice, and a new log is due.
+    pub forked: Option<Lane>,
+    /// Records whose rows changed because a bucket may not be read any more.
+    pub changed: Vec<RecordKey>,
+}
+
 /// What an applied batch changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Applied {

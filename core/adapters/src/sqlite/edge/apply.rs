@@ -1,15 +1,14 @@
 //! Taking in what the hub delivers: a batch continues a bucket's cursor, or nothing of it happens.
 
-use std::time::SystemTime;
-
-use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey};
-use mobo_core::message::{Batch, Grant, Item, ItemBody, Refence, RefenceReason, Reject, Welcome};
+use mobo_core::ids::{BucketId, Position, RecordKey};
+use mobo_core::message::{Batch, Grant, Item, ItemBody, Reject, Welcome};
 use mobo_core::record::RecordState;
 use mobo_core::schema::Schema;
+use mobo_core::time::Wall;
 use rusqlite::Connection;
 
 use super::ack;
-use super::answers::{Applied, ApplyError, Mismatch};
+use super::answers::{Admitted, Applied, ApplyError, Mismatch};
 use super::compare;
 use super::desk::{Delivered, Desk};
 use super::fault::Try;
@@ -17,7 +16,6 @@ use super::members::{self, BucketRow, Sweep};
 use super::meta::{self, Log};
 use super::outbox::{self, EntryState, seq_sql};
 use super::overlays;
-use super::refence;
 use crate::sqlite::error::Failure;
 
 /// Applies a batch. Everything that can be wrong with it is found before anything is written.
@@ -75,7 +73,7 @@ fn set_cursor(conn: &Connection, bucket: BucketId, cursor: Position) -> Try<()> 
 }
 
 /// Takes in the hub's word that an entry was refused: it is told, and what it did is shown no more. Everything else stays.
-pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject) -> Try<Vec<RecordKey>> {
+pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject, heard: Wall) -> Try<Vec<RecordKey>> {
     let at = (reject.incarnation, reject.lane, reject.seq);
     let record = reject.record.as_ref();
     let sql = "INSERT INTO mobo_inbox (incarnation, lane, seq, collection, id, code, detail, at_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -88,7 +86,7 @@ pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject) -> T
         record.map(|record| record.1.as_str()),
         reject.code.0,
         &reject.detail,
-        now_us(),
+        heard.0,
     ))?;
     outbox::set_state(conn, at, EntryState::Rejected)?;
     let Some(log) = Log::read(conn)? else { return Ok(Vec::new()) };
@@ -101,19 +99,8 @@ pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject) -> T
     desk.finish()
 }
 
-/// What a welcome did.
-#[derive(Debug)]
-pub(super) struct Welcomed {
-    /// The buckets that the device holds, and where to pull them from.
-    pub(super) cursors: Vec<(BucketId, Position)>,
-    /// A lane on which the hub has other entries than this log, or more: a new log was started.
-    pub(super) forked: Option<Lane>,
-    /// Records whose rows changed because a bucket may not be read any more.
-    pub(super) changed: Vec<RecordKey>,
-}
-
 /// Takes in a welcome: session, history, rights, and how far the lanes are merged.
-pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> Try<Welcomed> {
+pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> Try<Admitted> {
     let Some(log) = Log::read(conn)? else { return Err(not_joined()) };
     meta::set_session(conn, welcome.session, welcome.ordinal, &welcome.timeline)?;
     let mut changed = Vec::new();
@@ -131,16 +118,10 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
             Some(chain) if chain == status.chain => ack::advance(conn, (log.incarnation, status.lane), last, status.safe)?,
             // Before what is kept: the hub went back in time, and there is nothing to compare.
             None if outbox::is_trimmed(conn, log.incarnation, status.lane, last)? => {}
-            Some(_) | None => forked = forked.or(Some(status)),
+            Some(_) | None => forked = forked.or(Some(status.lane)),
         }
     }
-    if let Some(status) = forked {
-        // What a hub says in a refence: here the device has found it out.
-        let chains = status.last.map(|last| (last, status.chain)).into_iter().collect();
-        let order = Refence { lane: status.lane, hub_last: status.last, chains, reason: RefenceReason::Forked };
-        refence::refence(conn, schema, Some(&order), Incarnation::from_entropy(meta::random(conn)?))?;
-    }
-    Ok(Welcomed { cursors, forked: forked.map(|status| status.lane), changed })
+    Ok(Admitted { cursors, forked, changed })
 }
 
 /// Takes in that a bucket may be read. One that is held already keeps its cursor, unless it counts on another timeline.
@@ -156,10 +137,4 @@ pub(super) fn grant(conn: &Connection, schema: &Schema, grant: &Grant) -> Try<()
 
 fn not_joined() -> Failure {
     Failure::refused("this device has not met its hub yet")
-}
-
-/// For people only: nothing is decided by it.
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or_default()
 }

@@ -17,26 +17,20 @@ use crate::sqlite::table::{self, quoted};
 /// The stored schema, read once and again after each change. Jobs that are taken back change nothing here: the count in the database says
 /// which reading is right.
 #[derive(Debug, Default)]
-pub(super) struct Cached(Mutex<Option<Current>>);
-
-/// A schema as it was read.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Current {
-    /// How often any definition had changed.
-    pub(super) changes: i64,
-    pub(super) schema: Arc<Schema>,
-}
+pub(super) struct Cached(Mutex<Option<(i64, Arc<Schema>)>>);
 
 impl Cached {
-    pub(super) fn get(&self, conn: &Connection) -> Try<Current> {
+    pub(super) fn get(&self, conn: &Connection) -> Try<Arc<Schema>> {
         let changes = meta::get::<i64>(conn, meta::SCHEMA_CHANGES)?.unwrap_or_default();
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = cached.as_ref().filter(|current| current.changes == changes) {
-            return Ok(current.clone());
+        if let Some((at, schema)) = &*cached
+            && *at == changes
+        {
+            return Ok(Arc::clone(schema));
         }
-        let current = Current { changes, schema: Arc::new(read(conn)?) };
-        *cached = Some(current.clone());
-        Ok(current)
+        let schema = Arc::new(read(conn)?);
+        *cached = Some((changes, Arc::clone(&schema)));
+        Ok(schema)
     }
 
     /// Before a change: a count of one that is taken back will be used again.

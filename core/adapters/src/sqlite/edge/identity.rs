@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use mobo_core::ids::{BucketId, Incarnation, Lane, Position};
+use mobo_core::ids::Incarnation;
 use mobo_core::message::Welcome;
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
-use super::answers::{Change, Identity, Node, Report};
-use super::apply::Welcomed;
+use super::answers::{Admitted, Identity, Node, Report};
 use super::fault::Try;
 use super::{EdgeStore, Inner, apply, members, meta, outbox, records};
 use crate::sqlite::error::Failure;
@@ -44,9 +43,9 @@ impl EdgeStore {
             if node.incarnation.is_none() {
                 meta::set_incarnation(conn, fresh, None)?;
             }
-            Ok(identity.project)
+            Ok(())
         };
-        self.commit(work, |inner, project| inner.known().project = Some(*project)).await.map(|_| ())
+        self.commit(work, |_, ()| {}).await
     }
 
     /// Keeps where the hub is now.
@@ -76,28 +75,14 @@ impl EdgeStore {
         self.read(|conn, _| report(conn)).await
     }
 
-    /// Takes in a welcome: session, history, rights, and how far the lanes are merged. Gives the buckets and where to pull them from.
+    /// Takes in a welcome: session, history, rights, and how far the lanes are merged.
     ///
     /// # Errors
     ///
-    /// A [`StoreError`]. [`StoreError::Refused`] when the hub has other entries under this log, or more than it holds: then the identity is
-    /// used twice, a new log was started, and the device must connect again.
-    pub async fn welcomed(&self, welcome: Welcome) -> Result<Vec<(BucketId, Position)>, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &inner.schema.get(conn)?.schema, &welcome);
-        let tell = |inner: &Inner, welcomed: &Welcomed| {
-            inner.tell(records(&welcomed.changed));
-            if welcomed.forked.is_some() {
-                inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
-            }
-        };
-        let welcomed = self.commit(work, tell).await?;
-        match welcomed.forked {
-            None => Ok(welcomed.cursors),
-            Some(lane) => Err(StoreError::Refused(format!(
-                "the hub has entries on lane {} that this device does not have: its identity is used twice, and a new log was started",
-                lane.number()
-            ))),
-        }
+    /// A [`StoreError`].
+    pub async fn admit(&self, welcome: Welcome) -> Result<Admitted, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &*inner.schema.get(conn)?, &welcome);
+        self.commit(work, |inner, admitted| inner.tell(records(&admitted.changed))).await
     }
 }
 

@@ -39,11 +39,6 @@ pub(super) fn add(conn: &Connection, key: &str, delta: i64) -> Try<()> {
     Ok(())
 }
 
-/// Random bytes from the system by way of SQLite: for names that must differ, never for secrets.
-pub(super) fn random(conn: &Connection) -> Try<[u8; 8]> {
-    Ok(conn.prepare_cached("SELECT randomblob(8)")?.query_row([], |row| row.get(0))?)
-}
-
 /// The log that local writes are sealed in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Log {

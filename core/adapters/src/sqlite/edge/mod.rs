@@ -24,11 +24,11 @@ mod stream;
 mod write;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::author::Edit;
-use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Position, ProjectId, RecordKey, Seq};
+use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Nonce, Position, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::message::{Ack, Batch, Checkpoint, Definition, Grant, Refence, Reject, SchemaUpdate};
 use mobo_core::query::{Page, Select};
@@ -40,16 +40,37 @@ use rusqlite::Connection;
 use tokio::sync::broadcast;
 
 pub use answers::{
-    Acknowledged, Applied, ApplyError, BucketCount, Change, Compared, EdgeAudit, EdgeCounts, Identity, InboxRow, Keep, LaneCount, Mismatch,
-    Node, Outgoing, Pending, Record, Refenced, Report, Sealed, Standing, WriteError, Written,
+    Acknowledged, Admitted, Applied, ApplyError, BucketCount, Change, Compared, EdgeAudit, EdgeCounts, Identity, InboxRow, Keep, LaneCount,
+    Mismatch, Node, Outgoing, Pending, Record, Refenced, Report, Sealed, Standing, WriteError, Written,
 };
 
 use super::error::Failure;
 use super::open::{Role, open_reader, open_writer};
 use super::readers::Readers;
 use super::writer::Writer;
-use definitions::{Cached, Current};
+use definitions::Cached;
 use fault::Try;
+
+/// What the store takes from its surroundings when it seals an entry.
+#[derive(Clone)]
+pub struct Sources {
+    /// The device's clocks.
+    pub moment: Arc<dyn Fn() -> Moment + Send + Sync>,
+    /// Fresh random bytes.
+    pub nonce: Arc<dyn Fn() -> Nonce + Send + Sync>,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    fn seal(&self) -> (Moment, Nonce) {
+        ((self.moment)(), (self.nonce)())
+    }
+}
 
 /// The device's store. Clones share it.
 ///
@@ -65,23 +86,11 @@ struct Inner {
     writer: Writer,
     readers: Readers,
     schema: Cached,
-    /// As of the last commit.
-    known: Mutex<Known>,
+    sources: Sources,
     changes: broadcast::Sender<Change>,
 }
 
-/// What callers ask for at every turn.
-#[derive(Debug, Default)]
-struct Known {
-    schema: Current,
-    project: Option<ProjectId>,
-}
-
 impl Inner {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn tell(&self, changes: Vec<Change>) {
         for change in changes {
             // Nobody may be watching.
@@ -96,25 +105,16 @@ impl EdgeStore {
     /// # Errors
     ///
     /// A [`StoreError`] when the file cannot be used: it belongs to another node, is of a later version, damaged, or not to be written.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Self::open_now(&path)).await;
-        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was cut short: {error}"))))
-    }
-
-    fn open_now(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, sources: Sources) -> Result<Self, StoreError> {
         let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
         // A reader that cannot be opened is better found now.
         drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
-        let schema = Cached::default();
-        let project = meta::node(&connection)?.identity.map(|identity| identity.project);
-        let known = Known { schema: schema.get(&connection)?, project };
         let inner = Inner {
             place: path.display().to_string(),
             writer: Writer::start(connection)?,
             readers: Readers::new(path.to_owned(), limits::EDGE_READERS_MAX, limits::EDGE_READER_CACHE_KIB),
-            schema,
-            known: Mutex::new(known),
+            schema: Cached::default(),
+            sources,
             changes: broadcast::Sender::new(limits::EDGE_CHANGES_MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -140,34 +140,28 @@ impl EdgeStore {
         self.inner.changes.subscribe()
     }
 
-    /// Edits records of one collection: one entry, made at `moment`, all or nothing. Neither clock nor network can make this fail.
+    /// Edits records of one collection: one entry, all or nothing. Neither clock nor network can make this fail.
     ///
     /// # Errors
     ///
     /// [`WriteError`], by what the caller should change.
-    pub async fn write(
-        &self,
-        collection: CollectionId,
-        edits: Vec<Edit>,
-        author: Option<String>,
-        moment: Moment,
-    ) -> Result<Written, WriteError> {
+    pub async fn write(&self, collection: CollectionId, edits: Vec<Edit>, author: Option<String>) -> Result<Written, WriteError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let schema = inner.schema.get(conn)?.schema;
-            sorted(write::write(conn, &schema, (collection, &edits, author.as_deref()), moment))
+            let schema = inner.schema.get(conn)?;
+            sorted(write::write(conn, &schema, (collection, &edits, author.as_deref()), inner.sources.seal()))
         };
         self.commit(work, written).await?
     }
 
-    /// Appends samples of one stream: one entry on its lane, sealed at `moment`, and rows at once.
+    /// Appends samples of one stream: one entry on its lane, and rows at once.
     ///
     /// # Errors
     ///
     /// [`WriteError`], by what the caller should change.
-    pub async fn append(&self, segment: Segment, moment: Moment) -> Result<Written, WriteError> {
+    pub async fn append(&self, segment: Segment) -> Result<Written, WriteError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let schema = inner.schema.get(conn)?.schema;
-            sorted(stream::append(conn, &schema, &segment, moment))
+            let schema = inner.schema.get(conn)?;
+            sorted(stream::append(conn, &schema, &segment, inner.sources.seal()))
         };
         self.commit(work, written).await?
     }
@@ -188,7 +182,7 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn acked(&self, ack: Ack, keep: Keep) -> Result<Acknowledged, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let acknowledged = ack::take(conn, &inner.schema.get(conn)?.schema, &ack)?;
+            let acknowledged = ack::take(conn, &*inner.schema.get(conn)?, &ack)?;
             ack::trim(conn, &keep)?;
             Ok(acknowledged)
         };
@@ -210,7 +204,10 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn rejected(&self, reject: Reject) -> Result<Vec<RecordKey>, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| apply::rejected(conn, &inner.schema.get(conn)?.schema, &reject);
+        let work = move |conn: &Connection, inner: &Inner| {
+            let at = (inner.sources.moment)().wall;
+            apply::rejected(conn, &*inner.schema.get(conn)?, &reject, at)
+        };
         self.commit(work, |inner, changed| inner.tell(records(changed))).await
     }
 
@@ -220,7 +217,7 @@ impl EdgeStore {
     ///
     /// [`ApplyError`]; nothing of the batch has happened then.
     pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
-        let work = move |conn: &Connection, inner: &Inner| match apply::batch(conn, &inner.schema.get(conn)?.schema, batch) {
+        let work = move |conn: &Connection, inner: &Inner| match apply::batch(conn, &*inner.schema.get(conn)?, batch) {
             Err(ApplyError::Store(error)) => Err(Failure::from(error)),
             answer => Ok(answer),
         };
@@ -236,7 +233,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Compared, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &inner.schema.get(conn)?.schema, &checkpoint);
+        let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &*inner.schema.get(conn)?, &checkpoint);
         self.commit(work, |inner, compared| inner.tell(records(&compared.changed))).await
     }
 
@@ -247,7 +244,7 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn resync(&self, bucket: BucketId) -> Result<(), StoreError> {
         let work =
-            move |conn: &Connection, inner: &Inner| compare::restart(conn, &inner.schema.get(conn)?.schema, bucket, members::Sweep::Remove);
+            move |conn: &Connection, inner: &Inner| compare::restart(conn, &*inner.schema.get(conn)?, bucket, members::Sweep::Remove);
         self.commit(work, |_, ()| {}).await
     }
 
@@ -257,7 +254,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn sweep(&self, bucket: BucketId, to: Position) -> Result<Vec<RecordKey>, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| compare::sweep(conn, &inner.schema.get(conn)?.schema, bucket, to);
+        let work = move |conn: &Connection, inner: &Inner| compare::sweep(conn, &*inner.schema.get(conn)?, bucket, to);
         self.commit(work, |inner, changed| inner.tell(records(changed))).await
     }
 
@@ -266,8 +263,8 @@ impl EdgeStore {
     /// # Errors
     ///
     /// A [`StoreError`].
-    pub async fn granted(&self, grant: Grant) -> Result<(), StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| apply::grant(conn, &inner.schema.get(conn)?.schema, &grant);
+    pub async fn grant(&self, grant: Grant) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::grant(conn, &*inner.schema.get(conn)?, &grant);
         self.commit(work, |_, ()| {}).await
     }
 
@@ -276,31 +273,22 @@ impl EdgeStore {
     /// # Errors
     ///
     /// A [`StoreError`].
-    pub async fn revoked(&self, bucket: BucketId) -> Result<(), StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| compare::revoke(conn, &inner.schema.get(conn)?.schema, bucket);
-        self.commit(work, |inner, changed| inner.tell(records(changed))).await.map(|_| ())
+    pub async fn revoke(&self, bucket: BucketId) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::revoke(conn, &*inner.schema.get(conn)?, bucket);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
     }
 
-    /// Starts the log `fresh`, because the hub's record of this device is another one. What the hub does not have is authored again.
+    /// Starts the log `fresh`, because of the hub's order, or without one because this machine is not the one that the log was started
+    /// on. What the hub does not have is authored again.
     ///
     /// # Errors
     ///
     /// A [`StoreError`].
-    pub async fn refence(&self, order: Refence, fresh: Incarnation) -> Result<Refenced, StoreError> {
-        self.renew_log(Some(order), fresh).await
-    }
-
-    /// Starts the log `fresh`, because this is not the machine that the log was started on. Do it before the first write.
-    ///
-    /// # Errors
-    ///
-    /// A [`StoreError`].
-    pub async fn renew(&self, fresh: Incarnation) -> Result<Refenced, StoreError> {
-        self.renew_log(None, fresh).await
-    }
-
-    async fn renew_log(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| refence::refence(conn, &inner.schema.get(conn)?.schema, order.as_ref(), fresh);
+    pub async fn refence(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let nonce = || (inner.sources.nonce)();
+            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh), nonce)
+        };
         self.commit(work, |inner, _| inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec())).await
     }
 
@@ -310,31 +298,17 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn put_schema(&self, update: SchemaUpdate) -> Result<(), StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| {
-            definitions::put(conn, &inner.schema, &update)?;
-            inner.schema.get(conn)
-        };
-        let tell = |inner: &Inner, schema: &Current| {
-            let mut known = inner.known();
-            if known.schema.changes < schema.changes {
-                known.schema = schema.clone();
-            }
-            drop(known);
-            inner.tell(vec![Change::SchemaChanged]);
-        };
-        self.commit(work, tell).await.map(|_| ())
+        let work = move |conn: &Connection, inner: &Inner| definitions::put(conn, &inner.schema, &update);
+        self.commit(work, |inner, ()| inner.tell(vec![Change::SchemaChanged])).await
     }
 
-    /// The collections that the device knows.
-    #[must_use]
-    pub fn schema(&self) -> Arc<Schema> {
-        Arc::clone(&self.inner.known().schema.schema)
-    }
-
-    /// The device's project; `None` before it has joined.
-    #[must_use]
-    pub fn project(&self) -> Option<ProjectId> {
-        self.inner.known().project
+    /// The collections that the device knows. Cheap: they are read again only after they have changed.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn schema(&self) -> Result<Arc<Schema>, StoreError> {
+        self.read(|conn, inner| inner.schema.get(conn)).await
     }
 
     /// The definitions as the hub delivered them.
@@ -361,7 +335,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`], [`StoreError::Damaged`] when its row does not fit its hash.
     pub async fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreError> {
-        self.read(move |conn, inner| status::record(conn, &inner.schema.get(conn)?.schema, &key)).await
+        self.read(move |conn, inner| status::record(conn, &*inner.schema.get(conn)?, &key)).await
     }
 
     /// Numbers for `status`.
@@ -370,16 +344,16 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn counts(&self) -> Result<EdgeCounts, StoreError> {
-        self.read(|conn, inner| status::counts(conn, &inner.schema.get(conn)?.schema)).await
+        self.read(|conn, inner| status::counts(conn, &*inner.schema.get(conn)?)).await
     }
 
-    /// What the hub refused, newest first, at most [`limits::ROWS_MAX`].
+    /// What the hub refused, newest first.
     ///
     /// # Errors
     ///
     /// A [`StoreError`].
-    pub async fn inbox(&self) -> Result<Vec<InboxRow>, StoreError> {
-        self.read(|conn, _| status::inbox(conn)).await
+    pub async fn inbox(&self, limit: u32) -> Result<Vec<InboxRow>, StoreError> {
+        self.read(move |conn, _| status::inbox(conn, limit)).await
     }
 
     /// Recomputes chains, hashes and digests from what is stored.
@@ -388,7 +362,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn audit(&self) -> Result<EdgeAudit, StoreError> {
-        self.read(|conn, inner| status::audit(conn, &inner.schema.get(conn)?.schema)).await
+        self.read(|conn, inner| status::audit(conn, &*inner.schema.get(conn)?)).await
     }
 
     /// Finishes what is under way and closes.

@@ -45,7 +45,12 @@ struct Twin {
 
 /// Starts the log `fresh`. Entries up to the common prefix with the hub count as acknowledged; later ones that are pending are sealed
 /// again, with the word where they came from.
-pub(super) fn refence(conn: &Connection, schema: &Schema, order: Option<&Refence>, fresh: Incarnation) -> Try<Refenced> {
+pub(super) fn refence(
+    conn: &Connection,
+    schema: &Schema,
+    (order, fresh): (Option<&Refence>, Incarnation),
+    mut nonce: impl FnMut() -> Nonce,
+) -> Try<Refenced> {
     let Some(old) = Log::read(conn)? else { return Err(Failure::refused("this device has not joined a hub yet")) };
     let mut refenced = Refenced { incarnation: fresh, settled: 0, reauthored: 0, dropped: 0 };
     if let Some(order) = order {
@@ -58,7 +63,7 @@ pub(super) fn refence(conn: &Connection, schema: &Schema, order: Option<&Refence
     for lane in Lane::ALL {
         for seq in pending(conn, old.incarnation, lane)? {
             let row = known(outbox::entry(conn, old.incarnation, lane, seq)?, "entry in the outbox")?;
-            match moving.entry(lane, row, Nonce(meta::random(conn)?))? {
+            match moving.entry(lane, row, nonce())? {
                 true => refenced.reauthored += 1,
                 false => refenced.dropped += 1,
             }

@@ -59,10 +59,10 @@ fn count(conn: &Connection, sql: &str) -> Try<u64> {
 }
 
 /// What the hub refused, newest first.
-pub(super) fn inbox(conn: &Connection) -> Try<Vec<InboxRow>> {
+pub(super) fn inbox(conn: &Connection, limit: u32) -> Try<Vec<InboxRow>> {
     let sql = "SELECT n, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo_inbox ORDER BY n DESC LIMIT ?1";
     let mut statement = conn.prepare_cached(sql)?;
-    all(statement.query([limits::ROWS_MAX.cast_signed()])?, |row| {
+    all(statement.query([limit])?, |row| {
         let collection = row.get::<_, Option<i64>>(4)?.and_then(CollectionId::from_sql);
         let id = row.get::<_, Option<String>>(5)?.and_then(|id| RecordId::new(id).ok());
         Ok(InboxRow {

@@ -11,14 +11,19 @@ use rusqlite::Connection;
 
 use super::answers::{WriteError, Written};
 use super::fault::Try;
-use super::meta::{self, Log};
+use super::meta::Log;
 use super::outbox::{self, seq_sql};
 use super::write::{header, wrong_kind};
 use crate::sqlite::samples::SampleWriter;
 use crate::sqlite::table::quoted;
 
 /// Seals samples. Their rows bear the times of this device's clock until the hub has decided (rule R5).
-pub(super) fn append(conn: &Connection, schema: &Schema, segment: &Segment, moment: Moment) -> Result<Written, WriteError> {
+pub(super) fn append(
+    conn: &Connection,
+    schema: &Schema,
+    segment: &Segment,
+    (moment, nonce): (Moment, Nonce),
+) -> Result<Written, WriteError> {
     let collection = schema.get(segment.collection).ok_or(WriteError::UnknownCollection(segment.collection))?;
     if collection.kind != Kind::Stream {
         return Err(wrong_kind(collection, "put records into it"));
@@ -28,7 +33,7 @@ pub(super) fn append(conn: &Connection, schema: &Schema, segment: &Segment, mome
     if payload.len() > limits::ENTRY_PAYLOAD_BYTES_MAX {
         return Err(WriteError::TooLarge { bytes: payload.len(), ops: segment.before_us.len() });
     }
-    let entry = Entry::seal(&header(collection, &log, moment, Nonce(meta::random(conn)?)), payload);
+    let entry = Entry::seal(&header(collection, &log, moment, nonce), payload);
     let at = outbox::append(conn, &log, collection.lane, &entry, moment.wall.0)?;
     let mut samples = SampleWriter::new(conn, collection)?;
     samples.write(&log.lane(at.incarnation, at.lane), at.seq, Eff(moment.wall.0), segment)?;

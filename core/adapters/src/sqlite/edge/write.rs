@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use super::answers::{Sealed, WriteError, Written};
 use super::bases::{self, BaseRow};
 use super::fault::Try;
-use super::meta::{self, Log};
+use super::meta::Log;
 use super::outbox;
 use super::overlays;
 use super::rows::{Kept, NewRow, Rows};
@@ -41,7 +41,7 @@ pub(super) fn write(
     conn: &Connection,
     schema: &Schema,
     (collection, edits, author): (CollectionId, &[Edit], Option<&str>),
-    moment: Moment,
+    (moment, nonce): (Moment, Nonce),
 ) -> Result<Written, WriteError> {
     let collection = schema.get(collection).ok_or(WriteError::UnknownCollection(collection))?;
     if collection.kind == Kind::Stream {
@@ -55,7 +55,7 @@ pub(super) fn write(
     if ops.is_empty() {
         return Ok(Written { entry: None, changed: Vec::new() });
     }
-    let entry = Entry::seal(&header(collection, &log, moment, Nonce(meta::random(conn)?)), payload(collection, ops, author)?);
+    let entry = Entry::seal(&header(collection, &log, moment, nonce), payload(collection, ops, author)?);
     let seq = outbox::next(conn, log.incarnation, collection.lane)?;
     drafts.retain(|_, draft| !draft.ops.is_empty());
     for (key, draft) in &mut drafts {
