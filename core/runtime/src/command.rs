@@ -129,6 +129,18 @@ pub fn health_code(report: &Value) -> ExitCode {
     ExitCode::from(if ok { exit::FINE } else { exit::FAILED })
 }
 
+/// The checks of a health report as a table for people: what, whether it is well, and the sentence.
+#[must_use]
+pub fn checks(report: &Value) -> Value {
+    let checks = report.get("checks").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let row = |check: &Value| {
+        let part = |key: &str| check.get(key).cloned().unwrap_or_default();
+        let word = if part("ok") == Value::Bool(true) { "ok" } else { "FAILED" };
+        json!({ "check": part("name"), "is": word, "detail": part("detail") })
+    };
+    Value::Array(checks.iter().map(row).collect())
+}
+
 /// Loads the settings of this process: the node's own, and those of logging.
 ///
 /// # Errors

@@ -37,7 +37,7 @@ pub(super) fn health(common: &Common) -> Result<ExitCode, Failure> {
     let report = ask(&common.data_dir, "health check", json!({}))?;
     match common.output {
         Format::Json => command::show(common.output, &report)?,
-        Format::Table => command::show(common.output, report.get("checks").unwrap_or(&report))?,
+        Format::Table => command::show(common.output, &command::checks(&report))?,
     }
     Ok(command::health_code(&report))
 }

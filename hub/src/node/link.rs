@@ -5,7 +5,6 @@ use std::sync::Arc;
 use mobo_adapters::quic::QuicListener;
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::limits;
-use mobo_core::link::Listener;
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
