@@ -1,0 +1,112 @@
+//! What people ask for: one record, decisions, refusals, numbers.
+
+use std::collections::BTreeSet;
+
+use mobo_core::cbor::Reader;
+use mobo_core::digest::Digest;
+use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey};
+use mobo_core::schema::{Kind, Schema};
+use mobo_core::stamp::Stamp;
+use mobo_core::store::{ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::time::Eff;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::devices::{lane, seq};
+use super::error::{Failure, known};
+use super::session::Tx;
+use super::stored;
+use super::table::table;
+
+/// One record with its merge state.
+pub(super) async fn record(tx: &mut Tx, project: ProjectId, schema: &Schema, key: RecordKey) -> Result<Option<RecordRow>, Failure> {
+    let mut found = stored::load(tx, project, schema, &BTreeSet::from([key.clone()])).await?;
+    let Some(record) = found.remove(&key) else { return Ok(None) };
+    match record.state {
+        Ok(state) => Ok(Some(RecordRow { ver: record.ver, state })),
+        Err(why) => Err(Failure::damaged(format!("record \"{}\" is damaged: {why}; run `mobo-hub health check`", key.id))),
+    }
+}
+
+/// Open conflicts, newest first.
+pub(super) async fn conflicts(tx: &mut Tx, project: ProjectId, limit: u32) -> Result<Vec<ConflictRow>, Failure> {
+    let look = sqlx::query(
+        "SELECT collection, id, field, kind, loser::text, loser_stamp, winner::text, winner_stamp, at_us FROM mobo.conflict \
+         WHERE project = $1 AND status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $2",
+    );
+    tx.rows(look.bind(project.sql()).bind(i64::from(limit))).await?.iter().map(conflict).collect()
+}
+
+fn conflict(row: &PgRow) -> Result<ConflictRow, Failure> {
+    Ok(ConflictRow {
+        collection: known(CollectionId::from_sql(row.try_get(0)?), "collection")?,
+        id: row.try_get(1)?,
+        field: known(u64::try_from(row.try_get::<i64, _>(2)?).ok(), "field")?,
+        kind: known(u8::try_from(row.try_get::<i16, _>(3)?).ok(), "kind of conflict")?,
+        loser: json(row.try_get(4)?)?,
+        loser_device: author(row.try_get(5)?),
+        winner: json(row.try_get(6)?)?,
+        winner_device: author(row.try_get(7)?),
+        at: Eff(row.try_get(8)?),
+    })
+}
+
+fn json(text: Option<String>) -> Result<serde_json::Value, Failure> {
+    let Some(text) = text else { return Ok(serde_json::Value::Null) };
+    serde_json::from_str(&text).map_err(|error| Failure::damaged(format!("value of a conflict: {error}")))
+}
+
+fn author(stamp: Vec<u8>) -> Option<DeviceId> {
+    Stamp::decode(&mut Reader::new(&stamp)).ok().map(|stamp| stamp.device)
+}
+
+/// Open quarantine entries, newest first.
+pub(super) async fn quarantine(tx: &mut Tx, project: ProjectId, limit: u32) -> Result<Vec<QuarantineRow>, Failure> {
+    let look = sqlx::query(
+        "SELECT n, device, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo.quarantine \
+         WHERE project = $1 AND status = 0 ORDER BY n DESC LIMIT $2",
+    );
+    tx.rows(look.bind(project.sql()).bind(i64::from(limit))).await?.iter().map(refused).collect()
+}
+
+fn refused(row: &PgRow) -> Result<QuarantineRow, Failure> {
+    let device = DeviceId(row.try_get(1)?);
+    let incarnation = known(Incarnation::from_sql(row.try_get(2)?), "incarnation")?;
+    let collection = row.try_get::<Option<i64>, _>(5)?.and_then(CollectionId::from_sql);
+    Ok(QuarantineRow {
+        n: known(u64::try_from(row.try_get::<i64, _>(0)?).ok(), "number")?,
+        lane: LaneKey { device, incarnation, lane: lane(row.try_get(3)?)? },
+        seq: known(seq(row.try_get(4)?), "seq")?,
+        record: collection.zip(row.try_get(6)?),
+        code: known(u16::try_from(row.try_get::<i32, _>(7)?).ok(), "code")?,
+        detail: row.try_get(8)?,
+        at: Eff(row.try_get(9)?),
+    })
+}
+
+/// Numbers for `status`.
+pub(super) async fn counts(tx: &mut Tx, project: ProjectId, schema: &Schema) -> Result<Counts, Failure> {
+    let mut records = 0;
+    for collection in schema.iter().filter(|collection| collection.kind != Kind::Stream) {
+        records += count(tx, &format!("SELECT count(*) FROM {} WHERE $1::int8 IS NOT NULL", table(collection)), project).await?;
+    }
+    let of = |table: &str, condition: &str| format!("SELECT count(*) FROM mobo.{table} WHERE project = $1 AND {condition}");
+    let quarantined = count(tx, &of("quarantine", "status = 0"), project).await?;
+    let conflicts = count(tx, &of("conflict", "status = 0"), project).await?;
+    let devices = count(tx, &of("device", "revoked_us IS NULL"), project).await?;
+    let look = sqlx::query("SELECT id, key, head, digest FROM mobo.bucket WHERE project = $1 ORDER BY key").bind(project.sql());
+    let buckets = tx.rows(look).await?.iter().map(bucket).collect::<Result<_, _>>()?;
+    Ok(Counts { records, quarantined, conflicts, devices, buckets })
+}
+
+fn bucket(row: &PgRow) -> Result<(BucketId, String, Position, Digest), Failure> {
+    let id = known(BucketId::from_sql(row.try_get(0)?), "bucket")?;
+    let head = Position(known(u64::try_from(row.try_get::<i64, _>(2)?).ok(), "head")?);
+    Ok((id, row.try_get(1)?, head, Digest(row.try_get(3)?)))
+}
+
+async fn count(tx: &mut Tx, sql: &str, project: ProjectId) -> Result<u64, Failure> {
+    let row = tx.row(sqlx::query(AssertSqlSafe(sql.to_owned())).bind(project.sql())).await?;
+    let number: i64 = known(row, "count")?.try_get(0)?;
+    Ok(number.cast_unsigned())
+}

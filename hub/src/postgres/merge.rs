@@ -1,0 +1,136 @@
+//! The merge on Postgres: lock, read in a later statement, let `mobo_core::merge` decide, write, commit.
+//!
+//! READ COMMITTED is enough: whatever decides is read after it was locked, and locks are taken in one order everywhere — lanes, records,
+//! buckets, each ascending. Nothing is decided by absence, except under a lock that every maker of that thing takes.
+
+mod buckets;
+mod lanes;
+mod log;
+mod records;
+mod rows;
+mod samples;
+
+pub(super) use buckets::ensure as ensure_buckets;
+use mobo_core::backoff::Backoff;
+use mobo_core::limits;
+use mobo_core::merge::{Context, Merge, Placed, Prepared, Writes};
+use mobo_core::store::{MergeBatch, MergeReport, StoreError};
+
+use super::Inner;
+use super::error::Failure;
+use super::schemas;
+use super::session::{Purpose, Tx};
+
+/// Merges a batch; in parts, when others are in the way of it as a whole again and again.
+pub(super) async fn merge(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, StoreError> {
+    let mut report = MergeReport::default();
+    let mut parts = vec![batch.submissions.clone()];
+    while let Some(mut part) = parts.pop() {
+        match insist(store, batch, &part).await {
+            Ok(done) => {
+                report.outcomes.extend(done.outcomes);
+                report.hints.extend(done.hints);
+            }
+            Err(failure) if failure.is_retryable() && part.len() > 1 => {
+                tracing::warn!(submissions = part.len(), "others hold the same records: merging the batch in two halves");
+                // The first half goes first: submissions of one lane stay in order.
+                let second = part.split_off(part.len() / 2);
+                parts.extend([second, part]);
+            }
+            // Parts that went before are committed; whoever pushes them again is told so.
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    Ok(report)
+}
+
+/// Tries again what a retry can mend.
+async fn insist(store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<MergeReport, Failure> {
+    let attempts = if submissions.len() > 1 { limits::MERGE_RETRIES_MAX + 1 } else { limits::MERGE_ATTEMPTS_ALONE_MAX };
+    let mut pause = Backoff::new(limits::MERGE_RETRY_MIN, limits::MERGE_RETRY_MAX);
+    let mut attempt = 1;
+    loop {
+        match once(store, batch, submissions).await {
+            Err(failure) if failure.is_retryable() && attempt < attempts => {
+                tokio::time::sleep(pause.next_pause(jitter(&batch.entropy, attempt), None)).await;
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// 64 bits for one pause; another hub that waits for the same rows draws others.
+fn jitter(entropy: &[u8; 32], attempt: u32) -> u64 {
+    let at = usize::try_from(attempt).unwrap_or_default() * 8 % entropy.len();
+    entropy.get(at..).and_then(|bytes| bytes.first_chunk().copied()).map_or(u64::MAX, u64::from_le_bytes)
+}
+
+async fn once(store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<MergeReport, Failure> {
+    let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
+    match attempt(&mut tx, store, batch, submissions).await {
+        Ok(Step::Commit(report)) => {
+            let report = tx.finish(Ok(report)).await?;
+            store.known.keep_buckets(batch.project, report.1);
+            Ok(report.0)
+        }
+        Ok(Step::Nothing(report)) => {
+            tx.rollback().await?;
+            Ok(report)
+        }
+        Ok(Step::LanesMissing(missing)) => {
+            tx.rollback().await?;
+            let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
+            let made = lanes::make(&mut tx, batch.project, &missing).await;
+            tx.finish(made).await?;
+            Box::pin(once(store, batch, submissions)).await
+        }
+        Err(failure) => tx.finish(Err(failure)).await,
+    }
+}
+
+type BucketKeys = Vec<(mobo_core::ids::BucketId, String)>;
+
+/// How a transaction goes on.
+enum Step {
+    /// Everything is written.
+    Commit((MergeReport, BucketKeys)),
+    /// There is nothing to write.
+    Nothing(MergeReport),
+    /// These lanes are not in their table yet: there is nothing to lock.
+    LanesMissing(Vec<mobo_core::ids::LaneKey>),
+}
+
+async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<Step, Failure> {
+    // Another hub of this database may have made a collection since the caller looked.
+    let current = schemas::current(tx, &store.known, batch.project).await?;
+    let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
+    let context = Context { project: batch.project, schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy };
+    let merge = Merge::new(context, submissions.to_vec());
+    let reads = match lanes::lock_and_read(tx, batch.project, &merge.wants()).await? {
+        lanes::Found::All(reads) => reads,
+        lanes::Found::Missing(missing) => return Ok(Step::LanesMissing(missing)),
+    };
+    let admitted = merge.admit(reads);
+    let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &admitted.wants()).await?;
+    let applied = admitted.apply(stored, &blocked);
+    if applied.is_empty() {
+        let Placed { outcomes, hints, .. } = applied.place(Vec::new());
+        return Ok(Step::Nothing(MergeReport { outcomes, hints }));
+    }
+    let states = buckets::lock_and_read(tx, &store.known, batch.project, &applied.wants()).await?;
+    let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
+    let Placed { writes, outcomes, hints } = applied.place(states);
+    write(tx, batch, schema, &writes).await?;
+    Ok(Step::Commit((MergeReport { outcomes, hints }, keys)))
+}
+
+async fn write(tx: &mut Tx, batch: &MergeBatch, schema: &mobo_core::schema::Schema, writes: &Writes) -> Result<(), Failure> {
+    rows::write(tx, batch.project, schema, &writes.records).await?;
+    samples::write(tx, schema, &writes.samples).await?;
+    buckets::write(tx, batch.project, &writes.buckets, &writes.members).await?;
+    log::write_lanes(tx, batch.project, &writes.lanes).await?;
+    log::write_entries(tx, batch.project, &writes.entries).await?;
+    log::write_quarantine(tx, (batch.project, batch.now), schema, &writes.quarantine).await?;
+    log::write_conflicts(tx, (batch.project, batch.now), schema, &writes.conflicts).await
+}

@@ -1,0 +1,200 @@
+//! The records of a batch: locked in ascending order, then read in later statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Position, ProjectId, RecordId, RecordKey};
+use mobo_core::limits;
+use mobo_core::merge::{Membership, Stored};
+use mobo_core::schema::{Collection, Kind, Schema};
+use mobo_core::stamp::Origin;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::postgres::error::{Failure, known};
+use crate::postgres::known::Known;
+use crate::postgres::session::Tx;
+use crate::postgres::stored::{self, Source, by_collection, ids};
+use crate::postgres::table::table;
+
+/// Records, and the authors of documents with a refused change.
+type Records = (BTreeMap<RecordKey, Stored>, BTreeSet<(RecordKey, Origin)>);
+
+/// Locks the records, then reads them with their buckets.
+pub(super) async fn lock_and_read(
+    tx: &mut Tx,
+    remembered: &Known,
+    (project, schema): (ProjectId, &Schema),
+    wants: &BTreeSet<RecordKey>,
+) -> Result<Records, Failure> {
+    if wants.is_empty() {
+        return Ok(Records::default());
+    }
+    lock(tx, project, schema, wants).await?;
+    let found = stored::load(tx, project, schema, wants).await?;
+    let mut memberships = read_members(tx, project, wants).await?;
+    let homes: BTreeSet<BucketId> = found.values().filter_map(|record| record.home).map(|(bucket, _)| bucket).collect();
+    let keys = bucket_keys(tx, remembered, project, homes).await?;
+    let mut records = BTreeMap::new();
+    for (key, record) in found {
+        let mut memberships = memberships.remove(&key).unwrap_or_default();
+        if let Some((bucket, position)) = record.home {
+            let key = known(keys.get(&bucket).cloned(), "bucket")?;
+            memberships.push(Membership { bucket, key, position, present: true });
+        }
+        let (state, ver, visible, state_hash) = (record.state, record.ver, record.visible, record.state_hash);
+        records.insert(key, Stored { state, ver, visible, state_hash, memberships });
+    }
+    let blocked = read_blocked(tx, project, schema, wants).await?;
+    Ok((records, blocked))
+}
+
+/// Locks every record that exists, and what makes the others: nobody else creates one of them before this transaction ends.
+async fn lock(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTreeSet<RecordKey>) -> Result<(), Failure> {
+    let mut missing = lock_existing(tx, project, schema, wants).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let collections: BTreeSet<CollectionId> = missing.iter().map(|key| key.collection).collect();
+    let collections: Vec<i64> = collections.into_iter().map(CollectionId::sql).collect();
+    tx.rows(sqlx::query("SELECT pg_advisory_xact_lock(c) FROM unnest($1::int8[]) AS c").bind(collections)).await?;
+    // Now nobody creates. But a record that was on its way from one table to the other when we looked was seen in neither: one snapshot
+    // over both of them tells.
+    while !missing.is_empty() {
+        let moved = existing(tx, project, schema, &missing).await?;
+        if moved.is_empty() {
+            return Ok(());
+        }
+        missing = lock_existing(tx, project, schema, &moved).await?;
+    }
+    Ok(())
+}
+
+/// Locks the records that are there; gives those that are not.
+async fn lock_existing(
+    tx: &mut Tx,
+    project: ProjectId,
+    schema: &Schema,
+    wants: &BTreeSet<RecordKey>,
+) -> Result<BTreeSet<RecordKey>, Failure> {
+    let mut missing = wants.clone();
+    for (collection, keys) in by_collection(schema, wants) {
+        for source in Source::of(collection.kind) {
+            let sql = format!("{} ORDER BY id FOR UPDATE", keys_in(*source, collection));
+            for some in keys.chunks(limits::POSTGRES_ROWS_MAX) {
+                for row in rows(tx, &sql, (project, collection), some).await? {
+                    missing.remove(&key(collection.id, &row)?);
+                }
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// The records that are there, each collection in one snapshot.
+async fn existing(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTreeSet<RecordKey>) -> Result<BTreeSet<RecordKey>, Failure> {
+    let mut found = BTreeSet::new();
+    for (collection, keys) in by_collection(schema, wants) {
+        let parts: Vec<String> = Source::of(collection.kind).iter().map(|source| keys_in(*source, collection)).collect();
+        let sql = parts.join(" UNION ALL ");
+        for some in keys.chunks(limits::POSTGRES_ROWS_MAX) {
+            for row in rows(tx, &sql, (project, collection), some).await? {
+                found.insert(key(collection.id, &row)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A `SELECT` of the ids among `$3`.
+fn keys_in(source: Source, collection: &Collection) -> String {
+    match source {
+        Source::Table => format!("SELECT id FROM {} WHERE id = ANY($3)", table(collection)),
+        Source::Hidden => "SELECT id FROM mobo.hidden WHERE project = $1 AND collection = $2 AND id = ANY($3)".to_owned(),
+        Source::Document => "SELECT id FROM mobo.document WHERE project = $1 AND collection = $2 AND id = ANY($3)".to_owned(),
+    }
+}
+
+async fn rows(tx: &mut Tx, sql: &str, (project, collection): (ProjectId, &Collection), keys: &[&RecordKey]) -> Result<Vec<PgRow>, Failure> {
+    tx.rows(sqlx::query(AssertSqlSafe(sql.to_owned())).bind(project.sql()).bind(collection.id.sql()).bind(ids(keys))).await
+}
+
+fn key(collection: CollectionId, row: &PgRow) -> Result<RecordKey, Failure> {
+    let id = RecordId::new(row.try_get::<String, _>(0)?).map_err(|error| Failure::damaged(error.to_string()))?;
+    Ok(RecordKey { collection, id })
+}
+
+/// The buckets beyond their first that the records are in, or have left.
+async fn read_members(
+    tx: &mut Tx,
+    project: ProjectId,
+    wants: &BTreeSet<RecordKey>,
+) -> Result<BTreeMap<RecordKey, Vec<Membership>>, Failure> {
+    let (collections, names) = pairs(wants);
+    let look = sqlx::query(
+        "SELECT m.id, m.collection, m.bucket, b.key, m.position, m.present FROM mobo.member m \
+         JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) ON m.collection = w.collection AND m.id = w.id \
+         JOIN mobo.bucket b ON b.project = $1 AND b.id = m.bucket",
+    );
+    let mut members: BTreeMap<RecordKey, Vec<Membership>> = BTreeMap::new();
+    for row in tx.rows(look.bind(project.sql()).bind(collections).bind(names)).await? {
+        let collection = known(CollectionId::from_sql(row.try_get(1)?), "collection")?;
+        let membership = Membership {
+            bucket: known(BucketId::from_sql(row.try_get(2)?), "bucket")?,
+            key: row.try_get(3)?,
+            position: Position(known(u64::try_from(row.try_get::<i64, _>(4)?).ok(), "position")?),
+            present: row.try_get(5)?,
+        };
+        members.entry(key(collection, &row)?).or_default().push(membership);
+    }
+    Ok(members)
+}
+
+/// The keys of buckets: remembered, or read.
+async fn bucket_keys(
+    tx: &mut Tx,
+    remembered: &Known,
+    project: ProjectId,
+    wanted: BTreeSet<BucketId>,
+) -> Result<BTreeMap<BucketId, String>, Failure> {
+    let mut keys: BTreeMap<BucketId, String> = wanted.iter().filter_map(|id| Some((*id, remembered.bucket_key(project, *id)?))).collect();
+    let missing: Vec<i64> = wanted.iter().filter(|id| !keys.contains_key(id)).map(|id| id.sql()).collect();
+    if missing.is_empty() {
+        return Ok(keys);
+    }
+    // A record was committed in them: so were they.
+    let look = sqlx::query("SELECT id, key FROM mobo.bucket WHERE project = $1 AND id = ANY($2)").bind(project.sql()).bind(missing);
+    for row in tx.rows(look).await? {
+        keys.insert(known(BucketId::from_sql(row.try_get(0)?), "bucket")?, row.try_get(1)?);
+    }
+    remembered.keep_buckets(project, keys.iter().map(|(id, key)| (*id, key.clone())));
+    Ok(keys)
+}
+
+async fn read_blocked(
+    tx: &mut Tx,
+    project: ProjectId,
+    schema: &Schema,
+    wants: &BTreeSet<RecordKey>,
+) -> Result<BTreeSet<(RecordKey, Origin)>, Failure> {
+    let is_document = |key: &&RecordKey| schema.get(key.collection).is_some_and(|collection| collection.kind == Kind::Document);
+    let (collections, names) = pairs(wants.iter().filter(is_document));
+    if collections.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let look = sqlx::query(
+        "SELECT b.id, b.collection, b.device, b.incarnation FROM mobo.blocked b \
+         JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) ON b.collection = w.collection AND b.id = w.id WHERE b.project = $1",
+    );
+    let mut blocked = BTreeSet::new();
+    for row in tx.rows(look.bind(project.sql()).bind(collections).bind(names)).await? {
+        let collection = known(CollectionId::from_sql(row.try_get(1)?), "collection")?;
+        let incarnation = known(Incarnation::from_sql(row.try_get(3)?), "incarnation")?;
+        blocked.insert((key(collection, &row)?, Origin { device: DeviceId(row.try_get(2)?), incarnation }));
+    }
+    Ok(blocked)
+}
+
+/// Collections and ids of keys, as two arrays.
+fn pairs<'k>(keys: impl IntoIterator<Item = &'k RecordKey>) -> (Vec<i64>, Vec<&'k str>) {
+    keys.into_iter().map(|key| (key.collection.sql(), key.id.as_str())).unzip()
+}

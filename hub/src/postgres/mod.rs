@@ -1,0 +1,284 @@
+//! Postgres: the store of a hub in production, and of several hubs that share one database.
+//!
+//! Rows of collections are plain typed tables in schema `public` that any SQL tool reads; what the merge needs besides is in schema
+//! `mobo`. Follow a batch through [`merge`]: lanes, records and buckets are locked in this order, each is read in a statement after its
+//! lock, and everything is written by one statement for each table. Nothing is kept here that the database does not have: a hub may be
+//! killed at any moment, and another one may work beside it.
+
+mod address;
+mod audit;
+mod cells;
+mod devices;
+mod error;
+mod hub;
+mod keys;
+mod known;
+mod look;
+mod merge;
+mod migrate;
+mod pull;
+mod schemas;
+mod select;
+mod session;
+mod stored;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use mobo_core::future::BoxFuture;
+use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::query::{Page, Select};
+use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::{
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState, LaneAudit,
+    MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
+};
+use mobo_core::time::Eff;
+use sqlx::postgres::PgPool;
+use sqlx::{Connection, Row};
+
+use address::Address;
+use error::Failure;
+use known::Known;
+use session::{Purpose, Tx};
+
+/// A hub's store in a Postgres database, 15 or newer.
+///
+/// Cloning gives another handle to the same connections. Connections are made when they are needed: a database that goes away and comes
+/// back is used again by itself, and every request in between is answered with [`StoreError::Unavailable`].
+#[derive(Clone)]
+pub struct PostgresHubStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: PgPool,
+    address: Address,
+    known: Known,
+}
+
+impl fmt::Debug for PostgresHubStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresHubStore").field("place", &self.inner.address.shown).finish_non_exhaustive()
+    }
+}
+
+impl PostgresHubStore {
+    /// Opens the database at a URL such as `postgres://user:password@host:5432/database`, and brings it to the tables of this version.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] where waiting does not help: a URL that is none, a login that is refused, a database that does not exist, is
+    /// too old, or was made by a newer hub. [`StoreError::Unavailable`] where it does. Each names the place, never the password.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let address = Address::parse(url)?;
+        let (mut connection, _) = address.connect().await?;
+        migrate::migrate(&mut connection, &address.shown).await?;
+        // It has done its work; the pool makes its own.
+        let _ = connection.close().await;
+        let pool = address.pool();
+        Ok(Self { inner: Arc::new(Inner { pool, address, known: Known::default() }) })
+    }
+
+    async fn begin(&self, purpose: Purpose) -> Result<Tx, StoreError> {
+        Ok(Tx::begin(&self.inner.pool, purpose).await?)
+    }
+}
+
+/// Runs work that computes a lot between its statements where it keeps no other task waiting.
+async fn apart<T, F>(work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: AsyncFnOnce() -> Result<T, StoreError> + Send + 'static,
+{
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work())).await;
+    done.unwrap_or_else(|error| Err(StoreError::Damaged(format!("the store gave up in the middle of its work: {error}"))))
+}
+
+/// `self.$purpose(tx => work)`: one transaction around `work`, in a boxed future.
+macro_rules! transaction {
+    ($store:expr, $purpose:ident, |$tx:ident| $work:expr) => {
+        Box::pin(async move {
+            let mut transaction = $store.begin(Purpose::$purpose).await?;
+            let $tx = &mut transaction;
+            let result = $work.await;
+            Ok(transaction.finish(result).await?)
+        })
+    };
+}
+
+impl HubStore for PostgresHubStore {
+    fn info(&self) -> StoreFuture<'_, StoreInfo> {
+        transaction!(self, Read, |tx| async {
+            let row = tx.row(sqlx::query("SELECT current_setting('server_version')")).await?;
+            let version = error::known(row, "version")?.try_get(0)?;
+            Ok::<_, Failure>(StoreInfo { kind: "postgres", version, place: self.inner.address.shown.clone() })
+        })
+    }
+
+    fn hub(&self, first: HubRow, project: ProjectId) -> StoreFuture<'_, (HubRow, ProjectId)> {
+        transaction!(self, Write, |tx| hub::hub(tx, &first, project))
+    }
+
+    fn reserve_time(&self, until: Eff) -> StoreFuture<'_, Eff> {
+        transaction!(self, Write, |tx| hub::reserve_time(tx, until))
+    }
+
+    fn schema(&self, project: ProjectId) -> StoreFuture<'_, Schema> {
+        transaction!(self, Read, |tx| async {
+            let schema = schemas::current(tx, &self.inner.known, project).await?;
+            Ok::<_, Failure>(Schema::clone(&schema))
+        })
+    }
+
+    fn create_collection(&self, project: ProjectId, collection: Collection) -> StoreFuture<'_, Schema> {
+        transaction!(self, Write, |tx| schemas::create(tx, project, &collection))
+    }
+
+    fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(apart(async move || merge::merge(&inner, &batch).await))
+    }
+
+    fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {
+        Box::pin(async move {
+            // A connection first: whoever waits for one keeps no thread.
+            let mut tx = self.begin(Purpose::Read).await?;
+            let inner = Arc::clone(&self.inner);
+            apart(async move || {
+                let page = pull::pull(&mut tx, &inner, &request).await;
+                Ok(tx.finish(page).await?)
+            })
+            .await
+        })
+    }
+
+    fn ensure_buckets(&self, project: ProjectId, keys: Vec<(String, BucketId)>) -> StoreFuture<'_, Vec<(String, BucketId)>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let wanted: Vec<(&str, i64)> = keys.iter().map(|(key, fresh)| (key.as_str(), fresh.sql())).collect();
+            let ensured = merge::ensure_buckets(&mut tx, project, &wanted).await;
+            let ids: BTreeMap<String, BucketId> = tx.finish(ensured).await?.into_iter().collect();
+            // In the order of the request.
+            Ok(keys.into_iter().filter_map(|(key, _)| ids.get(&key).copied().map(|id| (key, id))).collect())
+        })
+    }
+
+    fn invite(&self, project: ProjectId, invite: Invite) -> StoreFuture<'_, ()> {
+        transaction!(self, Write, |tx| devices::invite(tx, project, &invite))
+    }
+
+    fn invite_state(&self, project: ProjectId, secret_hash: [u8; 32], now: Eff) -> StoreFuture<'_, InviteState> {
+        transaction!(self, Read, |tx| devices::invite_state(tx, project, secret_hash, now, false))
+    }
+
+    fn enrol(&self, project: ProjectId, secret_hash: [u8; 32], device: DeviceRow) -> StoreFuture<'_, InviteState> {
+        transaction!(self, Write, |tx| devices::enrol(tx, project, secret_hash, &device))
+    }
+
+    fn device(&self, project: ProjectId, id: DeviceId) -> StoreFuture<'_, Option<DeviceRow>> {
+        transaction!(self, Read, |tx| async { Ok::<_, Failure>(devices::devices(tx, project, Some(id)).await?.into_iter().next()) })
+    }
+
+    fn devices(&self, project: ProjectId) -> StoreFuture<'_, Vec<DeviceRow>> {
+        transaction!(self, Read, |tx| devices::devices(tx, project, None))
+    }
+
+    fn revoke(&self, project: ProjectId, id: DeviceId, now: Eff) -> StoreFuture<'_, bool> {
+        transaction!(self, Write, |tx| devices::revoke(tx, project, id, now))
+    }
+
+    fn arrive(&self, project: ProjectId, arrival: Arrival) -> StoreFuture<'_, Admission> {
+        transaction!(self, Write, |tx| devices::arrive(tx, project, &arrival))
+    }
+
+    fn fence(&self, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> StoreFuture<'_, ()> {
+        transaction!(self, Write, |tx| devices::fence(tx, project, device, incarnation))
+    }
+
+    fn chain_at(&self, project: ProjectId, lane: LaneKey, seq: Seq) -> StoreFuture<'_, Option<Chain>> {
+        transaction!(self, Read, |tx| devices::chain_at(tx, project, lane, seq))
+    }
+
+    fn cursors(&self, project: ProjectId, device: DeviceId, at: Vec<(BucketId, Position)>, now: Eff) -> StoreFuture<'_, ()> {
+        // A bucket that is named twice is named once.
+        let at: BTreeMap<BucketId, Position> = at.into_iter().collect();
+        transaction!(self, Write, |tx| devices::cursors(tx, project, device, &at, now))
+    }
+
+    fn create_key(&self, project: ProjectId, key: ApiKeyRow) -> StoreFuture<'_, ()> {
+        transaction!(self, Write, |tx| keys::create(tx, project, &key))
+    }
+
+    fn keys(&self, project: ProjectId) -> StoreFuture<'_, Vec<ApiKeyRow>> {
+        transaction!(self, Read, |tx| keys::all(tx, project))
+    }
+
+    fn key_by_hash(&self, hash: [u8; 32]) -> StoreFuture<'_, Option<(ProjectId, ApiKeyRow)>> {
+        transaction!(self, Read, |tx| keys::by_hash(tx, hash))
+    }
+
+    fn revoke_key(&self, project: ProjectId, id_or_name: String, now: Eff) -> StoreFuture<'_, bool> {
+        transaction!(self, Write, |tx| keys::revoke(tx, project, &id_or_name, now))
+    }
+
+    fn select(&self, select: Select) -> StoreFuture<'_, Page> {
+        transaction!(self, Read, |tx| select::select(tx, &select))
+    }
+
+    fn record(&self, project: ProjectId, key: RecordKey) -> StoreFuture<'_, Option<RecordRow>> {
+        transaction!(self, Read, |tx| async {
+            let schema = schemas::current(tx, &self.inner.known, project).await?;
+            look::record(tx, project, &schema, key).await
+        })
+    }
+
+    fn conflicts(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
+        transaction!(self, Read, |tx| look::conflicts(tx, project, limit))
+    }
+
+    fn quarantine(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {
+        transaction!(self, Read, |tx| look::quarantine(tx, project, limit))
+    }
+
+    fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts> {
+        transaction!(self, Read, |tx| async {
+            let schema = schemas::current(tx, &self.inner.known, project).await?;
+            look::counts(tx, project, &schema).await
+        })
+    }
+
+    fn audit_buckets(&self, project: ProjectId) -> StoreFuture<'_, Vec<BucketAudit>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Audit).await?;
+            let inner = Arc::clone(&self.inner);
+            apart(async move || {
+                let audits = async {
+                    let schema = schemas::current(&mut tx, &inner.known, project).await?;
+                    audit::buckets(&mut tx, project, &schema).await
+                };
+                let audits = audits.await;
+                Ok(tx.finish(audits).await?)
+            })
+            .await
+        })
+    }
+
+    fn audit_lanes(&self, project: ProjectId) -> StoreFuture<'_, Vec<LaneAudit>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Audit).await?;
+            apart(async move || {
+                let audits = audit::lanes(&mut tx, project).await;
+                Ok(tx.finish(audits).await?)
+            })
+            .await
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.inner.pool.close())
+    }
+}

@@ -1,0 +1,86 @@
+//! Projects and their collections.
+
+use std::sync::Arc;
+
+use mobo_core::cbor::{Reader, Writer};
+use mobo_core::ids::ProjectId;
+use mobo_core::limits;
+use mobo_core::schema::{Collection, Kind, Schema, check_collection};
+use sqlx::Row;
+
+use super::error::{Failure, known};
+use super::known::Known;
+use super::session::Tx;
+use super::table;
+
+/// The schema as this transaction sees it.
+pub(super) async fn current(tx: &mut Tx, remembered: &Known, project: ProjectId) -> Result<Arc<Schema>, Failure> {
+    let rev = rev(tx, project, "SELECT schema_rev FROM mobo.project WHERE id = $1").await?;
+    if let Some(schema) = remembered.schema(project, rev) {
+        return Ok(schema);
+    }
+    let schema = Arc::new(read(tx, project, rev).await?);
+    remembered.keep_schema(project, &schema);
+    Ok(schema)
+}
+
+/// Makes a collection and its table, and gives the schema with it.
+pub(super) async fn create(tx: &mut Tx, project: ProjectId, collection: &Collection) -> Result<Schema, Failure> {
+    check_collection(collection).map_err(|error| Failure::refused(error.to_string()))?;
+    // One at a time: whoever comes second sees the name taken.
+    let rev = rev(tx, project, "SELECT schema_rev FROM mobo.project WHERE id = $1 FOR UPDATE").await? + 1;
+    let mut schema = read(tx, project, rev).await?;
+    if schema.by_name(&collection.name).is_some() || schema.get(collection.id).is_some() {
+        return Err(Failure::refused(format!("there is a collection \"{}\" already", collection.name)));
+    }
+    if schema.iter().count() >= limits::COLLECTIONS_MAX {
+        return Err(Failure::refused(format!("a project has at most {} collections", limits::COLLECTIONS_MAX)));
+    }
+    let mut definition = Writer::new();
+    collection.encode(&mut definition);
+    let insert = sqlx::query("INSERT INTO mobo.collection(project, id, name, kind, rev, definition) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(project.sql())
+        .bind(collection.id.sql())
+        .bind(&collection.name)
+        .bind(i16::from(collection.kind.code()))
+        .bind(collection.rev.cast_signed())
+        .bind(definition.into_bytes());
+    tx.run(insert).await?;
+    tx.script(table::create(collection)).await.map_err(|failure| name_taken(failure, collection))?;
+    tx.run(sqlx::query("UPDATE mobo.project SET schema_rev = $2 WHERE id = $1").bind(project.sql()).bind(rev.cast_signed())).await?;
+    schema.insert(collection.clone());
+    Ok(schema)
+}
+
+/// What Postgres says of a name that it has already, or keeps for itself, as a sentence for the operator.
+fn name_taken(failure: Failure, collection: &Collection) -> Failure {
+    match failure.code().as_deref() {
+        Some("42P07" | "42710") => Failure::refused(format!(
+            "the database has something named \"{}\" in schema public that is not a collection: rename it, or name the collection otherwise",
+            collection.name
+        )),
+        Some("42701") => Failure::refused("a field has the name of a column that every table of Postgres has: name it otherwise"),
+        _ => failure,
+    }
+}
+
+async fn rev(tx: &mut Tx, project: ProjectId, sql: &'static str) -> Result<u64, Failure> {
+    let row = tx.row(sqlx::query(sql).bind(project.sql())).await?;
+    let row = row.ok_or_else(|| Failure::refused(format!("there is no project {project}")))?;
+    known(u64::try_from(row.try_get::<i64, _>(0)?).ok(), "schema revision")
+}
+
+async fn read(tx: &mut Tx, project: ProjectId, rev: u64) -> Result<Schema, Failure> {
+    let rows =
+        tx.rows(sqlx::query("SELECT kind, definition FROM mobo.collection WHERE project = $1 ORDER BY id").bind(project.sql())).await?;
+    let mut collections = Vec::with_capacity(rows.len());
+    for row in rows {
+        // A kind of a later version: kept, and not used.
+        if u8::try_from(row.try_get::<i16, _>(0)?).ok().and_then(Kind::from_code).is_none() {
+            continue;
+        }
+        let definition: Vec<u8> = row.try_get(1)?;
+        collections.push(Collection::decode(&mut Reader::new(&definition))?);
+    }
+    Ok(Schema::new(rev, collections))
+}

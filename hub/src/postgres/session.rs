@@ -1,0 +1,132 @@
+//! Transactions: begun with their limits, ended with a commit, and never left half open in the pool.
+
+use std::future::Future;
+
+use mobo_core::limits;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres};
+
+use super::error::Failure;
+
+/// A statement with its arguments.
+pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    /// Changes: READ COMMITTED, so that what is read after a lock is what the lock's last holder wrote.
+    Write,
+    /// Reads, all in one snapshot.
+    Read,
+    /// Reads, all in one snapshot, for as long as it takes.
+    Audit,
+}
+
+impl Purpose {
+    fn begin(self) -> String {
+        let (lock, idle) = (limits::POSTGRES_LOCK_TIMEOUT.as_millis(), limits::POSTGRES_IDLE_TIMEOUT.as_millis());
+        let statement = match self {
+            Self::Write | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT.as_millis(),
+            Self::Audit => 0,
+        };
+        let timeouts = format!(
+            "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
+             SET LOCAL idle_in_transaction_session_timeout = {idle}"
+        );
+        match self {
+            Self::Write => format!("BEGIN ISOLATION LEVEL READ COMMITTED; {timeouts}; SET LOCAL mobo.applying = 'on'"),
+            Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
+        }
+    }
+}
+
+/// A transaction. Dropped in the middle, it takes its connection with it: the database rolls back what nobody will commit.
+#[derive(Debug)]
+pub(super) struct Tx {
+    connection: PoolConnection<Postgres>,
+    patient: bool,
+    open: bool,
+}
+
+impl Tx {
+    /// Begins one.
+    pub(super) async fn begin(pool: &PgPool, purpose: Purpose) -> Result<Self, Failure> {
+        let connection = pool.acquire().await?;
+        let mut tx = Self { connection, patient: purpose == Purpose::Audit, open: true };
+        let begin = sqlx::raw_sql(AssertSqlSafe(purpose.begin()));
+        answered(false, begin.execute(&mut *tx.connection)).await?;
+        Ok(tx)
+    }
+
+    /// All rows of a statement.
+    pub(super) async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, Failure> {
+        answered(self.patient, statement.fetch_all(&mut *self.connection)).await
+    }
+
+    /// The row of a statement that gives at most one.
+    pub(super) async fn row(&mut self, statement: Statement<'_>) -> Result<Option<PgRow>, Failure> {
+        answered(self.patient, statement.fetch_optional(&mut *self.connection)).await
+    }
+
+    /// Runs a statement; gives the number of rows that it changed.
+    pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, Failure> {
+        answered(self.patient, statement.execute(&mut *self.connection)).await.map(|done| done.rows_affected())
+    }
+
+    /// Runs statements without arguments, one after the other.
+    pub(super) async fn script(&mut self, sql: String) -> Result<(), Failure> {
+        answered(self.patient, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
+    }
+
+    /// Commits when `result` is good, rolls back when it is not.
+    pub(super) async fn finish<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match result {
+            Ok(done) => self.end("COMMIT").await.map(|()| done),
+            Err(failure) => {
+                if failure.keeps_connection() {
+                    // What went wrong is already known; a rollback that fails closes the connection.
+                    let _ = self.end("ROLLBACK").await;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Ends without any change.
+    pub(super) async fn rollback(self) -> Result<(), Failure> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), Failure> {
+        answered(self.patient, sqlx::raw_sql(how).execute(&mut *self.connection)).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Runs statements on a connection of one's own, outside any transaction.
+pub(super) async fn script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Failure> {
+    answered(true, sqlx::raw_sql(sql).execute(connection)).await.map(|_| ())
+}
+
+/// The answer of the database, if it comes. Beyond the limit that the database itself keeps, the line is dead.
+async fn answered<T>(patient: bool, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
+    if patient {
+        return Ok(answer.await?);
+    }
+    let limit = limits::POSTGRES_STATEMENT_TIMEOUT + limits::POSTGRES_ACQUIRE_TIMEOUT;
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Failure::unavailable(format!("Postgres has not answered for {} s", limit.as_secs()))),
+    }
+}
