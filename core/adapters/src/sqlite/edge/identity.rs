@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 
 use mobo_core::ids::Incarnation;
-use mobo_core::message::Welcome;
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
-use super::answers::{Admitted, Identity, Node, Report};
+use super::answers::{Identity, Node, Report};
 use super::fault::Try;
-use super::{EdgeStore, Inner, apply, members, meta, outbox, records};
+use super::{EdgeStore, Inner, members, meta, outbox};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -73,16 +72,6 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn report(&self) -> Result<Report, StoreError> {
         self.read(|conn, _| report(conn)).await
-    }
-
-    /// Takes in a welcome: session, history, rights, and how far the lanes are merged.
-    ///
-    /// # Errors
-    ///
-    /// A [`StoreError`].
-    pub async fn admit(&self, welcome: Welcome) -> Result<Admitted, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &*inner.schema.get(conn)?, &welcome);
-        self.commit(work, |inner, admitted| inner.tell(records(&admitted.changed))).await
     }
 }
 

@@ -9,9 +9,10 @@ use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
 use super::ack;
-use super::answers::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount, Record};
+use super::answers::Record;
 use super::bases;
 use super::compare::{Part, members_of};
+use super::counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount};
 use super::fault::{Try, all};
 use super::members::{self, BucketRow};
 use super::meta::Log;

@@ -1,0 +1,149 @@
+//! What the hub says, as the session hands it over: acks, refusals, batches, checkpoints, rights, definitions.
+
+use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey};
+use mobo_core::message::{Ack, Batch, Checkpoint, Grant, Refence, Reject, SchemaUpdate, Welcome};
+use mobo_core::store::StoreError;
+use rusqlite::Connection;
+
+use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Refenced};
+use super::members::Sweep;
+use super::{EdgeStore, Inner, ack, apply, compare, definitions, records, refence};
+use crate::sqlite::error::Failure;
+
+impl EdgeStore {
+    /// Takes in a welcome: session, history, rights, and how far the lanes are merged.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn admit(&self, welcome: Welcome) -> Result<Admitted, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &*inner.schema.get(conn)?, &welcome);
+        self.commit(work, |inner, admitted| inner.tell(records(&admitted.changed))).await
+    }
+
+    /// Takes in an ack, and drops entries that need not be kept any more.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn acked(&self, ack: Ack, keep: Keep) -> Result<Acknowledged, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let acknowledged = ack::take(conn, &*inner.schema.get(conn)?, &ack)?;
+            ack::trim(conn, &keep)?;
+            Ok(acknowledged)
+        };
+        self.commit(work, |_, _| {}).await
+    }
+
+    /// Drops entries that need not be kept any more; says how many (rule R21).
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn trim(&self, keep: Keep) -> Result<u64, StoreError> {
+        self.commit(move |conn, _| ack::trim(conn, &keep), |_, _| {}).await
+    }
+
+    /// Takes in that an entry was refused: it goes to the inbox, and what it did is shown no more. Gives the records that changed.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn rejected(&self, reject: Reject) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let at = (inner.sources.moment)().wall;
+            apply::rejected(conn, &*inner.schema.get(conn)?, &reject, at)
+        };
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+    }
+
+    /// Applies a batch, if it continues its bucket's cursor.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`]; nothing of the batch has happened then.
+    pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
+        let work = move |conn: &Connection, inner: &Inner| match apply::batch(conn, &*inner.schema.get(conn)?, batch) {
+            Err(ApplyError::Store(error)) => Err(Failure::from(error)),
+            answer => Ok(answer),
+        };
+        let tell = |inner: &Inner, answer: &Result<Applied, ApplyError>| {
+            inner.tell(answer.as_ref().map(|applied| records(&applied.changed)).unwrap_or_default());
+        };
+        self.commit(work, tell).await?
+    }
+
+    /// Compares the buckets with what the hub read in one snapshot. Buckets that differ are reset, to be pulled from the start.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Compared, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &*inner.schema.get(conn)?, &checkpoint);
+        self.commit(work, |inner, compared| inner.tell(records(&compared.changed))).await
+    }
+
+    /// Starts the pull of a bucket over, because the hub has forgotten what is older; ended by a checkpoint or a sweep.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn resync(&self, bucket: BucketId) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::restart(conn, &*inner.schema.get(conn)?, bucket, Sweep::Remove);
+        self.commit(work, |_, ()| {}).await
+    }
+
+    /// Ends a pull that started over: what it did not name is gone. Nothing happens before the pull has got to `to`.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn sweep(&self, bucket: BucketId, to: Position) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::sweep(conn, &*inner.schema.get(conn)?, bucket, to);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+    }
+
+    /// Takes in that a bucket may be read.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn grant(&self, grant: Grant) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| apply::grant(conn, &*inner.schema.get(conn)?, &grant);
+        self.commit(work, |_, ()| {}).await
+    }
+
+    /// Takes in that a bucket may not be read any more: its records go, unless another bucket or pending entries hold them.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn revoke(&self, bucket: BucketId) -> Result<Vec<RecordKey>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::revoke(conn, &*inner.schema.get(conn)?, bucket);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+    }
+
+    /// Starts the log `fresh`, because of the hub's order, or without one because this machine is not the one that the log was started
+    /// on. What the hub does not have is authored again.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn refence(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let nonce = || (inner.sources.nonce)();
+            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh), nonce)
+        };
+        self.commit(work, |inner, _| inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec())).await
+    }
+
+    /// Takes in collection definitions.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn put_schema(&self, update: SchemaUpdate) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| definitions::put(conn, &inner.schema, &update);
+        self.commit(work, |inner, ()| inner.tell(vec![Change::SchemaChanged])).await
+    }
+}
