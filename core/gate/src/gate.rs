@@ -68,7 +68,8 @@ impl Gate {
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, settings: Settings) -> Self {
         let requests = Arc::new(Semaphore::new(settings.requests_max));
-        let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max));
+        // The largest body alone must fit.
+        let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
         Self(Arc::new(Shared { backend, settings, requests, bodies }))
     }
 

@@ -63,3 +63,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn patience_ends_with_a_reader_who_takes_nothing_and_only_then() {
+        let (near, mut far) = duplex(16);
+        let mut near = Patient::new(near, Duration::from_millis(20));
+        let error = near.write_all(&[0; 17]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let mut taken = [0; 16];
+        far.read_exact(&mut taken).await.unwrap();
+        let mut near = Patient::new(near.stream, Duration::from_secs(20));
+        let mut all = [0; 64];
+        let (written, read) = tokio::join!(near.write_all(&[1; 64]), far.read_exact(&mut all));
+        written.unwrap();
+        read.unwrap();
+    }
+}
