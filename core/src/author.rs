@@ -218,14 +218,11 @@ pub enum CounterEdit {
 ///
 /// A sentence that says what would do.
 pub fn parse_counter(given: &Json) -> Result<CounterEdit, json::JsonError> {
-    let integer = |value: &Json| match json::value_from_json(value, FieldType::Int) {
-        Ok(Value::Int(number)) => Some(number),
-        _ => None,
-    };
+    let integer = json::integer;
     let parsed = match given {
         Json::Null => Some(CounterEdit::Set(0)),
         Json::Object(object) if object.len() == 1 => object.get("$inc").and_then(integer).map(CounterEdit::Add),
-        other => integer(other).map(CounterEdit::Set),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => integer(given).map(CounterEdit::Set),
     };
     parsed.ok_or_else(|| json::JsonError("a counter takes {\"$inc\": n} or an integer".to_owned()))
 }

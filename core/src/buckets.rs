@@ -60,7 +60,7 @@ fn expand<'v>(rule: &str, id: &str, field: impl Fn(&str) -> Option<&'v Value>) -
                 Value::Text(text) => key.push_str(text),
                 Value::Int(number) => key.push_str(&number.to_string()),
                 Value::Bool(value) => key.push_str(if *value { "true" } else { "false" }),
-                _ => return None,
+                Value::Null | Value::Float(_) | Value::Bytes(_) | Value::Timestamp(_) | Value::Json(_) | Value::Unknown(_) => return None,
             },
         }
     }

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::ids::{Lane, PublicKey};
 use crate::future::BoxFuture;
+use crate::ids::{Lane, PublicKey};
 
 /// Which stream of a link a frame takes. Frames on one channel stay in order; nothing is promised between channels.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -264,7 +264,7 @@ impl std::fmt::Debug for OfferKey {
 impl OfferKey {
     /// The MAC of a delivered row, document or tombstone.
     #[must_use]
-    pub fn row(&self, project: ProjectId, key: &RecordKey, timeline: Timeline, ver: Ver, state: StateHash) -> Mac {
+    pub fn row(&self, project: ProjectId, key: &RecordKey, (timeline, ver): (Timeline, Ver), state: StateHash) -> Mac {
         let mut writer = Writer::new();
         writer.array(7).text("mobo row 1").u64(project.get()).u64(key.collection.get()).text(key.id.as_str());
         writer.bytes(timeline.as_bytes()).u64(ver.0).bytes(state.as_bytes());

@@ -102,10 +102,8 @@ fn hub(devices: &[&Device]) -> MemoryHub {
 }
 
 fn merged(outcome: &Outcome) -> &Merged {
-    match outcome {
-        Outcome::Merged(merged) => merged,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Merged(merged) = outcome else { panic!("{outcome:?}") };
+    merged
 }
 
 #[test]
@@ -131,7 +129,7 @@ fn i4_any_push_any_number_of_times_in_any_batch_changes_nothing_twice() {
         }
         assert_eq!(hub.rows(), once.rows(), "{schedule:?}");
         assert_eq!(hub.quarantined, 0);
-        assert_eq!(hub.rows()["r0"].contains("Int(3)"), true, "{:?}", hub.rows());
+        assert!(hub.rows()["r0"].contains("Int(3)"), "{:?}", hub.rows());
     }
 }
 

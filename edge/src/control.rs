@@ -163,9 +163,7 @@ impl Desk {
 
     fn components(&self) -> Value {
         let report = self.board.report();
-        let show = |part: &mobo_core::kernel::ComponentReport| {
-            json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail })
-        };
+        let show = |part: &mobo_core::kernel::ComponentReport| json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail });
         Value::Array(report.components.iter().map(show).collect())
     }
 
@@ -196,7 +194,9 @@ impl Desk {
         for key in &audit.damaged {
             let collection = schema.get(key.collection).map_or_else(|| key.collection.to_string(), |found| found.name.clone());
             let name = format!("record {collection}/{}", key.id);
-            checks.push(json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next sync" }));
+            checks.push(
+                json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next sync" }),
+            );
         }
         let ok = audit.is_clean();
         Ok(json!({ "ok": ok, "health": if ok { "healthy" } else { "failed" }, "checks": checks }))

@@ -89,11 +89,15 @@ async fn exchange(link: &dyn Link, token: &JoinToken, keys: &KeyPair) -> Result<
     link.send(Channel::Control, mobo_protocol::encode(&Message::Enrol(enrol))).await.map_err(JoinError::Link)?;
     loop {
         let frame = link.recv().await.map_err(JoinError::Link)?;
-        match mobo_protocol::decode(&frame).map_err(|error| JoinError::Protocol(error.to_string()))? {
-            Message::Enrolled(enrolled) => return Ok(enrolled),
-            Message::Error(error) => return Err(JoinError::Refused(error)),
-            Message::Ignored { .. } => {}
-            _ => return Err(JoinError::Protocol("not the answer to an enrolment".to_owned())),
+        let message = mobo_protocol::decode(&frame).map_err(|error| JoinError::Protocol(error.to_string()))?;
+        if let Message::Enrolled(enrolled) = message {
+            return Ok(enrolled);
+        }
+        if let Message::Error(error) = message {
+            return Err(JoinError::Refused(error));
+        }
+        if !matches!(message, Message::Ignored { .. }) {
+            return Err(JoinError::Protocol("not the answer to an enrolment".to_owned()));
         }
     }
 }

@@ -211,7 +211,7 @@ impl Edge {
             store: Arc::clone(self.store()?),
             keys: self.keys.clone(),
             dialer: Arc::new(QuicDialer::new(None)),
-            clock: self.clock.clone(),
+            clock: self.clock,
             addresses: addresses.map(|address| address.trim_start_matches("quic://").to_owned()).collect(),
             keep: Keep {
                 age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),
@@ -230,7 +230,7 @@ impl Edge {
 /// What stands before any part can be tested: the key file, or the system's randomness.
 pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
     let edge = Arc::new(Edge::new(config, &folder)?);
-    let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock.clone(), Console::stderr());
+    let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock, Console::stderr());
     board.checked(Check::pass("data folder", folder.path().display().to_string()));
     board.checked(Check::pass("device key", edge.keys.device().to_string()));
     board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&edge), board.handle()))));
@@ -241,4 +241,3 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.announce(move || announced.http().map(|address| format!("API      http://{address}")).into_iter().collect());
     Ok(board.run().await)
 }
-

@@ -20,13 +20,9 @@ pub static HUB_URL: Setting<String> = Setting::new(
     "host:port of the hub, before those that the join token named; commas between several. Empty: only those.",
 );
 /// Which transport.
-pub static TRANSPORT: Setting<String> = Setting::new(
-    "link.transport",
-    "auto",
-    "0.1.0",
-    "How to reach the hub: auto or quic. MQTT and WebSocket come with a later version.",
-)
-.one_of(&["auto", "quic"]);
+pub static TRANSPORT: Setting<String> =
+    Setting::new("link.transport", "auto", "0.1.0", "How to reach the hub: auto or quic. MQTT and WebSocket come with a later version.")
+        .one_of(&["auto", "quic"]);
 /// How long entries stay.
 pub static OUTBOX_KEEP: Setting<Duration> = Setting::new(
     "outbox.keep",

@@ -101,10 +101,8 @@ impl Uplink {
                 return;
             }
             self.ended(&reason);
-            let retry_after = match &reason {
-                CloseReason::Refused(error) => Some(Duration::from_millis(u64::from(error.retry_after_ms))),
-                _ => None,
-            };
+            let retry_after =
+                if let CloseReason::Refused(error) = &reason { Some(Duration::from_millis(error.retry_after_ms.into())) } else { None };
             if reason == CloseReason::Refenced {
                 backoff.reset();
             }
@@ -202,17 +200,16 @@ impl Uplink {
 }
 
 fn unreachable(error: &LinkError) -> CloseReason {
-    match error {
-        LinkError::Silent => CloseReason::Silent,
-        other => CloseReason::Violation(other.to_string()),
-    }
+    if *error == LinkError::Silent { CloseReason::Silent } else { CloseReason::Violation(error.to_string()) }
 }
 
 fn lost(error: &LinkError) -> CloseReason {
     match error {
         LinkError::Silent => CloseReason::Silent,
         LinkError::Closed(_) => CloseReason::PeerLeft,
-        LinkError::Protocol(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } | LinkError::CannotListen { .. } => CloseReason::Violation(error.to_string()),
+        LinkError::Protocol(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } | LinkError::CannotListen { .. } => {
+            CloseReason::Violation(error.to_string())
+        }
     }
 }
 

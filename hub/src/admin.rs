@@ -100,7 +100,10 @@ impl Hub {
     pub async fn invite(&self, name: &str, buckets: &[String]) -> Result<JoinToken, AdminError> {
         let opened = self.opened()?;
         if name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(AdminError::Usage(format!("a device's name has at most {} bytes and no control characters", limits::NAME_BYTES_MAX)));
+            return Err(AdminError::Usage(format!(
+                "a device's name has at most {} bytes and no control characters",
+                limits::NAME_BYTES_MAX
+            )));
         }
         if let Some(bad) = buckets.iter().find(|key| !is_bucket_key(key)) {
             return Err(AdminError::Usage(format!("\"{bad}\" cannot be a bucket's key: it holds no spaces or braces")));
@@ -177,8 +180,8 @@ impl Hub {
     /// [`AdminError`].
     pub async fn create_key(&self, name: &str, role: &str) -> Result<(String, ApiKeyRow), AdminError> {
         let opened = self.opened()?;
-        let role = Role::from_name(role)
-            .ok_or_else(|| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
+        let role =
+            Role::from_name(role).ok_or_else(|| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
         let kind = if role == Role::Anon { KeyKind::Public } else { KeyKind::Secret };
         let key = ApiKey::generate(kind, entropy::bytes()?);
         let row = ApiKeyRow {
@@ -200,15 +203,18 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
     let kind = match &new.kind {
         None if new.fields.is_empty() => Kind::Document,
         None => Kind::Table,
-        Some(word) => Kind::from_name(word)
-            .ok_or_else(|| AdminError::Usage(format!("\"{word}\" is not a kind: use table, document or stream")))?,
+        Some(word) => {
+            Kind::from_name(word).ok_or_else(|| AdminError::Usage(format!("\"{word}\" is not a kind: use table, document or stream")))?
+        }
     };
     let fields: Result<Vec<Field>, AdminError> = new.fields.iter().map(|text| field(text)).collect();
     let lane = match (kind, new.lane.as_deref()) {
         (Kind::Table | Kind::Document, None) => Lane::State,
         (Kind::Stream, None | Some("telemetry")) => Lane::Telemetry,
         (Kind::Stream, Some("events")) => Lane::Events,
-        (_, Some(word)) => return Err(AdminError::Usage(format!("--lane {word}: a stream takes `telemetry` or `events`, others take none"))),
+        (_, Some(word)) => {
+            return Err(AdminError::Usage(format!("--lane {word}: a stream takes `telemetry` or `events`, others take none")));
+        }
     };
     Ok(Collection {
         id: CollectionId::from_entropy(entropy::bytes()?),
@@ -223,9 +229,8 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
 }
 
 fn field(text: &str) -> Result<Field, AdminError> {
-    let (name, kind) = text
-        .split_once(':')
-        .ok_or_else(|| AdminError::Usage(format!("\"{text}\" is not a field: write NAME:TYPE, such as title:text")))?;
+    let (name, kind) =
+        text.split_once(':').ok_or_else(|| AdminError::Usage(format!("\"{text}\" is not a field: write NAME:TYPE, such as title:text")))?;
     let kind = FieldType::from_name(kind).ok_or_else(|| SchemaError::UnknownType { name: kind.to_owned() })?;
     Ok(Field { id: FieldId::from_entropy(entropy::bytes()?), name: name.to_owned(), kind, retired: false })
 }

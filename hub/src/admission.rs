@@ -230,30 +230,22 @@ impl Door {
         let (project, now, hash) = (self.identity.project, self.time.now(), secret_hash(&enrol.secret));
         let state = self.store.invite_state(project, hash, now).await.map_err(busy)?;
         let id = DeviceId::of(&enrol.key);
-        let invite = match state {
+        let invite = match &state {
             InviteState::Open(invite) => invite,
-            InviteState::Used(user) if user == id => return self.enrolled_before(project, id).await,
-            other => return Err(refused(&other)),
+            InviteState::Used(user) if *user == id => return self.enrolled_before(project, id).await,
+            InviteState::Used(_) | InviteState::Expired | InviteState::Unknown => return Err(refused(&state)),
         };
         let name = [invite.name.as_str(), enrol.name.as_str()].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
         let name = if name.is_empty() { id.to_string().chars().take(8).collect() } else { name.to_owned() };
         let certificate =
             Certificate { project, key: enrol.key, name: name.clone(), buckets: invite.buckets.clone(), issued_us: now.0 }.encode();
         let grants = invite.buckets.iter().map(|bucket| (bucket.clone(), true)).collect();
-        let row = DeviceRow {
-            id,
-            key: enrol.key,
-            name,
-            certificate: certificate.clone(),
-            enrolled: now,
-            revoked: None,
-            seen: None,
-            grants,
-        };
+        let row =
+            DeviceRow { id, key: enrol.key, name, certificate: certificate.clone(), enrolled: now, revoked: None, seen: None, grants };
         match self.store.enrol(project, hash, row).await.map_err(busy)? {
             InviteState::Open(_) => Ok(self.sign(certificate)),
             InviteState::Used(user) if user == id => self.enrolled_before(project, id).await,
-            other => Err(refused(&other)),
+            other @ (InviteState::Used(_) | InviteState::Expired | InviteState::Unknown) => Err(refused(&other)),
         }
     }
 
@@ -294,14 +286,7 @@ pub async fn register_hub_log(
     time: &HubTime,
     boot: mobo_core::ids::BootId,
 ) -> Result<(), StoreError> {
-    let arrival = Arrival {
-        device: identity.keys.device(),
-        incarnation,
-        parent: None,
-        ordinal: None,
-        boot: (boot, 0),
-        now: time.now(),
-        session: 0,
-    };
+    let arrival =
+        Arrival { device: identity.keys.device(), incarnation, parent: None, ordinal: None, boot: (boot, 0), now: time.now(), session: 0 };
     store.arrive(identity.project, arrival).await.map(|_| ())
 }

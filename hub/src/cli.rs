@@ -232,7 +232,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Health(HealthVerb::Check) => talk::health(common),
         Verb::Device(DeviceVerb::Invite { name, buckets }) => talk::invite(common, &json!({ "name": name, "buckets": buckets })),
         Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
-        other => {
+        other @ (Verb::Component(_)
+        | Verb::Collection(_)
+        | Verb::Device(_)
+        | Verb::Key(_)
+        | Verb::Conflict(_)
+        | Verb::Quarantine(_)
+        | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }

@@ -139,9 +139,7 @@ impl Desk {
 
     fn components(&self) -> Value {
         let report = self.0.board.report();
-        let show = |part: &mobo_core::kernel::ComponentReport| {
-            json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail })
-        };
+        let show = |part: &mobo_core::kernel::ComponentReport| json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail });
         Value::Array(report.components.iter().map(show).collect())
     }
 

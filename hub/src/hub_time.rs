@@ -1,7 +1,7 @@
 //! The hub's time (rule R6): it never goes back, not over a restart, not when the wall clock jumps, not between hubs on one store.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use mobo_core::limits;
 use mobo_core::store::{HubStore, StoreError};

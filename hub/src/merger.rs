@@ -181,8 +181,7 @@ impl Merger {
     async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
         let entropy = entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let schema = Arc::clone(&self.schema.borrow());
-        let batch =
-            MergeBatch { project: self.project, schema, timeline: self.timeline, now: self.time.now(), entropy, submissions };
+        let batch = MergeBatch { project: self.project, schema, timeline: self.timeline, now: self.time.now(), entropy, submissions };
         self.store.merge(batch).await
     }
 }

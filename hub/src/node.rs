@@ -146,7 +146,7 @@ impl Hub {
 pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
     let clock = Clock::start()?;
     let keys = identity::load_or_create(folder.path())?;
-    let mut board = Motherboard::new(format!("mobo-hub {VERSION}"), clock.clone(), Console::stderr());
+    let mut board = Motherboard::new(format!("mobo-hub {VERSION}"), clock, Console::stderr());
     let hub = Arc::new(Hub {
         folder: folder.path().to_owned(),
         config,

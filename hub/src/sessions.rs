@@ -163,7 +163,9 @@ fn gone(error: LinkError) -> CloseReason {
     match error {
         LinkError::Silent => CloseReason::Silent,
         LinkError::Protocol(what) => CloseReason::Violation(what),
-        LinkError::Closed(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } | LinkError::CannotListen { .. } => CloseReason::PeerLeft,
+        LinkError::Closed(_) | LinkError::Unreachable { .. } | LinkError::WrongPeer { .. } | LinkError::CannotListen { .. } => {
+            CloseReason::PeerLeft
+        }
     }
 }
 

@@ -5,12 +5,8 @@ use std::net::SocketAddr;
 use mobo_runtime::config::{Define, Setting};
 
 /// Where the API listens.
-pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
-    "http.listen",
-    "127.0.0.1:8000",
-    "0.1.0",
-    "Address of the HTTP API. Port 0 takes a free one; `status` tells which.",
-);
+pub static HTTP_LISTEN: Setting<SocketAddr> =
+    Setting::new("http.listen", "127.0.0.1:8000", "0.1.0", "Address of the HTTP API. Port 0 takes a free one; `status` tells which.");
 /// Where devices connect.
 pub static QUIC_LISTEN: Setting<SocketAddr> = Setting::new(
     "quic.listen",

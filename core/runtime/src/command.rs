@@ -67,7 +67,7 @@ fn table(value: &Value) -> String {
     match value {
         Value::Array(rows) => rows_table(rows),
         Value::Object(object) => pairs_table(object),
-        other => format!("{}\n", cell(other)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => format!("{}\n", cell(value)),
     }
 }
 
@@ -93,13 +93,9 @@ fn rows_table(rows: &[Value]) -> String {
 fn pairs_table(object: &Map<String, Value>) -> String {
     let mut table = Table::new(&["WHAT", "IS"]);
     for (key, value) in object {
-        match value {
-            Value::Array(items) if items.iter().any(Value::is_object) => {
-                for item in items {
-                    table.row([key.clone(), cell(item)]);
-                }
-            }
-            other => table.row([key.clone(), cell(other)]),
+        match value.as_array().filter(|items| items.iter().any(Value::is_object)) {
+            Some(items) => items.iter().for_each(|item| table.row([key.clone(), cell(item)])),
+            None => table.row([key.clone(), cell(value)]),
         }
     }
     table.to_string()
@@ -146,12 +142,7 @@ pub fn checks(report: &Value) -> Value {
 /// # Errors
 ///
 /// All problems in one, exit code 2; nothing was started.
-pub fn load(
-    settings: &'static [&'static dyn Define],
-    flags: &[String],
-    file: Option<&Path>,
-    data_dir: &Path,
-) -> Result<Config, Failure> {
+pub fn load(settings: &'static [&'static dyn Define], flags: &[String], file: Option<&Path>, data_dir: &Path) -> Result<Config, Failure> {
     let sources = Sources::of_process(flags.to_vec(), file.map(Path::to_owned), data_dir);
     Config::load(settings.iter().chain(telemetry::SETTINGS), &sources).map_err(|problems| misconfigured(&problems))
 }
@@ -192,9 +183,7 @@ pub fn write_example(settings: &'static [&'static dyn Define], data_dir: &Path) 
             .map(|()| true)
             .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display()), "free some space")),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => {
-            Err(Failure::failed(format!("cannot write {}: {error}", path.display()), "use a folder that this user may write to"))
-        }
+        Err(error) => Err(Failure::failed(format!("cannot write {}: {error}", path.display()), "use a folder that this user may write to")),
     }
 }
 

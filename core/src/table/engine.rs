@@ -54,9 +54,8 @@ impl MergeEngine for TableEngine {
 
     fn project(&self, collection: &Collection, state: &TableState) -> Option<Vec<Value>> {
         state.is_visible().then(|| {
-            let value = |field: &crate::schema::Field| match field.kind {
-                FieldType::Counter => Value::Int(state.counter(field.id)),
-                _ => state.value(field.id).clone(),
+            let value = |field: &crate::schema::Field| {
+                if field.kind == FieldType::Counter { Value::Int(state.counter(field.id)) } else { state.value(field.id).clone() }
             };
             collection.fields.iter().map(value).collect()
         })

@@ -56,7 +56,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Json, Malformed> {
             for _ in 0..len {
                 let name = match read(reader)? {
                     Json::String(name) => name,
-                    other => other.to_string(),
+                    other @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_)) => other.to_string(),
                 };
                 members.insert(name, read(reader)?);
             }

@@ -43,6 +43,9 @@ pub(crate) fn schema() -> Schema {
     Schema::new(1, [orders])
 }
 
+/// What a batch says of memberships beyond first buckets.
+type Members = BTreeMap<RecordKey, Vec<(BucketId, Option<(Position, bool)>)>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct MemoryHub {
     pub(crate) lanes: BTreeMap<LaneKey, LaneState>,
@@ -120,7 +123,7 @@ impl MemoryHub {
         for bucket in writes.buckets {
             self.buckets.insert(bucket.key.clone(), bucket);
         }
-        let mut members: BTreeMap<RecordKey, Vec<(BucketId, Option<(Position, bool)>)>> = BTreeMap::new();
+        let mut members = Members::new();
         for member in writes.members {
             members.entry(member.key).or_default().push((member.bucket, member.at));
         }
@@ -137,7 +140,7 @@ impl MemoryHub {
         }
     }
 
-    fn write_record(&mut self, write: RecordWrite, members: &BTreeMap<RecordKey, Vec<(BucketId, Option<(Position, bool)>)>>) {
+    fn write_record(&mut self, write: RecordWrite, members: &Members) {
         let key_of = |id: BucketId| self.buckets.values().find(|bucket| bucket.id == id).unwrap().key.clone();
         let old = self.records.get(&write.key).map(|stored| stored.memberships.clone()).unwrap_or_default();
         let mut now: BTreeMap<BucketId, (Position, bool)> =

@@ -101,7 +101,8 @@ async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Va
 fn everything(edge: &Edge, collection: &Collection, limit: u64) -> Result<Select, ControlError> {
     let unjoined = || backend_error(&BackendError::Refused("this device has not joined a hub yet".to_owned()));
     let columns = columns(collection);
-    let order = columns.first().map(|column| Order { column: column.clone(), descending: collection.kind == Kind::Stream, nulls_first: false });
+    let order =
+        columns.first().map(|column| Order { column: column.clone(), descending: collection.kind == Kind::Stream, nulls_first: false });
     Ok(Select {
         project: edge.project().ok_or_else(unjoined)?,
         collection: Arc::new(collection.clone()),

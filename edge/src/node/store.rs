@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mobo_adapters::sqlite::edge::{Change, EdgeStore, Sources};
-use mobo_core::ids::Nonce;
 use mobo_adapters::sqlite::{VERSION_MIN, version};
+use mobo_core::ids::Nonce;
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component};
@@ -19,7 +19,7 @@ use super::{Edge, STORE, STORE_FILE, VERSION};
 pub(super) struct StorePart(pub(super) Arc<Edge>);
 
 pub(super) fn open(edge: &Edge) -> Result<EdgeStore, StoreError> {
-    let clock = edge.clock.clone();
+    let clock = edge.clock;
     let sources = Sources { moment: Arc::new(move || clock.moment()), nonce: Arc::new(nonce) };
     EdgeStore::open(&edge.folder.join(STORE_FILE), sources)
 }

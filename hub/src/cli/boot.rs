@@ -25,10 +25,7 @@ pub(super) fn init(common: &Common) -> Result<ExitCode, Failure> {
     let written = command::write_example(settings::ALL, folder.path())?;
     let dir = folder.path().display();
     let settings = if written { "written, every value at its default" } else { "was there, and stays" };
-    let text = format!(
-        "hub key   {}\nsettings  {dir}/mobo.toml ({settings})\nnext      mobo-hub boot --data-dir {dir}\n",
-        keys.public()
-    );
+    let text = format!("hub key   {}\nsettings  {dir}/mobo.toml ({settings})\nnext      mobo-hub boot --data-dir {dir}\n", keys.public());
     print(&text).map_err(|error| Failure::failed(error.to_string(), ""))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -103,13 +103,8 @@ async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
             row.key
         )));
     }
-    let time = Arc::new(HubTime::start(hub.clock.clone(), Arc::clone(&store), row.time).await?);
-    let identity = Arc::new(HubIdentity {
-        project,
-        timeline: row.timeline.timeline,
-        keys: hub.keys.clone(),
-        offer: offer_key(&hub.keys),
-    });
+    let time = Arc::new(HubTime::start(hub.clock, Arc::clone(&store), row.time).await?);
+    let identity = Arc::new(HubIdentity { project, timeline: row.timeline.timeline, keys: hub.keys.clone(), offer: offer_key(&hub.keys) });
     register_hub_log(store.as_ref(), &identity, row.incarnation, &time, hub.clock.boot()).await?;
     let schema = Arc::new(store.schema(project).await?);
     Ok(Opened {

@@ -241,12 +241,12 @@ fn identities() -> Vec<Form> {
         form(
             "row-mac",
             "MAC of the row of core/state-row as version 2 on the current timeline.",
-            offer_key().row(PROJECT, &key(ORDERS, "w-1"), TIMELINE, Ver(2), row().hash()).0.to_vec(),
+            offer_key().row(PROJECT, &key(ORDERS, "w-1"), (TIMELINE, Ver(2)), row().hash()).0.to_vec(),
             |golden| {
                 let others =
                     [(TIMELINE, Ver(3), row().hash()), (Timeline([0; 16]), Ver(2), row().hash()), (TIMELINE, Ver(2), StateHash([0; 32]))];
                 for (timeline, ver, hash) in others {
-                    assert_ne!(offer_key().row(PROJECT, &key(ORDERS, "w-1"), timeline, ver, hash).0, golden);
+                    assert_ne!(offer_key().row(PROJECT, &key(ORDERS, "w-1"), (timeline, ver), hash).0, golden);
                 }
             },
         ),

@@ -108,7 +108,7 @@ fn downwards() -> Vec<Frame> {
         own_merged: vec![(Lane::State, INCARNATION, seq(2))],
         more: true,
     };
-    let mac = offer_key().row(PROJECT, &key(ORDERS, "w-3"), TIMELINE, Ver(9), StateHash([0; 32]));
+    let mac = offer_key().row(PROJECT, &key(ORDERS, "w-3"), (TIMELINE, Ver(9)), StateHash([0; 32]));
     let leave = Item { collection: ORDERS, id: id_of("w-3"), ver: Ver(9), body: ItemBody::Leave, mac };
     let empty =
         Batch { from: Position(65_539), to: Position(65_540), items: vec![leave], own_merged: vec![], more: false, ..batch.clone() };
@@ -208,7 +208,7 @@ fn items(timeline: mobo_core::ids::Timeline) -> Vec<Item> {
         id: id_of(id),
         ver: Ver(ver),
         body: ItemBody::State { epoch: 0, bytes },
-        mac: offer_key().row(PROJECT, &key(collection, id), timeline, Ver(ver), hash),
+        mac: offer_key().row(PROJECT, &key(collection, id), (timeline, Ver(ver)), hash),
     };
     let state = |id, ver, state: TableState| item(ORDERS, id, ver, state.encode(), state.hash());
     let saved = b"the bytes of a saved automerge document".to_vec();

@@ -49,7 +49,7 @@ impl HubSession {
     fn item(&mut self, item: PullItem) -> Item {
         let identity = &self.identity;
         let hash = item.state.as_ref().map_or(StateHash([0; 32]), |state| state.hash);
-        let mac = identity.offer.row(identity.project, &item.key, identity.timeline, item.ver, hash);
+        let mac = identity.offer.row(identity.project, &item.key, (identity.timeline, item.ver), hash);
         let body = match item.state {
             Some(state) => {
                 self.down.sent_bytes += state.bytes.len() as u64;
