@@ -88,7 +88,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 /// First pause before a reconnect.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
 /// Longest pause before a reconnect.
-pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+pub const RECONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long a revoked device may keep its session.
 pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
 /// Frames that wait on one channel of a link.
@@ -224,7 +224,7 @@ pub const ROWS_PER_WRITE_MAX: usize = 5_000;
 pub const HTTP_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests in work at the same time.
 pub const HTTP_REQUESTS_MAX: usize = 1_024;
-/// Largest request head: the address and all headers.
+/// Bytes of a request head (the address and all headers) after which it is refused; what was read along with them is looked at.
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of all request bodies that are held at the same time.
 pub const HTTP_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use mobo_core::limits;
@@ -113,8 +113,13 @@ impl Spelling {
     ///
     /// # Errors
     ///
-    /// 415 for any other.
+    /// 415 for any other, and for a compressed body.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unsupported =
+            |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "PGRST107", "Unsupported content type", message);
+        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(unsupported("a compressed body is not supported".to_owned()).hint("send it as it is, without content-encoding"));
+        }
         let Some(given) = headers.get(CONTENT_TYPE) else { return Ok(Self::Json) };
         let given = given.to_str().unwrap_or_default();
         let name = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -123,8 +128,7 @@ impl Spelling {
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Self::Lines),
             _ => {
                 let message = format!("the content type \"{}\" is not supported", given.escape_default());
-                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "PGRST107", "Unsupported content type", message)
-                    .hint("send `content-type: application/json` or `application/x-ndjson`; curl needs -H for it"))
+                Err(unsupported(message).hint("send `content-type: application/json` or `application/x-ndjson`; curl needs -H for it"))
             }
         }
     }

@@ -11,6 +11,7 @@ use mobo_core::limits;
 use serde_json::{Map, Value as Json};
 
 use super::insert::{id, keep, write};
+use super::written::Done;
 use super::{Call, Window, written};
 use crate::body::{self, Spelling};
 use crate::prefer::Return;
@@ -34,13 +35,10 @@ pub(super) async fn patch(call: &Call<'_>, body: &mut Body) -> Result<Response, 
             Problem::bad_value(message).hint("the id of a record is for ever; to move a row, insert it anew and delete the old one")
         );
     }
-    // Of a PATCH without a field nothing is left to write, but what it matches is still said.
     let patches = |id: RecordId| Edit { id, intent: Intent::Patch, fields: fields.clone() };
     let edits = if fields.is_empty() { Vec::new() } else { targets.iter().cloned().map(patches).collect() };
-    let mut done = write(call, edits).await?;
-    if fields.is_empty() {
-        done.changed = targets;
-    }
+    // What the request is about is said also of rows that were like that already.
+    let done = Done { changed: targets, ..write(call, edits).await? };
     let rows = match call.prefer.returns {
         Return::Representation => written::rows(call, &done.changed).await?,
         Return::Minimal | Return::HeadersOnly => Vec::new(),

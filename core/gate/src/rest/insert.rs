@@ -28,7 +28,12 @@ pub(super) async fn insert(call: &Call<'_>, body: &mut Body) -> Result<Response,
         Resolution::Ignore => Intent::Ensure,
     };
     let edits = rows.into_iter().map(|row| edit(row, intent, call.query.fields.as_deref())).collect::<Result<Vec<_>, _>>()?;
-    let done = write(call, edits).await?;
+    let ids: Vec<RecordId> = edits.iter().map(|edit| edit.id.clone()).collect();
+    let mut done = write(call, edits).await?;
+    if intent != Intent::Ensure {
+        // What the request is about is said also of rows that were like that already.
+        done.changed = ids;
+    }
     let rows = match call.prefer.returns {
         Return::Representation => written::rows(call, &done.changed).await?,
         Return::Minimal | Return::HeadersOnly => Vec::new(),

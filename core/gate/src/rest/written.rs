@@ -24,7 +24,7 @@ const KEY_ALIAS: &str = "mobo_key";
 /// What became of a write.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// The records that changed.
+    /// The records that the answer is about.
     pub(super) changed: Vec<RecordId>,
     /// How safe it is; `None` when there was nothing to write.
     pub(super) level: Option<AckLevel>,

@@ -57,6 +57,7 @@ const CASES: &[Case] = &[
     case("a body that is a number", POST, "7", (400, "PGRST102", "row 1 is not an object")),
     case("a row that is a list", POST, "[{\"title\":\"a\"},[]]", (400, "PGRST102", "row 2 is not an object")),
     with(case("a form", POST, "title=Pump", (415, "PGRST107", "application/x-www-form-urlencoded")), &[("content-type", "application/x-www-form-urlencoded")]),
+    with(case("a compressed body", POST, "{}", (415, "PGRST107", "compressed")), &[("content-encoding", "gzip")]),
     with(case("a line that is not JSON", POST, "{}\n{}\n{x}\n", (400, "PGRST102", "line 3 column 2")), &[("content-type", "application/x-ndjson")]),
     case("an unknown field", POST, "{\"titel\":\"x\"}", (400, "PGRST204", "Perhaps you meant the column 'title'")),
     case("a retired field", POST, "{\"old\":\"x\"}", (400, "PGRST204", "'old' column of 'work_orders'")),

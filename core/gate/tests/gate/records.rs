@@ -33,7 +33,15 @@ async fn rows_come_back_as_they_were_written() {
     let note = json!({ "id": "n", "body": "Hi", "tags": ["x"], "likes": 1 });
     world.send("POST /rest/v1/notes", note.clone(), 201).await;
     world.send("PATCH /rest/v1/notes?id=eq.n", json!({ "likes": { "$inc": 2 }, "body": "Hi all" }), 204).await;
-    assert_eq!(world.rows("/rest/v1/notes").await, json!([{ "id": "n", "body": "Hi all", "tags": ["x"], "likes": 3 }]));
+    let now = json!([{ "id": "n", "body": "Hi all", "tags": ["x"], "likes": 3 }]);
+    assert_eq!(world.rows("/rest/v1/notes").await, now);
+    let headers = [("prefer", "return=representation, resolution=merge-duplicates, count=exact"), ("content-type", "application/json")];
+    for (line, body, range) in
+        [("PATCH /rest/v1/notes?id=eq.n", r#"{"body":"Hi all"}"#, "0-0/1"), ("POST /rest/v1/notes", r#"{"id":"n","likes":3}"#, "*/1")]
+    {
+        let same = world.ask(line, &headers, body).await;
+        assert_eq!((same.json(), same.header("content-range")), (now.clone(), range), "{line}: what is so already is shown, too");
+    }
 }
 
 #[tokio::test]
