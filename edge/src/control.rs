@@ -15,6 +15,7 @@ use mobo_runtime::output::Failure;
 use serde_json::{Value, json};
 
 use crate::node::{Edge, JoinFailure, VERSION};
+use crate::uplink::LinkState;
 
 /// Answers the control socket.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl Desk {
             "device": self.edge.keys.device().to_string(),
             "incarnation": node.incarnation.map(|incarnation| incarnation.to_string()),
             "state": state,
-            "health": health_word(state, diverged),
+            "health": health_word(state, diverged || link.state == LinkState::Refused),
             "link": { "state": link.state.word(), "transport": link.transport, "last_error": link.last_error, "peer": link.peer },
             "lanes": lanes,
             "pending": counts.pending,
@@ -220,9 +221,10 @@ impl Desk {
 /// Refused entries that a list shows.
 const INBOX_MAX: u32 = 1_000;
 
-fn health_word(state: &str, diverged: bool) -> &'static str {
+/// A device that differs from its hub, or that its hub refuses, needs somebody to look.
+fn health_word(state: &str, troubled: bool) -> &'static str {
     match state {
-        "ready" if diverged => "degraded",
+        "ready" if troubled => "degraded",
         "ready" => "healthy",
         "degraded" => "degraded",
         "failed" => "failed",
