@@ -243,6 +243,13 @@ pub const QUERY_VALUES_MAX: usize = 1_000;
 /// Columns that one query selects, or orders by.
 pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
 
+/// The same on a device, which is small: requests in work.
+pub const EDGE_HTTP_REQUESTS_MAX: usize = 64;
+/// Connections to a device at the same time.
+pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 128;
+/// Bytes of all bodies that a device holds at the same time.
+pub const EDGE_HTTP_BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 // kernel
 /// Parts of one board.
 pub const COMPONENTS_MAX: usize = 64;

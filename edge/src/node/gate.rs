@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
+use mobo_core::limits;
 use mobo_gate::{Gate, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
@@ -42,7 +43,13 @@ impl Component for GatePart {
             let real = listener.local_addr().map_err(|error| Fault::new(error.to_string(), advice()))?;
             let backend = Arc::new(EdgeRecords::new(Arc::clone(&self.0)));
             let stopping = tasks.stopping();
-            let gate = Gate::new(backend, Settings::default());
+            let small = Settings {
+                requests_max: limits::EDGE_HTTP_REQUESTS_MAX,
+                connections_max: limits::EDGE_HTTP_CONNECTIONS_MAX,
+                bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
+                ..Settings::default()
+            };
+            let gate = Gate::new(backend, small);
             tasks.spawn("http", async move {
                 gate.serve(listener, stopping.cancelled_owned()).await;
             });
