@@ -17,10 +17,12 @@
 //! ```
 //!
 //! - [`process`] starts a binary, waits for its `ready`, reads its stderr, kills it in every way;
+//! - [`cluster`] is a hub with devices that have joined it;
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
 //! - [`seed`] makes a random test repeatable;
+//! - [`store_conformance`] is what every hub store must do;
 //! - [`wait`] is the only place that polls.
 //!
 //! A helper of the harness panics with a sentence when its surroundings are broken (a binary that is not built, a missing
@@ -29,8 +31,11 @@
 //! A test that covers a row of the fault catalogue says so in a comment of its own, `// faults: S-1, I-3`; the tidy test knows the ids.
 
 pub mod cli;
+pub mod cluster;
 pub mod http;
 pub mod postgres;
+mod postgres_place;
 pub mod process;
 pub mod seed;
+pub mod store_conformance;
 pub mod wait;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::Path;
 
 use mobo_core::limits;
-use mobo_core::store::StoreError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -173,6 +172,8 @@ fn migrate(connection: &mut Connection, path: &Path, role: Role) -> Result<(), F
 
 #[cfg(test)]
 mod tests {
+    use mobo_core::store::StoreError;
+
     use super::*;
 
     #[track_caller]

@@ -43,13 +43,10 @@ pub(super) fn enrol(
     if !matches!(state, InviteState::Open(_)) {
         return Ok(state);
     }
-    let revoked = "SELECT 1 FROM mobo_device WHERE project = ?1 AND id = ?2 AND revoked_us IS NOT NULL";
-    if connection.query_row(revoked, (project.sql(), device.id.as_bytes()), |_| Ok(())).optional()?.is_some() {
-        return Err(Failure::refused(format!("device {} was revoked, and its key with it: it needs a new key", device.id)));
-    }
-    let sql = "INSERT INTO mobo_device(project, id, key, name, certificate, enrolled_us, revoked_us, seen_us) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL) \
-               ON CONFLICT (project, id) DO UPDATE SET name = excluded.name, certificate = excluded.certificate";
+    // A device that comes again with another invitation keeps its logs and gets new rights; whoever gave the invitation has taken it back in.
+    let sql = "INSERT INTO mobo_device(project, id, key, name, certificate, enrolled_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+               ON CONFLICT (project, id) DO UPDATE SET name = excluded.name, certificate = excluded.certificate, \
+               enrolled_us = excluded.enrolled_us, revoked_us = NULL";
     let id = device.id.as_bytes();
     connection.execute(sql, (project.sql(), id, device.key.as_bytes(), &device.name, &device.certificate, device.enrolled.0))?;
     connection.execute("DELETE FROM mobo_grant WHERE project = ?1 AND device = ?2", (project.sql(), id))?;

@@ -2,7 +2,7 @@
 
 use mobo_core::cbor::{Reader, Writer};
 use mobo_core::digest::Digest;
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, Position, ProjectId, PublicKey, Timeline};
+use mobo_core::ids::{BucketId, Incarnation, Position, ProjectId, PublicKey, Timeline};
 use mobo_core::message::{TimelineInfo, TimelineParent};
 use mobo_core::store::HubRow;
 use mobo_core::time::Eff;
@@ -26,10 +26,6 @@ pub(super) fn hub(connection: &Connection, first: &HubRow, project: ProjectId) -
     connection.execute(sql, (project.sql(), DEFAULT_PROJECT))?;
     let id = connection.query_row("SELECT id FROM mobo_project WHERE name = ?1", [DEFAULT_PROJECT], |row| row.get(0))?;
     let project = known(ProjectId::from_sql(id), "project")?;
-    // The hub writes through a log of its own, which must be known like any other.
-    let sql = "INSERT INTO mobo_incarnation(project, device, incarnation, ordinal) SELECT ?1, ?2, ?3, 1 + coalesce(max(ordinal), 0) \
-               FROM mobo_incarnation WHERE project = ?1 AND device = ?2 ON CONFLICT (project, device, incarnation) DO NOTHING";
-    connection.execute(sql, (project.sql(), DeviceId::of(&row.key).as_bytes(), row.incarnation.sql()))?;
     Ok((row, project))
 }
 

@@ -1,6 +1,7 @@
 //! Logs and lanes: what is known of them when their device arrives, and when its entries are merged.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use mobo_core::entry::chain_start;
 use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Lane, LaneKey, Ordinal, ProjectId, Seq};
@@ -22,7 +23,7 @@ pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arri
     let sql = "UPDATE mobo_device SET session = 1 + max(session, ?3), confirmed = max(confirmed, ?3), seen_us = ?4 \
                WHERE project = ?1 AND id = ?2 RETURNING session, confirmed";
     let sessions = connection.query_row(sql, (id.0, id.1, shown, arrival.now.0), |row| Ok((row.get(0)?, row.get(1)?)));
-    let (session, confirmed): (i64, i64) = sessions.optional()?.unwrap_or((shown.saturating_add(1), shown));
+    let (session, confirmed): (i64, i64) = sessions.optional()?.unwrap_or_default();
     let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
     connection.execute(sql, (id.0, id.1, arrival.boot.0.as_bytes(), arrival.boot.1))?;
@@ -52,8 +53,8 @@ pub(super) fn read(connection: &Connection, project: ProjectId, wants: &LaneWant
         if let Some(log) = log(connection, project, key.device, key.incarnation)? {
             reads.lanes.insert(*key, state(connection, project, key, log)?);
         }
-        if !reads.boots.contains_key(&key.device) {
-            reads.boots.insert(key.device, boots(connection, project, key.device)?);
+        if let Entry::Vacant(place) = reads.boots.entry(key.device) {
+            place.insert(boots(connection, project, key.device)?);
         }
     }
     for (key, first, last) in &wants.ranges {

@@ -1,0 +1,67 @@
+//! What every hub store must do, whatever is underneath: one suite for SQLite and Postgres.
+//!
+//! A store comes as a [`Place`]: somewhere to open it, again and again, and to look at its tables with plain SQL. [`store_conformance!`]
+//! makes one test of each case.
+//!
+//! ```ignore
+//! mod sqlite {
+//!     mobo_tests::store_conformance!(crate::sqlite_place);
+//! }
+//! ```
+
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a case that cannot go on has failed")]
+pub mod cases;
+#[expect(clippy::indexing_slicing, reason = "tests: a case that cannot go on has failed")]
+mod device;
+#[expect(clippy::indexing_slicing, reason = "tests: a case that cannot go on has failed")]
+mod world;
+
+use std::sync::Arc;
+
+use mobo_core::future::BoxFuture;
+use mobo_core::store::{HubStore, StoreError};
+
+pub use device::{Device, samples};
+pub use world::World;
+
+/// Where a store is kept during a test. Dropping it removes everything.
+pub trait Place: std::fmt::Debug + Send + Sync {
+    /// Opens the store there; what was written before is in it.
+    fn open(&self) -> BoxFuture<'_, Result<Arc<dyn HubStore>, StoreError>>;
+
+    /// Runs one SQL statement as anybody with an SQL tool would, and gives the first column of its first row as text, if it has any.
+    ///
+    /// `{own}` stands in front of the names of mobo's own tables.
+    fn sql<'a>(&'a self, statement: &'a str) -> BoxFuture<'a, Result<Option<String>, String>>;
+
+    /// The same, by somebody who repairs by hand: the tables of collections take writes.
+    fn repair<'a>(&'a self, statement: &'a str) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// One test for each case of the suite. Takes a function that gives a fresh [`Place`].
+#[macro_export]
+macro_rules! store_conformance {
+    ($place:expr) => {
+        $crate::store_conformance!(@ $place;
+            collections: have_plain_tables, have_names_of_their_own, know_their_buckets;
+            merging: gives_rows_documents_and_samples, is_idempotent, refuses_what_does_not_continue, hides_and_revives,
+                quarantines_and_goes_on, applies_a_provenance_once, notes_conflicts, keeps_unknown_fields, writes_for_the_hub_itself,
+                starts_a_new_log_above_its_parent, runs_from_many_sides_at_once;
+            pulling: gives_the_same_from_any_cursor, moves_records_between_buckets, keeps_to_its_limits;
+            fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, api_keys_are_found_by_their_hash;
+            reading: filters_orders_and_counts, compares_as_bytes_and_numbers, reads_samples_in_order;
+            auditing: recomputes_what_random_schedules_leave, finds_one_changed_value, finds_a_broken_chain, keeps_everything_when_reopened;
+        );
+    };
+    (@ $place:expr; $($group:ident: $($case:ident),*;)*) => {
+        $(mod $group {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $crate::store_conformance::cases::$group::$case(Box::new($place())).await;
+            })*
+        })*
+    };
+}

@@ -1,0 +1,9 @@
+//! The cases, by subject. Each takes a place of its own.
+
+pub mod auditing;
+pub mod collections;
+pub mod fleet;
+pub mod merging;
+pub mod pulling;
+pub mod reading;
+pub mod schedule;
