@@ -1,0 +1,161 @@
+//! One identity used twice: both people's writes are kept, each exactly once (R15, D2, I11).
+
+use mobo_core::author::Intent;
+use mobo_core::ids::{Incarnation, Lane};
+use mobo_core::merge::Outcome;
+use mobo_core::message::{Refence, RefenceReason};
+use serde_json::json;
+
+use crate::world::{Device, World, edit, seq};
+
+/// What a hub orders: its chains at the positions that the device may hold.
+async fn order(world: &World, device: &Device, lane: Lane) -> Refence {
+    let report = device.store.report().await.unwrap();
+    let incarnation = report.node.incarnation.unwrap();
+    let key = mobo_core::ids::LaneKey { device: device.keys.device(), incarnation, lane };
+    let last = report.lanes.iter().find(|report| report.lane == lane).map_or(0, |report| report.last.get());
+    let mut chains = Vec::new();
+    for number in 1..=last {
+        let chain = mobo_core::store::HubStore::chain_at(&world.hub, world.project, key, seq(number)).await.unwrap();
+        chains.extend(chain.map(|chain| (seq(number), chain)));
+    }
+    Refence { lane, hub_last: chains.last().map(|last| last.0), chains, reason: RefenceReason::Forked }
+}
+
+async fn refence(world: &World, device: &Device, order: Option<Refence>) -> mobo_adapters::sqlite::edge::Refenced {
+    let refenced = device.store.refence(order, Incarnation::from_entropy(world.draw())).await.unwrap();
+    device.is_sound().await;
+    assert_eq!(device.hello(world).await.forked, None);
+    refenced
+}
+
+/// A cloned card: both copies wrote, both were offline (I-1).
+#[tokio::test]
+async fn r15_i1_a_clone_and_its_original_both_keep_their_writes() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    device.write(&world, "orders", Intent::Put, "shared", json!({"hours": 1, "title": "before"})).await;
+    device.sync(&world).await;
+    device.write(&world, "orders", Intent::Patch, "shared", json!({"hours": {"$inc": 10}})).await;
+    let clone = device.clone_to(&world, "clone").await;
+    device.write(&world, "orders", Intent::Patch, "shared", json!({"hours": {"$inc": 100}})).await;
+    device.append(&world, &[0.5, 0.75]).await;
+    device.sync(&world).await;
+    for n in 0..3 {
+        clone.write(&world, "orders", Intent::Put, &format!("clone{n}"), json!({ "n": n })).await;
+    }
+    clone.write(&world, "orders", Intent::Patch, "shared", json!({"hours": {"$inc": 1000}, "title": "clone"})).await;
+    clone.append(&world, &[0.25]).await;
+    let before = clone.rows(&world, "orders").await;
+    // What the hub says to the clone's push: another log.
+    let outgoing = clone.outgoing(Lane::State, clone.acked(Lane::State).await, 50).await.unwrap();
+    let outcome = world.outcome(clone.submission(&world, Lane::State, outgoing)).await;
+    assert!(matches!(outcome, Outcome::Refence { .. }), "{outcome:?}");
+    assert_eq!(clone.hello(&world).await.forked, Some(Lane::State), "the clone can see it by itself");
+    let refenced = refence(&world, &clone, Some(order(&world, &clone, Lane::State).await)).await;
+    // The entry that both had before the fork is at the hub already: it counts as acknowledged.
+    assert_eq!((refenced.settled, refenced.reauthored, refenced.dropped), (1, 5, 0));
+    assert_eq!(clone.rows(&world, "orders").await, before, "nothing changes for whoever looks");
+    clone.sync(&world).await;
+    device.sync(&world).await;
+    for rows in [clone.rows(&world, "orders").await, device.rows(&world, "orders").await] {
+        assert_eq!(rows, world.rows("orders").await);
+        assert_eq!(rows.iter().find(|row| row["id"] == "shared").unwrap()["hours"], 1111);
+    }
+    assert_eq!(world.rows("vitals").await.len(), 3);
+}
+
+/// Entries that the hub has merged, while the device does not know, are not counted twice, whether or not the hub can name them.
+#[tokio::test]
+async fn r15_what_the_hub_has_under_its_old_name_is_not_merged_again() {
+    for (hub_names_chains, again) in [(true, false), (false, false), (false, true)] {
+        let world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        device.write(&world, "orders", Intent::Put, "o", json!({"hours": 1})).await;
+        device.write(&world, "orders", Intent::Patch, "o", json!({"hours": {"$inc": 10}})).await;
+        device.append(&world, &[0.5]).await;
+        let lost = device.push(&world, Lane::State, None, 50).await.unwrap();
+        device.push(&world, Lane::Telemetry, None, 50).await.unwrap();
+        assert_eq!(lost.rejects, []);
+        device.write(&world, "orders", Intent::Patch, "o", json!({"hours": {"$inc": 100}})).await;
+        let order = if hub_names_chains { Some(order(&world, &device, Lane::State).await) } else { None };
+        let refenced = refence(&world, &device, order).await;
+        assert_eq!((refenced.settled, refenced.reauthored), if hub_names_chains { (2, 2) } else { (0, 4) });
+        if again {
+            // The answer to the new log's push is lost, and the device is refenced once more: the first sealing is what counts.
+            device.push(&world, Lane::State, None, 2).await.unwrap();
+            refence(&world, &device, None).await;
+        }
+        assert_eq!(device.row(&world, "orders", "o").await["hours"], 111);
+        device.sync(&world).await;
+        assert_eq!((device.rows(&world, "orders").await, device.rows(&world, "vitals").await.len()), (world.rows("orders").await, 1));
+        assert_eq!(device.row(&world, "orders", "o").await["hours"], 111);
+        assert_eq!(world.rows("vitals").await, device.rows(&world, "vitals").await);
+    }
+}
+
+/// An image of last week that is put back: the hub has more than the device (I-3).
+#[tokio::test]
+async fn i3_a_restored_image_goes_on_under_a_new_log() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    device.write(&world, "orders", Intent::Put, "old", json!({"hours": 1})).await;
+    device.sync(&world).await;
+    let image = device.clone_to(&world, "image").await;
+    device.write(&world, "orders", Intent::Patch, "old", json!({"hours": {"$inc": 10}})).await;
+    device.sync(&world).await;
+    assert_eq!(image.hello(&world).await.forked, Some(Lane::State));
+    image.write(&world, "orders", Intent::Patch, "old", json!({"hours": {"$inc": 100}})).await;
+    refence(&world, &image, Some(order(&world, &image, Lane::State).await)).await;
+    let node = image.store.node().await.unwrap();
+    assert_eq!(node.parent.unwrap().seq, Some(seq(1)));
+    image.sync(&world).await;
+    assert_eq!(image.row(&world, "orders", "old").await["hours"], 111);
+    assert_eq!(image.rows(&world, "orders").await, world.rows("orders").await);
+}
+
+#[tokio::test]
+async fn documents_are_authored_again_by_their_new_log() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    device.write(&world, "notes", Intent::Put, "n", json!({"title": "one", "tags": ["a"], "likes": 1, "rank": 1})).await;
+    device.sync(&world).await;
+    let clone = device.clone_to(&world, "clone").await;
+    device.write(&world, "notes", Intent::Patch, "n", json!({"title": "one two", "likes": {"$inc": 10}})).await;
+    device.sync(&world).await;
+    clone.write(&world, "notes", Intent::Patch, "n", json!({"title": "zero one", "tags": ["a", "b"], "likes": {"$inc": 100}})).await;
+    clone.write(&world, "notes", Intent::Patch, "n", json!({"rank": 7, "likes": {"$inc": 1000}})).await;
+    clone.write(&world, "notes", Intent::Put, "m", json!({"title": "new", "likes": 5})).await;
+    clone.write(&world, "notes", Intent::Put, "gone", json!({"title": "short life"})).await;
+    clone.write(&world, "notes", Intent::Delete, "gone", json!({})).await;
+    let before = clone.rows(&world, "notes").await;
+    let refenced = refence(&world, &clone, Some(order(&world, &clone, Lane::State).await)).await;
+    assert_eq!((refenced.reauthored, refenced.dropped), (5, 0));
+    assert_eq!(clone.rows(&world, "notes").await, before);
+    clone.sync(&world).await;
+    device.sync(&world).await;
+    for rows in [clone.rows(&world, "notes").await, device.rows(&world, "notes").await] {
+        assert_eq!(rows, world.rows("notes").await);
+        let n = rows.iter().find(|row| row["id"] == "n").unwrap();
+        assert_eq!(
+            (&n["title"], &n["likes"], &n["tags"], &n["rank"]),
+            (&json!("zero one two"), &json!(1111), &json!(["a", "b"]), &json!(7))
+        );
+        assert_eq!(rows.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_new_log_before_anything_was_acknowledged_keeps_everything() {
+    let world = World::new().await;
+    let mut device = world.device("a", &["all"]).await;
+    let orders = world.collection("orders").id;
+    device.store.write(orders, vec![edit(Intent::Put, "o", json!({"hours": 7}))], Some("ann".to_owned())).await.unwrap();
+    for _ in 0..3 {
+        refence(&world, &device, None).await;
+        device.reopen();
+    }
+    assert_eq!(device.row(&world, "orders", "o").await["hours"], 7);
+    device.sync(&world).await;
+    assert_eq!(device.rows(&world, "orders").await, world.rows("orders").await);
+}
