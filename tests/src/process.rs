@@ -228,14 +228,14 @@ impl Node {
         Client::new(&self.address("http"))
     }
 
-    /// Waits for the line that starts with `ready`.
+    /// Waits for the line that begins with the word `ready`.
     ///
     /// # Panics
     ///
     /// When the process ends first or [`READY_TIMEOUT`] passes; with its stderr.
     #[track_caller]
     pub fn wait_ready(&self) {
-        let _ = self.wait_line(READY_TIMEOUT, |line| line.starts_with("ready"));
+        let _ = self.wait_line(READY_TIMEOUT, |line| line.trim_start().starts_with("ready"));
     }
 
     /// Waits for a line of stderr, also one that was written before this call, and returns it.
