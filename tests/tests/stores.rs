@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use mobo_adapters::sqlite::SqliteHubStore;
 use mobo_core::future::BoxFuture;
+use mobo_core::query::Page;
+use mobo_core::schema::Kind;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_tests::postgres::Database;
 use mobo_tests::seed::Seed;
-use mobo_tests::store_conformance::Place;
 use mobo_tests::store_conformance::cases::schedule;
+use mobo_tests::store_conformance::{Place, World};
 
 /// A folder with a SQLite file.
 #[derive(Debug)]
@@ -88,5 +90,58 @@ async fn both_stores_answer_alike() {
             assert_eq!(sqlite, postgres);
         }
         assert_eq!(sqlite.len(), postgres.len());
+    }
+}
+
+// faults: S-9
+/// A byte that flips in the file is found by a health check, or it has changed nothing that anybody reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_in_the_file_is_found_or_harmless() {
+    let seed = Seed::from_env();
+    let place = sqlite_place();
+    let file = place.file();
+    let mut world = World::new(Box::new(place), seed.number()).await;
+    schedule::Schedule::new(&world, &seed).await.run(&world, 15).await;
+    let want = shown(&world).await.unwrap();
+    world.store.close().await;
+    let whole = std::fs::read(&file).unwrap();
+    let (mut rng, mut found) = (seed.rng(), 0);
+    for _ in 0..150 {
+        let mut bytes = whole.clone();
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
+        std::fs::write(&file, &bytes).unwrap();
+        let Ok(store) = SqliteHubStore::open(&file) else {
+            found += 1;
+            continue;
+        };
+        world.store = Arc::new(store);
+        if passes_its_audits(&world).await {
+            let got = shown(&world).await.expect("what is sound can be read");
+            assert_eq!(got, want, "byte {at} of {} changed what is read, and nobody noticed", whole.len());
+        } else {
+            found += 1;
+        }
+        world.store.close().await;
+    }
+    assert!(found > 15, "only {found} of 150 flips were found: most bytes of a database mean something");
+}
+
+/// What readers see of all records.
+async fn shown(world: &World) -> Result<Vec<Page>, StoreError> {
+    let mut pages = Vec::new();
+    for collection in world.schema.iter().filter(|collection| collection.kind != Kind::Stream) {
+        pages.push(world.store.select(world.all(&collection.name)).await?);
+    }
+    Ok(pages)
+}
+
+async fn passes_its_audits(world: &World) -> bool {
+    match (world.store.audit_buckets(world.project).await, world.store.audit_lanes(world.project).await) {
+        (Ok(buckets), Ok(lanes)) => {
+            buckets.iter().all(|bucket| bucket.damaged.is_empty() && bucket.stored == bucket.computed)
+                && lanes.iter().all(|lane| lane.broken_at.is_none())
+        }
+        _ => false,
     }
 }

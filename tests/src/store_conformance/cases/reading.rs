@@ -88,7 +88,12 @@ pub async fn filters_orders_and_counts(place: Box<dyn Place>) {
     assert_eq!(world.ids(&[], vec![nulls(true)]).await, "e a c b d", "nulls first, ascending");
     assert_eq!(world.ids(&[], vec![nulls(false)]).await, "b d c a e", "nulls last, descending");
 
-    let page = |limit, offset| Select { limit, offset, count: true, ..world.query(&[("n", FilterOp::IsNull, true)], vec![by("n", false)]) };
+    pages_and_json(&world).await;
+}
+
+async fn pages_and_json(world: &World) {
+    let by_n = || vec![world.order("work_orders", "n", false)];
+    let page = |limit, offset| Select { limit, offset, count: true, ..world.query(&[("n", FilterOp::IsNull, true)], by_n()) };
     for (limit, offset, want) in [(2, 0, vec!["a", "c"]), (2, 3, vec!["d"]), (0, 0, vec![]), (9, 9, vec![])] {
         let Page { rows, total } = world.store.select(page(limit, offset)).await.unwrap();
         assert_eq!(rows.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), want, "{limit} from {offset}");

@@ -10,6 +10,7 @@ use mobo_core::store::BucketAudit;
 use rusqlite::Connection;
 
 use crate::sqlite::error::{Failure, known};
+use crate::sqlite::open::integrity_check;
 use crate::sqlite::records::{RecordReader, Shape, StoredRecord, document, number};
 
 /// Audits every bucket of a project.
@@ -26,6 +27,10 @@ pub(super) fn buckets(connection: &Connection, project: ProjectId, schema: &Sche
         }
     }
     audit.members(schema)?;
+    // Where the rows are right, the indexes by which they are read must be, too.
+    if audit.buckets.values().all(|bucket| bucket.damaged.is_empty() && bucket.stored == bucket.computed) {
+        integrity_check(connection)?;
+    }
     Ok(audit.buckets.into_values().collect())
 }
 

@@ -98,6 +98,53 @@ async fn closing_finishes_what_waits_and_nothing_comes_after() {
     assert_eq!(store(path).await.numbers().await, (0..20).collect::<Vec<_>>());
 }
 
+// faults: S-7
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_ends_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path().join("a.db")).await;
+    let limit = |pages: i64| store.writer.run(move |connection| Ok(connection.pragma_update(None, "max_page_count", pages)?));
+    let large = || {
+        store.writer.run(|connection| {
+            connection.execute_batch("CREATE TABLE large AS SELECT zeroblob(1000000) AS b")?;
+            Ok(())
+        })
+    };
+    store.writer.run(|connection| insert(connection, 1)).await.unwrap();
+    limit(1).await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(large().await, Err(StoreError::Full(_))));
+    }
+    store.writer.run(|connection| insert(connection, 2)).await.unwrap();
+    assert_eq!(store.numbers().await, [1, 2], "reads, and writes that fit, go on");
+    limit(1_000_000).await.unwrap();
+    large().await.unwrap();
+}
+
+// faults: S-4
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_written_until_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let broken = store(path.clone()).await;
+    broken.writer.run(|connection| insert(connection, 1)).await.unwrap();
+    let failed = broken.writer.run(|connection| {
+        insert(connection, 2)?;
+        let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+        Err::<(), _>(rusqlite::Error::SqliteFailure(error, None).into())
+    });
+    assert!(matches!(failed.await, Err(StoreError::Poisoned(_))));
+    for _ in 0..2 {
+        let refused = broken.writer.run(|connection| insert(connection, 3)).await;
+        assert!(matches!(refused, Err(StoreError::Poisoned(_))), "{refused:?}");
+    }
+    assert_eq!(broken.numbers().await, [1], "reads go on");
+    broken.writer.close().await;
+    let again = store(path).await;
+    again.writer.run(|connection| insert(connection, 4)).await.unwrap();
+    assert_eq!(again.numbers().await, [1, 4]);
+}
+
 // faults: S-12
 #[tokio::test]
 async fn a_long_reader_holds_the_log_up_but_not_for_ever() {
