@@ -2,6 +2,7 @@
 //! or a driver can cause has a row.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "what has no word of its own here is shown by its name")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,12 @@ fn device_input(word: &str) -> device::Input {
         "entries" => device::Input::Entries(Lane::State, Some(Box::new(push(numbers[0], numbers[1] as usize)))),
         "appended" => device::Input::Appended(Lane::State),
         "ack" => message(Message::Ack(ack(numbers[0]))),
-        "gap" => message(Message::Nack(Nack { lane: Lane::State, incarnation: Incarnation::new(4).unwrap(), expect: seq(numbers[0]), code: Code::GAP })),
+        "gap" => message(Message::Nack(Nack {
+            lane: Lane::State,
+            incarnation: Incarnation::new(4).unwrap(),
+            expect: seq(numbers[0]),
+            code: Code::GAP,
+        })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
@@ -145,7 +151,9 @@ fn device_input(word: &str) -> device::Input {
         "behind" => device::Input::Compared { equal: false, diverged: vec![] },
         "diverged" => device::Input::Compared { equal: false, diverged: vec![BUCKET] },
         "error" => message(error(Code::BUSY, rest == "fatal")),
-        "refence" => message(Message::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind })),
+        "refence" => {
+            message(Message::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind }))
+        }
         "bye" => message(Message::Bye),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
@@ -286,7 +294,9 @@ fn hub_input(word: &str) -> hub::Input {
     let refuse = PeerError { code: Code::REVOKED, detail: "no".into(), fatal: true, retry_after_ms: 0 };
     match verb {
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
-        "enrol" => message(Message::Enrol(Enrol { secret: vec![], key: PublicKey([0; 32]), name: String::new(), signature: Signature([0; 64]) })),
+        "enrol" => {
+            message(Message::Enrol(Enrol { secret: vec![], key: PublicKey([0; 32]), name: String::new(), signature: Signature([0; 64]) }))
+        }
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
         "refused" => hub::Input::Admitted(Err(hub::Refusal::Error(refuse))),
         "enrolled" => hub::Input::Enrolled(Ok(Enrolled { certificate: vec![], signature: Signature([0; 64]) })),
@@ -294,7 +304,8 @@ fn hub_input(word: &str) -> hub::Input {
         "push" => message(Message::Push(push(numbers[0], 1))),
         "other" => message(Message::Push(Push { incarnation: Incarnation::new(5).unwrap(), ..push(1, 1) })),
         "merged" => {
-            let merged = Merged { acked: seq(numbers[0]), chain: Chain([0; 32]), eff_first: seq(1), effs: vec![], rejects: vec![], changed: vec![] };
+            let merged =
+                Merged { acked: seq(numbers[0]), chain: Chain([0; 32]), eff_first: seq(1), effs: vec![], rejects: vec![], changed: vec![] };
             hub::Input::Merged(lane, Outcome::Merged(merged))
         }
         "gap" => hub::Input::Merged(lane, Outcome::Nack { expect: seq(numbers[0]), code: Code::GAP }),
