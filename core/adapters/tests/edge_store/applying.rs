@@ -248,10 +248,11 @@ async fn r13_a_divergence_is_found_and_healed() {
         "UPDATE orders SET title = 'changed by hand' WHERE id = 'o3'",
         "DELETE FROM orders WHERE id = 'o3'",
         "UPDATE mobo_bucket SET digest = zeroblob(32)",
-        "UPDATE orders SET _mobo = x'a0' WHERE id = 'o3'",
+        "UPDATE orders SET _mobo = x'a0' WHERE id = 'o5'",
+        "UPDATE orders SET title = 'shown wrong' WHERE id = 'mine'",
         "INSERT INTO orders SELECT 'ghost', title, hours, n, done, due, mobo_ver, _extra, _mobo, _bucket, _position FROM orders WHERE id = 'o3'",
     ];
-    for (damage, digest_breaks) in damages.into_iter().zip([false, true, true, true, false]) {
+    for (damage, digest_breaks) in damages.into_iter().zip([false, false, true, true, false, false]) {
         let world = World::new().await;
         let device = world.device("a", &["all"]).await;
         world.write("orders", (0..9).map(|n| edit(Intent::Put, &format!("o{n}"), json!({"n": n, "title": "t"}))).collect()).await;
@@ -259,11 +260,20 @@ async fn r13_a_divergence_is_found_and_healed() {
         device.write(&world, "orders", Intent::Put, "mine", json!({"n": 7})).await;
         device.raw().execute_batch(&format!("UPDATE mobo_flag SET applying = 1; {damage}; UPDATE mobo_flag SET applying = 0")).unwrap();
         assert!(!device.store.audit().await.unwrap().is_clean(), "{damage}");
-        world.write("orders", vec![edit(Intent::Patch, "o3", json!({"n": 33}))]).await;
+        world.write("orders", vec![edit(Intent::Patch, "o5", json!({"n": 33}))]).await;
         let compared = device.catch_up(&world).await;
-        assert_eq!(compared.buckets[0].1 == Standing::Diverged, digest_breaks || damage.contains("ghost") && digest_breaks, "{damage}");
-        if compared.buckets[0].1 != Standing::Diverged {
-            device.store.resync(compared.buckets[0].0).await.unwrap();
+        assert_eq!(compared.buckets[0].1 == Standing::Diverged, digest_breaks, "{damage}");
+        if !digest_breaks {
+            // What no digest shows, a health check finds.
+            let audit = device.store.audit().await.unwrap();
+            let again = device.store.repair(audit).await.unwrap();
+            if damage.contains("mine") {
+                // It was never delivered: it is laid anew over what it stands on.
+                assert_eq!((again.len(), device.row(&world, "orders", "mine").await["title"].clone()), (0, json!(null)));
+                device.is_sound().await;
+                continue;
+            }
+            assert_eq!(again, [compared.buckets[0].0], "{damage}");
         }
         let counts = device.store.counts().await.unwrap();
         assert_eq!((counts.buckets[0].cursor.0, counts.buckets[0].diverged > 0), (0, digest_breaks), "{damage}");
@@ -313,4 +323,16 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
         let counts = device.store.counts().await.unwrap();
         assert_eq!((counts.records, counts.buckets[0].unconfirmed), (2, 1), "shown, and said to be unconfirmed");
     }
+    // A version of the old timeline says nothing about what was seen on the new one.
+    for (id, seen) in [("kept", true), ("forgotten", false)] {
+        let at = device.write(&world, "orders", Intent::Patch, id, json!({"n": 5})).await.entry.unwrap().seq;
+        let entry = device.outgoing(Lane::State, mobo_core::ids::Seq::new(at.get() - 1), 1).await.unwrap().entries.remove(0).entry;
+        let mobo_core::entry::Payload::Present(payload) = entry.payload else { panic!() };
+        assert_eq!(mobo_core::table::op::decode_payload(&payload).unwrap()[0].base_ver.0 > 0, seen, "{id}");
+    }
+    checkpoint.heads.clear();
+    assert!(
+        !device.store.checkpoint(checkpoint).await.unwrap().equal(),
+        "a bucket that the hub does not speak of is not known to be equal"
+    );
 }

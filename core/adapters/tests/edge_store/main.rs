@@ -1,5 +1,7 @@
 //! The device's store against a real hub's store: what is written here and there comes together, whatever is lost on the way.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_arguments, reason = "a test: the panic is the report")]
+
 mod applying;
 mod documents;
 mod keeping;

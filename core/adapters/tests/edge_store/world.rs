@@ -158,10 +158,9 @@ impl World {
     }
 
     pub(crate) async fn merge(&self, submission: Prepared) -> Merged {
-        match self.outcome(submission).await {
-            Outcome::Merged(merged) => merged,
-            other => panic!("not merged: {other:?}"),
-        }
+        let outcome = self.outcome(submission).await;
+        let Outcome::Merged(merged) = outcome else { panic!("not merged: {outcome:?}") };
+        merged
     }
 
     /// Makes a collection on the hub.

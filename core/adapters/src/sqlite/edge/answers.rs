@@ -265,7 +265,7 @@ pub enum Standing {
 /// What a checkpoint showed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Compared {
-    /// Each bucket of the checkpoint that this device holds.
+    /// Each bucket that this device holds; one that the checkpoint does not name is behind.
     pub buckets: Vec<(BucketId, Standing)>,
     /// Records whose rows changed: what a complete pull did not name is gone, and so are writes that the hub merged into other buckets.
     pub changed: Vec<RecordKey>,

@@ -1,6 +1,8 @@
 //! How the device's buckets stand against the hub's word, and pulls that start over (rules R13, R18, R20).
 
 use mobo_core::digest::Digest;
+use std::collections::BTreeSet;
+
 use mobo_core::ids::{BucketId, Position, RecordKey};
 use mobo_core::message::Checkpoint;
 use mobo_core::schema::{Kind, Schema};
@@ -8,6 +10,7 @@ use mobo_core::trust;
 use rusqlite::Connection;
 
 use super::answers::{Compared, Standing};
+use super::counts::EdgeAudit;
 use super::desk::Desk;
 use super::fault::{Try, all};
 use super::members::{self, BucketRow, Sweep, UNCONFIRMED};
@@ -45,10 +48,10 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
     let level = held.iter().all(|bucket| at(bucket).is_some_and(|(_, head, _)| bucket.cursor == head));
     let comparable = level || !shares_records(conn)?;
     for bucket in members::buckets(conn)? {
-        let Some((id, head, digest)) = at(&bucket) else { continue };
-        let standing = match (bucket.cursor == head, bucket.digest == digest) {
-            (true, true) => Standing::Equal,
-            (true, false) if comparable => Standing::Diverged,
+        let id = bucket.grant.bucket;
+        let standing = match at(&bucket).map(|(_, head, digest)| (bucket.cursor == head, bucket.digest == digest)) {
+            Some((true, true)) => Standing::Equal,
+            Some((true, false)) if comparable => Standing::Diverged,
             _ => Standing::Behind,
         };
         note(conn, schema, bucket, standing)?;
@@ -87,6 +90,24 @@ pub(super) fn restart(conn: &Connection, schema: &Schema, bucket: BucketId, swee
     let sql = "UPDATE mobo_bucket SET cursor = 0, digest = ?2, sweep = ?3 WHERE id = ?1";
     conn.prepare_cached(sql)?.execute((bucket.sql(), &Digest::default().0, sweep.code()))?;
     Ok(())
+}
+
+/// Starts the pulls over that a health check calls for.
+pub(super) fn repair(conn: &Connection, schema: &Schema, audit: &EdgeAudit) -> Try<Vec<BucketId>> {
+    let Some(log) = Log::read(conn)? else { return Ok(Vec::new()) };
+    let differ = audit.buckets.iter().filter(|(_, stored, computed)| stored != computed);
+    let mut again: BTreeSet<BucketId> = differ.map(|bucket| bucket.0).collect();
+    let mut desk = Desk::new(conn, schema, log);
+    for key in &audit.damaged {
+        again.extend(desk.mend(key)?);
+    }
+    desk.finish()?;
+    again.retain(|bucket| members::bucket(conn, *bucket).is_ok_and(|held| held.is_some()));
+    for bucket in &again {
+        let keeps = members::bucket(conn, *bucket)?.is_some_and(|held| held.sweep == Sweep::Keep);
+        restart(conn, schema, *bucket, if keeps { Sweep::Keep } else { Sweep::Remove })?;
+    }
+    Ok(again.into_iter().collect())
 }
 
 /// Ends a pull that started over, at the hub's head.

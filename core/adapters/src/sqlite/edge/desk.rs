@@ -137,6 +137,17 @@ impl<'c> Desk<'c> {
         }
     }
 
+    /// Shows a damaged record as it was delivered, where that is kept aside. Gives the buckets that it has to be fetched with again.
+    pub(super) fn mend(&mut self, key: &RecordKey) -> Try<Vec<BucketId>> {
+        let Some(collection) = self.rows.collection(key.collection) else { return Ok(Vec::new()) };
+        let kept = self.rows.kept(key)?;
+        let buckets = Spots::read(self.conn, key, kept.as_ref())?.all().map(|spot| spot.0).collect();
+        if bases::row(self.conn, key)?.is_some_and(|base| base.state(collection, key).is_ok()) {
+            self.show(key, None)?;
+        }
+        Ok(buckets)
+    }
+
     fn put_spot(&mut self, key: &RecordKey, spots: &mut Spots, spot: Spot) -> Try<()> {
         if spots.put(self.conn, key, spot)? { self.rows.set_home(key, spots.home) } else { Ok(()) }
     }

@@ -6,6 +6,7 @@ use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
 use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Refenced};
+use super::counts::EdgeAudit;
 use super::members::Sweep;
 use super::{EdgeStore, Inner, ack, apply, compare, definitions, records, refence};
 use crate::sqlite::error::Failure;
@@ -91,6 +92,17 @@ impl EdgeStore {
     pub async fn resync(&self, bucket: BucketId) -> Result<(), StoreError> {
         let work = move |conn: &Connection, inner: &Inner| compare::restart(conn, &*inner.schema.get(conn)?, bucket, Sweep::Remove);
         self.commit(work, |_, ()| {}).await
+    }
+
+    /// Mends what a health check has found: records are laid over what was delivered again, and buckets with a damaged record or digest
+    /// are pulled from the start. Gives those buckets; a session that is live must start anew.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn repair(&self, audit: EdgeAudit) -> Result<Vec<BucketId>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| compare::repair(conn, &*inner.schema.get(conn)?, &audit);
+        self.commit(work, |_, _| {}).await
     }
 
     /// Ends a pull that started over: what it did not name is gone. Nothing happens before the pull has got to `to`.

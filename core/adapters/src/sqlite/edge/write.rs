@@ -18,6 +18,7 @@ use rusqlite::Connection;
 use super::answers::{Sealed, WriteError, Written};
 use super::bases::{self, BaseRow};
 use super::fault::Try;
+use super::members::is_confirmed;
 use super::meta::Log;
 use super::outbox;
 use super::overlays;
@@ -30,7 +31,8 @@ struct Draft {
     state: RecordState,
     /// What is to be kept aside, where this is the first own entry over it.
     first: Option<BaseRow>,
-    base_ver: Ver,
+    /// The version of what was delivered.
+    ver: Ver,
     /// As the next edit of the same write sees it; `None`: as `state`.
     seen: Option<RecordState>,
     ops: Vec<(u32, RecordOp)>,
@@ -96,7 +98,7 @@ fn draft(
         if let (None, Some((_, last))) = (&draft.seen, draft.ops.last()) {
             draft.seen = Some(overlay::provisional(collection, &draft.state, last, (whose, nth)).map_err(refused)?);
         }
-        let writer = Writer { collection, device: log.device, incarnation: log.incarnation, base_ver: draft.base_ver };
+        let writer = Writer { collection, device: log.device, incarnation: log.incarnation, base_ver: draft.seen_ver() };
         let Some(op) = author::author(&writer, draft.seen.as_ref().unwrap_or(&draft.state), edit)? else { continue };
         if changes_nothing(&op) {
             continue;
@@ -122,7 +124,7 @@ impl Draft {
             Some((Err(_), _)) => return Err(WriteError::Damaged(key.id.to_string())),
             None => (RecordState::empty(collection, key).ok_or_else(|| wrong_kind(collection, "append samples to it"))?, None),
         };
-        let base_ver = base.as_ref().map(|base| base.ver).or(kept.map(|kept| kept.ver)).unwrap_or_default();
+        let ver = base.as_ref().map(|base| base.ver).or(kept.map(|kept| kept.ver)).unwrap_or_default();
         let first = match (&base, &kept) {
             (Some(_), _) => None,
             (None, None) => Some(BaseRow::absent()),
@@ -130,7 +132,14 @@ impl Draft {
                 Some(BaseRow::of(&NewRow { state: &state, ver: *ver, mac: *mac, state_hash: *state_hash, home: None }))
             }
         };
-        Ok(Self { kept, state, first, base_ver, seen: None, ops: Vec::new() })
+        Ok(Self { kept, state, first, ver, seen: None, ops: Vec::new() })
+    }
+
+    /// The version that this write has seen. A row that a pull from the start has not named yet may be of another timeline, where the same
+    /// number means another state: it is as good as none (rule R12).
+    fn seen_ver(&self) -> Ver {
+        let home = self.kept.and_then(|kept| kept.home);
+        if home.is_none_or(|home| is_confirmed(home.1)) { self.ver } else { Ver(0) }
     }
 
     /// Lays the new entry over the record.
@@ -153,7 +162,7 @@ impl Draft {
         }
         overlays::put(conn, key, (at.incarnation, at.lane, at.seq))?;
         let home = self.kept.and_then(|kept| kept.home);
-        let row = NewRow { state: &self.state, ver: self.base_ver, mac: None, state_hash: self.state.state_hash(), home };
+        let row = NewRow { state: &self.state, ver: self.ver, mac: None, state_hash: self.state.state_hash(), home };
         rows.write(key, self.kept.as_ref(), &row)
     }
 }
