@@ -1,6 +1,6 @@
 //! What every hub store must do, whatever is underneath: one suite for SQLite and Postgres.
 //!
-//! A store comes as a [`Place`]: somewhere to open it, again and again, and to look at its tables with plain SQL. [`store_conformance!`]
+//! A store comes as a [`Place`]: somewhere to open it, again and again, and to look at its tables with plain SQL. `store_conformance!`
 //! makes one test of each case.
 //!
 //! ```ignore

@@ -161,7 +161,7 @@ impl World {
     pub async fn answered(&self, submission: Prepared) -> Merged {
         match self.outcome(submission).await {
             Outcome::Merged(merged) => merged,
-            other => panic!("not merged: {other:?}"),
+            other @ (Outcome::Nack { .. } | Outcome::Refence { .. } | Outcome::Refused(_)) => panic!("not merged: {other:?}"),
         }
     }
 
@@ -209,10 +209,7 @@ impl World {
     pub async fn column(&self, mut select: Select, name: &str) -> String {
         select.columns.retain(|selected| selected.column.name == name);
         let rows = self.select(select).await;
-        let text = |row: &Json| match &row[name] {
-            Json::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text = |row: &Json| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
         rows.iter().map(text).collect::<Vec<_>>().join(" ")
     }
 

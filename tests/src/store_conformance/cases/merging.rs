@@ -74,7 +74,7 @@ pub async fn is_idempotent(place: Box<dyn Place>) {
     let report = world.merge(vec![device.push_from(&world, Lane::State, 1), device.push_all(&world), samples_push]).await;
     let effs = |outcome: &Outcome| match outcome {
         Outcome::Merged(merged) => merged.effs.clone(),
-        other => panic!("{other:?}"),
+        other @ (Outcome::Nack { .. } | Outcome::Refence { .. } | Outcome::Refused(_)) => panic!("{other:?}"),
     };
     assert_eq!(effs(&report.outcomes[0])[..5], first.effs[..]);
     let after = (world.rows("work_orders").await, world.store.counts(world.project).await.unwrap());
@@ -171,7 +171,7 @@ pub async fn hides_and_revives(place: Box<dyn Place>) {
         fields: BTreeMap::new(),
         deltas: BTreeMap::new(),
     };
-    device.rows(&world, &[put.clone()]);
+    device.rows(&world, std::slice::from_ref(&put));
     device.rows(&world, &[TableOp { action: Action::Delete, ..put.clone() }]);
     device.rows(&world, &[put]);
     let first = device.lanes[&Lane::State].len() as u64 - 2;
