@@ -73,21 +73,21 @@ fn note(conn: &Connection, schema: &Schema, bucket: BucketRow, standing: Standin
         Standing::Behind => Ok(()),
         Standing::Equal => members::put_bucket(conn, &BucketRow { checked: bucket.cursor, diverged: 0, ..bucket }),
         Standing::Diverged => {
-            let (id, sweep) = (bucket.grant.bucket, bucket.sweep);
+            let id = bucket.grant.bucket;
             members::put_bucket(conn, &BucketRow { diverged: bucket.diverged.saturating_add(1), ..bucket })?;
-            restart(conn, schema, id, if sweep == Sweep::Keep { Sweep::Keep } else { Sweep::Remove })
+            restart(conn, schema, id, Sweep::Remove)
         }
     }
 }
 
 /// Starts the pull of a bucket over: from now on its members are unconfirmed until they are named again, and its digest is of the
-/// confirmed ones.
+/// confirmed ones. What is kept for an offer stays so, whatever starts the pull over again.
 pub(super) fn restart(conn: &Connection, schema: &Schema, bucket: BucketId, sweep: Sweep) -> Try<()> {
     for sql in tables(schema) {
         let sql = format!("UPDATE {} SET {} = {} + {UNCONFIRMED} WHERE {} = ?1 AND {} < {UNCONFIRMED}", sql.0, sql.2, sql.2, sql.1, sql.2);
         conn.execute(&sql, [bucket.sql()])?;
     }
-    let sql = "UPDATE mobo_bucket SET cursor = 0, digest = ?2, sweep = ?3 WHERE id = ?1";
+    let sql = "UPDATE mobo_bucket SET cursor = 0, digest = ?2, sweep = max(sweep, ?3) WHERE id = ?1";
     conn.prepare_cached(sql)?.execute((bucket.sql(), &Digest::default().0, sweep.code()))?;
     Ok(())
 }
@@ -104,8 +104,7 @@ pub(super) fn repair(conn: &Connection, schema: &Schema, audit: &EdgeAudit) -> T
     desk.finish()?;
     again.retain(|bucket| members::bucket(conn, *bucket).is_ok_and(|held| held.is_some()));
     for bucket in &again {
-        let keeps = members::bucket(conn, *bucket)?.is_some_and(|held| held.sweep == Sweep::Keep);
-        restart(conn, schema, *bucket, if keeps { Sweep::Keep } else { Sweep::Remove })?;
+        restart(conn, schema, *bucket, Sweep::Remove)?;
     }
     Ok(again.into_iter().collect())
 }
