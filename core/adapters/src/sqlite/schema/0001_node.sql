@@ -13,6 +13,7 @@
 --     at TEXT NOT NULL, device TEXT NOT NULL, "cpu" REAL, …, _extra TEXT,
 --     _incarnation INTEGER NOT NULL, _lane INTEGER NOT NULL, _seq INTEGER NOT NULL, _index INTEGER NOT NULL,
 --     PRIMARY KEY(device, _incarnation, _lane, _seq, _index)) STRICT, WITHOUT ROWID;
+--   CREATE INDEX … ON "vitals"(at);
 --
 -- Only visible rows are there, so that any SQL tool reads plain data; hidden ones are in mobo_hidden. Triggers refuse SQL writes while
 -- mobo_flag.applying is 0, in a sentence. mobo's own connection runs without triggers; the flag is for people who repair by hand.
