@@ -330,6 +330,10 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
         let mobo_core::entry::Payload::Present(payload) = entry.payload else { panic!() };
         assert_eq!(mobo_core::table::op::decode_payload(&payload).unwrap()[0].base_ver.0 > 0, seen, "{id}");
     }
+    device.store.resync(bucket).await.unwrap();
+    device.store.sweep(bucket, mobo_core::ids::Position(0)).await.unwrap();
+    let counts = device.store.counts().await.unwrap();
+    assert_eq!((counts.records, counts.buckets[0].unconfirmed), (2, 2), "another pull from the start does not change that");
     checkpoint.heads.clear();
     assert!(
         !device.store.checkpoint(checkpoint).await.unwrap().equal(),
