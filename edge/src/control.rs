@@ -196,10 +196,14 @@ impl Desk {
             let collection = schema.get(key.collection).map_or_else(|| key.collection.to_string(), |found| found.name.clone());
             let name = format!("record {collection}/{}", key.id);
             checks.push(
-                json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next sync" }),
+                json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next connection" }),
             );
         }
         let ok = audit.is_clean();
+        if !ok {
+            // What is damaged here is whole at the hub: it is pulled again at the next connection.
+            store.repair(audit).await?;
+        }
         Ok(json!({ "ok": ok, "health": if ok { "healthy" } else { "failed" }, "checks": checks }))
     }
 
