@@ -64,9 +64,18 @@ impl Database {
     /// When Postgres refuses it.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let text = psql(&self.url(), sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Runs SQL and returns the rows of its last statement, or what Postgres says against it.
+    ///
+    /// # Errors
+    ///
+    /// The words of Postgres.
+    pub fn try_rows(&self, sql: &str) -> Result<Vec<Vec<String>>, String> {
+        let text = psql(&self.url(), sql)?;
         let rows = text.trim_end_matches('\n').split_terminator(ROW);
-        rows.map(|row| row.split(COLUMN).map(str::to_owned).collect()).collect()
+        Ok(rows.map(|row| row.split(COLUMN).map(str::to_owned).collect()).collect())
     }
 
     /// Runs SQL and returns the one value that it gives.

@@ -26,14 +26,16 @@ pub(super) enum Found {
 pub(super) async fn lock_and_read(tx: &mut Tx, project: ProjectId, wants: &LaneWants) -> Result<Found, Failure> {
     let keys = LaneKeys::of(&wants.lanes);
     let lock = sqlx::query(
-        "SELECT 1 FROM mobo.lane l JOIN unnest($2::bytea[], $3::int8[], $4::int2[]) AS w(device, incarnation, lane) \
+        "SELECT device, incarnation, lane FROM mobo.lane l JOIN unnest($2::bytea[], $3::int8[], $4::int2[]) AS w(device, incarnation, lane) \
          USING (device, incarnation, lane) WHERE l.project = $1 ORDER BY l.device, l.incarnation, l.lane FOR UPDATE OF l",
     );
-    tx.rows(lock.bind(project.sql()).bind(&keys.devices).bind(&keys.incarnations).bind(&keys.lanes)).await?;
+    let locked = tx.rows(lock.bind(project.sql()).bind(&keys.devices).bind(&keys.incarnations).bind(&keys.lanes)).await?;
+    let locked = locked.iter().map(key).collect::<Result<BTreeSet<LaneKey>, Failure>>()?;
 
     let logs = read_logs(tx, project, &keys.devices).await?;
     let lanes = read_lanes(tx, project, &keys, &logs).await?;
-    let is_missing = |key: &&LaneKey| !lanes.contains_key(*key) && logs.contains_key(&(key.device, key.incarnation));
+    // One that came to be after the lock was not locked: it is missing, too.
+    let is_missing = |key: &&LaneKey| !locked.contains(*key) && logs.contains_key(&(key.device, key.incarnation));
     let missing: Vec<LaneKey> = wants.lanes.iter().filter(is_missing).copied().collect();
     if !missing.is_empty() {
         return Ok(Found::Missing(missing));

@@ -29,9 +29,9 @@ pub(super) async fn lock_and_read(
     if wants.is_empty() {
         return Ok(Records::default());
     }
-    lock(tx, project, schema, wants).await?;
-    let found = stored::load(tx, project, schema, wants).await?;
-    let mut memberships = read_members(tx, project, wants).await?;
+    let present = lock(tx, project, schema, wants).await?;
+    let found = stored::load(tx, project, schema, &present).await?;
+    let mut memberships = read_members(tx, project, &present).await?;
     let homes: BTreeSet<BucketId> = found.values().filter_map(|record| record.home).map(|(bucket, _)| bucket).collect();
     let keys = bucket_keys(tx, remembered, project, homes).await?;
     let mut records = BTreeMap::new();
@@ -48,25 +48,25 @@ pub(super) async fn lock_and_read(
     Ok((records, blocked))
 }
 
-/// Locks every record that exists, and what makes the others: nobody else creates one of them before this transaction ends.
-async fn lock(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTreeSet<RecordKey>) -> Result<(), Failure> {
-    let mut missing = lock_existing(tx, project, schema, wants).await?;
-    if missing.is_empty() {
-        return Ok(());
+/// Locks the records that exist, and gives their keys. Nobody else makes one of the others before this transaction ends.
+async fn lock(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTreeSet<RecordKey>) -> Result<BTreeSet<RecordKey>, Failure> {
+    let mut present = existing(tx, project, schema, wants).await?;
+    let absent: BTreeSet<RecordKey> = wants.difference(&present).cloned().collect();
+    if !absent.is_empty() {
+        // Before any record: whoever waits here holds nothing that the one in front needs.
+        let collections: BTreeSet<CollectionId> = absent.iter().map(|key| key.collection).collect();
+        let collections: Vec<i64> = collections.into_iter().map(CollectionId::sql).collect();
+        tx.rows(sqlx::query("SELECT pg_advisory_xact_lock(c) FROM unnest($1::int8[]) AS c").bind(collections)).await?;
+        // Whoever was in front may have made some of them.
+        present.extend(existing(tx, project, schema, &absent).await?);
     }
-    let collections: BTreeSet<CollectionId> = missing.iter().map(|key| key.collection).collect();
-    let collections: Vec<i64> = collections.into_iter().map(CollectionId::sql).collect();
-    tx.rows(sqlx::query("SELECT pg_advisory_xact_lock(c) FROM unnest($1::int8[]) AS c").bind(collections)).await?;
-    // Now nobody creates. But a record that was on its way from one table to the other when we looked was seen in neither: one snapshot
-    // over both of them tells.
-    while !missing.is_empty() {
-        let moved = existing(tx, project, schema, &missing).await?;
-        if moved.is_empty() {
-            return Ok(());
-        }
-        missing = lock_existing(tx, project, schema, &moved).await?;
+    let mut unlocked = lock_existing(tx, project, schema, &present).await?;
+    while !unlocked.is_empty() {
+        // It was on its way from one table to the other, and was seen in neither: now it is there.
+        unlocked = existing(tx, project, schema, &unlocked).await?;
+        unlocked = lock_existing(tx, project, schema, &unlocked).await?;
     }
-    Ok(())
+    Ok(present)
 }
 
 /// Locks the records that are there; gives those that are not.
@@ -90,7 +90,7 @@ async fn lock_existing(
     Ok(missing)
 }
 
-/// The records that are there, each collection in one snapshot.
+/// The records that are there: each collection in one snapshot over all its tables, which shows every record in exactly one of them.
 async fn existing(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTreeSet<RecordKey>) -> Result<BTreeSet<RecordKey>, Failure> {
     let mut found = BTreeSet::new();
     for (collection, keys) in by_collection(schema, wants) {
@@ -127,9 +127,12 @@ fn key(collection: CollectionId, row: &PgRow) -> Result<RecordKey, Failure> {
 async fn read_members(
     tx: &mut Tx,
     project: ProjectId,
-    wants: &BTreeSet<RecordKey>,
+    keys: &BTreeSet<RecordKey>,
 ) -> Result<BTreeMap<RecordKey, Vec<Membership>>, Failure> {
-    let (collections, names) = pairs(wants);
+    if keys.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (collections, names) = pairs(keys);
     let look = sqlx::query(
         "SELECT m.id, m.collection, m.bucket, b.key, m.position, m.present FROM mobo.member m \
          JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) ON m.collection = w.collection AND m.id = w.id \
