@@ -203,17 +203,21 @@ impl<'s> Driver<'s> {
         self.sessions.clock.now()
     }
 
-    fn decode(&self, frame: &[u8]) -> Option<Input> {
-        match mobo_protocol::decode(frame) {
-            Ok(message) => Some(Input::Message(Box::new(message))),
-            Err(error @ (DecodeError::Malformed(_) | DecodeError::TooLong { .. } | DecodeError::Unsupported { .. })) => {
+    fn decode(&mut self, frame: &[u8]) -> Option<Input> {
+        let error = match mobo_protocol::decode(frame) {
+            Ok(message) => return Some(Input::Message(Box::new(message))),
+            Err(error) => error,
+        };
+        let said = |code, fatal| PeerError { code, detail: error.to_string(), fatal, retry_after_ms: 0 };
+        match error {
+            // Of a later version, and no reason to part. A peer that does not read the answer is found out by the next one.
+            DecodeError::Unsupported { .. } => {
+                let _ = self.outbox.send(Channel::Control, mobo_protocol::encode(&Message::Error(said(Code::UNSUPPORTED, false))));
+                None
+            }
+            DecodeError::Malformed(_) | DecodeError::TooLong { .. } => {
                 tracing::info!(peer = self.link.peer(), %error, "a peer broke the protocol");
-                let code = match error {
-                    DecodeError::Unsupported { .. } => Code::UNSUPPORTED,
-                    DecodeError::Malformed(_) | DecodeError::TooLong { .. } => Code::MALFORMED,
-                };
-                let error = PeerError { code, detail: error.to_string(), fatal: true, retry_after_ms: 0 };
-                Some(Input::Admitted(Err(Refusal::Error(error))))
+                Some(Input::Admitted(Err(Refusal::Error(said(Code::MALFORMED, true)))))
             }
         }
     }

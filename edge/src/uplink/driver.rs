@@ -5,13 +5,13 @@ use std::sync::Arc;
 use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
 use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
-use mobo_core::link::Link;
-use mobo_core::message::{Hello, Push, Refence, SignedHello, Welcome};
+use mobo_core::link::{Channel, Link};
+use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SignedHello, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
 use mobo_core::trust::{LaneHead, Statement};
-use mobo_protocol::{FEATURES, PROTO, hello_bytes};
+use mobo_protocol::{DecodeError, FEATURES, PROTO, hello_bytes};
 use mobo_runtime::entropy;
 use mobo_runtime::outbox::Outbox;
 use tokio::sync::broadcast::error::RecvError;
@@ -49,7 +49,14 @@ impl<'u> Driver<'u> {
     pub(super) fn frame(&mut self, frame: &[u8]) {
         match mobo_protocol::decode(frame) {
             Ok(message) => self.feed(Input::Message(Box::new(message))),
-            Err(error) => self.feed(Input::StoreFailed(format!("the hub sent what this version cannot read: {error}"))),
+            // Of a later version, and no reason to part. A hub that does not read the answer is found out by the next frame.
+            Err(error @ DecodeError::Unsupported { .. }) => {
+                let error = PeerError { code: Code::UNSUPPORTED, detail: error.to_string(), fatal: false, retry_after_ms: 0 };
+                let _ = self.outbox.send(Channel::Control, mobo_protocol::encode(&Message::Error(error)));
+            }
+            Err(error @ (DecodeError::Malformed(_) | DecodeError::TooLong { .. })) => {
+                self.feed(Input::StoreFailed(format!("the hub sent what this version cannot read: {error}")));
+            }
         }
     }
 
