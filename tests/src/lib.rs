@@ -22,8 +22,9 @@
 //! - [`http`] is a client that does exactly what it is told, on one connection;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
 //! - [`seed`] makes a random test repeatable;
-//! - [`store_conformance`] is what every hub store must do;
-//! - [`wait`] is the only place that polls.
+//! - [`mod@store_conformance`] is what every hub store must do;
+//! - [`wait`] is the only place that polls;
+//! - [`wire`] is a device in the test's own process, honest or not.
 //!
 //! A helper of the harness panics with a sentence when its surroundings are broken (a binary that is not built, a missing
 //! Postgres): a test that cannot run has failed, it has not passed. `tests/run` brings all of it.
@@ -39,3 +40,4 @@ pub mod process;
 pub mod seed;
 pub mod store_conformance;
 pub mod wait;
+pub mod wire;
