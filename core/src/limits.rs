@@ -210,8 +210,10 @@ pub const POSTGRES_BUCKET_KEYS_MAX: usize = 10_000;
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 /// Addresses of a hub in a join token.
 pub const TOKEN_ADDRESSES_MAX: usize = 8;
-/// How long an invitation lives.
+/// How long an invitation lives, unless the operator says otherwise.
 pub const INVITE_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// Longest life of an invitation.
+pub const INVITE_TTL_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 // HTTP
 /// Largest request body.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobo_core::buckets::{ALL, is_bucket_key};
 use mobo_core::ids::{CollectionId, DeviceId, FieldId, Lane};
@@ -92,12 +93,12 @@ impl Hub {
         Ok(Arc::clone(&self.opened()?.schema.borrow()))
     }
 
-    /// Invites one device: the token that it joins with.
+    /// Invites one device: the token that it joins with, within `ttl`.
     ///
     /// # Errors
     ///
     /// [`AdminError`].
-    pub async fn invite(&self, name: &str, buckets: &[String]) -> Result<JoinToken, AdminError> {
+    pub async fn invite(&self, name: &str, buckets: &[String], ttl: Duration) -> Result<JoinToken, AdminError> {
         let opened = self.opened()?;
         if name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
             return Err(AdminError::Usage(format!(
@@ -114,7 +115,8 @@ impl Hub {
         let buckets: BTreeSet<String> = buckets.iter().cloned().collect();
         let buckets = if buckets.is_empty() { vec![ALL.to_owned()] } else { buckets.into_iter().collect() };
         let secret = entropy::bytes::<16>()?.to_vec();
-        let expires = opened.time.now().plus(u64::try_from(limits::INVITE_TTL.as_micros()).unwrap_or(u64::MAX));
+        let ttl = ttl.min(limits::INVITE_TTL_MAX);
+        let expires = opened.time.now().plus(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
         let invite = Invite { secret_hash: secret_hash(&secret), name: name.to_owned(), buckets, expires };
         opened.store.invite(opened.project, invite).await?;
         Ok(JoinToken {

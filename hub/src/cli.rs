@@ -5,8 +5,11 @@ mod talk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mobo_core::limits;
+use mobo_runtime::config::Kind;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
@@ -148,6 +151,9 @@ pub enum DeviceVerb {
         /// A bucket that it may read and write; by default `all`.
         #[arg(long = "bucket", value_name = "KEY")]
         buckets: Vec<String>,
+        /// How long the token can be used, as in 10m, 24h or 7d; by default 24h.
+        #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+        ttl: Option<Duration>,
     },
     /// All devices.
     List,
@@ -230,7 +236,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Health(HealthVerb::Check) => talk::health(common),
-        Verb::Device(DeviceVerb::Invite { name, buckets }) => talk::invite(common, &json!({ "name": name, "buckets": buckets })),
+        Verb::Device(DeviceVerb::Invite { name, buckets, ttl }) => {
+            let ttl_ms = ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok());
+            talk::invite(common, &json!({ "name": name, "buckets": buckets, "ttl_ms": ttl_ms }))
+        }
         Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
         other @ (Verb::Component(_)
         | Verb::Collection(_)
@@ -242,6 +251,16 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
+    }
+}
+
+/// How long a token lives, as it is written.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let max = limits::INVITE_TTL_MAX;
+    match Duration::parse(text) {
+        Some(ttl) if !ttl.is_zero() && ttl <= max => Ok(ttl),
+        Some(_) => Err(format!("a token lives for more than nothing, and at most {} days", max.as_secs() / 86_400)),
+        None => Err(format!("it is not {}", Duration::EXPECTED)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The hub's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobo_core::ids::RecordKey;
+use mobo_core::limits;
 use mobo_core::schema::{Collection, SchemaError};
 use mobo_core::store::StoreError;
 use mobo_runtime::component::BoxFuture;
@@ -73,7 +75,8 @@ impl Desk {
             "collection list" => Ok(Value::Array(self.0.schema()?.iter().map(show_collection).collect())),
             "collection show" => self.show_collection(&text(args, "name")),
             "device invite" => {
-                let token = self.0.invite(&text(args, "name"), &texts(args, "buckets")).await?;
+                let ttl = args.get("ttl_ms").and_then(Value::as_u64).map_or(limits::INVITE_TTL, Duration::from_millis);
+                let token = self.0.invite(&text(args, "name"), &texts(args, "buckets"), ttl).await?;
                 Ok(json!({ "token": token.to_text(), "expires": mobo_core::rfc3339::format(token.expires_us) }))
             }
             "device list" => self.devices().await,
