@@ -39,6 +39,11 @@ fn explain(error: &AdminError) -> ControlError {
     match error {
         AdminError::Schema(SchemaError::BadRule { .. }) => ControlError::usage("bad_rule", text, "see `mobo-hub collection create --help`"),
         AdminError::Schema(_) | AdminError::Usage(_) => ControlError::usage("usage", text, "see `mobo-hub --help`"),
+        AdminError::NoSuch { what: "record", .. } => ControlError::no_such(
+            "no_such",
+            text,
+            "a record is there once a device or the API has written it: look with GET /rest/v1/{collection}",
+        ),
         AdminError::NoSuch { what, .. } => ControlError::no_such("no_such", text, format!("`mobo-hub {what} list` shows what there is")),
         AdminError::Store(StoreError::Unavailable(_)) => {
             ControlError::failed("unavailable", text, "wait until `mobo-hub status` says ready, then try again")

@@ -88,7 +88,8 @@ async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         Arc::new(PostgresHubStore::open(url).await?)
     } else {
-        return Err(StoreError::Refused(format!("store.url \"{url}\" is neither `sqlite` nor a postgres:// URL")));
+        // Not shown: what nobody understands may hold a password anywhere.
+        return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
     };
     let first = HubRow {
         key: hub.keys.public(),
