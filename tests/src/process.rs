@@ -21,6 +21,8 @@ use crate::http::Client;
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node may take to drain and exit.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the last words of a process may take to arrive.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lines of stderr that are kept; older ones are forgotten.
 const LINES_MAX: usize = 20_000;
 
@@ -279,10 +281,13 @@ impl Node {
         self.handle.signal(signal);
     }
 
-    /// Waits for the end of the process; `None` when `timeout` passes first.
+    /// Waits for the end of the process, and for its last words; `None` when `timeout` passes first.
     #[must_use]
     pub fn wait_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
-        self.handle.wait_exit(timeout)
+        let status = self.handle.wait_exit(timeout)?;
+        // What it wrote may still be in the pipe, which a child of its may hold open for longer.
+        let _ = self.stderr.wait(0, LAST_WORDS_TIMEOUT, |_| false);
+        Some(status)
     }
 
     /// Asks the node to drain and waits for its end.
