@@ -124,6 +124,9 @@ pub const QUIC_RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes of one QUIC connection that may wait for their ack.
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 1 << 20;
 
+/// Refusals on record that are looked through for those that a device has not heard of.
+pub const QUARANTINE_RESENT_MAX: u32 = 10_000;
+
 // merge
 /// Entries that one merge transaction takes.
 pub const MERGE_ENTRIES_MAX: usize = 2_000;
@@ -194,6 +197,8 @@ pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest run of one statement, enforced by the database; the hub itself gives up on an answer a little later.
 pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same where a statement may take its time: a migration, or a page of a health check.
+pub const POSTGRES_LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest wait of a statement for the locks of another hub.
 pub const POSTGRES_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The database takes back the locks of a hub that has stood still in the middle of a transaction for this long.

@@ -13,7 +13,7 @@ use mobo_core::ids::*;
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared, Rights, prepare_push};
 use mobo_core::message::{Code, Push, PushedEntry};
 use mobo_core::table::{Action, TableOp, op::encode_payload};
-use mobo_core::time::{Moment, Mono, Wall, WallQuality};
+use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, Statement};
 use mobo_core::value::Value;
 
@@ -178,8 +178,7 @@ fn r15_a_re_authored_entry_is_applied_once() {
     let origin = Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap() };
     let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
     fresh.seal_with(payload, Some(origin));
-    // The original cannot come after the re-authored one in a later batch: its log was fenced by then.
-    for batches in [vec![vec![0], vec![1]], vec![vec![0, 1]], vec![vec![1, 0]], vec![vec![1], vec![1]]] {
+    for batches in [vec![vec![0], vec![1]], vec![vec![1], vec![0]], vec![vec![0, 1]], vec![vec![1, 0]], vec![vec![1], vec![1]]] {
         let mut hub = hub(&[&old]);
         hub.admit(fresh.keys.device(), fresh.incarnation, 2);
         for batch in &batches {
@@ -304,4 +303,39 @@ fn i8_devices_in_any_order_give_the_same_rows_and_digests() {
         seen.insert(format!("{rows:?} {}", hub.buckets["site:a"].digest));
     }
     assert_eq!(seen.len(), 1, "{seen:#?}");
+}
+
+#[test]
+fn a_ghost_of_the_session_in_the_same_batch_is_no_fork() {
+    let mut device = Device::new(1);
+    for n in 0..6 {
+        device.put("r", "a", &format!("t{n}"), 1);
+    }
+    let mut hub = hub(&[&device]);
+    let outcomes = hub.merge(vec![device.prepared(1, 3), device.prepared(4, 6), device.prepared(1, 3), device.prepared(1, 6)]);
+    let effs: Vec<&[Eff]> = outcomes.iter().map(|outcome| merged(outcome).effs.as_slice()).collect();
+    assert_eq!(effs[0], effs[2], "R7: the same effective times");
+    assert_eq!([effs[0], effs[1]].concat(), effs[3]);
+    assert_eq!(outcomes.iter().map(|outcome| merged(outcome).acked.get()).collect::<Vec<_>>(), [3, 6, 3, 6], "an ack covers its own push");
+    assert!(hub.rows()["r"].contains("Int(6)"));
+    hub.check();
+}
+
+#[test]
+fn a_refused_entry_was_not_merged_before() {
+    let mut old = Device::new(1);
+    old.put("r", "c", "outside my buckets", 2);
+    let mut fresh = Device::new(1);
+    fresh.incarnation = Incarnation::new(77).unwrap();
+    fresh.chains = vec![chain_start(PROJECT, &fresh.lane())];
+    fresh.rights = Rights::Buckets(["site:c".to_owned()].into());
+    let origin = Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap() };
+    let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
+    fresh.seal_with(payload, Some(origin));
+    let mut hub = hub(&[&old]);
+    hub.admit(fresh.keys.device(), fresh.incarnation, 2);
+    hub.merge(vec![old.prepared(1, 1)]);
+    assert_eq!(hub.quarantined, 1);
+    hub.merge(vec![fresh.prepared(1, 1)]);
+    assert!(hub.rows()["r"].contains("Int(2)"), "{:?}", hub.rows());
 }

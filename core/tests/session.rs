@@ -62,7 +62,7 @@ fn welcome() -> Welcome {
         ordinal: Ordinal(1),
         hub_time: Eff(0),
         lanes: vec![],
-        grants: vec![],
+        grants: vec![Grant { bucket: BUCKET, key: "all".into(), write: true }],
         revokes: vec![],
         schema_rev: 1,
         frame_bytes_max: 0,
@@ -315,6 +315,10 @@ fn hub_input(word: &str) -> hub::Input {
             let wants = vec![(BUCKET, Position(numbers[0]))];
             message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: rest.ends_with("live") }))
         }
+        "steal" => {
+            let wants = vec![(BucketId::new(77).unwrap(), Position(0))];
+            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: true }))
+        }
         "page" => hub::Input::Page(Box::new(page(numbers[0], numbers[1], numbers[2]))),
         "hint" => hub::Input::Hints(Arc::new(vec![Hint { bucket: BUCKET, head: Position(numbers[0]), digest: Digest::default() }])),
         "lost" => hub::Input::HintsLost,
@@ -334,7 +338,7 @@ fn hub_input(word: &str) -> hub::Input {
 fn hub_effect(effect: &hub::Effect) -> String {
     match effect {
         hub::Effect::Send(_, message) => format!(">{}", name(message)),
-        hub::Effect::Pull(wants) => format!("pull {}", wants[0].1.0),
+        hub::Effect::Pull(wants) => wants.first().map_or("pull -".into(), |(_, at)| format!("pull {}", at.0)),
         hub::Effect::Close(reason) => format!("close {}", format!("{reason:?}").split(['(', ' ']).next().unwrap()),
         other => format!("{other:?}").split(['(', ' ']).next().unwrap().to_lowercase(),
     }
@@ -394,6 +398,7 @@ fn a_hub_delivers_one_page_at_a_time_and_a_checkpoint_when_nothing_is_due() {
     hub_row("hello; admitted; pull 3 live; page 3 3 3; hint 3", "");
     hub_row("hello; admitted; pull 3 live; page 3 3 3; lost", "pull 3");
     hub_row("hello; admitted; pull 3; page 3 3 3; hint 4", "");
+    hub_row("hello; admitted; steal", "pull -");
     // The device pulled anew while a page was read: the page is for nobody.
     hub_row("hello; admitted; pull 3 live; pull 0 live; page 3 5 5", "pull 0");
 }

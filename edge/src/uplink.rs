@@ -89,14 +89,14 @@ impl Uplink {
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
         let mut backoff = Backoff::default();
         loop {
-            let identity = match self.identity().await {
-                Some(identity) => identity,
-                None => tokio::select! {
+            let reason = match self.store.node().await.map(|node| node.identity) {
+                Ok(Some(identity)) => self.connect(&identity, &stopping, &mut backoff).await,
+                Ok(None) => tokio::select! {
                     () = self.wake.notified() => continue,
                     () = stopping.cancelled() => return,
                 },
+                Err(error) => CloseReason::Store(error.to_string()),
             };
-            let reason = self.connect(&identity, &stopping, &mut backoff).await;
             if stopping.is_cancelled() {
                 return;
             }
@@ -112,16 +112,6 @@ impl Uplink {
                 () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => backoff.reset(),
                 () = stopping.cancelled() => return,
-            }
-        }
-    }
-
-    async fn identity(&self) -> Option<Identity> {
-        match self.store.node().await {
-            Ok(node) => node.identity,
-            Err(error) => {
-                tracing::error!(%error, "cannot read the device's identity");
-                None
             }
         }
     }

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, Seq};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
-    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, SignedHello, TimelineInfo, Welcome,
+    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, Reject, SignedHello, TimelineInfo,
+    Welcome,
 };
 use mobo_core::session::hub::{HubIdentity, Refusal};
-use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, StoreError};
+use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, QuarantineRow, StoreError};
 use mobo_core::trust::{Certificate, Statement, secret_hash};
 use mobo_protocol::{FEATURES, PROTO};
 use mobo_runtime::entropy;
@@ -44,6 +45,8 @@ pub struct Guest {
     pub rights: Rights,
     /// The hub's answer.
     pub welcome: Box<Welcome>,
+    /// Refusals that the device may not have heard of: their acks were lost, or this is its first word since.
+    pub rejects: Vec<Reject>,
 }
 
 /// Why somebody stays outside.
@@ -205,7 +208,21 @@ impl Door {
             keepalive_ms: u32::try_from(self.keepalive.as_millis()).unwrap_or(u32::MAX),
             recovering: false,
         };
-        Ok(Guest { key: device.key, rights: Rights::Buckets(rights), welcome: Box::new(welcome) })
+        let rejects = self.unheard(hello, &welcome.lanes).await?;
+        Ok(Guest { key: device.key, rights: Rights::Buckets(rights), welcome: Box::new(welcome), rejects })
+    }
+
+    /// The refusals on record behind what the device has heard, where the hub is further than that.
+    async fn unheard(&self, hello: &Hello, lanes: &[LaneStatus]) -> Result<Vec<Reject>, StoreError> {
+        let heard = |lane| hello.lanes.iter().find(|report| report.lane == lane).and_then(|report| report.proof).map(|proof| proof.acked);
+        if lanes.iter().all(|status| status.last <= heard(status.lane)) {
+            return Ok(Vec::new());
+        }
+        let rows = self.store.quarantine(self.identity.project, limits::QUARANTINE_RESENT_MAX).await?;
+        let own = rows.into_iter().filter(|row| {
+            row.lane.device == hello.device && row.lane.incarnation == hello.incarnation && Some(row.seq) > heard(row.lane.lane)
+        });
+        Ok(own.map(reject_of).collect())
     }
 
     async fn grants(&self, device: &DeviceRow) -> Result<Vec<Grant>, StoreError> {
@@ -262,6 +279,12 @@ impl Door {
         let signature = Statement::Certificate(&certificate).sign(&self.identity.keys);
         Enrolled { certificate, signature }
     }
+}
+
+fn reject_of(row: QuarantineRow) -> Reject {
+    let record = row.record.and_then(|(collection, id)| Some((collection, RecordId::new(id).ok()?)));
+    let (lane, incarnation) = (row.lane.lane, row.lane.incarnation);
+    Reject { lane, incarnation, seq: row.seq, code: Code(row.code), detail: row.detail, record, hub_ver: Ver(0) }
 }
 
 fn refused(state: &InviteState) -> PeerError {

@@ -8,7 +8,7 @@ use mobo_core::ids::{BucketId, DeviceId, LaneKey, Position, PublicKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::{Channel, Link, LinkError, Listener};
 use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{Code, Definition, Enrol, Message, PeerError, Ping, Push, RefenceReason, SchemaUpdate, SignedHello};
+use mobo_core::message::{Code, Definition, Enrol, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
@@ -189,6 +189,7 @@ struct Driver<'s> {
     outbox: Outbox,
     work: JoinSet<Done>,
     guest: Option<(PublicKey, Rights)>,
+    unheard: Vec<Reject>,
     registered: Option<(DeviceId, u64)>,
 }
 
@@ -196,7 +197,7 @@ impl<'s> Driver<'s> {
     fn new(sessions: &'s Sessions, link: Arc<dyn Link>) -> Self {
         let session = HubSession::new(sessions.clock.now(), Arc::clone(&sessions.identity), None);
         let outbox = Outbox::new(Arc::clone(&link));
-        Self { sessions, session, link, outbox, work: JoinSet::new(), guest: None, registered: None }
+        Self { sessions, session, link, outbox, work: JoinSet::new(), guest: None, unheard: Vec::new(), registered: None }
     }
 
     fn now(&self) -> Instant {
@@ -227,6 +228,7 @@ impl<'s> Driver<'s> {
             Done::Input(input) => Some(input),
             Done::Guest(guest) => {
                 self.guest = Some((guest.key, guest.rights));
+                self.unheard = guest.rejects;
                 Some(Input::Admitted(Ok(guest.welcome)))
             }
         }
@@ -266,6 +268,19 @@ impl<'s> Driver<'s> {
     fn welcomed(&mut self, orders: &mpsc::Sender<Order>) {
         let Some(device) = self.session.device() else { return };
         self.registered = Some(self.sessions.enter(device, orders.clone()));
+        // Refusals come before any ack that would cover them.
+        for reject in std::mem::take(&mut self.unheard) {
+            let _ = self.outbox.send(Channel::Control, mobo_protocol::encode(&Message::Reject(reject)));
+        }
+        // Registered first, looked at again then: a revocation finds this session, or this finds the revocation.
+        let (store, project) = (Arc::clone(&self.sessions.store), self.sessions.identity.project);
+        self.work.spawn(async move {
+            Done::Input(match store.device(project, device).await {
+                Ok(Some(row)) if row.revoked.is_none() => Input::Hints(Arc::new(Vec::new())),
+                Ok(_) => Input::Revoked,
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
         if let Some(input) = self.schema_update(&self.sessions.schema) {
             let now = self.now();
             self.session.handle(now, input);

@@ -55,10 +55,13 @@ impl Outbox {
         }
     }
 
-    /// Waits until everything queued was taken by the transport, or the link broke.
+    /// Waits until everything queued was taken by the transport, the link broke, or a peer that does not read has had its time.
     pub async fn finish(mut self) {
         self.queues.clear();
-        while self.writers.join_next().await.is_some() {}
+        let written = async { while self.writers.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits::LINK_CLOSE_TIMEOUT, written).await.is_err() {
+            self.writers.abort_all();
+        }
     }
 }
 

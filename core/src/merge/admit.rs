@@ -105,6 +105,8 @@ pub(super) struct AdmittedPush {
     pub(super) eff_first: Seq,
     /// Effective times of the entries that were known already.
     pub(super) known: Vec<Eff>,
+    /// Its own last entry and the chain there: what its ack covers, so that no ack overtakes the rejects of another push.
+    pub(super) last: (Seq, Chain),
     pub(super) entries: Vec<AdmittedEntry>,
 }
 
@@ -137,8 +139,10 @@ impl<'a> Merge<'a> {
                     wants.lanes.insert(push.lane);
                     let last = push.entries.last().map_or(push.first, |entry| entry.seq);
                     wants.ranges.push((push.lane, push.first, last));
+                    // An original may come after its re-authored copy: from the image that the copy was made of.
                     let origins = push.entries.iter().filter_map(|entry| entry.header.as_ref()?.provenance);
-                    wants.origins.extend(origins.map(|origin| (push.lane.device, origin.eid)));
+                    let eids = origins.map(|origin| origin.eid).chain(push.entries.iter().filter_map(|entry| entry.eid));
+                    wants.origins.extend(eids.map(|eid| (push.lane.device, eid)));
                 }
             }
         }
@@ -147,7 +151,7 @@ impl<'a> Merge<'a> {
 
     /// Takes what the store read, and settles which entries are new.
     #[must_use]
-    pub fn admit(self, reads: LaneReads) -> Admitted<'a> {
+    pub fn admit(self, mut reads: LaneReads) -> Admitted<'a> {
         let mut lanes = reads.lanes.clone();
         let mut touched_lanes = BTreeMap::new();
         let mut items = Vec::with_capacity(self.submissions.len());
@@ -162,7 +166,7 @@ impl<'a> Merge<'a> {
                 },
                 Prepared::Push(push) => {
                     let (key, signature) = (push.lane, push.signature);
-                    let admission = admit_push(*push, &mut lanes, &reads, self.context.now);
+                    let admission = admit_push(*push, &mut lanes, &mut reads, self.context.now);
                     if let Admission::Push(_) = admission {
                         touched_lanes.insert(key, Some(signature));
                     }
@@ -178,7 +182,7 @@ fn refence(hub_last: Option<Seq>) -> Outcome {
     Outcome::Refence { hub_last, reason: RefenceReason::Forked }
 }
 
-fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, reads: &LaneReads, now: Eff) -> Admission {
+fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, reads: &mut LaneReads, now: Eff) -> Admission {
     let Some(state) = lanes.get_mut(&push.lane) else { return Admission::Settled(refence(None)) };
     if state.fenced {
         return Admission::Settled(refence(state.last));
@@ -202,6 +206,7 @@ fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, read
         eff_first: push.first,
         entries: Vec::with_capacity(push.entries.len() - known.len()),
         known,
+        last: push.entries.last().map_or((push.first, push.prev_chain), |entry| (entry.seq, entry.chain)),
     };
     let nexts = next_known(&push.entries, boots);
     for (prepared, next) in push.entries.into_iter().zip(nexts).skip(admitted.known.len()) {
@@ -212,6 +217,8 @@ fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, read
         state.time = LaneTime { eff: decided.eff, clock };
         state.last = Some(prepared.seq);
         state.chain = prepared.chain;
+        // A ghost of this session may push the same again in this very batch.
+        reads.known.insert((push.lane, prepared.seq), (prepared.chain, decided.eff));
         admitted.entries.push(AdmittedEntry { prepared, decided, lane_before });
     }
     Admission::Push(admitted)

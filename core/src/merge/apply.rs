@@ -157,8 +157,8 @@ impl<'a> Run<'a> {
 
     fn push(&mut self, push: AdmittedPush) -> Merged {
         let mut merged = Merged {
-            acked: push.eff_first,
-            chain: self.lanes.get(&push.lane).map_or(crate::ids::Chain([0; 32]), |lane| lane.chain),
+            acked: push.last.0,
+            chain: push.last.1,
             eff_first: push.eff_first,
             effs: push.known,
             rejects: Vec::new(),
@@ -168,7 +168,6 @@ impl<'a> Run<'a> {
             merged.effs.push(entry.decided.eff);
             merged.rejects.extend(self.entry(&push.lane, &push.author, &push.rights, entry));
         }
-        merged.acked = self.lanes.get(&push.lane).and_then(|lane| lane.last).unwrap_or(push.eff_first);
         merged
     }
 
@@ -191,7 +190,9 @@ impl<'a> Run<'a> {
             (_, Ok(())) if known => EntryOutcome::Known,
             (_, Ok(())) => EntryOutcome::Merged,
         };
-        self.origins.extend(prepared.eid.into_iter().chain(origin).map(|eid| (lane.device, eid)));
+        if result.is_ok() {
+            self.origins.extend(prepared.eid.into_iter().chain(origin).map(|eid| (lane.device, eid)));
+        }
         let reject = result.err().map(|(record, refusal)| self.reject(lane, prepared.seq, record, refusal));
         if let (Some(reject), EntryOutcome::Quarantined) = (&reject, outcome) {
             let prepared = Arc::clone(&prepared);

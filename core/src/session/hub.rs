@@ -2,7 +2,7 @@
 
 mod down;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,6 +130,7 @@ pub struct HubSession {
     device: Option<(DeviceId, Incarnation)>,
     down: Down,
     schema_rev: u64,
+    granted: BTreeSet<BucketId>,
     keepalive: Option<Duration>,
     last_heard: Instant,
 }
@@ -145,6 +146,7 @@ impl HubSession {
             device: None,
             down: Down::default(),
             schema_rev: 0,
+            granted: BTreeSet::new(),
             keepalive,
             last_heard: now,
         }
@@ -183,6 +185,7 @@ impl HubSession {
             }
             Input::Admitted(Ok(welcome)) => {
                 self.state = State::Live;
+                self.granted = welcome.grants.iter().map(|grant| grant.bucket).collect();
                 self.send(Channel::Control, Message::Welcome(welcome));
             }
             Input::Admitted(Err(Refusal::Refence(refence))) => {
@@ -250,6 +253,7 @@ impl HubSession {
             Message::Pull(pull) => self.pull(&pull),
             Message::CursorAck(at) => {
                 self.down.sent_bytes = 0;
+                let at = at.into_iter().filter(|(bucket, _)| self.granted.contains(bucket)).collect();
                 self.effects.push_back(Effect::Cursors(at));
             }
             Message::Ping(ping) => self.effects.push_back(Effect::Pong(ping)),
@@ -337,7 +341,8 @@ impl HubSession {
         self.down = Down {
             pull: pull.pull,
             live: pull.live,
-            cursors: pull.wants.iter().copied().collect(),
+            // What was not granted is not delivered, whatever is asked for.
+            cursors: pull.wants.iter().copied().filter(|(bucket, _)| self.granted.contains(bucket)).collect(),
             due: true,
             reading: self.down.reading,
             credit_bytes: u64::from(pull.credit_bytes),

@@ -10,7 +10,7 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::*;
 use mobo_core::merge::time::{Boots, LaneTime};
 use mobo_core::merge::{
-    BucketState, Context, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite, Stored, Writes,
+    BucketState, Context, EntryOutcome, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite, Stored, Writes,
 };
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
@@ -118,7 +118,9 @@ impl MemoryHub {
         for entry in writes.entries {
             let old = self.entries.insert((entry.lane, entry.seq), (entry.chain, entry.eff, entry.outcome.code()));
             assert!(old.is_none(), "I1, I11: one position, one entry");
-            self.origins.extend(entry.eid.into_iter().chain(entry.origin).map(|eid| (entry.lane.device, eid)));
+            if matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known) {
+                self.origins.extend(entry.eid.into_iter().chain(entry.origin).map(|eid| (entry.lane.device, eid)));
+            }
         }
         for bucket in writes.buckets {
             self.buckets.insert(bucket.key.clone(), bucket);

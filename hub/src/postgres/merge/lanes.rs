@@ -210,8 +210,8 @@ async fn read_origins(tx: &mut Tx, project: ProjectId, wanted: &BTreeSet<(Device
     let (devices, eids): (Vec<[u8; 16]>, Vec<[u8; 16]>) = wanted.iter().map(|(device, eid)| (device.0, eid.0)).unzip();
     let look = sqlx::query(
         "SELECT w.device, w.eid FROM unnest($2::bytea[], $3::bytea[]) AS w(device, eid) \
-         WHERE EXISTS (SELECT 1 FROM mobo.entry e WHERE e.project = $1 AND e.device = w.device AND e.eid = w.eid) \
-         OR EXISTS (SELECT 1 FROM mobo.entry e WHERE e.project = $1 AND e.device = w.device AND e.origin_eid = w.eid)",
+         WHERE EXISTS (SELECT 1 FROM mobo.entry e WHERE e.project = $1 AND e.device = w.device AND e.eid = w.eid AND e.outcome IN (0, 3)) \
+         OR EXISTS (SELECT 1 FROM mobo.entry e WHERE e.project = $1 AND e.device = w.device AND e.origin_eid = w.eid AND e.outcome IN (0, 3))",
     );
     let rows = tx.rows(look.bind(project.sql()).bind(devices).bind(eids)).await?;
     rows.iter().map(|row| Ok((DeviceId(row.try_get(0)?), Eid(row.try_get(1)?)))).collect()

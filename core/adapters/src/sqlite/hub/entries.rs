@@ -41,8 +41,8 @@ pub(super) fn known_in(
 /// True if an entry of this identity was merged, as itself or authored again.
 pub(super) fn is_known(connection: &Connection, project: ProjectId, device: DeviceId, eid: &Eid) -> Result<bool, Failure> {
     let mut statement = connection.prepare_cached(
-        "SELECT 1 FROM mobo_entry WHERE project = ?1 AND device = ?2 AND eid = ?3 \
-         UNION ALL SELECT 1 FROM mobo_entry WHERE project = ?1 AND device = ?2 AND origin_eid = ?3 LIMIT 1",
+        "SELECT 1 FROM mobo_entry WHERE project = ?1 AND device = ?2 AND eid = ?3 AND outcome IN (0, 3) \
+         UNION ALL SELECT 1 FROM mobo_entry WHERE project = ?1 AND device = ?2 AND origin_eid = ?3 AND outcome IN (0, 3) LIMIT 1",
     )?;
     Ok(statement.exists((project.sql(), device.as_bytes(), eid.as_bytes()))?)
 }
