@@ -49,6 +49,27 @@ async fn r7_acks_move_forward_only_and_keep_what_the_hub_decided() {
     assert_eq!((proof.acked, proof.chain, proof.timeline), (seq(3), ack.chain, world.timeline));
 }
 
+/// A welcome that says more than the last ack moves what is acknowledged, not the proof: that stays with the position that was signed.
+#[tokio::test]
+async fn r17_a_proof_is_reported_with_the_position_that_it_is_of() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let first = write_and_push(&world, &device, 2).await;
+    device.store.acked(first.clone(), ALL).await.unwrap();
+    let lost = write_and_push(&world, &device, 3).await;
+    assert_eq!(device.hello(&world).await.forked, None);
+    assert_eq!(device.acked(Lane::State).await, Some(seq(5)), "the welcome says what the lost ack would have");
+    for (late, want) in [(None, &first), (Some(&lost), &lost)] {
+        if let Some(ack) = late {
+            device.store.acked(ack.clone(), ALL).await.unwrap();
+        }
+        let proof = device.store.report().await.unwrap().lanes[0].proof.unwrap();
+        assert_eq!((proof.acked, proof.chain, proof.signature), (want.acked, want.chain, want.signature));
+        let chain = device.outgoing(Lane::State, None, usize::try_from(proof.acked.get()).unwrap()).await.unwrap().head_chain;
+        assert_eq!(proof.chain, chain, "the chain is that of its own position");
+    }
+}
+
 /// What a push takes is bounded, but never nothing.
 #[tokio::test]
 async fn pushes_are_cut_to_size() {

@@ -29,13 +29,15 @@ pub(super) fn take(conn: &Connection, schema: &Schema, ack: &Ack) -> Try<Acknowl
         seq = seq.next();
     }
     if let Some(timeline) = log.timeline.filter(|_| Some(ack.acked) >= row.acked) {
-        let sql = "UPDATE mobo_lane SET proof_timeline = ?3, proof_chain = ?4, proof_signature = ?5 WHERE incarnation = ?1 AND lane = ?2";
+        let sql = "UPDATE mobo_lane SET proof_timeline = ?3, proof_chain = ?4, proof_signature = ?5, proof_seq = ?6
+                   WHERE incarnation = ?1 AND lane = ?2";
         conn.prepare_cached(sql)?.execute((
             ack.incarnation.sql(),
             ack.lane.number(),
             timeline.as_bytes(),
             ack.chain.as_bytes(),
             ack.signature.as_bytes(),
+            seq_sql(ack.acked),
         ))?;
     }
     advance(conn, (ack.incarnation, ack.lane), ack.acked, ack.safe)?;

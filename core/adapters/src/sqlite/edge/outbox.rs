@@ -177,13 +177,13 @@ pub(super) fn reports(conn: &Connection, incarnation: Incarnation) -> Try<Vec<La
 }
 
 fn proof(conn: &Connection, incarnation: Incarnation, lane: Lane) -> Try<Option<AckProof>> {
-    let sql = "SELECT proof_timeline, acked, proof_chain, proof_signature FROM mobo_lane
-               WHERE incarnation = ?1 AND lane = ?2 AND proof_signature IS NOT NULL AND acked > 0";
+    let sql = "SELECT proof_timeline, proof_seq, proof_chain, proof_signature FROM mobo_lane
+               WHERE incarnation = ?1 AND lane = ?2 AND proof_signature IS NOT NULL AND proof_seq > 0";
     let mut statement = conn.prepare_cached(sql)?;
     first(statement.query((incarnation.sql(), lane.number()))?, |row| {
         Ok(AckProof {
             timeline: Timeline(row.get(0)?),
-            acked: known(seq(row.get(1)?), "acknowledged position")?,
+            acked: known(seq(row.get(1)?), "position of a proof")?,
             chain: Chain(row.get(2)?),
             signature: Signature(row.get(3)?),
         })

@@ -12,7 +12,8 @@ CREATE TABLE mobo_lane(
   safe INTEGER NOT NULL DEFAULT 0,
   trimmed INTEGER NOT NULL DEFAULT 0,  -- entries up to here are kept no more (R21)
   trimmed_chain BLOB,                  -- the chain there, from which a push or an audit goes on
-  proof_timeline BLOB,                 -- the hub's last signed ack (R17)
+  proof_timeline BLOB,                 -- the hub's last signed ack (R17), which may be of less than `acked`
+  proof_seq INTEGER,
   proof_chain BLOB,
   proof_signature BLOB,
   PRIMARY KEY (incarnation, lane)
