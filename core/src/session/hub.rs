@@ -117,6 +117,8 @@ struct Down {
     reading: bool,
     credit_bytes: u64,
     sent_bytes: u64,
+    /// Where the first page with damaged records began: the device cannot have the bucket's digest.
+    damaged: BTreeMap<BucketId, Position>,
 }
 
 /// The hub's side of one conversation.
@@ -338,6 +340,9 @@ impl HubSession {
     }
 
     fn pull(&mut self, pull: &Pull) {
+        let mut damaged = std::mem::take(&mut self.down.damaged);
+        // What is read again is judged again.
+        damaged.retain(|bucket, from| pull.wants.iter().any(|want| want.0 == *bucket && want.1 > *from));
         self.down = Down {
             pull: pull.pull,
             live: pull.live,
@@ -347,6 +352,7 @@ impl HubSession {
             reading: self.down.reading,
             credit_bytes: u64::from(pull.credit_bytes),
             sent_bytes: 0,
+            damaged,
         };
     }
 

@@ -289,6 +289,44 @@ async fn r13_a_divergence_is_found_and_healed() {
     }
 }
 
+/// Where the hub cannot deliver a record that its digest counts, the device keeps its own copy and does not pull for ever.
+#[tokio::test]
+async fn r13_a_hub_that_lacks_a_record_does_not_take_the_devices_copy() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    world.write("orders", (0..4).map(|n| edit(Intent::Put, &format!("o{n}"), json!({ "n": n }))).collect()).await;
+    device.sync(&world).await;
+    let want = device.rows(&world, "orders").await;
+    device.raw().execute_batch("UPDATE mobo_bucket SET digest = zeroblob(32)").unwrap();
+    // The first checkpoint resets the bucket; the pull from the start leaves a record out.
+    let torn = async |device: &Device| {
+        let (mut batches, checkpoint) = device.pull(&world, 100).await;
+        for batch in &mut batches {
+            batch.items.retain(|item| item.id.as_str() != "o2");
+        }
+        apply(device, batches).await;
+        device.store.checkpoint(checkpoint.unwrap()).await.unwrap()
+    };
+    for standing in [Standing::Diverged, Standing::Disputed, Standing::Disputed] {
+        let compared = torn(&device).await;
+        assert_eq!((compared.buckets[0].1, compared.equal()), (standing, false));
+        assert_eq!(compared.diverged().is_empty(), standing == Standing::Disputed, "pulled again once");
+        assert_eq!(device.rows(&world, "orders").await, want, "nothing is lost");
+    }
+    let counts = device.store.counts().await.unwrap();
+    assert_eq!((counts.buckets[0].diverged, counts.buckets[0].unconfirmed), (3, 1), "and it is told");
+    // The next session tries again, once however often the link breaks, and finds the hub repaired.
+    assert_eq!(device.hello(&world).await.cursors[0].1.0, 0);
+    let (batches, _) = device.pull(&world, 100).await;
+    apply(&device, batches).await;
+    assert!(device.hello(&world).await.cursors[0].1.0 > 0);
+    assert!(device.catch_up(&world).await.equal());
+    let counts = device.store.counts().await.unwrap();
+    assert_eq!((counts.buckets[0].diverged, counts.buckets[0].unconfirmed), (0, 0));
+    device.sync(&world).await;
+    assert_eq!(device.rows(&world, "orders").await, want);
+}
+
 #[tokio::test]
 async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() {
     let mut world = World::new().await;

@@ -16,7 +16,13 @@ impl HubSession {
                 self.down.due = true;
                 return;
             }
-            heads.push((bucket.bucket, bucket.head, bucket.digest));
+            if !bucket.damaged.is_empty() {
+                self.down.damaged.entry(bucket.bucket).or_insert(bucket.from);
+            }
+            // A digest that counts records which are not delivered would make the device throw its own good copy away.
+            if !self.down.damaged.contains_key(&bucket.bucket) {
+                heads.push((bucket.bucket, bucket.head, bucket.digest));
+            }
             let more = bucket.to < bucket.head;
             self.down.due |= more;
             if bucket.to > bucket.from {

@@ -260,6 +260,9 @@ pub enum Standing {
     Behind,
     /// At that position with another digest. The bucket is reset: pull it from the start.
     Diverged,
+    /// The same after a pull from the start: that did not help. What that pull did not name is kept and the bucket goes on from its
+    /// cursor; the next welcome has it pulled from the start once more.
+    Disputed,
 }
 
 /// What a checkpoint showed.
@@ -288,6 +291,12 @@ impl Compared {
     #[must_use]
     pub fn equal(&self) -> bool {
         self.buckets.iter().all(|(_, standing)| *standing == Standing::Equal)
+    }
+
+    /// The buckets that differ even after a pull from the start.
+    #[must_use]
+    pub fn disputed(&self) -> Vec<BucketId> {
+        self.buckets.iter().filter(|(_, standing)| *standing == Standing::Disputed).map(|(bucket, _)| *bucket).collect()
     }
 
     /// The buckets to pull again from the start.

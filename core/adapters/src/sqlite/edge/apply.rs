@@ -110,6 +110,7 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
     for grant in &welcome.grants {
         self::grant(conn, schema, grant)?;
     }
+    compare::retry(conn, schema)?;
     let cursors = members::buckets(conn)?.iter().map(|bucket| (bucket.grant.bucket, bucket.cursor)).collect();
     let mut forked = None;
     for status in &welcome.lanes {

@@ -32,7 +32,9 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
         head.filter(|_| bucket.timeline == checkpoint.timeline).copied()
     };
     for bucket in &held {
-        if bucket.sweep != Sweep::No && at(bucket).is_some_and(|(_, head, _)| bucket.cursor >= head) {
+        // Where the hub did not name all that it counts, what is left may well be what it lacks: it is kept, unconfirmed.
+        let named_all = at(bucket).is_some_and(|(_, head, digest)| bucket.cursor >= head && bucket.digest == digest);
+        if bucket.sweep != Sweep::No && named_all {
             compared.changed.extend(finish(conn, schema, bucket)?);
         }
     }
@@ -51,6 +53,7 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
         let id = bucket.grant.bucket;
         let standing = match at(&bucket).map(|(_, head, digest)| (bucket.cursor == head, bucket.digest == digest)) {
             Some((true, true)) => Standing::Equal,
+            Some((true, false)) if comparable && bucket.diverged > 0 && bucket.sweep != Sweep::No => Standing::Disputed,
             Some((true, false)) if comparable => Standing::Diverged,
             _ => Standing::Behind,
         };
@@ -72,6 +75,7 @@ fn note(conn: &Connection, schema: &Schema, bucket: BucketRow, standing: Standin
     match standing {
         Standing::Behind => Ok(()),
         Standing::Equal => members::put_bucket(conn, &BucketRow { checked: bucket.cursor, diverged: 0, ..bucket }),
+        Standing::Disputed => members::put_bucket(conn, &BucketRow { diverged: bucket.diverged.saturating_add(1), ..bucket }),
         Standing::Diverged => {
             let id = bucket.grant.bucket;
             members::put_bucket(conn, &BucketRow { diverged: bucket.diverged.saturating_add(1), ..bucket })?;
@@ -89,6 +93,19 @@ pub(super) fn restart(conn: &Connection, schema: &Schema, bucket: BucketId, swee
     }
     let sql = "UPDATE mobo_bucket SET cursor = 0, digest = ?2, sweep = max(sweep, ?3) WHERE id = ?1";
     conn.prepare_cached(sql)?.execute((bucket.sql(), &Digest::default().0, sweep.code()))?;
+    Ok(())
+}
+
+/// Starts the pulls over that did not help in an earlier session: the hub may have been repaired.
+pub(super) fn retry(conn: &Connection, schema: &Schema) -> Try<()> {
+    for bucket in members::buckets(conn)? {
+        if bucket.diverged > 1 && bucket.sweep != Sweep::No {
+            let (id, sweep) = (bucket.grant.bucket, bucket.sweep);
+            // One, so that a link which breaks in the middle of this pull does not start it over again.
+            members::put_bucket(conn, &BucketRow { diverged: 1, ..bucket })?;
+            restart(conn, schema, id, sweep)?;
+        }
+    }
     Ok(())
 }
 
