@@ -121,6 +121,7 @@ fn name(message: &Message) -> String {
         Message::Ack(ack) => format!("{name} {}", ack.acked.get()),
         Message::Nack(nack) => format!("{name} {}", nack.expect.get()),
         Message::Batch(batch) => format!("{name} {}..{}", batch.from.0, batch.to.0),
+        Message::Checkpoint(checkpoint) if checkpoint.heads.is_empty() => format!("{name} of nothing"),
         Message::Error(error) => format!("{name} {}", error.code.name()),
         _ => name,
     }
@@ -147,6 +148,8 @@ fn device_input(word: &str) -> device::Input {
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
+        "schema" => message(Message::Schema(SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false })),
+        "unreadable" => device::Input::NeedsSchema { bucket: BUCKET, cursor: Position(numbers[0]) },
         "equal" => device::Input::Compared { equal: true, diverged: vec![] },
         "behind" => device::Input::Compared { equal: false, diverged: vec![] },
         "diverged" => device::Input::Compared { equal: false, diverged: vec![BUCKET] },
@@ -237,6 +240,34 @@ fn i4_a_device_takes_a_batch_iff_it_continues_its_cursor() {
     device_row("open; welcome; batch 1 3 5", "");
 }
 
+/// Schemas and batches come on different streams.
+#[test]
+fn a_batch_that_is_ahead_of_its_schema_is_pulled_again_behind_it() {
+    device_row(&format!("{LIVE}; schema"), "putschema");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3"), "");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; batch 1 5 6"), "");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; batch 1 3 5"), "");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; schema"), "putschema, >pull 3");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; schema; schema"), "putschema");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; schema; batch 2 3 6"), "apply");
+    device_row(&format!("{LIVE}; batch 1 3 5; unreadable 3; checkpoint 1; behind"), ">cursorack");
+    device_row("open; unreadable 3", "");
+    // What came before the store could answer.
+    for (queued, want) in [("batch 1 5 6", ""), ("schema", "putschema, >pull 3"), ("schema; batch 1 5 6", "putschema, >pull 3")] {
+        let mut session = DeviceSession::new(Instant(0), device::Settings { keepalive: None }, signed_hello());
+        for word in LIVE.split("; ").skip(1).chain(["batch 1 3 5"]) {
+            session.handle(Instant(0), device_input(word));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| session.poll_effect()).collect();
+        assert_eq!(taken.last().map(device_effect).unwrap(), "apply");
+        for word in queued.split("; ").chain(["unreadable 3"]) {
+            session.handle(Instant(0), device_input(word));
+        }
+        let got: Vec<_> = std::iter::from_fn(|| session.poll_effect()).map(|effect| device_effect(&effect)).collect();
+        assert_eq!(got.join(", "), want, "{queued}");
+    }
+}
+
 #[test]
 fn a_checkpoint_is_compared_and_says_when_everything_is_done() {
     device_row(&format!("{LIVE}; checkpoint 1"), "compare");
@@ -244,6 +275,9 @@ fn a_checkpoint_is_compared_and_says_when_everything_is_done() {
     device_row(&format!("{LIVE}; checkpoint 1; equal"), ">cursorack, drained");
     device_row(&format!("{LIVE}; checkpoint 1; behind"), ">cursorack");
     device_row(&format!("{LIVE}; checkpoint 1; diverged"), ">cursorack, >pull 0");
+    device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; checkpoint 2; diverged"), ">cursorack");
+    device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; behind; checkpoint 2; diverged; batch 2 3 4"), "");
+    device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; checkpoint 2; equal; checkpoint 2; diverged"), ">cursorack, >pull 0");
     device_row(&format!("{LIVE}; appended; entries 1 1; none 0; equal"), ">cursorack");
     device_row(&format!("{LIVE}; appended; entries 1 1; none 0; equal; ack 1"), "acked, drained");
 }
@@ -320,6 +354,11 @@ fn hub_input(word: &str) -> hub::Input {
             message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: true }))
         }
         "page" => hub::Input::Page(Box::new(page(numbers[0], numbers[1], numbers[2]))),
+        "torn" => {
+            let mut page = page(numbers[0], numbers[1], numbers[2]);
+            page.buckets[0].damaged.push(RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new("o").unwrap() });
+            hub::Input::Page(Box::new(page))
+        }
         "hint" => hub::Input::Hints(Arc::new(vec![Hint { bucket: BUCKET, head: Position(numbers[0]), digest: Digest::default() }])),
         "lost" => hub::Input::HintsLost,
         "read" => message(Message::CursorAck(vec![])),
@@ -401,6 +440,16 @@ fn a_hub_delivers_one_page_at_a_time_and_a_checkpoint_when_nothing_is_due() {
     hub_row("hello; admitted; steal", "pull -");
     // The device pulled anew while a page was read: the page is for nobody.
     hub_row("hello; admitted; pull 3 live; pull 0 live; page 3 5 5", "pull 0");
+}
+
+/// The device cannot have the digest of what it was not sent, and would throw its own good copy away.
+#[test]
+fn r13_a_hub_gives_no_digest_of_a_bucket_with_damaged_records() {
+    hub_row("hello; admitted; pull 0 live; torn 0 5 5", ">batch 0..5, >checkpoint of nothing");
+    hub_row("hello; admitted; pull 0 live; torn 0 5 9; page 5 9 9", ">batch 5..9, >checkpoint of nothing");
+    hub_row("hello; admitted; pull 0 live; torn 0 5 5; hint 6; page 5 6 6", ">batch 5..6, >checkpoint of nothing");
+    hub_row("hello; admitted; pull 0 live; torn 0 5 5; pull 5 live; page 5 5 5", ">checkpoint of nothing");
+    hub_row("hello; admitted; pull 0 live; torn 0 5 5; pull 0 live; page 0 5 5", ">batch 0..5, >checkpoint");
 }
 
 #[test]

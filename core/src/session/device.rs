@@ -1,6 +1,8 @@
 //! The device's side of a session.
 
-use std::collections::{BTreeMap, VecDeque};
+mod down;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::CloseReason;
@@ -9,12 +11,9 @@ use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::message::{
-    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, PeerError, Ping, Pull, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
+    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
 };
 use crate::time::{Eff, Instant, Moment};
-
-/// Bytes of batches that the hub may send before the device says how far it has got.
-const DOWN_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Everything that can happen to a device's session.
 #[derive(Debug)]
@@ -32,6 +31,13 @@ pub enum Input {
         /// The bucket.
         bucket: BucketId,
         /// The cursor now.
+        cursor: Position,
+    },
+    /// A batch was not applied, because the schema that can read it is still on its way.
+    NeedsSchema {
+        /// The bucket.
+        bucket: BucketId,
+        /// Its cursor in the store.
         cursor: Position,
     },
     /// What a checkpoint showed: the buckets that differ, to be pulled again from the start.
@@ -66,7 +72,7 @@ pub enum Effect {
     Refence(Box<Refence>),
     /// Store collection definitions.
     PutSchema(Box<SchemaUpdate>),
-    /// Apply a batch, then answer [`Input::Applied`].
+    /// Apply a batch, then answer [`Input::Applied`] or [`Input::NeedsSchema`].
     Apply(Box<Batch>),
     /// Compare digests, then answer [`Input::Compared`].
     Compare(Box<Checkpoint>),
@@ -105,6 +111,10 @@ pub struct DeviceSession {
     effects: VecDeque<Effect>,
     lanes: Lanes,
     cursors: BTreeMap<BucketId, Position>,
+    /// Those that wait for a schema; what still comes of them is passed over.
+    awaiting_schema: BTreeSet<BucketId>,
+    /// Those that were pulled again because they differed, until everything is equal.
+    pulled_again: BTreeSet<BucketId>,
     timeline: Option<Timeline>,
     pull: u64,
     unconfirmed_bytes: u64,
@@ -125,6 +135,8 @@ impl DeviceSession {
             effects: VecDeque::from([hello]),
             lanes: Lanes::default(),
             cursors: BTreeMap::new(),
+            awaiting_schema: BTreeSet::new(),
+            pulled_again: BTreeSet::new(),
             timeline: None,
             pull: 0,
             unconfirmed_bytes: 0,
@@ -177,6 +189,7 @@ impl DeviceSession {
                 self.lanes.appended(lane);
             }
             Input::Applied { bucket, cursor } => self.applied(bucket, cursor),
+            Input::NeedsSchema { bucket, cursor } => self.needs_schema(bucket, cursor),
             Input::Compared { equal, diverged } => self.compared(equal, &diverged),
             Input::Timeout(moment) => self.timeout(now, moment),
             Input::StoreFailed(why) => self.close(CloseReason::Store(why)),
@@ -216,7 +229,7 @@ impl DeviceSession {
             Message::Checkpoint(checkpoint) if checkpoint.pull == self.pull => {
                 self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
             }
-            Message::Schema(update) => self.effects.push_back(Effect::PutSchema(Box::new(update))),
+            Message::Schema(update) => self.schema(update),
             Message::Grant(grant) => {
                 self.cursors.insert(grant.bucket, Position(0));
                 self.effects.push_back(Effect::Granted(grant));
@@ -224,6 +237,7 @@ impl DeviceSession {
             }
             Message::Revoke(bucket) => {
                 self.cursors.remove(&bucket);
+                self.awaiting_schema.remove(&bucket);
                 self.effects.push_back(Effect::Revoked(bucket));
             }
             // Of an earlier pull.
@@ -270,68 +284,6 @@ impl DeviceSession {
         if self.state == State::Admitting {
             self.cursors = cursors.into_iter().collect();
             self.state = State::Live;
-            self.pull();
-        }
-    }
-
-    fn pull(&mut self) {
-        self.pull += 1;
-        self.unconfirmed_bytes = 0;
-        self.equal = false;
-        let wants = self.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
-        self.send(Channel::Control, Message::Pull(Pull { pull: self.pull, wants, credit_bytes: DOWN_CREDIT_BYTES, live: true }));
-    }
-
-    fn batch(&mut self, batch: Batch) {
-        if batch.pull != self.pull || Some(batch.timeline) != self.timeline {
-            return;
-        }
-        match self.cursors.get_mut(&batch.bucket) {
-            // Accept iff it continues the cursor: that alone makes lost, doubled and reordered batches harmless.
-            Some(cursor) if *cursor == batch.from => {
-                *cursor = batch.to;
-                self.equal = false;
-                let bytes = |item: &crate::message::Item| match &item.body {
-                    crate::message::ItemBody::State { bytes, .. } => bytes.len() as u64,
-                    crate::message::ItemBody::Leave => 0,
-                };
-                self.unconfirmed_bytes += batch.items.iter().map(bytes).sum::<u64>();
-                self.effects.push_back(Effect::Apply(Box::new(batch)));
-            }
-            Some(cursor) if *cursor > batch.from => {}
-            Some(_) => self.pull(),
-            None => {}
-        }
-    }
-
-    fn applied(&mut self, bucket: BucketId, cursor: Position) {
-        match self.cursors.get(&bucket) {
-            Some(expected) if *expected == cursor || self.state != State::Live => {}
-            Some(expected) if *expected > cursor => {
-                // A batch behind this one is still on its way to the store, or the store refused: the next checkpoint tells.
-            }
-            _ => {
-                self.cursors.insert(bucket, cursor);
-            }
-        }
-        if self.unconfirmed_bytes >= u64::from(DOWN_CREDIT_BYTES) / 2 {
-            self.confirm();
-        }
-    }
-
-    fn confirm(&mut self) {
-        self.unconfirmed_bytes = 0;
-        let at = self.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
-        self.send(Channel::Control, Message::CursorAck(at));
-    }
-
-    fn compared(&mut self, equal: bool, diverged: &[BucketId]) {
-        self.confirm();
-        self.equal = equal;
-        if !diverged.is_empty() {
-            for bucket in diverged {
-                self.cursors.insert(*bucket, Position(0));
-            }
             self.pull();
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
-use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
+use mobo_core::ids::{BucketId, Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::{Channel, Link};
 use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SignedHello, Welcome};
@@ -25,6 +25,8 @@ pub(super) struct Driver<'u> {
     outbox: Outbox,
     peer: String,
     stopping: bool,
+    /// Buckets that differ from the hub's even after a pull from the start.
+    disputed: Vec<BucketId>,
     /// True once the hub admitted this device.
     pub(super) was_live: bool,
 }
@@ -39,7 +41,7 @@ impl<'u> Driver<'u> {
         let signed = SignedHello { hello, bytes, signature };
         // QUIC notices silence itself.
         let session = DeviceSession::new(uplink.clock.now(), Settings { keepalive: None }, signed);
-        Ok(Self { uplink, session, peer: link.peer(), outbox: Outbox::new(link), stopping: false, was_live: false })
+        Ok(Self { uplink, session, peer: link.peer(), outbox: Outbox::new(link), stopping: false, disputed: Vec::new(), was_live: false })
     }
 
     pub(super) fn timeout(&self) -> Option<tokio::time::Instant> {
@@ -132,9 +134,16 @@ impl<'u> Driver<'u> {
             Effect::Refence(refence) => self.refence(Some(*refence)).await?,
             Effect::PutSchema(update) => store.put_schema(*update).await?,
             Effect::Apply(batch) => {
-                let bucket = batch.bucket;
-                let applied = store.apply(*batch).await?;
-                self.feed(Input::Applied { bucket, cursor: applied.cursor });
+                // Where only a schema is missing, the batch did continue the store's cursor.
+                let (bucket, from) = (batch.bucket, batch.from);
+                match store.apply(*batch).await {
+                    Ok(applied) => self.feed(Input::Applied { bucket, cursor: applied.cursor }),
+                    Err(error @ ApplyError::NeedsSchema { .. }) => {
+                        tracing::warn!(%bucket, %error, "waiting for a newer schema from the hub");
+                        self.feed(Input::NeedsSchema { bucket, cursor: from });
+                    }
+                    Err(error @ (ApplyError::Mismatch(_) | ApplyError::Store(_))) => return Err(error.into()),
+                }
             }
             Effect::Compare(checkpoint) => {
                 let compared = store.checkpoint(*checkpoint).await?;
@@ -142,6 +151,11 @@ impl<'u> Driver<'u> {
                 if !diverged.is_empty() {
                     tracing::error!(?diverged, "this device and the hub do not hold the same: pulling these buckets again");
                 }
+                let disputed = compared.disputed();
+                if disputed != self.disputed && !disputed.is_empty() {
+                    tracing::error!(?disputed, "pulling these buckets again did not help: run `mobo-hub health check` on the hub");
+                }
+                self.disputed = disputed;
                 self.feed(Input::Compared { equal, diverged });
             }
             Effect::Granted(grant) => {
