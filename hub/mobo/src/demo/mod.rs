@@ -121,6 +121,9 @@ fn demo(args: &Args) -> anyhow::Result<Verdict> {
     let mut story = Story::new(&setting, wires)?;
     let told = story.play().and_then(|verdict| finish(args, (&mut story, &narrator), &verdict, began.elapsed()).map(|()| verdict));
     narrator.end();
+    if let (true, Err(_)) = (args.json, &told) {
+        print_json(&summary::unfinished(story.acknowledged(), began.elapsed()))?;
+    }
     if args.keep {
         let home = folder.keep();
         if told.is_ok() {

@@ -5,7 +5,7 @@ use std::process::ChildStdin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::cluster::{DEVICES, HUB, Node, ask_for, same_everywhere};
@@ -16,7 +16,7 @@ use super::narrator::Narrator;
 use super::plan::{Author, Choices, HUB_THIRD, NOTE_COUNT, ORDERS, Task};
 use super::proxy::Wire;
 use super::vitals::Vitals;
-use super::wait::{Interrupt, Look, until};
+use super::wait::{Interrupt, Interrupted, Look, until};
 use super::writers::{Crew, Ended, Target};
 
 /// How long the nodes may take to hold the same.
@@ -95,8 +95,12 @@ impl<'a> Story<'a> {
     /// With what was waited for, or what was refused, and what the nodes said last.
     pub(super) fn play(&mut self) -> anyhow::Result<Verdict> {
         self.acts().map_err(|error| {
-            let tails = [&self.hub, &self.devices[0], &self.devices[1]].map(Node::tail).join("\n  ");
-            error.context(format!("the demo broke off.\n  {tails}\n"))
+            if error.root_cause().is::<Interrupted>() {
+                return error;
+            }
+            let [one, two] = &self.devices;
+            let tails = [&self.hub, one, two].map(Node::tail).join("\n  ");
+            anyhow!("{error:#}\n  {tails}")
         })
     }
 
@@ -160,7 +164,7 @@ impl<'a> Story<'a> {
     /// The links are cut, everybody writes to the same records, and one device dies.
     fn apart(&mut self, vitals: &[Vitals; 2]) -> anyhow::Result<()> {
         self.wires.iter().for_each(|wire| wire.set_cut(true));
-        let before = self.court.journal().records();
+        let (cut, before) = (Instant::now(), self.court.journal().records());
         self.narrator.say(&format!("BOTH LINKS ARE CUT. All three now edit the same {ORDERS} work orders and {NOTE_COUNT} notes"));
         let mut left = self.until_killed()?;
         let dead = Instant::now();
@@ -176,8 +180,23 @@ impl<'a> Story<'a> {
         left.extend(two);
         self.write(2, [Vec::new(), one, left])?;
         let apart = self.court.journal().records() - before;
+        self.narrator.say(&format!("{apart} writes acknowledged while cut off; the telemetry goes on until the devices notice"));
+        self.noticed(cut)
+    }
+
+    /// Waits until both devices know that nobody hears them: after that, nothing of their old connections is left.
+    fn noticed(&self, cut: Instant) -> anyhow::Result<()> {
+        for device in &self.devices {
+            self.narrator.waiting(&format!("{} to notice", device.name));
+            until(&format!("{} to notice that its link is cut", device.name), LINK_TIMEOUT, self.interrupt, || {
+                let link = link(device)?;
+                Ok(if is_live(&link) { Look::NotYet(link.to_string()) } else { Look::Found(()) })
+            })?;
+        }
+        self.narrator.waiting("");
+        let seconds = cut.elapsed().as_secs_f64();
         let dropped: u64 = self.wires.iter().map(|wire| wire.counts().1).sum();
-        self.narrator.say(&format!("{apart} writes acknowledged while cut off; {dropped} datagrams went nowhere"));
+        self.narrator.say(&format!("after {seconds:.1} s both have noticed; {dropped} datagrams went nowhere"));
         Ok(())
     }
 
@@ -222,25 +241,27 @@ impl<'a> Story<'a> {
 
     /// The links carry again.
     fn heal(&mut self, vitals: [Vitals; 2]) -> anyhow::Result<()> {
+        let healing = Instant::now();
         self.wires.iter().for_each(|wire| wire.set_cut(false));
         self.narrator.say("THE LINKS ARE HEALED");
         for device in &self.devices {
             // As `mobo edge sync` does: connect now, whatever pause was planned.
             ask_for(&device.folder, "sync", json!({ "timeout_ms": 0 }))?;
             until(&format!("{} to be live again", device.name), LINK_TIMEOUT, self.interrupt, || {
-                let link = device.status()?.get("link").cloned().unwrap_or_default();
-                Ok(if link.get("state") == Some(&json!("live")) { Look::Found(()) } else { Look::NotYet(link.to_string()) })
+                let link = link(device)?;
+                Ok(if is_live(&link) { Look::Found(()) } else { Look::NotYet(link.to_string()) })
             })?;
         }
         for vitals in vitals {
             vitals.stop()?;
         }
-        let healing = Instant::now();
         self.converge("everybody to hold the same", true)?;
         let took = healing.elapsed().as_secs_f64();
         let digest = self.hub.status()?.pointer("/buckets/0/digest").and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.narrator
-            .say(&format!("converged {took:.1} s later: digest {}… on all three, nothing pending", digest.get(..16).unwrap_or_default()));
+        self.narrator.say(&format!(
+            "converged {took:.1} s after that: digest {}… on all three, nothing pending",
+            digest.get(..16).unwrap_or_default()
+        ));
         Ok(())
     }
 
@@ -305,25 +326,43 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Lets everything run on without the demo, whose wires end with it.
+    /// Starts everything once more, to run on without the demo, whose wires end with it.
     pub(super) fn leave(&mut self) -> anyhow::Result<()> {
         let (http, quic) = (self.hub.address("http")?.to_string(), self.hub.address("quic")?.to_string());
         let store = self.store.as_deref().unwrap_or("sqlite");
-        self.hub.settle(&[("http.listen", &http), ("quic.listen", &quic), ("store.url", store)])?;
         for device in &mut self.devices {
             let http = device.address("http")?.to_string();
             device.stop(self.interrupt)?;
             device.settle(&[("http.listen", &http), ("hub.url", &quic)])?;
-            device.boot(self.interrupt)?;
+        }
+        self.hub.stop(self.interrupt)?;
+        self.hub.settle(&[("http.listen", &http), ("quic.listen", &quic), ("store.url", store)])?;
+        let nodes = std::iter::once(&mut self.hub).chain(&mut self.devices);
+        for node in nodes {
+            node.boot(self.interrupt)?;
         }
         self.hub.leave();
         self.devices.iter_mut().for_each(Node::leave);
         Ok(())
     }
+
+    /// Acknowledged so far: writes to records, and samples.
+    pub(super) fn acknowledged(&self) -> u64 {
+        let journal = self.court.journal();
+        journal.records() + journal.samples()
+    }
 }
 
 fn target(node: &Node, key: Option<&str>) -> anyhow::Result<Target> {
     Ok(Target { name: node.name, http: node.address("http")?, key: key.map(str::to_owned) })
+}
+
+fn link(device: &Node) -> anyhow::Result<Value> {
+    Ok(device.status()?.get("link").cloned().unwrap_or_default())
+}
+
+fn is_live(link: &Value) -> bool {
+    link.get("state").and_then(Value::as_str) == Some("live")
 }
 
 fn word(answer: &Value, key: &str) -> anyhow::Result<String> {

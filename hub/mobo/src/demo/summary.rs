@@ -6,7 +6,7 @@ use std::time::Duration;
 use mobo_runtime::output::Table;
 use serde_json::{Value, json};
 
-use super::cluster::{HUB, Node, ask_for};
+use super::cluster::{Node, ask_for};
 use super::collections::WORK_ORDERS;
 use super::judge::Verdict;
 use super::story::Story;
@@ -77,15 +77,25 @@ pub(super) fn for_people(verdict: &Verdict, took: Duration) -> String {
 
 /// The verdict, for programs: one line.
 pub(super) fn for_programs(verdict: &Verdict, took: Duration) -> Value {
-    let seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
     json!({
         "converged": verdict.converged(),
         "acknowledged": verdict.records + verdict.samples,
         "lost": verdict.lost,
         "duplicated": verdict.duplicated,
         "conflicts": verdict.conflicts,
-        "seconds": seconds,
+        "seconds": seconds(took),
     })
+}
+
+/// The same line for a demo that broke off before anybody could judge.
+pub(super) fn unfinished(acknowledged: u64, took: Duration) -> Value {
+    json!({
+        "converged": false, "acknowledged": acknowledged, "lost": null, "duplicated": null, "conflicts": null, "seconds": seconds(took),
+    })
+}
+
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 10.0).round() / 10.0
 }
 
 /// How to go on with nodes that were left running.
@@ -94,23 +104,17 @@ pub(super) fn how_to_play(story: &Story<'_>, home: &Path) -> anyhow::Result<Stri
     for node in std::iter::once(&story.hub).chain(&story.devices) {
         text.push_str(&format!("  {:<9} http://{}/rest/v1/work_orders\n", node.name, node.address("http")?));
     }
-    let name = |node: &Node| if node.name == HUB { "mobo" } else { "mobo edge" };
-    let dir = |node: &Node| node.folder.display().to_string();
+    let mobo = std::env::current_exe().map_or_else(|_| "mobo".to_owned(), |path| path.display().to_string());
+    let (hub, device) = (story.hub.folder.display(), story.devices[0].folder.display());
     text.push_str(&format!("  the key for the hub's API: {}\n\nTry\n", story.key));
     text.push_str(&format!("  curl -H 'apikey: {}' 'http://{}/rest/v1/notes?limit=1'\n", story.key, story.hub.address("http")?));
-    text.push_str(&format!(
-        "  mobo edge patch work_orders wo-001 '{{\"hours\": {{\"$inc\": 1}}}}' --data-dir {}\n",
-        dir(&story.devices[0])
-    ));
-    text.push_str(&format!(
-        "  mobo record show work_orders wo-001 --data-dir {}\n  mobo conflict list --data-dir {}\n\n",
-        dir(&story.hub),
-        dir(&story.hub)
-    ));
+    text.push_str(&format!("  {mobo} edge patch work_orders wo-001 '{{\"hours\": {{\"$inc\": 1}}}}' --data-dir {device}\n"));
+    text.push_str(&format!("  {mobo} record show work_orders wo-001 --data-dir {hub}\n  {mobo} conflict list --data-dir {hub}\n\n"));
     text.push_str("Stop them with\n");
-    for node in story.devices.iter().chain([&story.hub]) {
-        text.push_str(&format!("  {} shutdown --data-dir {}\n", name(node), dir(node)));
+    for device in &story.devices {
+        text.push_str(&format!("  {mobo} edge shutdown --data-dir {}\n", device.folder.display()));
     }
+    text.push_str(&format!("  {mobo} shutdown --data-dir {hub}\n"));
     Ok(text)
 }
 
