@@ -102,7 +102,11 @@ impl Address {
                 StoreError::Unavailable(why) => StoreError::Unavailable(format!(
                     "Postgres at {shown} cannot be reached ({why}): check that it runs and that store.url is right"
                 )),
-                other @ (StoreError::Full(_) | StoreError::Poisoned(_) | StoreError::Damaged(_) | StoreError::Refused(_)) => other,
+                other @ (StoreError::Contended(_)
+                | StoreError::Full(_)
+                | StoreError::Poisoned(_)
+                | StoreError::Damaged(_)
+                | StoreError::Refused(_)) => other,
             },
         }
     }

@@ -37,9 +37,9 @@ impl Failure {
 
     /// True if the same transaction may succeed when it is run again: somebody else was in the way.
     pub(super) fn is_retryable(&self) -> bool {
-        // Serialisation failure, deadlock, lock timeout, a row that somebody else has just made, and the end of a transaction that took
-        // too long between its statements: half of it may be quick enough.
-        const RETRYABLE: [&str; 5] = ["40001", "40P01", "55P03", "23505", "25P03"];
+        // Serialisation failure, deadlock, a row that somebody else has just made, and the end of a transaction that took too long between
+        // its statements: half of it may be quick enough.
+        const RETRYABLE: [&str; 4] = ["40001", "40P01", "23505", "25P03"];
         self.code().is_some_and(|code| RETRYABLE.contains(&code.as_str()))
     }
 

@@ -13,7 +13,7 @@ mod samples;
 pub(super) use buckets::ensure as ensure_buckets;
 use mobo_core::backoff::Backoff;
 use mobo_core::limits;
-use mobo_core::merge::{Context, Merge, Placed, Prepared, Writes};
+use mobo_core::merge::{Context, Merge, Placed, Writes};
 use mobo_core::store::{MergeBatch, MergeReport, StoreError};
 
 use super::Inner;
@@ -21,41 +21,26 @@ use super::error::Failure;
 use super::schemas;
 use super::session::{Purpose, Tx};
 
-/// Merges a batch; in parts, when others are in the way of it as a whole again and again.
+/// Merges a batch, all of it or nothing; tries again what a retry can mend. Whoever cannot have a batch as a whole is told to part it.
 pub(super) async fn merge(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, StoreError> {
-    let mut report = MergeReport::default();
-    let mut parts = vec![batch.submissions.clone()];
-    while let Some(mut part) = parts.pop() {
-        match insist(store, batch, &part).await {
-            Ok(done) => {
-                report.outcomes.extend(done.outcomes);
-                report.hints.extend(done.hints);
-            }
-            Err(failure) if failure.is_retryable() && part.len() > 1 => {
-                tracing::warn!(submissions = part.len(), "others hold the same records: merging the batch in two halves");
-                // The first half goes first: submissions of one lane stay in order.
-                let second = part.split_off(part.len() / 2);
-                parts.extend([second, part]);
-            }
-            // Parts that went before are committed; whoever pushes them again is told so.
-            Err(failure) => return Err(failure.into()),
-        }
-    }
-    Ok(report)
-}
-
-/// Tries again what a retry can mend.
-async fn insist(store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<MergeReport, Failure> {
-    let attempts = if submissions.len() > 1 { limits::MERGE_RETRIES_MAX + 1 } else { limits::MERGE_ATTEMPTS_ALONE_MAX };
+    let several = batch.submissions.len() > 1;
+    let attempts = if several { limits::MERGE_RETRIES_MAX + 1 } else { limits::MERGE_ATTEMPTS_ALONE_MAX };
     let mut pause = Backoff::new(limits::MERGE_RETRY_MIN, limits::MERGE_RETRY_MAX);
     let mut attempt = 1;
     loop {
-        match once(store, batch, submissions).await {
+        match once(store, batch).await {
             Err(failure) if failure.is_retryable() && attempt < attempts => {
                 tokio::time::sleep(pause.next_pause(jitter(&batch.entropy, attempt), None)).await;
                 attempt += 1;
             }
-            other => return other,
+            // Postgres has taken the transaction back: each of these errors says so.
+            Err(failure) if several && failure.is_retryable() => {
+                return Err(match failure {
+                    Failure::Sql(error) => StoreError::Contended(error.to_string()),
+                    Failure::Store(error) => error,
+                });
+            }
+            done => return Ok(done?),
         }
     }
 }
@@ -66,9 +51,9 @@ fn jitter(entropy: &[u8; 32], attempt: u32) -> u64 {
     entropy.get(at..).and_then(|bytes| bytes.first_chunk().copied()).map_or(u64::MAX, u64::from_le_bytes)
 }
 
-async fn once(store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<MergeReport, Failure> {
+async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure> {
     let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
-    match attempt(&mut tx, store, batch, submissions).await {
+    match attempt(&mut tx, store, batch).await {
         Ok(Step::Commit(report)) => {
             let report = tx.finish(Ok(report)).await?;
             store.known.keep_buckets(batch.project, report.1);
@@ -83,7 +68,7 @@ async fn once(store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Re
             let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
             let made = lanes::make(&mut tx, batch.project, &missing).await;
             tx.finish(made).await?;
-            Box::pin(once(store, batch, submissions)).await
+            Box::pin(once(store, batch)).await
         }
         Err(failure) => tx.finish(Err(failure)).await,
     }
@@ -101,12 +86,12 @@ enum Step {
     LanesMissing(Vec<mobo_core::ids::LaneKey>),
 }
 
-async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, submissions: &[Prepared]) -> Result<Step, Failure> {
+async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step, Failure> {
     // Another hub of this database may have made a collection since the caller looked.
     let current = schemas::current(tx, &store.known, batch.project).await?;
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
     let context = Context { project: batch.project, schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy };
-    let merge = Merge::new(context, submissions.to_vec());
+    let merge = Merge::new(context, batch.submissions.clone());
     let reads = match lanes::lock_and_read(tx, batch.project, &merge.wants()).await? {
         lanes::Found::All(reads) => reads,
         lanes::Found::Missing(missing) => return Ok(Step::LanesMissing(missing)),

@@ -1,7 +1,7 @@
 //! Postgres: the store of a hub in production, and of several hubs that share one database.
 //!
 //! Rows of collections are plain typed tables in schema `public` that any SQL tool reads; what the merge needs besides is in schema
-//! `mobo`. Follow a batch through [`merge`]: lanes, records and buckets are locked in this order, each is read in a statement after its
+//! `mobo`. Follow a batch through `merge.rs`: lanes, records and buckets are locked in this order, each is read in a statement after its
 //! lock, and everything is written by one statement for each table. Nothing is kept here that the database does not have: a hub may be
 //! killed at any moment, and another one may work beside it.
 

@@ -1,6 +1,7 @@
 //! Transactions: begun with their limits, ended with a commit, and never left half open in the pool.
 
 use std::future::Future;
+use std::time::Duration;
 
 use mobo_core::limits;
 use sqlx::pool::PoolConnection;
@@ -20,17 +21,22 @@ pub(super) enum Purpose {
     Write,
     /// Reads, all in one snapshot.
     Read,
-    /// Reads, all in one snapshot, for as long as it takes.
+    /// Reads, all in one snapshot, that may take their time.
     Audit,
 }
 
 impl Purpose {
+    /// The longest run of one statement.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Write | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
+            Self::Audit => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
+        }
+    }
+
     fn begin(self) -> String {
         let (lock, idle) = (limits::POSTGRES_LOCK_TIMEOUT.as_millis(), limits::POSTGRES_IDLE_TIMEOUT.as_millis());
-        let statement = match self {
-            Self::Write | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT.as_millis(),
-            Self::Audit => 0,
-        };
+        let statement = self.patience().as_millis();
         let timeouts = format!(
             "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
              SET LOCAL idle_in_transaction_session_timeout = {idle}"
@@ -46,7 +52,7 @@ impl Purpose {
 #[derive(Debug)]
 pub(super) struct Tx {
     connection: PoolConnection<Postgres>,
-    patient: bool,
+    patience: Duration,
     open: bool,
 }
 
@@ -54,30 +60,30 @@ impl Tx {
     /// Begins one.
     pub(super) async fn begin(pool: &PgPool, purpose: Purpose) -> Result<Self, Failure> {
         let connection = pool.acquire().await?;
-        let mut tx = Self { connection, patient: purpose == Purpose::Audit, open: true };
+        let mut tx = Self { connection, patience: purpose.patience(), open: true };
         let begin = sqlx::raw_sql(AssertSqlSafe(purpose.begin()));
-        answered(false, begin.execute(&mut *tx.connection)).await?;
+        answered(tx.patience, begin.execute(&mut *tx.connection)).await?;
         Ok(tx)
     }
 
     /// All rows of a statement.
     pub(super) async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, Failure> {
-        answered(self.patient, statement.fetch_all(&mut *self.connection)).await
+        answered(self.patience, statement.fetch_all(&mut *self.connection)).await
     }
 
     /// The row of a statement that gives at most one.
     pub(super) async fn row(&mut self, statement: Statement<'_>) -> Result<Option<PgRow>, Failure> {
-        answered(self.patient, statement.fetch_optional(&mut *self.connection)).await
+        answered(self.patience, statement.fetch_optional(&mut *self.connection)).await
     }
 
     /// Runs a statement; gives the number of rows that it changed.
     pub(super) async fn run(&mut self, statement: Statement<'_>) -> Result<u64, Failure> {
-        answered(self.patient, statement.execute(&mut *self.connection)).await.map(|done| done.rows_affected())
+        answered(self.patience, statement.execute(&mut *self.connection)).await.map(|done| done.rows_affected())
     }
 
     /// Runs statements without arguments, one after the other.
     pub(super) async fn script(&mut self, sql: String) -> Result<(), Failure> {
-        answered(self.patient, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
+        answered(self.patience, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
     }
 
     /// Commits when `result` is good, rolls back when it is not.
@@ -100,7 +106,7 @@ impl Tx {
     }
 
     async fn end(mut self, how: &'static str) -> Result<(), Failure> {
-        answered(self.patient, sqlx::raw_sql(how).execute(&mut *self.connection)).await?;
+        answered(self.patience, sqlx::raw_sql(how).execute(&mut *self.connection)).await?;
         self.open = false;
         Ok(())
     }
@@ -116,15 +122,12 @@ impl Drop for Tx {
 
 /// Runs statements on a connection of one's own, outside any transaction.
 pub(super) async fn script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Failure> {
-    answered(true, sqlx::raw_sql(sql).execute(connection)).await.map(|_| ())
+    answered(limits::POSTGRES_LONG_STATEMENT_TIMEOUT, sqlx::raw_sql(sql).execute(connection)).await.map(|_| ())
 }
 
-/// The answer of the database, if it comes. Beyond the limit that the database itself keeps, the line is dead.
-async fn answered<T>(patient: bool, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
-    if patient {
-        return Ok(answer.await?);
-    }
-    let limit = limits::POSTGRES_STATEMENT_TIMEOUT + limits::POSTGRES_ACQUIRE_TIMEOUT;
+/// The answer of the database, if it comes. Well beyond the limit that the database itself keeps, the line is dead.
+async fn answered<T>(patience: Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failure> {
+    let limit = patience + limits::POSTGRES_ACQUIRE_TIMEOUT;
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(Failure::unavailable(format!("Postgres has not answered for {} s", limit.as_secs()))),
