@@ -157,12 +157,12 @@ impl Node {
         self.child = None;
     }
 
-    /// The end of what it logged.
-    pub(super) fn tail(&self) -> String {
+    /// The end of what it logged; `None` when it has not said anything.
+    pub(super) fn tail(&self) -> Option<String> {
         let text = File::open(&self.log).and_then(std::io::read_to_string).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let shown = lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default();
-        format!("{} said last:\n    {}", self.name, shown.join("\n    "))
+        (!shown.is_empty()).then(|| format!("{} said last:\n    {}", self.name, shown.join("\n    ")))
     }
 }
 

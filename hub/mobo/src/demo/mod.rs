@@ -84,9 +84,11 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            eprintln!(
-                "error: {error:#}\n  hint: run it again with --keep to look at what it leaves; if it stays, please report it with this text"
-            );
+            let hint = match args.store {
+                Store::Sqlite => "run it again with --keep to look at what it leaves; if it stays, please report it with this text",
+                Store::Postgres(_) => "the database must be there, and empty; if it is, please report this with the text above",
+            };
+            eprintln!("error: {error:#}\n  hint: {hint}");
             ExitCode::from(exit::FAILED)
         }
     }

@@ -98,9 +98,9 @@ impl<'a> Story<'a> {
             if error.root_cause().is::<Interrupted>() {
                 return error;
             }
-            let [one, two] = &self.devices;
-            let tails = [&self.hub, one, two].map(Node::tail).join("\n  ");
-            anyhow!("{error:#}\n  {tails}")
+            let nodes = std::iter::once(&self.hub).chain(&self.devices);
+            let tails: String = nodes.filter_map(Node::tail).map(|tail| format!("\n  {tail}")).collect();
+            anyhow!("{error:#}{tails}")
         })
     }
 
