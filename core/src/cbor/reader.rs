@@ -126,7 +126,7 @@ impl<'b> Reader<'b> {
         Ok(self.0.i64()?)
     }
 
-    /// An integer of up to 128 bits, as [`Writer::i128`] writes it.
+    /// An integer of up to 128 bits, as [`Writer::i128`](super::Writer::i128) writes it.
     ///
     /// # Errors
     ///

@@ -140,7 +140,7 @@ pub struct Welcome {
     pub grants: Vec<Grant>,
     /// Buckets that it listed and may not read any more.
     pub revokes: Vec<BucketId>,
-    /// The schema that the hub has; newer than the hello's means that a [`Message::Schema`] follows.
+    /// The schema that the hub has; newer than the hello's means that a [`Message::Schema`](super::Message::Schema) follows.
     pub schema_rev: u64,
     /// Longest frame body that the hub takes.
     pub frame_bytes_max: u32,
