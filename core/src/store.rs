@@ -25,6 +25,10 @@ pub enum StoreError {
     /// merges are idempotent.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// Others hold what this batch needs, again and again, and nothing of it was changed: merge it in smaller parts. Only
+    /// [`HubStore::merge`] gives it, and only for more than one submission.
+    #[error("others hold the same records: {0}")]
+    Contended(String),
     /// The disk or quota is full: writing must wait, reading goes on.
     #[error("the store is full: {0}")]
     Full(String),
@@ -56,7 +60,9 @@ pub trait HubStore: fmt::Debug + Send + Sync {
     /// Makes a collection and its table; the name must be free. Gives the schema with it.
     fn create_collection(&self, project: ProjectId, collection: Collection) -> StoreFuture<'_, Schema>;
 
-    /// Merges a batch in one transaction, and retries by itself what a retry can mend.
+    /// Merges a batch in one transaction, and retries by itself what a retry can mend. All of the batch is committed, or nothing of it; only
+    /// a connection that is lost at COMMIT leaves it unknown which, and then the error is [`StoreError::Unavailable`]. A local write is
+    /// authored anew whenever it is merged: after that error, nobody but its caller may try it again.
     fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport>;
 
     /// What changed in some buckets, in one snapshot.

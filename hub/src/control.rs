@@ -45,7 +45,7 @@ fn explain(error: &AdminError) -> ControlError {
             "a record is there once a device or the API has written it: look with GET /rest/v1/{collection}",
         ),
         AdminError::NoSuch { what, .. } => ControlError::no_such("no_such", text, format!("`mobo-hub {what} list` shows what there is")),
-        AdminError::Store(StoreError::Unavailable(_)) => {
+        AdminError::Store(StoreError::Unavailable(_) | StoreError::Contended(_)) => {
             ControlError::failed("unavailable", text, "wait until `mobo-hub status` says ready, then try again")
         }
         AdminError::Store(StoreError::Full(_)) => ControlError::failed("full", text, "free some space, then try again"),

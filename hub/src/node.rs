@@ -183,7 +183,9 @@ fn store_fault(error: &StoreError, url: &str) -> Fault {
         StoreError::Unavailable(_) if url.starts_with("postgres") => {
             format!("check that Postgres is running and that {} is right", settings::STORE_URL.definition().key)
         }
-        StoreError::Unavailable(_) | StoreError::Poisoned(_) => "try again; if it stays, look at the disk".to_owned(),
+        StoreError::Unavailable(_) | StoreError::Contended(_) | StoreError::Poisoned(_) => {
+            "try again; if it stays, look at the disk".to_owned()
+        }
         StoreError::Full(_) => "free some space, then boot again".to_owned(),
         StoreError::Damaged(_) => "restore a backup into a new data folder".to_owned(),
         StoreError::Refused(_) => "do what the sentence says".to_owned(),

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admission::{Door, Turned};
-use crate::merger::MergeQueue;
+use crate::merger::{MergeQueue, News};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -118,8 +118,8 @@ impl Sessions {
                 },
                 Some(Ok(done)) = driver.work.join_next(), if !driver.work.is_empty() => driver.done(done),
                 hint = hints.recv() => match hint {
-                    Ok(hint) => Some(Input::Hints(hint)),
-                    Err(broadcast::error::RecvError::Lagged(_)) => Some(Input::HintsLost),
+                    Ok(News::Buckets(hints)) => Some(Input::Hints(hints)),
+                    Ok(News::Unknown) | Err(broadcast::error::RecvError::Lagged(_)) => Some(Input::HintsLost),
                     Err(broadcast::error::RecvError::Closed) => Some(Input::Stop),
                 },
                 Ok(()) = schema.changed() => driver.schema_update(&schema),

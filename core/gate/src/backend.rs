@@ -205,7 +205,7 @@ pub enum BackendError {
 impl From<StoreError> for BackendError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(why) => Self::Unavailable(why),
+            StoreError::Unavailable(why) | StoreError::Contended(why) => Self::Unavailable(why),
             // Until the node has started again; what is on disk is not known.
             StoreError::Poisoned(why) => Self::Unavailable(format!("it failed while writing and must be reopened: {why}")),
             StoreError::Full(why) => Self::Full(why),
