@@ -1,7 +1,7 @@
 //! `mobo demo`: what the product promises, shown on real processes, real sockets and real disks, and counted by a judge.
 //!
 //! [`story`] is what happens; [`cluster`] has the nodes, [`proxy`] the wires that are cut, [`plan`] what is written and [`writers`] and
-//! [`vitals`] write it; [`journal`] carries what was acknowledged to [`judge`], a process of its own, of which [`court`] is this end.
+//! [`vitals`] write it; [`journal`] carries what was acknowledged to [`judge`](mod@judge), a process of its own, of which [`court`] is this end.
 
 mod cluster;
 mod collections;

@@ -186,17 +186,19 @@ impl<'a> Story<'a> {
 
     /// Waits until both devices know that nobody hears them: after that, nothing of their old connections is left.
     fn noticed(&self, cut: Instant) -> anyhow::Result<()> {
-        for device in &self.devices {
+        let mut reason = String::new();
+        for device in self.devices.iter().rev() {
             self.narrator.waiting(&format!("{} to notice", device.name));
-            until(&format!("{} to notice that its link is cut", device.name), LINK_TIMEOUT, self.interrupt, || {
+            reason = until(&format!("{} to notice that its link is cut", device.name), LINK_TIMEOUT, self.interrupt, || {
                 let link = link(device)?;
-                Ok(if is_live(&link) { Look::NotYet(link.to_string()) } else { Look::Found(()) })
+                let why = || link.get("last_error").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
+                Ok(if is_live(&link) { Look::NotYet(link.to_string()) } else { Look::Found(why()) })
             })?;
         }
         self.narrator.waiting("");
-        let seconds = cut.elapsed().as_secs_f64();
+        let (seconds, name) = (cut.elapsed().as_secs_f64(), DEVICES[0]);
         let dropped: u64 = self.wires.iter().map(|wire| wire.counts().1).sum();
-        self.narrator.say(&format!("after {seconds:.1} s both have noticed; {dropped} datagrams went nowhere"));
+        self.narrator.say(&format!("{name} notices after {seconds:.1} s (\"{reason}\"); {dropped} datagrams went nowhere"));
         Ok(())
     }
 
