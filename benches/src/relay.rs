@@ -14,8 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
 /// The longest datagram.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
+/// Bytes that may wait in a socket for their thread.
+const BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// How long a thread may not notice that the relay is gone.
 const LOOK: Duration = Duration::from_millis(50);
 /// Flows at the same time: each try of a device to connect is one.
@@ -219,6 +223,8 @@ fn connection_id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn bind() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // The kernel gives at most what it is set to (net.core.rmem_max). A relay that loses datagrams would be measured instead of the nodes.
+    set_socket_recv_buffer_size(&socket, BUFFER_BYTES)?;
     socket.set_read_timeout(Some(LOOK))?;
     Ok(socket)
 }

@@ -117,6 +117,7 @@ impl Rig {
             let left = deadline.saturating_duration_since(Instant::now());
             device.ask("sync", json!({ "timeout_ms": u64::try_from(left.as_millis()).unwrap_or(u64::MAX) })).await?;
         }
+        let mut told = false;
         loop {
             let hub = self.hub.status().await?;
             let mut missing = None;
@@ -130,6 +131,9 @@ impl Rig {
             let Some(missing) = missing else { return Ok(hub) };
             if Instant::now() > deadline {
                 bail!("the nodes are not equal after {} s: {missing}\nThe hub's log:\n{}", PATIENCE.as_secs(), self.hub.tail());
+            }
+            if !std::mem::replace(&mut told, true) {
+                say!("every device was drained at some point, and they are not equal yet: {missing}");
             }
             tokio::time::sleep(LOOK).await;
         }
