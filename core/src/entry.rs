@@ -78,13 +78,13 @@ impl Header {
         }
         let mut reader = Reader::new(bytes);
         let (mut engine, mut boot, mut mono, mut nonce) = (None, None, None, None);
-        let (mut wall, mut quality, mut timeline, mut provenance) = (0, WallQuality::None, None, None);
+        let (mut wall, mut quality, mut timeline, mut provenance) = (None, WallQuality::None, None, None);
         reader.each_key(|key, reader| {
             match key {
                 0 => engine = Some(reader.u8()?),
                 1 => boot = Some(BootId(reader.fixed()?)),
                 2 => mono = Some(Mono(reader.u63()?)),
-                3 => wall = reader.i64()?,
+                3 => wall = Some(reader.i64()?),
                 4 => quality = WallQuality::from_code(reader.u8()?),
                 5 => nonce = Some(Nonce(reader.fixed()?)),
                 6 => timeline = Some(reader.fixed()?),
@@ -94,9 +94,15 @@ impl Header {
             Ok(())
         })?;
         reader.end()?;
+        let wall = match (quality, wall) {
+            // A reading of which its author knows nothing is no reading, whatever it says.
+            (WallQuality::None, _) => Wall(0),
+            (WallQuality::Set | WallQuality::Synchronised, Some(wall)) => Wall(wall),
+            (WallQuality::Set | WallQuality::Synchronised, None) => return Err(Malformed::what("header without its clock")),
+        };
         match (engine, boot, mono, nonce) {
             (Some(engine), Some(boot), Some(mono), Some(nonce)) => {
-                let moment = Moment { boot, mono, wall: Wall(wall), quality };
+                let moment = Moment { boot, mono, wall, quality };
                 Ok(Self { engine, moment, nonce, timeline, provenance })
             }
             _ => Err(Malformed::what("header")),
@@ -216,6 +222,27 @@ mod tests {
         assert_eq!(Header::decode(&with_clock.encode()).unwrap(), with_clock);
         let without = Header::decode(&header(WallQuality::None).encode()).unwrap();
         assert_eq!(without.moment.wall, Wall(0), "a reading that means nothing does not travel");
+    }
+
+    #[test]
+    fn a_clock_is_there_iff_its_quality_says_so() {
+        // The fourth pair is the wall clock (3: -3), the fifth its quality (4: 1).
+        let whole = header(WallQuality::Set).encode();
+        let at = whole.windows(4).position(|bytes| bytes == [3, 0x22, 4, 1]).unwrap();
+        let mut unknown = whole.clone();
+        unknown[at + 3] = 0;
+        let read = Header::decode(&unknown).unwrap();
+        assert_eq!(read, header_of(&read, WallQuality::None), "with quality 0 a reader takes no notice of key 3");
+        unknown[at + 3] = 9;
+        assert_eq!(Header::decode(&unknown).unwrap(), read, "a quality that this version does not know is none");
+        let mut missing = whole.clone();
+        missing[0] -= 1;
+        missing.drain(at..at + 2);
+        assert!(Header::decode(&missing).is_err(), "a set clock that says nothing");
+    }
+
+    fn header_of(header: &Header, quality: WallQuality) -> Header {
+        Header { moment: Moment { wall: Wall(0), quality, ..header.moment }, ..header.clone() }
     }
 
     #[test]

@@ -54,7 +54,34 @@ fn headers() -> Vec<Form> {
             "Sealed header of an entry that was sealed first under another incarnation.",
             Header { provenance: Some(provenance), ..header(2) },
         ),
+        form(
+            "header-clock-of-no-quality",
+            "A header with key 3 though its quality is 0, as no author writes it: read as one without a clock.",
+            odd_header(Some(1_770_000_000_000_000), 0),
+            |golden| {
+                let no_clock = Moment { wall: Wall(0), quality: WallQuality::None, ..moment() };
+                assert_eq!(Header::decode(golden).unwrap(), Header { moment: no_clock, timeline: None, ..header(2) });
+            },
+        ),
+        form(
+            "header-quality-of-no-clock",
+            "A header of quality 1 without key 3: refused, and its entry quarantined with `bad_payload`.",
+            odd_header(None, 1),
+            |golden| assert!(Header::decode(golden).is_err()),
+        ),
     ]
+}
+
+/// The bytes of a header in which clock and quality need not fit each other.
+fn odd_header(wall: Option<i64>, quality: u64) -> Vec<u8> {
+    let header = header(2);
+    let mut w = Writer::new();
+    w.map(5 + usize::from(wall.is_some())).u64(0).u64(2).u64(1).bytes(header.moment.boot.as_bytes()).u64(2).u64(header.moment.mono.0);
+    if let Some(wall) = wall {
+        w.u64(3).i64(wall);
+    }
+    w.u64(4).u64(quality).u64(5).bytes(header.nonce.as_bytes());
+    w.into_bytes()
 }
 
 fn header_form(name: &'static str, about: &'static str, header: Header) -> Form {
