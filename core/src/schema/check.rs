@@ -18,6 +18,12 @@ pub enum SchemaError {
         /// The name.
         name: String,
     },
+    /// A name that a database has given to a column of its own in every table.
+    #[error("field \"{name}\" cannot be a column: Postgres has one of that name in every table; name it otherwise, such as {name}_no")]
+    SystemColumn {
+        /// The name.
+        name: String,
+    },
     /// Declared twice.
     #[error("field \"{name}\" is declared twice")]
     DuplicateField {
@@ -71,6 +77,9 @@ pub fn check_collection(collection: &Collection) -> Result<(), SchemaError> {
         if matches!((collection.kind, field.name.as_str()), (_, "id") | (Kind::Stream, "at" | "device")) {
             return Err(SchemaError::Reserved { name: field.name.clone() });
         }
+        if SYSTEM_COLUMNS.contains(&field.name.as_str()) {
+            return Err(SchemaError::SystemColumn { name: field.name.clone() });
+        }
         if collection.fields.iter().take(index).any(|other| other.name == field.name) {
             return Err(SchemaError::DuplicateField { name: field.name.clone() });
         }
@@ -81,6 +90,9 @@ pub fn check_collection(collection: &Collection) -> Result<(), SchemaError> {
     }
     collection.rules.iter().try_for_each(|rule| crate::buckets::check_template(rule, collection))
 }
+
+/// What Postgres has in every table, or had. On SQLite they would do, but a project moves from one store to the other.
+const SYSTEM_COLUMNS: [&str; 7] = ["tableoid", "oid", "ctid", "xmin", "xmax", "cmin", "cmax"];
 
 fn check_name(name: &str) -> Result<(), SchemaError> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');

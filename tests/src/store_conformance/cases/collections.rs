@@ -64,6 +64,9 @@ pub async fn have_names_of_their_own(place: Box<dyn Place>) {
         collection(9, "x\"; DROP TABLE pumps; --", Kind::Table, "a:text", &[]),
         collection(9, "x", Kind::Table, "id:text", &[]),
         collection(9, "x", Kind::Stream, "at:text", &[]),
+        collection(9, "x", Kind::Table, "xmin:int", &[]),
+        collection(9, "x", Kind::Document, "a:text ctid:text", &[]),
+        collection(9, "x", Kind::Stream, "oid:int", &[]),
         collection(9, "x", Kind::Table, "a:list", &[]),
         collection(9, "x", Kind::Table, "a:text", &["{nope}"]),
     ];
