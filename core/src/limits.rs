@@ -124,6 +124,37 @@ pub const QUIC_RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes of one QUIC connection that may wait for their ack.
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 1 << 20;
 
+// sealed links: over an MQTT broker, and over WebSocket
+/// Largest packet of a sealed link, unless the broker takes less.
+pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+/// Smallest limit of a broker that a link can live with.
+pub const PACKET_BYTES_MIN: usize = 1_024;
+/// Bytes of one channel of a sealed link that may wait for their reader.
+pub const LINK_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes of a window that are given back at once.
+pub const LINK_CREDIT_BYTES: u32 = 64 * 1024;
+/// Openings of sealed links that one hub has in work: later ones push out the oldest.
+pub const LINKS_OPENING_MAX: usize = 1_024;
+/// Links that wait to be taken.
+pub const LINKS_WAITING_MAX: usize = 256;
+/// Pushes of one lane that may wait for their ack over MQTT.
+pub const MQTT_PUSHES_IN_FLIGHT_MAX: usize = 1;
+/// Publishes that wait for the MQTT client.
+pub const MQTT_QUEUE_MAX: usize = 8;
+/// The MQTT client of either end asks its broker for a sign of life after this long; a broker that gives none for three times as long is
+/// dead, and the client is built anew.
+pub const MQTT_KEEPALIVE: Duration = Duration::from_secs(20);
+/// First pause before a hub comes back to a broker.
+pub const BROKER_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest such pause.
+pub const BROKER_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Packets that the embedded broker holds for one of its clients; more are lost, and links with them.
+pub const BROKER_QUEUE_MAX: usize = 4_096;
+/// A transport that has not brought a link for this long gets company by the next one, so that a device is on its way within 5 s.
+pub const FALLBACK_AFTER: Duration = Duration::from_millis(1_500);
+/// How long a device stays with what worked, before it asks again whether a better transport works.
+pub const TRANSPORT_RETRY: Duration = Duration::from_secs(600);
+
 /// Refusals on record that are looked through for those that a device has not heard of.
 pub const QUARANTINE_RESENT_MAX: u32 = 10_000;
 

@@ -76,6 +76,17 @@ pub enum Statement<'a> {
     Certificate(&'a [u8]),
     /// A checkpoint: [`checkpoint_bytes`].
     Checkpoint(&'a [u8]),
+    /// "I, a device, ask for a link to this hub": the bytes of the opening of a sealed link.
+    LinkOpen(&'a [u8]),
+    /// "I, the hub, take this link": bound to both openings.
+    LinkAccept {
+        /// The device's signed bytes.
+        open: &'a [u8],
+        /// The hub's.
+        accept: &'a [u8],
+    },
+    /// A device's password at the embedded broker of the hub that holds this key.
+    Broker(&'a PublicKey),
 }
 
 /// The head of one lane.
@@ -113,6 +124,15 @@ impl Statement<'_> {
             }
             Self::Checkpoint(bytes) => {
                 writer.array(2).text("mobo checkpoint 1").bytes(bytes);
+            }
+            Self::LinkOpen(bytes) => {
+                writer.array(2).text("mobo link open 1").bytes(bytes);
+            }
+            Self::LinkAccept { open, accept } => {
+                writer.array(3).text("mobo link accept 1").bytes(open).bytes(accept);
+            }
+            Self::Broker(hub) => {
+                writer.array(2).text("mobo broker 1").bytes(hub.as_bytes());
             }
         }
         writer.into_bytes()

@@ -15,6 +15,7 @@ mod hello;
 mod pull;
 mod push;
 mod recover;
+pub mod sealed;
 mod token;
 
 pub use frame::{DecodeError, FRAME_HEADER_BYTES_MAX, decode, encode, frame_bytes};

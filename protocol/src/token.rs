@@ -1,7 +1,7 @@
 //! The join token: one line that carries everything a device needs to enrol.
 //!
-//! `mobo1.` and the base64url (no padding) of `{ 0: project, 1: fingerprint, 2: secret, 3: [address, …], 4: expires, 5: name }`, followed by
-//! 4 bytes of its blake3, so that a token that lost a character is told from one that is wrong.
+//! `mobo1.` and the base64url (no padding) of `{ 0: project, 1: fingerprint, 2: secret, 3: [address, …], 4: expires, 5: name, ? 6: [address, …] }`,
+//! followed by 4 bytes of its blake3, so that a token that lost a character is told from one that is wrong.
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{ProjectId, PublicKey};
@@ -22,7 +22,8 @@ pub struct JoinToken {
     pub hub: PublicKey,
     /// The invitation's secret, good for one use.
     pub secret: Vec<u8>,
-    /// Where the hub may be found, as `host:port`.
+    /// Where the hub may be found: `host:port` is QUIC, others are URLs such as `mqtt://host:port` and `ws://host:port/sync/v1`. In the
+    /// token URLs stand apart, under a key that devices of the first version pass over.
     pub addresses: Vec<String>,
     /// When the invitation ends: microseconds since 1970 UTC, by the hub's clock.
     pub expires_us: i64,
@@ -51,13 +52,20 @@ impl JoinToken {
     /// The one-line text.
     #[must_use]
     pub fn to_text(&self) -> String {
+        let (urls, plain): (Vec<&String>, Vec<&String>) = self.addresses.iter().partition(|address| address.contains("://"));
         let mut w = Writer::new();
-        w.map(6).u64(0).u64(self.project.get()).u64(1).bytes(self.hub.as_bytes()).u64(2).bytes(&self.secret);
-        w.u64(3).array(self.addresses.len());
-        for address in &self.addresses {
+        w.map(if urls.is_empty() { 6 } else { 7 }).u64(0).u64(self.project.get()).u64(1).bytes(self.hub.as_bytes()).u64(2).bytes(&self.secret);
+        w.u64(3).array(plain.len());
+        for address in plain {
             w.text(address);
         }
         w.u64(4).i64(self.expires_us).u64(5).text(&self.name);
+        if !urls.is_empty() {
+            w.u64(6).array(urls.len());
+            for url in urls {
+                w.text(url);
+            }
+        }
         let mut bytes = w.into_bytes();
         let check = checksum(&bytes);
         bytes.extend_from_slice(&check);
@@ -82,7 +90,7 @@ impl JoinToken {
     fn decode(body: &[u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(body);
         let (mut project, mut hub, mut secret) = (None, None, None);
-        let (mut addresses, mut expires_us, mut name) = (Vec::new(), 0, String::new());
+        let (mut addresses, mut urls, mut expires_us, mut name) = (Vec::new(), Vec::new(), 0, String::new());
         r.each_key(|key, r| {
             match key {
                 0 => project = ProjectId::new(r.u64()?),
@@ -91,11 +99,13 @@ impl JoinToken {
                 3 => addresses = list(r, limits::TOKEN_ADDRESSES_MAX, |r| Ok(r.text()?.to_owned()))?,
                 4 => expires_us = r.i64()?,
                 5 => r.text()?.clone_into(&mut name),
+                6 => urls = list(r, limits::TOKEN_ADDRESSES_MAX, |r| Ok(r.text()?.to_owned()))?,
                 _ => r.skip()?,
             }
             Ok(())
         })?;
         r.end()?;
+        addresses.append(&mut urls);
         let (project, hub) = (need(project, "project")?, need(hub, "hub")?);
         Ok(Self { project, hub, secret: need(secret, "secret")?, addresses, expires_us, name })
     }
@@ -138,7 +148,7 @@ mod tests {
                 project: ProjectId::new(7).unwrap(),
                 hub: PublicKey([9; 32]),
                 secret: vec![5; 16 + len],
-                addresses: vec!["127.0.0.1:8443".into()],
+                addresses: ["127.0.0.1:8443", "mqtt://127.0.0.1:1883", "ws://127.0.0.1:8000/sync/v1"].map(String::from)[..1 + len % 3].into(),
                 expires_us: 1,
                 name: "pump".into(),
             };

@@ -222,7 +222,7 @@ fn payloads() -> Vec<Form> {
     ]
 }
 
-fn token() -> JoinToken {
+pub(crate) fn token() -> JoinToken {
     JoinToken {
         project: PROJECT,
         hub: hub().public(),
@@ -289,7 +289,7 @@ fn identities() -> Vec<Form> {
 }
 
 /// The bytes that are signed, then the signature, which must hold for these bytes and this key only.
-fn statement(name: &'static str, about: &'static str, statement: &Statement<'_>, by_hub: bool) -> Form {
+pub(crate) fn statement(name: &'static str, about: &'static str, statement: &Statement<'_>, by_hub: bool) -> Form {
     let keys = if by_hub { hub() } else { device() };
     let signed = statement.bytes();
     let bytes = [signed.as_slice(), statement.sign(&keys).as_bytes()].concat();

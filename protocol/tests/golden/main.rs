@@ -12,6 +12,7 @@ mod frames_data;
 mod frames_session;
 mod hex_files;
 mod later;
+mod links;
 mod rules;
 mod vectors;
 mod world;
@@ -49,7 +50,7 @@ fn every_message_has_a_frame() {
 
 #[test]
 fn every_core_form_is_as_it_was() {
-    for form in core_forms::cases().into_iter().chain(core_states::cases()) {
+    for form in core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()) {
         let want = golden("core", form.name, form.about, &form.bytes);
         (form.check)(&want);
     }
@@ -67,7 +68,7 @@ fn frames_of_later_versions_are_met_as_agreed() {
 #[test]
 fn every_vector_is_read() {
     let mut read: BTreeSet<String> = frames().iter().map(|frame| format!("frames/{}.hex", frame.name)).collect();
-    read.extend(core_forms::cases().into_iter().chain(core_states::cases()).map(|form| format!("core/{}.hex", form.name)));
+    read.extend(core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()).map(|form| format!("core/{}.hex", form.name)));
     read.extend(later::cases().iter().map(|later| format!("later/{}.hex", later.name)));
     assert_eq!(read, hex_files::files(&["frames", "core", "later"]));
 }
