@@ -317,6 +317,32 @@ pub const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_GRACE: Duration = Duration::from_secs(2);
 /// Largest configuration or secret file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long files of settings must stay as they are before they are read again: editors write in several steps.
+pub const CONFIG_SETTLE: Duration = Duration::from_millis(100);
+/// Largest file of what a board remembers between boots.
+pub const STATE_BYTES_MAX: u64 = 256 * 1024;
+/// Letters of a reason that are remembered.
+pub const STATE_REASON_CHARS_MAX: usize = 500;
+
+// metrics
+/// Series of one metric with labels; further label values are counted together, as `other`.
+pub const METRIC_SERIES_MAX: usize = 1_000;
+/// Scrapes at the same time; later ones wait.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+/// Bytes of the head of a scrape.
+pub const METRICS_HEAD_BYTES_MAX: u64 = 8 * 1024;
+/// Longest time that one scrape takes, from its first byte to the last of the answer.
+pub const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Numbers that the store must count are counted at most this often.
+pub const METRICS_COUNT_EVERY: Duration = Duration::from_secs(10);
+
+// moving a store
+/// Rows of one table that travel together.
+pub const MOVE_ROWS_MAX: usize = 200;
+/// Bytes of rows that travel together, but at least one row.
+pub const MOVE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pages of rows that wait for the target.
+pub const MOVE_PAGES_MAX: usize = 2;
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);

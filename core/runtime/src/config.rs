@@ -1,27 +1,42 @@
 //! Settings: one definition each, five layers, every problem reported at once.
 //!
 //! A node passes the list of its [`Setting`]s and the [`Sources`] of this process to [`Config::load`]. From strongest to weakest:
-//! `--set key=value`, the environment (`MOBO_SECTION__KEY`), `--config FILE` or else `DIR/mobo.toml`, `/etc/mobo/*.toml` (later names
-//! win), defaults. A secret is better kept in a file that `MOBO_SECTION__KEY_FILE` names.
+//!
+//! 1. `--set key=value`; never a secret, because every user of a machine can read a command line;
+//! 2. the environment: `MOBO_SECTION__KEY`, and for what is secret `MOBO_SECTION__KEY_FILE`, which names a file with the value;
+//! 3. credentials of the service manager, `$CREDENTIALS_DIRECTORY/section.key`, for what is secret;
+//! 4. `DIR/secrets.sealed`, an encrypted file ([`secrets`](crate::secrets));
+//! 5. `--config FILE`, or else `DIR/mobo.toml`;
+//! 6. `/etc/mobo/*.toml` (later names win);
+//! 7. defaults.
 //!
 //! Parsing has two stages: layers give texts, settings give types. A value that a stronger layer covers is checked all the same, so
 //! that a mistake does not wait for the day the cover goes. Environment names without `__` are not settings and are left alone.
+//!
+//! A running node reads its layers again ([`Config::reload`]): settings that are hot change for all who hold the [`Config`], cold ones
+//! stay as they were at boot and are named.
 
 mod kinds;
 mod layers;
+mod live;
 mod setting;
 mod show;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use layers::Values;
+
+use crate::secrets;
 
 pub use kinds::{ByteSize, Kind, TomlForm};
-pub use setting::{Define, Definition, Secrecy, Setting};
+pub use live::{Change, Reloaded};
+pub use setting::{Define, Definition, Heat, Secrecy, Setting};
 pub use show::{Shown, example};
 
 /// Where settings come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// What `--set` said: `key=value`, in the order given; the last one wins.
     pub flags: Vec<String>,
@@ -33,6 +48,17 @@ pub struct Sources {
     pub data_dir: Option<PathBuf>,
     /// The machine's folder of `*.toml`; need not exist.
     pub etc_dir: Option<PathBuf>,
+    /// The folder of a service manager's credentials.
+    pub credentials: Option<PathBuf>,
+    /// The encrypted file; need not exist.
+    pub sealed: Option<secrets::Place>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Flags and the environment may hold secrets.
+        f.debug_struct("Sources").field("file", &self.file).field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
 }
 
 impl Sources {
@@ -41,21 +67,40 @@ impl Sources {
     pub fn of_process(flags: Vec<String>, file: Option<PathBuf>, data_dir: &Path) -> Self {
         // A name or value that is not text cannot be a setting of ours.
         let texts = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         Self {
             flags,
             env: std::env::vars_os().filter_map(texts).collect(),
             file,
             data_dir: Some(data_dir.to_owned()),
             etc_dir: Some(PathBuf::from("/etc/mobo")),
+            sealed: Some(secrets::Place::of_process(data_dir, credentials.as_deref())),
+            credentials,
         }
+    }
+
+    /// The folders in which files of these sources are, or may come to be.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let parent = |path: &Path| path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let mut folders: Vec<PathBuf> = self.etc_dir.iter().chain(&self.data_dir).chain(&self.credentials).cloned().collect();
+        folders.extend(self.file.as_deref().map(parent));
+        folders.extend(self.sealed.iter().map(|place| parent(&place.file)));
+        folders.sort();
+        folders.dedup();
+        folders
     }
 }
 
-/// The settings of a process. Every value in it was checked.
+/// The settings of a process. Every value in it was checked. Clones are the same settings, also after a reload.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct Config(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     settings: Vec<&'static dyn Define>,
-    values: BTreeMap<&'static str, Sourced>,
+    sources: Sources,
+    values: RwLock<Values>,
 }
 
 /// A text and the layer that it came from.
@@ -81,10 +126,13 @@ impl Config {
     pub fn load(settings: impl IntoIterator<Item = &'static &'static dyn Define>, sources: &Sources) -> Result<Self, Problems> {
         let settings: Vec<&'static dyn Define> = settings.into_iter().copied().collect();
         let (values, problems) = layers::merge(&settings, sources);
-        if problems.is_empty() { Ok(Self { settings, values }) } else { Err(Problems(problems)) }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        Ok(Self(Arc::new(Shared { settings, sources: sources.clone(), values: RwLock::new(values) })))
     }
 
-    /// The value of a setting; its default when no layer gives one, or when it is not in the list that was loaded.
+    /// The value of a setting now; its default when no layer gives one, or when it is not in the list that was loaded.
     ///
     /// # Panics
     ///
@@ -92,26 +140,39 @@ impl Config {
     #[must_use]
     pub fn get<T: Kind>(&self, setting: &Setting<T>) -> T {
         let definition = setting.definition();
-        let text = self.values.get(definition.key).map_or(definition.default, |value| value.text.as_str());
+        let values = self.values();
+        let text = values.get(definition.key).map_or(definition.default, |value| value.text.as_str());
         T::parse(text).expect("BUG: a loaded value was checked, and a default is sound")
     }
 
     /// Where the value of a setting comes from.
     #[must_use]
     pub fn origin(&self, key: &str) -> Origin {
-        self.values.get(key).map_or(Origin::Default, |value| value.origin.clone())
+        self.values().get(key).map_or(Origin::Default, |value| value.origin.clone())
+    }
+
+    /// Where these settings come from.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.0.sources
     }
 
     /// Every setting as `config show` prints it, in the order of the list, secrets hidden.
     #[must_use]
     pub fn show(&self) -> Vec<Shown> {
+        let values = self.values();
         let shown = |setting: &&'static dyn Define| {
             let definition = setting.definition();
-            let value = self.values.get(definition.key);
+            let value = values.get(definition.key);
             let text = value.map_or(definition.default, |value| &value.text);
-            Shown { key: definition.key, value: definition.secrecy.masked(text), origin: self.origin(definition.key) }
+            let origin = value.map_or(Origin::Default, |value| value.origin.clone());
+            Shown { key: definition.key, value: definition.secrecy.masked(text), origin }
         };
-        self.settings.iter().map(shown).collect()
+        self.0.settings.iter().map(shown).collect()
+    }
+
+    fn values(&self) -> std::sync::RwLockReadGuard<'_, Values> {
+        self.0.values.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,6 +183,10 @@ pub enum Origin {
     Default,
     /// A file.
     File(PathBuf),
+    /// The encrypted file.
+    Sealed(PathBuf),
+    /// A service manager's credential.
+    Credential(PathBuf),
     /// An environment variable, by name.
     Env(String),
     /// `--set`.
@@ -132,7 +197,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path) | Self::Sealed(path) => write!(f, "{}", path.display()),
+            Self::Credential(path) => write!(f, "credential {}", path.display()),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Flag => f.write_str("--set"),
         }

@@ -1,12 +1,12 @@
 //! Key files: one secret each, readable by its owner only, made once and never replaced.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mobo_core::trust::KeyPair;
 
+use crate::data_dir::replace_file;
 use crate::entropy;
 
 /// Why there is no key.
@@ -58,28 +58,28 @@ pub fn load(path: &Path) -> Result<Option<KeyPair>, KeyFileError> {
 
 fn create(path: &Path) -> Result<KeyPair, KeyFileError> {
     let keys = KeyPair::from_secret(&entropy::bytes::<32>()?);
-    let hex: String = keys.secret().iter().map(|byte| format!("{byte:02x}")).collect();
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(hex.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        // The name must survive a power cut as well as the bytes.
-        fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
+    replace_file(path, hex(&keys.secret()).as_bytes()).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })?;
     Ok(keys)
 }
 
 fn parse(hex: &str) -> Option<KeyPair> {
+    parse_hex(hex).map(|secret| KeyPair::from_secret(&secret))
+}
+
+/// 32 bytes from 64 hexadecimal digits.
+pub(crate) fn parse_hex(hex: &str) -> Option<[u8; 32]> {
     let digits: Option<Vec<u8>> = hex.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits = digits.filter(|digits| digits.len() == 64)?;
     let mut secret = [0; 32];
     for (byte, pair) in secret.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = pair.iter().fold(0, |byte, digit| (byte << 4) | digit);
     }
-    Some(KeyPair::from_secret(&secret))
+    Some(secret)
+}
+
+/// 64 hexadecimal digits of 32 bytes.
+pub(crate) fn hex(secret: &[u8; 32]) -> String {
+    secret.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// A service manager, or nobody.
 #[derive(Debug)]
@@ -26,6 +27,25 @@ impl Notifier {
     /// The node serves.
     pub fn ready(&self) {
         self.say("READY=1");
+    }
+
+    /// The node reads its settings again; [`ready`](Self::ready) ends it.
+    pub fn reloading(&self) {
+        let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let us = i128::from(mono.tv_sec) * 1_000_000 + i128::from(mono.tv_nsec) / 1_000;
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
+    }
+
+    /// The node is alive.
+    pub fn alive(&self) {
+        self.say("WATCHDOG=1");
+    }
+
+    /// How often to say [`alive`](Self::alive): half of what the manager asks this process for; `None` when it does not.
+    #[must_use]
+    pub fn watchdog() -> Option<Duration> {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+        watchdog_of(number("WATCHDOG_USEC"), number("WATCHDOG_PID"))
     }
 
     /// The node stops.
@@ -52,9 +72,24 @@ impl Notifier {
     }
 }
 
+fn watchdog_of(every_us: Option<u64>, pid: Option<u64>) -> Option<Duration> {
+    let is_ours = pid.is_none_or(|pid| pid == u64::from(std::process::id()));
+    every_us.filter(|us| *us > 0 && is_ours).map(|us| Duration::from_micros(us / 2))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watchdog_is_fed_twice_as_often_as_asked_and_only_by_the_one_who_was_asked() {
+        let own = Some(u64::from(std::process::id()));
+        let half = Some(Duration::from_secs(15));
+        for (us, pid, want) in [(Some(30_000_000), None, half), (Some(30_000_000), own, half), (Some(9), Some(0), None), (None, own, None)]
+        {
+            assert_eq!(watchdog_of(us, pid), want);
+        }
+    }
 
     fn heard(manager: &UnixDatagram, socket: impl Into<OsString>) -> String {
         Notifier::to(Some(socket.into())).ready();

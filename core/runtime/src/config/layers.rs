@@ -10,14 +10,16 @@ use toml::Value;
 
 use super::kinds::TomlForm;
 use super::setting::{Define, Secrecy};
+use super::show::file_variable;
 use super::{Origin, Problem, Sourced, Sources};
 use crate::data_dir::read_text;
+use crate::secrets;
 
 const ENV_PREFIX: &str = "MOBO_";
 const ENV_NEST: &str = "__";
 const FILE_SUFFIX: &str = "_file";
 
-type Values = BTreeMap<&'static str, Sourced>;
+pub(super) type Values = BTreeMap<&'static str, Sourced>;
 
 /// The winning texts, and everything that is wrong in any layer.
 pub(super) fn merge(settings: &[&'static dyn Define], sources: &Sources) -> (Values, Vec<Problem>) {
@@ -28,6 +30,8 @@ pub(super) fn merge(settings: &[&'static dyn Define], sources: &Sources) -> (Val
         (None, Some(folder)) => merge.file(&folder.join("mobo.toml"), Presence::Optional),
         (None, None) => {}
     }
+    merge.sealed(sources.sealed.as_ref());
+    merge.credentials(sources.credentials.as_deref());
     let mut env = sources.env.clone();
     env.sort();
     env.iter().for_each(|(name, value)| merge.env(name, value));
@@ -77,6 +81,28 @@ impl Merge<'_> {
         }
     }
 
+    fn sealed(&mut self, place: Option<&secrets::Place>) {
+        let Some(place) = place else { return };
+        let origin = Origin::Sealed(place.file.clone());
+        match secrets::read(place) {
+            Ok(secrets) => self.table("", secrets, &origin),
+            Err(error) => self.problem(&origin, error.to_string()),
+        }
+    }
+
+    /// Files that a service manager keeps for this unit, each named after its setting.
+    fn credentials(&mut self, folder: Option<&Path>) {
+        let Some(folder) = folder else { return };
+        for setting in self.settings.iter().filter(|setting| setting.definition().secrecy != Secrecy::Open) {
+            let path = folder.join(setting.definition().key);
+            match read_secret(&path) {
+                Ok(text) => self.set(*setting, text, &Origin::Credential(path)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.problem(&Origin::Credential(path), format!("cannot be read ({error})")),
+            }
+        }
+    }
+
     fn table(&mut self, prefix: &str, table: toml::Table, origin: &Origin) {
         for (name, value) in table {
             let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
@@ -100,8 +126,8 @@ impl Merge<'_> {
         }
         let secret = |setting: &&'static dyn Define| setting.definition().secrecy != Secrecy::Open;
         match key.strip_suffix(FILE_SUFFIX).and_then(|key| self.find(key)).filter(secret) {
-            Some(setting) => match read_text(Path::new(value), limits::CONFIG_FILE_BYTES_MAX) {
-                Ok(text) => self.set(setting, text.trim_end_matches(['\r', '\n']).to_owned(), &origin),
+            Some(setting) => match read_secret(Path::new(value)) {
+                Ok(text) => self.set(setting, text, &origin),
                 Err(error) => self.problem(&origin, format!("the file {value} cannot be read ({error})")),
             },
             None => self.unknown(&key, &origin),
@@ -114,10 +140,10 @@ impl Merge<'_> {
         };
         let key = key.trim();
         match self.find(key) {
-            Some(setting) if setting.definition().secrecy == Secrecy::Secret => {
-                let name = key.to_ascii_uppercase().replace('.', ENV_NEST);
-                let advice = format!("put it into a file and name that in {ENV_PREFIX}{name}_FILE");
-                self.problem(&Origin::Flag, format!("{key} is a secret, and every user of this machine can read a command line: {advice}"));
+            Some(setting) if setting.definition().secrecy.masked(value) != value => {
+                let what = if setting.definition().secrecy == Secrecy::Url { "has a password in it" } else { "is a secret" };
+                let advice = format!("put it into a file and name that in {}", file_variable(key));
+                self.problem(&Origin::Flag, format!("{key} {what}, and every user of this machine can read a command line: {advice}"));
             }
             Some(setting) => self.set(setting, value.to_owned(), &Origin::Flag),
             None => self.unknown(key, &Origin::Flag),
@@ -151,6 +177,12 @@ impl Merge<'_> {
     fn problem(&mut self, origin: &Origin, sentence: String) {
         self.problems.push(Problem { origin: origin.clone(), sentence });
     }
+}
+
+/// A secret in a file of its own; the line feed that editors put at its end is not part of it.
+fn read_secret(path: &Path) -> io::Result<String> {
+    let text = read_text(path, limits::CONFIG_FILE_BYTES_MAX)?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// A TOML value as the text that every other layer would give.

@@ -28,6 +28,17 @@ pub struct Definition {
     pub choices: &'static [&'static str],
     /// What of it may be shown.
     pub secrecy: Secrecy,
+    /// When a change of it takes effect.
+    pub heat: Heat,
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heat {
+    /// At the next boot: somebody holds what was made of it.
+    Cold,
+    /// At once: it is read wherever it is used.
+    Hot,
 }
 
 /// What of a value may be shown, logged or given on a command line, which every user of a machine can read.
@@ -84,7 +95,7 @@ impl<T: Kind> Setting<T> {
     /// A setting that takes any value of its type.
     #[must_use]
     pub const fn new(key: &'static str, default: &'static str, since: &'static str, doc: &'static str) -> Self {
-        let definition = Definition { key, doc, default, since, range: None, choices: &[], secrecy: Secrecy::Open };
+        let definition = Definition { key, doc, default, since, range: None, choices: &[], secrecy: Secrecy::Open, heat: Heat::Cold };
         Self { definition, kind: PhantomData }
     }
 
@@ -99,6 +110,13 @@ impl<T: Kind> Setting<T> {
     #[must_use]
     pub const fn one_of(mut self, choices: &'static [&'static str]) -> Self {
         self.definition.choices = choices;
+        self
+    }
+
+    /// The same, read anew wherever it is used: a running node takes a change.
+    #[must_use]
+    pub const fn hot(mut self) -> Self {
+        self.definition.heat = Heat::Hot;
         self
     }
 

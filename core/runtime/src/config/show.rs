@@ -2,7 +2,7 @@
 
 use super::Origin;
 use super::kinds::TomlForm;
-use super::setting::{Define, Definition};
+use super::setting::{Define, Definition, Heat, Secrecy};
 
 /// One line of `config show`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,19 +35,30 @@ pub fn example(settings: &[&'static dyn Define]) -> String {
     text
 }
 
+/// The environment variable that names a file with the value of a secret.
+pub(super) fn file_variable(key: &str) -> String {
+    format!("MOBO_{}_FILE", key.to_ascii_uppercase().replace('.', "__"))
+}
+
 fn split(setting: &&'static dyn Define) -> (&'static str, &'static str) {
     let key = setting.definition().key;
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
 fn entry(setting: &'static dyn Define) -> String {
-    let Definition { doc, default, since, range, choices, .. } = setting.definition();
+    let Definition { doc, default, since, range, choices, secrecy, heat, key } = setting.definition();
     let mut notes = Vec::new();
     if !choices.is_empty() {
         notes.push(format!("One of {}.", choices.join(", ")));
     }
     if let Some((min, max)) = range {
         notes.push(format!("From {min} to {max}."));
+    }
+    if *secrecy != Secrecy::Open {
+        notes.push(format!("Keep its secret out of here: `config seal {key}`, or a file that {} names.", file_variable(key)));
+    }
+    if *heat == Heat::Hot {
+        notes.push("A running node takes a change at once.".to_owned());
     }
     notes.push(format!("Since {since}."));
     let bare = matches!(setting.form(), TomlForm::Number | TomlForm::Boolean) && !default.is_empty();

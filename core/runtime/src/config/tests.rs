@@ -31,6 +31,7 @@ impl World {
             file: None,
             data_dir: Some(folder.path().join("data")),
             etc_dir: Some(folder.path().join("etc")),
+            ..Sources::default()
         };
         Self { folder, sources }
     }
@@ -129,9 +130,10 @@ fn every_problem_is_reported_at_once() {
 
 #[test]
 fn secrets_are_read_from_files_and_shown_to_nobody() {
-    let world = World::new(&["store.url=postgres://mobo:hunter2@db/mobo"], &[]).write("token", "hunter2\n");
+    let env = [("MOBO_STORE__URL", "postgres://mobo:hunter2@db/mobo")];
+    let world = World::new(&[], &env).write("token", "hunter2\n");
     let mut sources = world.sources.clone();
-    sources.env = vec![("MOBO_BACKUP__TOKEN_FILE".to_owned(), world.folder.path().join("token").display().to_string())];
+    sources.env.push(("MOBO_BACKUP__TOKEN_FILE".to_owned(), world.folder.path().join("token").display().to_string()));
     let config = Config::load(ALL, &sources).unwrap();
     assert_eq!(config.get(&TOKEN).as_deref(), Some("hunter2"));
     assert_eq!(config.get(&STORE), "postgres://mobo:hunter2@db/mobo");
@@ -141,6 +143,44 @@ fn secrets_are_read_from_files_and_shown_to_nobody() {
     assert_eq!(value("store.url"), "postgres://mobo:***@db/mobo");
     assert_eq!(value("http.listen"), "127.0.0.1:8000");
     assert!(!format!("{config:?} {shown:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_password_is_refused_on_a_command_line_and_a_url_without_one_is_not() {
+    let world = World::new(&["store.url=postgres://mobo:hunter2@db/mobo", "store.url=postgres://db/mobo"], &[]);
+    let problems = world.problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("--set: store.url has a password in it, and every user"), "{problems:?}");
+    assert!(problems[0].ends_with("name that in MOBO_STORE__URL_FILE") && !problems[0].contains("hunter2"), "{problems:?}");
+}
+
+#[test]
+fn secrets_come_from_a_sealed_file_and_from_credentials_and_a_stronger_layer_wins() {
+    let mut world = World::new(&[], &[]).write("data/mobo.toml", "[backup]\ntoken = \"plain\"\n[http]\nlisten = \"127.0.0.1:1\"\n");
+    let folder = world.folder.path().to_owned();
+    let place = secrets::Place { file: folder.join("data/secrets.sealed"), key: folder.join("sealed.key") };
+    secrets::keep(&place, "backup.token", Some("sealed")).unwrap();
+    secrets::keep(&place, "store.url", Some("postgres://u:sealed@db/x")).unwrap();
+    world.sources.sealed = Some(place.clone());
+    let config = world.load().unwrap();
+    assert_eq!(config.get(&TOKEN).as_deref(), Some("sealed"));
+    assert_eq!(config.origin("store.url"), Origin::Sealed(place.file.clone()));
+
+    let mut world = world.write("creds/backup.token", "credential\n").write("creds/http.listen", "not a secret: not looked at");
+    world.sources.credentials = Some(folder.join("creds"));
+    let config = world.load().unwrap();
+    assert_eq!(config.get(&TOKEN).as_deref(), Some("credential"));
+    assert_eq!(config.origin("backup.token"), Origin::Credential(folder.join("creds/backup.token")));
+    assert_eq!(config.get(&LISTEN), "127.0.0.1:1".parse().unwrap());
+    world.sources.env.push(("MOBO_BACKUP__TOKEN".to_owned(), "environment".to_owned()));
+    let config = world.load().unwrap();
+    assert_eq!(config.get(&TOKEN).as_deref(), Some("environment"));
+    assert!(!format!("{config:?}").contains("credential\n"));
+
+    secrets::keep(&place, "backup.tokn", Some("x")).unwrap();
+    assert!(world.problems()[0].contains("there is no setting backup.tokn: did you mean backup.token?"), "{:?}", world.problems());
+    fs::remove_file(&place.key).unwrap();
+    assert!(world.problems()[0].starts_with("data/secrets.sealed: there is no key for it at sealed.key"), "{:?}", world.problems());
 }
 
 #[test]
