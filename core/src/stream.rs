@@ -3,12 +3,15 @@
 //! ```text
 //! payload = { 0: collection, 1: encoding, 2: samples, 3: before, 4: { field: column }, ? 5: author }
 //! ```
-//! Encoding 1 is the only one yet. `before` and the columns are byte strings of their own small format (`protocol/SPEC.md` says it in full):
-//! readings that come at a steady pace and differ little take two to three bytes each, without a compressor. A column of a field that this
+//! or, in encoding 2, with key 6 in place of 3 and 4: { 3: before, 4: { field: column } } as a deflate stream (RFC 1951).
+//!
+//! A writer takes whichever is shorter. `before` and the columns are byte strings of their own small format (`protocol/SPEC.md` says it in full):
+//! readings that come at a steady pace and differ little take two to three bytes each, and half a byte when many of them are deflated. A column of a field that this
 //! node does not know is kept as it is, so that nothing is lost on the way to a node that does (invariant I20).
 
 mod column;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::cbor::{Malformed, Reader, Writer};
@@ -18,8 +21,14 @@ use crate::schema::Collection;
 use crate::table::op::decode_by_field;
 use crate::value::Value;
 
-/// The one encoding of this version: columns without compression.
+/// Columns as they are.
 const COLUMNS: u64 = 1;
+/// Columns, deflated.
+const DEFLATED: u64 = 2;
+/// What is shorter is not deflated: there is nothing to win.
+const DEFLATE_BYTES_MIN: usize = 256;
+/// Fast enough for a small device, and within a few percent of the best.
+const DEFLATE_LEVEL: u8 = 6;
 
 /// Samples of one stream, in the order in which they were taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,22 +83,25 @@ impl Segment {
         if self.before_us.iter().any(|before| i64::try_from(*before).is_err()) {
             return Err(BadSegment::Time);
         }
+        let before = column::encode_before(&self.before_us);
+        let columns = self.columns.iter().map(|(field, column)| Ok((*field, column.encode(schema, *field, samples)?)));
+        let columns = columns.collect::<Result<Vec<_>, BadSegment>>()?;
+        let mut body = Writer::new();
+        put_body(body.map(2), &before, &columns);
+        let deflated = deflate(&body.into_bytes());
+        let authored = usize::from(self.author.is_some());
         let mut writer = Writer::new();
-        writer.map(5 + usize::from(self.author.is_some())).u64(0).u64(self.collection.get()).u64(1).u64(COLUMNS);
-        writer.u64(2).u64(samples as u64).u64(3).bytes(&column::encode_before(&self.before_us)).u64(4).map(self.columns.len());
-        for (field, column) in &self.columns {
-            writer.u64(field.get());
-            match column {
-                Column::Unknown(bytes) => writer.bytes(bytes),
-                Column::Typed(values) if values.len() != samples => return Err(BadSegment::Ragged(*field)),
-                Column::Typed(values) => {
-                    let kind = schema.field_by_id(*field).map(|field| field.kind);
-                    writer.bytes(&kind.and_then(|kind| column::encode(kind, values)).ok_or(BadSegment::Value(*field))?)
-                }
-            };
+        let encoding = if deflated.is_some() { DEFLATED } else { COLUMNS };
+        writer.map(if deflated.is_some() { 4 } else { 5 } + authored).u64(0).u64(self.collection.get()).u64(1).u64(encoding);
+        writer.u64(2).u64(samples as u64);
+        if deflated.is_none() {
+            put_body(&mut writer, &before, &columns);
         }
         if let Some(author) = &self.author {
             writer.u64(5).text(author);
+        }
+        if let Some(deflated) = deflated {
+            writer.u64(6).bytes(&deflated);
         }
         Ok(writer.into_bytes())
     }
@@ -104,22 +116,27 @@ impl Segment {
             return Err(Malformed::what("payload too long"));
         }
         let mut reader = Reader::new(payload);
-        let (mut collection, mut encoding, mut samples, mut before, mut author) = (None, 0, 0, None, None);
-        let mut columns = BTreeMap::new();
+        let (mut collection, mut encoding, mut samples, mut body, mut author) = (None, 0, 0, Body::default(), None);
+        let mut deflated = None;
         reader.each_key(|key, reader| {
             match key {
                 0 => collection = CollectionId::new(reader.u64()?),
                 1 => encoding = reader.u64()?,
                 2 => samples = reader.u64()?,
-                3 => before = Some(reader.bytes()?),
-                4 => columns = decode_by_field(reader, Reader::bytes)?,
+                3 | 4 if encoding == COLUMNS => body.take(key, reader)?,
                 5 => author = Some(reader.text()?.to_owned()),
+                6 if encoding == DEFLATED => deflated = Some(inflate(reader.bytes()?)?),
                 _ => reader.skip()?,
             }
             Ok(())
         })?;
         reader.end()?;
-        let (Some(collection), Some(before), COLUMNS) = (collection, before, encoding) else { return Err(Malformed::what("segment")) };
+        if let Some(inflated) = &deflated {
+            let mut reader = Reader::new(inflated);
+            reader.each_key(|key, reader| body.take(key, reader))?;
+            reader.end()?;
+        }
+        let (Some(collection), Body { before: Some(before), columns }) = (collection, body) else { return Err(Malformed::what("segment")) };
         // Before anything is allocated for them.
         let samples = usize::try_from(samples).ok().filter(|samples| (1..=limits::ENTRY_SAMPLES_MAX).contains(samples));
         let samples = samples.filter(|samples| samples * columns.len() <= limits::ENTRY_CELLS_MAX);
@@ -130,7 +147,57 @@ impl Segment {
     }
 }
 
+/// Times and columns, as bytes.
+#[derive(Default)]
+struct Body<'b> {
+    before: Option<&'b [u8]>,
+    columns: BTreeMap<FieldId, &'b [u8]>,
+}
+
+impl<'b> Body<'b> {
+    fn take(&mut self, key: u64, reader: &mut Reader<'b>) -> Result<(), Malformed> {
+        match key {
+            3 => self.before = Some(reader.bytes()?),
+            4 => self.columns = decode_by_field(reader, Reader::bytes)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    }
+}
+
+fn put_body(writer: &mut Writer, before: &[u8], columns: &[(FieldId, Cow<'_, [u8]>)]) {
+    writer.u64(3).bytes(before).u64(4).map(columns.len());
+    for (field, column) in columns {
+        writer.u64(field.get()).bytes(column);
+    }
+}
+
+/// The deflated bytes, where that is shorter by a tenth or more.
+fn deflate(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.len() < DEFLATE_BYTES_MIN || bytes.len() > limits::ENTRY_PAYLOAD_BYTES_MAX {
+        return None;
+    }
+    Some(miniz_oxide::deflate::compress_to_vec(bytes, DEFLATE_LEVEL)).filter(|deflated| deflated.len() <= bytes.len() - bytes.len() / 10)
+}
+
+/// One layer, and never more than a payload may hold without it.
+fn inflate(deflated: &[u8]) -> Result<Vec<u8>, Malformed> {
+    miniz_oxide::inflate::decompress_to_vec_with_limit(deflated, limits::ENTRY_PAYLOAD_BYTES_MAX)
+        .map_err(|_| Malformed::what("deflated columns"))
+}
+
 impl Column {
+    fn encode(&self, schema: &Collection, field: FieldId, samples: usize) -> Result<Cow<'_, [u8]>, BadSegment> {
+        match self {
+            Self::Unknown(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::Typed(values) if values.len() != samples => Err(BadSegment::Ragged(field)),
+            Self::Typed(values) => {
+                let kind = schema.field_by_id(field).map(|field| field.kind);
+                kind.and_then(|kind| column::encode(kind, values)).map(Cow::Owned).ok_or(BadSegment::Value(field))
+            }
+        }
+    }
+
     fn decode(bytes: &[u8], schema: &Collection, field: FieldId, samples: usize) -> Result<Self, Malformed> {
         match schema.field_by_id(field) {
             Some(field) => column::decode(field.kind, bytes, samples).map(Self::Typed),
