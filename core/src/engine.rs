@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::document::ChangeId;
 use crate::ids::{DeviceId, FieldId, Incarnation, Ordinal, Seq, StateHash, Ver};
 use crate::message::Code;
 use crate::schema::Collection;
@@ -128,6 +129,15 @@ pub struct Conflict {
     pub winner_value: Value,
 }
 
+/// What a merge did besides the new state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// The decisions that it took. The stamp of a document's rival is only a name ([`crate::document::conflict::rival`]).
+    pub conflicts: Vec<Conflict>,
+    /// The changes that a document did not have, with the stamp of the operation that brought each; none for a row.
+    pub changes: Vec<(ChangeId, Stamp)>,
+}
+
 /// How one kind of record merges.
 ///
 /// All functions are pure: the same state and operations give the same result on every node, and [`join`](Self::join) is commutative,
@@ -141,7 +151,7 @@ pub trait MergeEngine {
     /// The state of a record that nobody has written.
     fn empty(&self) -> Self::State;
 
-    /// Applies all operations that one entry makes on one record, in order, all or nothing, and says which decisions it took.
+    /// Applies all operations that one entry makes on one record, in order, all or nothing, and says what it decided.
     ///
     /// # Errors
     ///
@@ -152,7 +162,7 @@ pub trait MergeEngine {
         state: &mut Self::State,
         ops: &[Stamped<'_, Self::Op>],
         applying: &Applying<'_>,
-    ) -> Result<Vec<Conflict>, Refusal>;
+    ) -> Result<Merged, Refusal>;
 
     /// The columns of the record's row, in the order of the collection's fields; `None` when it is not visible.
     fn project(&self, collection: &Collection, state: &Self::State) -> Option<Vec<Value>>;

@@ -313,6 +313,12 @@ pub const CONTROL_CONNECTIONS_MAX: usize = 32;
 pub const CONTROL_EVENTS_MAX: usize = 64;
 /// Longest wait for a command to take one line of its answer.
 pub const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows of one page of a list; a command asks for the next one until it has what it wants.
+pub const CONTROL_PAGE_ROWS_MAX: u32 = 256;
+/// Bytes of such rows, unless the first one alone has more: a page fits its line.
+pub const CONTROL_PAGE_BYTES_MAX: usize = 128 * 1024;
+/// Rows that a list prints for people, unless they say otherwise.
+pub const LIST_ROWS: u32 = 1_000;
 /// How long a command that is being answered may go on once the node stops.
 pub const CONTROL_GRACE: Duration = Duration::from_secs(2);
 /// Largest configuration or secret file.

@@ -2,7 +2,7 @@
 
 use crate::cbor::Malformed;
 use crate::document::{Document, DocumentEngine, DocumentOp};
-use crate::engine::{Applying, Conflict, MergeEngine, Refusal, Stamped};
+use crate::engine::{Applying, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{RecordKey, StateHash};
 use crate::message::Code;
 use crate::schema::{Collection, Kind};
@@ -76,7 +76,7 @@ impl RecordState {
     /// # Errors
     ///
     /// A [`Refusal`]; the state is then as it was.
-    pub fn apply(&mut self, collection: &Collection, ops: &RecordOps<'_>, applying: &Applying<'_>) -> Result<Vec<Conflict>, Refusal> {
+    pub fn apply(&mut self, collection: &Collection, ops: &RecordOps<'_>, applying: &Applying<'_>) -> Result<Merged, Refusal> {
         match (self, ops) {
             (Self::Table(state), RecordOps::Table(ops)) => TableEngine.apply(collection, state, ops, applying),
             (Self::Document(state), RecordOps::Document(ops)) => DocumentEngine.apply(collection, state, ops, applying),

@@ -3,16 +3,19 @@
 //! A store keeps; it does not decide. What a batch of entries changes is decided by [`crate::merge`], whose steps a store calls with its
 //! locks held. Everything here is durable when its future is ready.
 
+mod ledger;
 mod rows;
 
 use std::fmt;
 
+pub use ledger::*;
 pub use rows::*;
 
 use crate::future::BoxFuture;
 use crate::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use crate::query::{Page, Select};
 use crate::schema::{Collection, Schema};
+use crate::stamp::Origin;
 use crate::time::Eff;
 
 /// What a store answers.
@@ -120,11 +123,14 @@ pub trait HubStore: fmt::Debug + Send + Sync {
     /// One record with its merge state; `None` when it was never written.
     fn record(&self, project: ProjectId, key: RecordKey) -> StoreFuture<'_, Option<RecordRow>>;
 
-    /// Open conflicts, newest first.
-    fn conflicts(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>>;
+    /// Open conflicts, newest first, behind a place in that list; `None` starts it.
+    fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>>;
 
-    /// Open quarantine entries, newest first.
-    fn quarantine(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>>;
+    /// Open quarantine entries, newest first, behind the one of that number; `None` starts the list.
+    fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>>;
+
+    /// Every log that has ever been met: what names the author of a change whose stamp is not known.
+    fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>>;
 
     /// Numbers for `status`.
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts>;

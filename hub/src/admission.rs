@@ -218,7 +218,7 @@ impl Door {
         if lanes.iter().all(|status| status.last <= heard(status.lane)) {
             return Ok(Vec::new());
         }
-        let rows = self.store.quarantine(self.identity.project, limits::QUARANTINE_RESENT_MAX).await?;
+        let rows = self.store.quarantine(self.identity.project, None, limits::QUARANTINE_RESENT_MAX).await?;
         let own = rows.into_iter().filter(|row| {
             row.lane.device == hello.device && row.lane.incarnation == hello.incarnation && Some(row.seq) > heard(row.lane.lane)
         });

@@ -1,6 +1,7 @@
 //! The hub's commands. `mobo-hub VERB`, `mobo hub VERB` and `mobo VERB` are the same.
 
 mod boot;
+mod list;
 mod talk;
 
 use std::path::PathBuf;
@@ -194,14 +195,25 @@ pub enum KeyVerb {
 #[derive(Debug, Subcommand)]
 pub enum ConflictVerb {
     /// Open ones, newest first.
-    List,
+    List(Part),
+}
+
+/// Which part of a list.
+#[derive(Args, Clone, Debug)]
+pub struct Part {
+    /// At most so many; by default 1000 in a table, and all as JSON.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// What comes behind this place: the one that the table before named, or `cursor` of a row as JSON.
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<String>,
 }
 
 /// `quarantine …`
 #[derive(Debug, Subcommand)]
 pub enum QuarantineVerb {
     /// Open ones, newest first.
-    List,
+    List(Part),
 }
 
 /// `record …`
@@ -241,13 +253,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             talk::invite(common, &json!({ "name": name, "buckets": buckets, "ttl_ms": ttl_ms }))
         }
         Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
-        other @ (Verb::Component(_)
-        | Verb::Collection(_)
-        | Verb::Device(_)
-        | Verb::Key(_)
-        | Verb::Conflict(_)
-        | Verb::Quarantine(_)
-        | Verb::Record(_)) => {
+        Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
+        Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
+        other @ (Verb::Component(_) | Verb::Collection(_) | Verb::Device(_) | Verb::Key(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
@@ -278,8 +286,6 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         Verb::Device(DeviceVerb::Revoke { name }) => ("device revoke", json!({ "name": name })),
         Verb::Key(KeyVerb::List) => ("key list", json!({})),
         Verb::Key(KeyVerb::Revoke { name }) => ("key revoke", json!({ "name": name })),
-        Verb::Conflict(ConflictVerb::List) => ("conflict list", json!({})),
-        Verb::Quarantine(QuarantineVerb::List) => ("quarantine list", json!({})),
         Verb::Record(RecordVerb::Show { collection, id }) => ("record show", json!({ "collection": collection, "id": id })),
         Verb::Device(DeviceVerb::Invite { .. })
         | Verb::Key(KeyVerb::Create { .. })
@@ -288,6 +294,8 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         | Verb::Status
         | Verb::Shutdown
         | Verb::Health(_)
+        | Verb::Conflict(_)
+        | Verb::Quarantine(_)
         | Verb::Config(_) => ("status", json!({})),
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobo_core::ids::RecordKey;
 use mobo_core::limits;
 use mobo_core::schema::{Collection, SchemaError};
 use mobo_core::store::StoreError;
@@ -15,6 +14,7 @@ use crate::admin::{AdminError, NewCollection, show_time};
 use crate::node::{Hub, VERSION};
 
 mod health;
+mod ledger;
 
 /// Answers the control socket.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ impl Desk {
             }
             "key list" => self.keys().await,
             "key revoke" => self.revoke_key(&text(args, "name")).await,
-            "conflict list" => self.conflicts().await,
-            "quarantine list" => self.quarantine().await,
+            "conflict list" => self.conflicts(args).await,
+            "quarantine list" => self.quarantine(args).await,
             "record show" => self.record(&text(args, "collection"), &text(args, "id")).await,
             _ => Err(AdminError::Usage(format!("the hub does not know the verb \"{verb}\""))),
         }
@@ -198,58 +198,7 @@ impl Desk {
         }
         Err(AdminError::NoSuch { what: "key", name: name.to_owned(), near: None })
     }
-
-    async fn conflicts(&self) -> Result<Value, AdminError> {
-        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
-        let rows = opened.store.conflicts(opened.project, LIST_MAX).await?;
-        let show = |row: &mobo_core::store::ConflictRow| {
-            let collection = schema.get(row.collection);
-            let field = collection.and_then(|collection| collection.fields.iter().find(|field| field.id.get() == row.field));
-            json!({
-                "collection": collection.map(|collection| &collection.name), "id": row.id, "field": field.map(|field| &field.name),
-                "kind": health::conflict_kind(row.kind), "winner": row.winner, "loser": row.loser,
-                "winner_device": row.winner_device.map(|device| device.to_string()),
-                "loser_device": row.loser_device.map(|device| device.to_string()), "at": show_time(row.at),
-            })
-        };
-        Ok(Value::Array(rows.iter().map(show).collect()))
-    }
-
-    async fn quarantine(&self) -> Result<Value, AdminError> {
-        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
-        let rows = opened.store.quarantine(opened.project, LIST_MAX).await?;
-        let show = |row: &mobo_core::store::QuarantineRow| {
-            let collection = row.record.as_ref().and_then(|(collection, _)| schema.get(*collection)).map(|found| found.name.clone());
-            json!({
-                "n": row.n, "device": row.lane.device.to_string(), "lane": row.lane.lane.number(), "seq": row.seq.get(),
-                "code": mobo_core::message::Code(row.code).name(), "detail": row.detail, "collection": collection,
-                "id": row.record.as_ref().map(|(_, id)| id), "at": show_time(row.at),
-            })
-        };
-        Ok(Value::Array(rows.iter().map(show).collect()))
-    }
-
-    /// Who wrote what in one record.
-    async fn record(&self, collection: &str, id: &str) -> Result<Value, AdminError> {
-        let (opened, schema) = (self.0.opened()?, self.0.schema()?);
-        let collection = schema.by_name(collection).ok_or_else(|| no_collection(&schema, collection))?;
-        let missing = || AdminError::NoSuch { what: "record", name: id.to_owned(), near: None };
-        let key = mobo_core::ids::RecordId::new(id).map_err(|_| missing())?;
-        let key = RecordKey { collection: collection.id, id: key };
-        let row = opened.store.record(opened.project, key).await?.ok_or_else(missing)?;
-        let devices = opened.store.devices(opened.project).await?;
-        let name = |device: mobo_core::ids::DeviceId| {
-            if device == self.0.keys.device() {
-                return "hub".to_owned();
-            }
-            devices.iter().find(|row| row.id == device).map_or_else(|| device.to_string(), |row| row.name.clone())
-        };
-        Ok(health::show_record(collection, &row, name))
-    }
 }
-
-/// Rows that a list shows.
-const LIST_MAX: u32 = 1_000;
 
 fn no_collection(schema: &mobo_core::schema::Schema, name: &str) -> AdminError {
     let near = mobo_core::names::nearest(name, schema.iter().map(|collection| collection.name.as_str())).map(str::to_owned);

@@ -47,6 +47,7 @@ macro_rules! store_conformance {
             merging: gives_rows_documents_and_samples, is_idempotent, refuses_what_does_not_continue, hides_and_revives,
                 quarantines_and_goes_on, applies_a_provenance_once, notes_conflicts, keeps_unknown_fields, writes_for_the_hub_itself,
                 starts_a_new_log_above_its_parent, runs_from_many_sides_at_once;
+            ledger: names_each_loser_of_a_document_once, names_both_sides_of_a_delete, is_read_in_pages, knows_who_wrote_a_document;
             pulling: gives_the_same_from_any_cursor, moves_records_between_buckets, keeps_to_its_limits;
             fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, api_keys_are_found_by_their_hash;
             reading: filters_orders_and_counts, compares_as_bytes_and_numbers, reads_samples_in_order;

@@ -48,3 +48,12 @@ impl Actor {
         Self(bytes)
     }
 }
+
+/// A change of a document, as automerge names it: its author's actor, and its place among that author's changes of this document, from 1.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ChangeId {
+    /// Whose it is.
+    pub actor: Actor,
+    /// Its place among that author's.
+    pub seq: u64,
+}

@@ -2,15 +2,15 @@
 
 use automerge::{Change, ReadDoc};
 
-use super::actor::Actor;
-use super::conflict::{self, Merged};
+use super::actor::{Actor, ChangeId};
+use super::conflict;
 use super::content;
 use super::genesis;
 use super::guard::{self, Verdict};
 use super::op::{self, DocumentOp};
 use super::open::Open;
 use super::state::{self, Document, bad_epoch, contained};
-use crate::engine::{Applying, Conflict, MergeEngine, Refusal, Stamped};
+use crate::engine::{Applying, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{RecordKey, StateHash};
 use crate::message::Code;
 use crate::schema::Collection;
@@ -34,9 +34,9 @@ impl MergeEngine for DocumentEngine {
         state: &mut Document,
         ops: &[Stamped<'_, DocumentOp>],
         applying: &Applying<'_>,
-    ) -> Result<Vec<Conflict>, Refusal> {
+    ) -> Result<Merged, Refusal> {
         let Some(first) = ops.first() else {
-            return Ok(Vec::new());
+            return Ok(Merged::default());
         };
         let key = &first.op.key;
         if ops.iter().any(|stamped| stamped.op.key != *key) || state.key.as_ref().is_some_and(|own| own != key) {
@@ -44,11 +44,11 @@ impl MergeEngine for DocumentEngine {
         }
         check_epochs(ops.iter().map(|stamped| stamped.op.epoch).chain([state.epoch]))?;
         let author = Actor::of(applying.author.origin());
-        let (merged, conflicts) = contained(Code::BAD_CHANGE, || merge(collection, key, state, (ops, author)))?;
-        if let Some(merged) = merged {
-            *state = merged;
+        let (document, merged) = contained(Code::BAD_CHANGE, || merge(collection, key, state, (ops, author)))?;
+        if let Some(document) = document {
+            *state = document;
         }
-        Ok(conflicts)
+        Ok(merged)
     }
 
     fn project(&self, collection: &Collection, state: &Document) -> Option<Vec<Value>> {
@@ -103,23 +103,24 @@ fn merge(
     key: &RecordKey,
     state: &Document,
     (ops, author): (&[Stamped<'_, DocumentOp>], Actor),
-) -> Result<(Option<Document>, Vec<Conflict>), Refusal> {
+) -> Result<(Option<Document>, Merged), Refusal> {
     let mut open = Open::of(collection, key, state)?;
     let hidden_before = content::is_deleted(&open.doc);
-    let mut merged = Vec::new();
+    let (mut fresh_ones, mut changes) = (Vec::new(), Vec::new());
     for stamped in ops {
         for change in &stamped.op.changes {
             if let Verdict::Fresh(fresh) = guard::check(&open, change, Some(author))? {
                 let index = open.absorb(&fresh)?;
-                merged.push(Merged { index, actor: fresh.actor, touched: fresh.touched, stamp: stamped.stamp });
+                changes.push((ChangeId { actor: fresh.actor, seq: fresh.change.seq() }, stamped.stamp));
+                fresh_ones.push(conflict::Fresh { index, actor: fresh.actor, touched: fresh.touched, stamp: stamped.stamp });
             }
         }
     }
-    if merged.is_empty() {
-        return Ok((None, Vec::new()));
+    if fresh_ones.is_empty() {
+        return Ok((None, Merged::default()));
     }
-    let conflicts = conflict::found(&open, &merged, hidden_before);
-    Ok((Some(open.close()?), conflicts))
+    let conflicts = conflict::found(&open, &fresh_ones, hidden_before);
+    Ok((Some(open.close()?), Merged { conflicts, changes }))
 }
 
 /// The document with the changes of both. What `right` holds goes through the guard like what a device sends.

@@ -11,12 +11,13 @@ pub mod edit;
 pub mod engine;
 pub mod genesis;
 mod guard;
+pub mod hands;
 mod history;
 pub mod op;
 mod open;
 mod state;
 
-pub use actor::Actor;
+pub use actor::{Actor, ChangeId};
 pub use engine::DocumentEngine;
 pub use op::DocumentOp;
 pub use state::Document;

@@ -147,7 +147,7 @@ fn apply(collection: &Collection, document: &mut Document, sent: &Sent) -> Resul
     let seq = Seq::new(sent.seq).unwrap();
     let applying = Applying { author: &author, seq, ver: Ver(1), uncertain: None, same_timeline: true };
     let stamp = Stamp { eff: Eff(i64::try_from(sent.seq).unwrap()), device: origin.device, ordinal, seq, op: 0 };
-    DocumentEngine.apply(collection, document, &[Stamped { op: &sent.op, stamp }], &applying)
+    DocumentEngine.apply(collection, document, &[Stamped { op: &sent.op, stamp }], &applying).map(|merged| merged.conflicts)
 }
 
 /// The document that all of `sent` makes, in that order.

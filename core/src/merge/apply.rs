@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState, wanted};
 use super::prepare::{Content, Rights};
 use super::time::{Decided, of_op};
-use super::{ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes};
+use super::{
+    ChangeWrite, ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes,
+};
 use crate::buckets;
 use crate::document::DocumentOp;
-use crate::engine::{Applying, Author, Conflict, Refusal, Stamped};
+use crate::engine::{self, Applying, Author, Refusal, Stamped};
 use crate::entry::{Entry, Header, Payload};
 use crate::ids::{BucketId, DeviceId, Eid, LaneKey, Position, RecordKey, Seq, StateHash, Ver};
 use crate::limits;
@@ -231,14 +233,17 @@ impl<'a> Run<'a> {
     /// All parts of an entry, or none of them.
     fn apply_parts(&mut self, doing: &Doing<'_>, parts: Vec<Part<'_>>) -> Result<(), (Option<RecordKey>, Refusal)> {
         let mut undo: Vec<(RecordKey, RecordState, Vec<String>, bool)> = Vec::with_capacity(parts.len());
-        let mut conflicts = Vec::new();
+        let (mut conflicts, mut changes) = (Vec::new(), Vec::new());
         for part in &parts {
             let key = part.key;
             if let Some(working) = self.records.get(key) {
                 undo.push((key.clone(), working.state.clone(), working.buckets.clone(), working.touched));
             }
             match self.apply_part(doing, part) {
-                Ok(found) => conflicts.extend(found),
+                Ok((ver, merged)) => {
+                    conflicts.extend(merged.conflicts.into_iter().map(|conflict| ConflictWrite { key: key.clone(), ver, conflict }));
+                    changes.extend(merged.changes.into_iter().map(|(change, stamp)| ChangeWrite { key: key.clone(), change, stamp }));
+                }
                 Err(refusal) => {
                     for (key, state, buckets, touched) in undo.into_iter().rev() {
                         if let Some(working) = self.records.get_mut(&key) {
@@ -250,10 +255,11 @@ impl<'a> Run<'a> {
             }
         }
         self.writes.conflicts.extend(conflicts);
+        self.writes.changes.extend(changes);
         Ok(())
     }
 
-    fn apply_part(&mut self, doing: &Doing<'_>, part: &Part<'_>) -> Result<Vec<ConflictWrite>, Refusal> {
+    fn apply_part(&mut self, doing: &Doing<'_>, part: &Part<'_>) -> Result<(Ver, engine::Merged), Refusal> {
         let key = part.key;
         if let Some(why) = self.corrupt.get(key) {
             return Err(Refusal::new(Code::CORRUPT_RECORD, format!("the stored record is damaged: {why}; run `mobo-hub health check`")));
@@ -271,8 +277,8 @@ impl<'a> Run<'a> {
         if !working.buckets.is_empty() && !doing.rights.allow_any(&working.buckets) {
             return Err(Refusal::new(Code::FORBIDDEN, format!("this device may not write in {}", working.buckets.join(", "))));
         }
-        let found = if doing.known {
-            Vec::new()
+        let merged = if doing.known {
+            engine::Merged::default()
         } else {
             let applying = Applying {
                 author: doing.author,
@@ -299,8 +305,7 @@ impl<'a> Run<'a> {
         }
         working.buckets = buckets;
         working.touched = true;
-        let ver = working.ver;
-        Ok(found.into_iter().map(|conflict: Conflict| ConflictWrite { key: key.clone(), ver, conflict }).collect())
+        Ok((working.ver, merged))
     }
 
     fn append(&mut self, doing: &Doing<'_>, entry: &Entry) -> Result<(), (Option<RecordKey>, Refusal)> {

@@ -7,7 +7,7 @@
 //! prepare(…)            outside the transaction: signature, chain, decoding
 //! Merge::new            → wants lanes      lock lanes, read them
 //! Merge::admit          → wants records    lock records, read them
-//! Admitted::apply       → wants buckets    lock buckets, read them (last: every merge meets here)
+//! Admitted::apply       → wants buckets    lock buckets, read them (last: every merge meets here), and stamps of rivals
 //! Applied::place        → Writes, Outcome  write, commit, then tell
 //! ```
 //! Nothing here knows a clock or a database: two stores, the simulator and the tests run the same code.
@@ -21,13 +21,14 @@ pub mod time;
 
 pub use admit::{Admitted, LaneReads, LaneState, LaneWants, Merge};
 pub use apply::{Applied, Membership, Stored};
-pub use place::{BucketState, BucketWants, Placed};
+pub use place::{BucketState, BucketWants, Placed, Rivals};
 pub use prepare::{Prepared, PreparedEntry, Rights, prepare_push};
 
 use std::sync::Arc;
 
 use crate::author::{Edit, EditError};
 use crate::digest::Digest;
+use crate::document::ChangeId;
 use crate::engine::Conflict;
 use crate::ids::{
     BootId, BucketId, Chain, CollectionId, DeviceId, Eid, Incarnation, Lane, LaneKey, Nonce, Position, ProjectId, RecordKey, Seq,
@@ -36,6 +37,7 @@ use crate::ids::{
 use crate::message::{Code, RefenceReason, Reject};
 use crate::record::RecordState;
 use crate::schema::Schema;
+use crate::stamp::Stamp;
 use crate::stream::Segment;
 use crate::time::{Eff, Moment, Mono};
 use crate::value::Value;
@@ -138,6 +140,8 @@ pub struct Writes {
     pub samples: Vec<SampleWrite>,
     /// Refused entries.
     pub quarantine: Vec<QuarantineWrite>,
+    /// New changes of documents.
+    pub changes: Vec<ChangeWrite>,
     /// Decisions to be seen.
     pub conflicts: Vec<ConflictWrite>,
 }
@@ -269,6 +273,17 @@ pub struct QuarantineWrite {
     pub reject: Reject,
     /// The sealed bytes.
     pub prepared: Arc<PreparedEntry>,
+}
+
+/// A change of a document, and when and by whom it was made: what later conflicts and people are told of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChangeWrite {
+    /// The record.
+    pub key: RecordKey,
+    /// The change.
+    pub change: ChangeId,
+    /// The stamp of the operation that brought it.
+    pub stamp: Stamp,
 }
 
 /// A decision on record.

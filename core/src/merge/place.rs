@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{Applied, Membership, Working};
-use super::{Hint, MemberWrite, Outcome, Place, RecordWrite, Writes};
+use super::{ConflictWrite, Hint, MemberWrite, Outcome, Place, RecordWrite, Writes};
 use crate::digest::Digest;
+use crate::document::{ChangeId, conflict};
 use crate::ids::{BucketId, Position, RecordKey, StateHash};
+use crate::stamp::Stamp;
 
 /// The buckets that step 3 needs, locked in ascending order of their ids.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,7 +16,12 @@ pub struct BucketWants {
     pub keys: BTreeMap<String, BucketId>,
     /// And these ids: buckets that records may leave.
     pub ids: BTreeSet<BucketId>,
+    /// Besides, without a lock of their own, the stamps of these changes of locked documents, as far as they are known.
+    pub rivals: BTreeSet<(RecordKey, ChangeId)>,
 }
+
+/// The stamps of changes that were merged earlier. One that is not here was merged before stamps were kept, or joined from an offer.
+pub type Rivals = BTreeMap<(RecordKey, ChangeId), Stamp>;
 
 /// A bucket, read after it was locked; or as it is to be written.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,6 +59,11 @@ impl<'a> Applied<'a> {
             }
             wants.ids.extend(members(working).iter().map(|member| member.bucket));
         }
+        wants.rivals = rivals(&self.writes.conflicts);
+        if !wants.rivals.is_empty() {
+            let own: BTreeSet<_> = self.writes.changes.iter().map(|own| (own.key.clone(), own.change)).collect();
+            wants.rivals.retain(|rival| !own.contains(rival));
+        }
         wants
     }
 
@@ -61,12 +73,13 @@ impl<'a> Applied<'a> {
         self.writes.entries.is_empty()
     }
 
-    /// Assigns positions and digests.
+    /// Assigns positions and digests, and gives rivals their stamps.
     #[must_use]
-    pub fn place(self, buckets: Vec<BucketState>) -> Placed {
+    pub fn place(self, buckets: Vec<BucketState>, rivals: Rivals) -> Placed {
         let mut by_id: BTreeMap<BucketId, BucketState> = buckets.into_iter().map(|bucket| (bucket.id, bucket)).collect();
         let ids: BTreeMap<String, BucketId> = by_id.values().map(|bucket| (bucket.key.clone(), bucket.id)).collect();
         let mut writes = self.writes;
+        name_rivals(&mut writes, rivals);
         let mut used = BTreeSet::new();
         for (key, working) in self.records {
             if !working.touched {
@@ -150,6 +163,26 @@ impl Placing<'_> {
         }
         self.used.insert(bucket);
         Some(state.head)
+    }
+}
+
+/// The sides of conflicts that are known by their change only.
+fn rivals(conflicts: &[ConflictWrite]) -> BTreeSet<(RecordKey, ChangeId)> {
+    let sides = conflicts.iter().flat_map(|write| [&write.conflict.loser, &write.conflict.winner].map(|stamp| (&write.key, stamp)));
+    sides.filter_map(|(key, stamp)| Some((key.clone(), conflict::rival(stamp)?))).collect()
+}
+
+/// A write has one stamp on the ledger, whichever of two rivals was merged first (rule R12).
+fn name_rivals(writes: &mut Writes, mut known: Rivals) {
+    if rivals(&writes.conflicts).is_empty() {
+        return;
+    }
+    known.extend(writes.changes.iter().map(|own| ((own.key.clone(), own.change), own.stamp)));
+    for ConflictWrite { key, conflict, .. } in &mut writes.conflicts {
+        for stamp in [&mut conflict.loser, &mut conflict.winner] {
+            let found = conflict::rival(stamp).and_then(|change| known.get(&(key.clone(), change)));
+            *stamp = found.copied().unwrap_or(*stamp);
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use crate::ids::{
 };
 use crate::merge::{Hint, Outcome, Prepared};
 use crate::message::{LaneStatus, Parent, TimelineInfo};
-use crate::record::RecordState;
 use crate::schema::Schema;
 use crate::time::Eff;
 
@@ -224,7 +223,7 @@ pub struct PullItem {
 pub struct PullState {
     /// A document's generation.
     pub epoch: u32,
-    /// The bytes: [`RecordState::encode`].
+    /// The bytes: [`crate::record::RecordState::encode`].
     pub bytes: Vec<u8>,
     /// Recomputed from the row.
     pub hash: StateHash,
@@ -277,29 +276,6 @@ pub struct Counts {
     pub buckets: Vec<(BucketId, String, Position, Digest)>,
 }
 
-/// A decision of a merge, for people.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConflictRow {
-    /// The collection.
-    pub collection: CollectionId,
-    /// The record.
-    pub id: String,
-    /// The field's id; 0 for the record as a whole.
-    pub field: u64,
-    /// [`crate::engine::ConflictKind::code`].
-    pub kind: u8,
-    /// The value that lost, as JSON.
-    pub loser: serde_json::Value,
-    /// Who wrote it.
-    pub loser_device: Option<DeviceId>,
-    /// The value that won, as JSON.
-    pub winner: serde_json::Value,
-    /// Who wrote it.
-    pub winner_device: Option<DeviceId>,
-    /// When it was decided.
-    pub at: Eff,
-}
-
 /// A refused entry, for people.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QuarantineRow {
@@ -317,13 +293,4 @@ pub struct QuarantineRow {
     pub detail: String,
     /// When.
     pub at: Eff,
-}
-
-/// Who wrote each field of a record last.
-#[derive(Clone, Debug)]
-pub struct RecordRow {
-    /// Its version.
-    pub ver: Ver,
-    /// Its state.
-    pub state: RecordState,
 }

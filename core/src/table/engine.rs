@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::op::{Action, TableOp};
 use super::state::{Cell, TableState, Tally};
-use crate::engine::{Applying, Conflict, ConflictKind, MergeEngine, Refusal, Stamped};
+use crate::engine::{Applying, Conflict, ConflictKind, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{FieldId, StateHash, Ver};
 use crate::message::Code;
 use crate::schema::{Collection, FieldType};
@@ -29,7 +29,7 @@ impl MergeEngine for TableEngine {
         state: &mut TableState,
         ops: &[Stamped<'_, TableOp>],
         applying: &Applying<'_>,
-    ) -> Result<Vec<Conflict>, Refusal> {
+    ) -> Result<Merged, Refusal> {
         // Everything is checked before anything is touched: all or nothing without a copy of the state.
         let checked = ops.iter().map(|stamped| check(collection, stamped.op)).collect::<Result<Vec<_>, _>>()?;
         let mut conflicts = Vec::new();
@@ -49,7 +49,7 @@ impl MergeEngine for TableEngine {
         }
         add_deltas(state, ops, applying);
         note_versions(state, ops, applying.ver);
-        Ok(conflicts)
+        Ok(Merged { conflicts, changes: Vec::new() })
     }
 
     fn project(&self, collection: &Collection, state: &TableState) -> Option<Vec<Value>> {

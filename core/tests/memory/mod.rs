@@ -10,7 +10,8 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::*;
 use mobo_core::merge::time::{Boots, LaneTime};
 use mobo_core::merge::{
-    BucketState, Context, EntryOutcome, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite, Stored, Writes,
+    BucketState, Context, EntryOutcome, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite, Rivals, Stored,
+    Writes,
 };
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
@@ -94,7 +95,7 @@ impl MemoryHub {
         buckets.extend(
             self.buckets.values().filter(|bucket| wants.ids.contains(&bucket.id) && !wants.keys.contains_key(&bucket.key)).cloned(),
         );
-        let placed = applied.place(buckets);
+        let placed = applied.place(buckets, Rivals::new());
         self.write(placed.writes);
         placed.outcomes
     }

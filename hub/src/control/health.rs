@@ -1,10 +1,7 @@
 //! `health check`: everything recomputed from what is stored, nothing believed.
 
-use mobo_core::ids::DeviceId;
-use mobo_core::record::RecordState;
-use mobo_core::schema::{Collection, FieldType};
-use mobo_core::store::{BucketAudit, LaneAudit, RecordRow};
-use serde_json::{Map, Value, json};
+use mobo_core::store::{BucketAudit, LaneAudit};
+use serde_json::{Value, json};
 
 use super::Desk;
 use crate::admin::{AdminError, show_time};
@@ -16,16 +13,6 @@ pub(super) fn word(state: &str) -> &'static str {
         "degraded" => "degraded",
         "failed" => "failed",
         _ => "starting",
-    }
-}
-
-/// The word for a kind of conflict.
-pub(super) fn conflict_kind(code: u8) -> &'static str {
-    match code {
-        1 => "concurrent",
-        2 => "hidden_by_delete",
-        3 => "time_uncertain",
-        _ => "unknown",
     }
 }
 
@@ -77,28 +64,4 @@ fn show_lane(lane: &LaneAudit) -> Value {
         None => format!("{} entries on record, {} expected", lane.entries, lane.last.get()),
     };
     json!({ "name": name, "ok": ok, "detail": detail, "entries": lane.entries, "last": lane.last.get() })
-}
-
-/// A record's fields with who wrote each last.
-pub(super) fn show_record(collection: &Collection, row: &RecordRow, name: impl Fn(DeviceId) -> String) -> Value {
-    let columns = row.state.project(collection);
-    let mut fields = Map::new();
-    for (index, field) in collection.fields.iter().enumerate() {
-        let value = columns.as_ref().and_then(|columns| columns.get(index));
-        let kind = if field.kind == FieldType::Counter { FieldType::Int } else { field.kind };
-        let mut shown = Map::new();
-        shown.insert("value".to_owned(), value.map_or(Value::Null, |value| mobo_core::json::value_to_json(value, kind)));
-        if let RecordState::Table(state) = &row.state {
-            if let Some(cell) = state.cells.get(&field.id) {
-                shown.insert("by".to_owned(), json!(name(cell.stamp.device)));
-                shown.insert("at".to_owned(), json!(show_time(cell.stamp.eff)));
-            }
-            if let Some(tallies) = state.counters.get(&field.id) {
-                let parts = tallies.iter().map(|(origin, tally)| json!({ "by": name(origin.device), "added": tally.sum.to_string() }));
-                shown.insert("from".to_owned(), Value::Array(parts.collect()));
-            }
-        }
-        fields.insert(field.name.clone(), Value::Object(shown));
-    }
-    json!({ "visible": columns.is_some(), "ver": row.ver.0, "fields": fields })
 }

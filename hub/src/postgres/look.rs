@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use mobo_core::cbor::Reader;
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey};
 use mobo_core::schema::{Kind, Schema};
-use mobo_core::stamp::Stamp;
-use mobo_core::store::{ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::stamp::Origin;
+use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::changes;
 use super::devices::{lane, seq};
 use super::error::{Failure, known};
 use super::session::Tx;
@@ -23,18 +23,40 @@ pub(super) async fn record(tx: &mut Tx, project: ProjectId, schema: &Schema, key
     let mut found = stored::load(tx, project, schema, &BTreeSet::from([key.clone()])).await?;
     let Some(record) = found.remove(&key) else { return Ok(None) };
     match record.state {
-        Ok(state) => Ok(Some(RecordRow { ver: record.ver, state })),
+        Ok(state) => Ok(Some(RecordRow { ver: record.ver, state, changes: changes::of(tx, project, &key).await? })),
         Err(why) => Err(Failure::damaged(format!("record \"{}\" is damaged: {why}; run `mobo-hub health check`", key.id))),
     }
 }
 
-/// Open conflicts, newest first.
-pub(super) async fn conflicts(tx: &mut Tx, project: ProjectId, limit: u32) -> Result<Vec<ConflictRow>, Failure> {
-    let look = sqlx::query(
-        "SELECT collection, id, field, kind, loser::text, loser_stamp, winner::text, winner_stamp, at_us FROM mobo.conflict \
-         WHERE project = $1 AND status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $2",
-    );
-    tx.rows(look.bind(project.sql()).bind(i64::from(limit))).await?.iter().map(conflict).collect()
+/// Open conflicts, newest first, behind a place.
+pub(super) async fn conflicts(
+    tx: &mut Tx,
+    project: ProjectId,
+    after: Option<&ConflictPlace>,
+    limit: u32,
+) -> Result<Vec<ConflictRow>, Failure> {
+    const COLUMNS: &str = "SELECT collection, id, field, kind, loser::text, loser_stamp, winner::text, winner_stamp, at_us \
+                           FROM mobo.conflict WHERE project = $1 AND status = 0";
+    const ORDER: &str = "ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $2";
+    // The first condition alone lets the index find the place.
+    const BEHIND: &str = "AND at_us <= $3 AND (at_us < $3 OR (collection, id, field, loser_stamp) > ($4, $5, $6, $7))";
+    let sql = if after.is_some() { format!("{COLUMNS} {BEHIND} {ORDER}") } else { format!("{COLUMNS} {ORDER}") };
+    let mut look = sqlx::query(AssertSqlSafe(sql)).bind(project.sql()).bind(i64::from(limit));
+    if let Some(place) = after {
+        look = look.bind(place.at.0).bind(place.collection.sql()).bind(&place.id).bind(place.field.cast_signed());
+        look = look.bind(changes::encode(&place.loser));
+    }
+    tx.rows(look).await?.iter().map(conflict).collect()
+}
+
+/// Every log that has been met.
+pub(super) async fn logs(tx: &mut Tx, project: ProjectId) -> Result<Vec<Origin>, Failure> {
+    let look = sqlx::query("SELECT device, incarnation FROM mobo.incarnation WHERE project = $1").bind(project.sql());
+    let log = |row: &PgRow| {
+        let incarnation = known(Incarnation::from_sql(row.try_get(1)?), "incarnation")?;
+        Ok(Origin { device: DeviceId(row.try_get(0)?), incarnation })
+    };
+    tx.rows(look).await?.iter().map(log).collect()
 }
 
 fn conflict(row: &PgRow) -> Result<ConflictRow, Failure> {
@@ -44,9 +66,9 @@ fn conflict(row: &PgRow) -> Result<ConflictRow, Failure> {
         field: known(u64::try_from(row.try_get::<i64, _>(2)?).ok(), "field")?,
         kind: known(u8::try_from(row.try_get::<i16, _>(3)?).ok(), "kind of conflict")?,
         loser: json(row.try_get(4)?)?,
-        loser_device: author(row.try_get(5)?),
+        loser_stamp: changes::decode(row.try_get(5)?)?,
         winner: json(row.try_get(6)?)?,
-        winner_device: author(row.try_get(7)?),
+        winner_stamp: changes::decode(row.try_get(7)?)?,
         at: Eff(row.try_get(8)?),
     })
 }
@@ -56,17 +78,14 @@ fn json(text: Option<String>) -> Result<serde_json::Value, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::damaged(format!("value of a conflict: {error}")))
 }
 
-fn author(stamp: Vec<u8>) -> Option<DeviceId> {
-    Stamp::decode(&mut Reader::new(&stamp)).ok().map(|stamp| stamp.device)
-}
-
-/// Open quarantine entries, newest first.
-pub(super) async fn quarantine(tx: &mut Tx, project: ProjectId, limit: u32) -> Result<Vec<QuarantineRow>, Failure> {
+/// Open quarantine entries, newest first, behind a number.
+pub(super) async fn quarantine(tx: &mut Tx, project: ProjectId, after: Option<u64>, limit: u32) -> Result<Vec<QuarantineRow>, Failure> {
     let look = sqlx::query(
         "SELECT n, device, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo.quarantine \
-         WHERE project = $1 AND status = 0 ORDER BY n DESC LIMIT $2",
+         WHERE project = $1 AND status = 0 AND n < $3 ORDER BY n DESC LIMIT $2",
     );
-    tx.rows(look.bind(project.sql()).bind(i64::from(limit))).await?.iter().map(refused).collect()
+    let after = after.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX));
+    tx.rows(look.bind(project.sql()).bind(i64::from(limit)).bind(after)).await?.iter().map(refused).collect()
 }
 
 fn refused(row: &PgRow) -> Result<QuarantineRow, Failure> {

@@ -13,10 +13,11 @@ mod samples;
 pub(super) use buckets::ensure as ensure_buckets;
 use mobo_core::backoff::Backoff;
 use mobo_core::limits;
-use mobo_core::merge::{Context, Merge, Placed, Writes};
+use mobo_core::merge::{Context, Merge, Placed, Rivals, Writes};
 use mobo_core::store::{MergeBatch, MergeReport, StoreError};
 
 use super::Inner;
+use super::changes;
 use super::error::Failure;
 use super::schemas;
 use super::session::{Purpose, Tx};
@@ -100,12 +101,15 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &admitted.wants()).await?;
     let applied = admitted.apply(stored, &blocked);
     if applied.is_empty() {
-        let Placed { outcomes, hints, .. } = applied.place(Vec::new());
+        let Placed { outcomes, hints, .. } = applied.place(Vec::new(), Rivals::new());
         return Ok(Step::Nothing(MergeReport { outcomes, hints }));
     }
-    let states = buckets::lock_and_read(tx, &store.known, batch.project, &applied.wants()).await?;
+    let wants = applied.wants();
+    // Nobody else writes those of a locked record; the buckets come last.
+    let rivals = changes::rivals(tx, batch.project, &wants.rivals).await?;
+    let states = buckets::lock_and_read(tx, &store.known, batch.project, &wants).await?;
     let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
-    let Placed { writes, outcomes, hints } = applied.place(states);
+    let Placed { writes, outcomes, hints } = applied.place(states, rivals);
     write(tx, batch, schema, &writes).await?;
     Ok(Step::Commit((MergeReport { outcomes, hints }, keys)))
 }
@@ -117,5 +121,6 @@ async fn write(tx: &mut Tx, batch: &MergeBatch, schema: &mobo_core::schema::Sche
     log::write_lanes(tx, batch.project, &writes.lanes).await?;
     log::write_entries(tx, batch.project, &writes.entries).await?;
     log::write_quarantine(tx, (batch.project, batch.now), schema, &writes.quarantine).await?;
+    changes::write(tx, batch.project, &writes.changes).await?;
     log::write_conflicts(tx, (batch.project, batch.now), schema, &writes.conflicts).await
 }

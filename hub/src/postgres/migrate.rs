@@ -6,7 +6,7 @@ use super::error::Failure;
 use super::session::script;
 
 /// The steps, in order; version n is the nth. What was released is never changed: another step follows.
-const STEPS: [(&str, &str); 1] = [("hub", include_str!("schema/0001_hub.sql"))];
+const STEPS: [(&str, &str); 2] = [("hub", include_str!("schema/0001_hub.sql")), ("changes", include_str!("schema/0002_changes.sql"))];
 
 /// Any number, as long as it is the same in every hub.
 const LOCK: i64 = 0x6d6f_626f_6d69_6772;

@@ -8,6 +8,7 @@
 mod address;
 mod audit;
 mod cells;
+mod changes;
 mod devices;
 mod error;
 mod hub;
@@ -31,9 +32,10 @@ use mobo_core::future::BoxFuture;
 use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
+use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState, LaneAudit,
-    MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
+    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
@@ -236,12 +238,16 @@ impl HubStore for PostgresHubStore {
         })
     }
 
-    fn conflicts(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
-        transaction!(self, Read, |tx| look::conflicts(tx, project, limit))
+    fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
+        transaction!(self, Read, |tx| look::conflicts(tx, project, after.as_ref(), limit))
     }
 
-    fn quarantine(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {
-        transaction!(self, Read, |tx| look::quarantine(tx, project, limit))
+    fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {
+        transaction!(self, Read, |tx| look::quarantine(tx, project, after, limit))
+    }
+
+    fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>> {
+        transaction!(self, Read, |tx| look::logs(tx, project))
     }
 
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts> {

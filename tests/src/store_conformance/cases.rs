@@ -3,6 +3,7 @@
 pub mod auditing;
 pub mod collections;
 pub mod fleet;
+pub mod ledger;
 pub mod merging;
 pub mod pulling;
 pub mod reading;

@@ -59,7 +59,10 @@ impl Role {
     const fn migrations(self) -> &'static [(&'static str, &'static [&'static str])] {
         const NODE: &str = include_str!("schema/0001_node.sql");
         match self {
-            Self::Hub => &[("0001_hub", &[NODE, include_str!("schema/0001_hub.sql")])],
+            Self::Hub => &[
+                ("0001_hub", &[NODE, include_str!("schema/0001_hub.sql")]),
+                ("0002_hub_changes", &[include_str!("schema/0002_hub_changes.sql")]),
+            ],
             Self::Edge => &[("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")])],
         }
     }
@@ -200,11 +203,11 @@ mod tests {
         for _ in 0..2 {
             let connection = open_writer(&path, Role::Hub, 100).unwrap();
             quick_check(&connection).unwrap();
-            assert_eq!(number(&connection, "user_version").unwrap(), 1);
+            assert_eq!(number(&connection, "user_version").unwrap(), Role::Hub.migrations().len() as i32);
             assert_eq!(number(&connection, "synchronous").unwrap(), 2, "FULL");
         }
         assert!(refusal(&path, Role::Edge).contains("the database of a hub"));
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 70).unwrap();
         assert!(refusal(&path, Role::Hub).contains("upgrade this program"));
     }
 

@@ -1,7 +1,7 @@
 //! What people did apart from each other, together again.
 
 use super::*;
-use crate::document::conflict;
+use crate::document::{Actor, ChangeId, conflict};
 use crate::engine::ConflictKind;
 use crate::message::Code;
 
@@ -93,8 +93,11 @@ fn a_conflict_names_both_sides() {
     assert_eq!([loser_value, winner_value].map(|value| value_to_json(value, FieldType::Int)), [json!(2), json!(3)]);
     assert_eq!(winner.device, origin(3).device, "the operation that was merged has its stamp");
     assert_eq!((loser.ordinal, loser.seq, loser.op), (Ordinal(0), Seq::FIRST, 3), "its rival says which automerge operation it was");
-    assert_eq!(conflict::rival_origin(loser, [origin(1), origin(2)].into_iter()), Some(origin(2)));
-    assert_eq!(conflict::rival_origin(winner, [origin(3)].into_iter()), None);
+    let rival = conflict::rival(loser).unwrap();
+    assert_eq!(rival, ChangeId { actor: Actor::of(origin(2)), seq: 1 });
+    assert_eq!(conflict::origin_of(rival.actor, [origin(1), origin(2)].into_iter()), Some(origin(2)));
+    assert_eq!(conflict::origin_of(rival.actor, [origin(3)].into_iter()), None);
+    assert_eq!(conflict::rival(winner), None);
     let mut c = a.fork(4);
     c.edit(Intent::Patch, json!({"count": 3}));
     assert!(c.try_edit(Intent::Patch, &json!({"count": 3})).unwrap().is_none(), "to write the winner again settles it, once");

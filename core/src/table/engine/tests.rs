@@ -75,7 +75,7 @@ fn apply(state: &mut TableState, step: &Step, ver: u64) -> Vec<Conflict> {
         deltas: (step.hours != 0).then_some((HOURS, step.hours)).into_iter().collect(),
     };
     let stamp = Stamp { eff: Eff(step.eff), device: author.device, ordinal: Ordinal(1), seq, op: 0 };
-    TableEngine.apply(&collection(), state, &[Stamped { op: &op, stamp }], &applying).unwrap()
+    TableEngine.apply(&collection(), state, &[Stamped { op: &op, stamp }], &applying).unwrap().conflicts
 }
 
 fn run(steps: &[Step]) -> (TableState, Vec<Conflict>) {

@@ -1,18 +1,17 @@
 //! Writes what a batch leaves behind of its entries: lanes, identities, refusals, decisions.
 
-use mobo_core::cbor::Writer;
 use mobo_core::entry::Payload;
 use mobo_core::ids::ProjectId;
 use mobo_core::json::value_to_json;
 use mobo_core::limits;
 use mobo_core::merge::{ConflictWrite, EntryWrite, LaneWrite, PreparedEntry, QuarantineWrite};
 use mobo_core::schema::{Kind, Schema};
-use mobo_core::stamp::Stamp;
 use mobo_core::table::extra::item_to_json;
 use mobo_core::time::Eff;
 use mobo_core::value::Value;
 
 use super::lanes::LaneKeys;
+use crate::postgres::changes::encode;
 use crate::postgres::error::Failure;
 use crate::postgres::session::Tx;
 
@@ -117,8 +116,8 @@ pub(super) async fn write_conflicts(
         let collections: Vec<i64> = some.iter().map(|write| write.key.collection.sql()).collect();
         let ids: Vec<&str> = some.iter().map(|write| write.key.id.as_str()).collect();
         let fields: Vec<i64> = some.iter().map(|write| write.conflict.field.map_or(0, |field| field.sql())).collect();
-        let losers: Vec<Vec<u8>> = some.iter().map(|write| stamp(&write.conflict.loser)).collect();
-        let winners: Vec<Vec<u8>> = some.iter().map(|write| stamp(&write.conflict.winner)).collect();
+        let losers: Vec<Vec<u8>> = some.iter().map(|write| encode(&write.conflict.loser)).collect();
+        let winners: Vec<Vec<u8>> = some.iter().map(|write| encode(&write.conflict.winner)).collect();
         let kinds: Vec<i16> = some.iter().map(|write| i16::from(write.conflict.kind.code())).collect();
         let lost: Vec<Option<String>> = some.iter().map(|write| shown(schema, write, &write.conflict.loser_value)).collect();
         let won: Vec<Option<String>> = some.iter().map(|write| shown(schema, write, &write.conflict.winner_value)).collect();
@@ -145,12 +144,6 @@ fn payload(prepared: &PreparedEntry) -> &[u8] {
 
 fn records<'w>(writes: impl Iterator<Item = &'w QuarantineWrite>) -> (Vec<Option<i64>>, Vec<Option<&'w str>>) {
     writes.map(|write| write.reject.record.as_ref().map(|(collection, id)| (collection.sql(), id.as_str())).unzip()).unzip()
-}
-
-fn stamp(stamp: &Stamp) -> Vec<u8> {
-    let mut writer = Writer::new();
-    stamp.encode(&mut writer);
-    writer.into_bytes()
 }
 
 /// A value as JSON; `None` for null.

@@ -221,11 +221,11 @@ pub async fn quarantines_and_goes_on(place: Box<dyn Place>) {
     let rows = world.rows("work_orders").await;
     assert_eq!((&rows[0]["n"], &rows[0]["hours"]), (&json!(4), &json!(4)));
     assert_eq!(world.rows("pumps").await.len(), 0);
-    let kept = world.store.quarantine(world.project, 10).await.unwrap();
+    let kept = world.store.quarantine(world.project, None, 10).await.unwrap();
     let kept: Vec<_> = kept.iter().map(|entry| (entry.seq.get(), entry.code, entry.record.clone().map(|record| record.1))).collect();
     let want = [(8, 33, Some("p".to_owned())), (5, 31, Some("w".to_owned())), (4, 32, Some("w".to_owned())), (2, 30, None)];
     assert_eq!(kept, want, "newest first");
-    assert_eq!(world.store.quarantine(world.project, 1).await.unwrap().len(), 1);
+    assert_eq!(world.store.quarantine(world.project, None, 1).await.unwrap().len(), 1);
     assert_eq!(world.store.counts(world.project).await.unwrap().quarantined, 4, "what is lost is on record, but nothing to look into");
     world.answered(device.push_all(&world)).await;
     assert_eq!(world.store.counts(world.project).await.unwrap().quarantined, 4, "told again, kept once");
@@ -290,7 +290,7 @@ pub async fn notes_conflicts(place: Box<dyn Place>) {
     b.write(&world, "work_orders", Intent::Put, ("w", json!({"title": "by b", "n": 1, "meta": {"k": [1]}})));
     world.merge(vec![a.push_all(&world), b.push_all(&world)]).await;
     world.merge(vec![a.push_all(&world), b.push_all(&world)]).await;
-    let conflicts = world.store.conflicts(world.project, 10).await.unwrap();
+    let conflicts = world.store.conflicts(world.project, None, 10).await.unwrap();
     let fields = &world.collection("work_orders").fields;
     let name = |id: u64| fields.iter().find(|field| field.id.get() == id).map_or("?", |field| field.name.as_str());
     let mut seen: Vec<_> = conflicts.iter().map(|row| (name(row.field), row.loser.clone(), row.winner.clone())).collect();
@@ -298,16 +298,16 @@ pub async fn notes_conflicts(place: Box<dyn Place>) {
     let due = json!("2026-02-03T04:05:06.000000Z");
     let want = [("due", due, json!(null)), ("meta", json!(null), json!({"k": [1]})), ("title", json!("by a"), json!("by b"))];
     assert_eq!(seen, want);
-    assert!(conflicts.iter().all(|row| row.loser_device == Some(a.id()) && row.winner_device == Some(b.id()) && row.kind == 1));
+    assert!(conflicts.iter().all(|row| row.loser_stamp.device == a.id() && row.winner_stamp.device == b.id() && row.kind == 1));
     assert_eq!(world.store.counts(world.project).await.unwrap().conflicts, 3);
-    assert_eq!(world.store.conflicts(world.project, 2).await.unwrap().len(), 2);
+    assert_eq!(world.store.conflicts(world.project, None, 2).await.unwrap().len(), 2);
     // A delete by somebody who has not seen the row: one decision about the record as a whole.
     let key = world.key("work_orders", "w");
     let delete = TableOp { key, action: Action::Delete, before_us: 0, base_ver: Ver(0), fields: BTreeMap::new(), deltas: BTreeMap::new() };
     a.rows(&world, &[delete]);
     world.merged(a.push_last(&world)).await;
-    let whole = world.store.conflicts(world.project, 1).await.unwrap().remove(0);
-    assert_eq!((whole.field, whole.kind, whole.loser, whole.loser_device), (0, 2, json!(null), Some(b.id())));
+    let whole = world.store.conflicts(world.project, None, 1).await.unwrap().remove(0);
+    assert_eq!((whole.field, whole.kind, whole.loser, whole.loser_stamp.device), (0, 2, json!(null), b.id()));
     world.is_sound().await;
 }
 
@@ -392,7 +392,7 @@ pub async fn starts_a_new_log_above_its_parent(place: Box<dyn Place>) {
             fork = 1;
         }
     }
-    assert_eq!(world.store.conflicts(world.project, 10).await.unwrap(), [], "an author knows its own past");
+    assert_eq!(world.store.conflicts(world.project, None, 10).await.unwrap(), [], "an author knows its own past");
     world.is_sound().await;
 }
 

@@ -109,8 +109,11 @@ pub async fn answers(place: Box<dyn Place>, seed: u64) -> Vec<(String, Json)> {
     for lane in world.store.audit_lanes(world.project).await.unwrap() {
         answers.push((format!("{:?}", lane.lane), json!([lane.last.get(), lane.entries])));
     }
-    for row in world.store.conflicts(world.project, 1_000).await.unwrap() {
-        answers.push((format!("{} {} {}", row.collection, row.id, row.field), json!([row.kind, row.loser, row.winner, row.at.0])));
+    for row in world.store.conflicts(world.project, None, 1_000).await.unwrap() {
+        answers.push((
+            format!("{} {} {}", row.collection, row.id, row.field),
+            json!([row.kind, row.loser, row.winner, row.at.0, format!("{:?} {:?}", row.loser_stamp, row.winner_stamp)]),
+        ));
     }
     world.store.close().await;
     answers

@@ -1,15 +1,15 @@
 //! What people and `status` ask for: conflicts, quarantine, numbers, one record.
 
-use mobo_core::cbor::Reader;
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::schema::{Kind, Schema};
-use mobo_core::stamp::Stamp;
-use mobo_core::store::{ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::stamp::Origin;
+use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow};
 use mobo_core::time::Eff;
 use rusqlite::{Connection, Row};
 use serde_json::Value as Json;
 
+use super::{changes, write};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{RecordReader, number};
 use crate::sqlite::table::quoted;
@@ -19,16 +19,34 @@ pub(super) fn record(connection: &Connection, project: ProjectId, schema: &Schem
     let Some(collection) = schema.get(key.collection).filter(|collection| collection.kind != Kind::Stream) else { return Ok(None) };
     let Some(stored) = RecordReader::new(connection, project, collection)?.read(&key.id)? else { return Ok(None) };
     let damaged = |why| Failure::damaged(format!("record \"{}\" of \"{}\": {why}; run a health check", key.id, collection.name));
-    Ok(Some(RecordRow { ver: stored.ver, state: stored.state.map_err(damaged)? }))
+    let changes = changes::of(connection, project, key)?;
+    Ok(Some(RecordRow { ver: stored.ver, state: stored.state.map_err(damaged)?, changes }))
 }
 
-/// Open conflicts, newest first.
-pub(super) fn conflicts(connection: &Connection, project: ProjectId, limit: u32) -> Result<Vec<ConflictRow>, Failure> {
-    let mut statement = connection.prepare_cached(
-        "SELECT collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at_us FROM mobo_conflict \
-         WHERE project = ?1 AND status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT ?2",
-    )?;
-    let mut rows = statement.query((project.sql(), limit))?;
+/// Open conflicts, newest first, behind a place.
+pub(super) fn conflicts(
+    connection: &Connection,
+    project: ProjectId,
+    after: Option<&ConflictPlace>,
+    limit: u32,
+) -> Result<Vec<ConflictRow>, Failure> {
+    const COLUMNS: &str = "SELECT collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at_us FROM mobo_conflict \
+                           WHERE project = ?1 AND status = 0";
+    const ORDER: &str = "ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT ?2";
+    // The first condition alone lets the index find the place.
+    const BEHIND: &str = "AND at_us <= ?3 AND (at_us < ?3 OR (collection, id, field, loser_stamp) > (?4, ?5, ?6, ?7))";
+    let mut statement;
+    let mut rows = match after {
+        None => {
+            statement = connection.prepare_cached(&format!("{COLUMNS} {ORDER}"))?;
+            statement.query((project.sql(), limit))?
+        }
+        Some(place) => {
+            let (collection, field) = (place.collection.sql(), place.field.cast_signed());
+            statement = connection.prepare_cached(&format!("{COLUMNS} {BEHIND} {ORDER}"))?;
+            statement.query((project.sql(), limit, place.at.0, collection, &place.id, field, write::encode(&place.loser)))?
+        }
+    };
     let mut conflicts = Vec::new();
     while let Some(row) = rows.next()? {
         conflicts.push(ConflictRow {
@@ -37,22 +55,40 @@ pub(super) fn conflicts(connection: &Connection, project: ProjectId, limit: u32)
             field: number(row, 2)?,
             kind: row.get(3)?,
             loser: json(row, 4)?,
-            loser_device: Some(author(row, 5)?),
+            loser_stamp: changes::decode(&row.get::<_, Vec<u8>>(5)?)?,
             winner: json(row, 6)?,
-            winner_device: Some(author(row, 7)?),
+            winner_stamp: changes::decode(&row.get::<_, Vec<u8>>(7)?)?,
             at: Eff(row.get(8)?),
         });
     }
     Ok(conflicts)
 }
 
-/// Open quarantine entries, newest first.
-pub(super) fn quarantine(connection: &Connection, project: ProjectId, limit: u32) -> Result<Vec<QuarantineRow>, Failure> {
+/// Every log that has been met.
+pub(super) fn logs(connection: &Connection, project: ProjectId) -> Result<Vec<Origin>, Failure> {
+    let mut statement = connection.prepare_cached("SELECT device, incarnation FROM mobo_incarnation WHERE project = ?1")?;
+    let mut rows = statement.query([project.sql()])?;
+    let mut logs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let incarnation = known(Incarnation::from_sql(row.get(1)?), "incarnation")?;
+        logs.push(Origin { device: DeviceId(row.get(0)?), incarnation });
+    }
+    Ok(logs)
+}
+
+/// Open quarantine entries, newest first, behind a number.
+pub(super) fn quarantine(
+    connection: &Connection,
+    project: ProjectId,
+    after: Option<u64>,
+    limit: u32,
+) -> Result<Vec<QuarantineRow>, Failure> {
     let mut statement = connection.prepare_cached(
         "SELECT n, device, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo_quarantine \
-         WHERE project = ?1 AND status = 0 ORDER BY n DESC LIMIT ?2",
+         WHERE project = ?1 AND status = 0 AND n < ?3 ORDER BY n DESC LIMIT ?2",
     )?;
-    let mut rows = statement.query((project.sql(), limit))?;
+    let after = after.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX));
+    let mut rows = statement.query((project.sql(), limit, after))?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
         let collection = row.get::<_, Option<i64>>(5)?.and_then(CollectionId::from_sql);
@@ -102,9 +138,4 @@ pub(super) fn counts(connection: &Connection, project: ProjectId, schema: &Schem
 fn json(row: &Row<'_>, column: usize) -> Result<Json, Failure> {
     let text: Option<String> = row.get(column)?;
     text.map_or(Ok(Json::Null), |text| known(serde_json::from_str(&text).ok(), "JSON"))
-}
-
-fn author(row: &Row<'_>, column: usize) -> Result<DeviceId, Failure> {
-    let stamp: Vec<u8> = row.get(column)?;
-    Ok(Stamp::decode(&mut Reader::new(&stamp))?.device)
 }

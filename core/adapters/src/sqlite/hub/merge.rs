@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, DeviceId, Incarnation, Position, ProjectId, RecordKey};
-use mobo_core::merge::{BucketState, BucketWants, Context, Membership, Merge, Stored};
+use mobo_core::merge::{BucketState, BucketWants, Context, Membership, Merge, Rivals, Stored};
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{MergeBatch, MergeReport};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
-use super::{identity, lanes, write};
+use super::{changes, identity, lanes, write};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{RecordReader, StoredRecord};
 
@@ -24,10 +24,11 @@ pub(super) fn merge(connection: &Connection, batch: MergeBatch) -> Result<MergeR
     let read = read_records(connection, project, &schema, &admitted.wants())?;
     let applied = admitted.apply(read.records, &read.blocked);
     if applied.is_empty() {
-        return Ok(MergeReport { outcomes: applied.place(Vec::new()).outcomes, hints: Vec::new() });
+        return Ok(MergeReport { outcomes: applied.place(Vec::new(), Rivals::new()).outcomes, hints: Vec::new() });
     }
-    let buckets = read_buckets(connection, project, applied.wants())?;
-    let placed = applied.place(buckets);
+    let wants = applied.wants();
+    let rivals = changes::rivals(connection, project, &wants.rivals)?;
+    let placed = applied.place(read_buckets(connection, project, wants)?, rivals);
     write::write(connection, project, (&schema, now), &placed.writes)?;
     Ok(MergeReport { outcomes: placed.outcomes, hints: placed.hints })
 }

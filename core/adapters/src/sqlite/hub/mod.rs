@@ -3,6 +3,7 @@
 //! A merge is one job of the writer, and merges that wait together share a commit. Reads run beside it on snapshots.
 
 mod audit;
+mod changes;
 mod devices;
 mod entries;
 mod identity;
@@ -22,9 +23,10 @@ use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, 
 use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
+use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState, LaneAudit,
-    MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
+    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 
@@ -181,12 +183,16 @@ impl HubStore for SqliteHubStore {
         }))
     }
 
-    fn conflicts(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
-        Box::pin(self.readers.read(move |connection| ledger::conflicts(connection, project, limit)))
+    fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
+        Box::pin(self.readers.read(move |connection| ledger::conflicts(connection, project, after.as_ref(), limit)))
     }
 
-    fn quarantine(&self, project: ProjectId, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {
-        Box::pin(self.readers.read(move |connection| ledger::quarantine(connection, project, limit)))
+    fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {
+        Box::pin(self.readers.read(move |connection| ledger::quarantine(connection, project, after, limit)))
+    }
+
+    fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>> {
+        Box::pin(self.readers.read(move |connection| ledger::logs(connection, project)))
     }
 
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts> {

@@ -12,7 +12,7 @@ use mobo_core::time::Eff;
 use mobo_core::value::Value;
 use rusqlite::Connection;
 
-use super::entries;
+use super::{changes, entries};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{NewRecord, RecordWriter};
 use crate::sqlite::samples::SampleWriter;
@@ -26,6 +26,7 @@ pub(super) fn write(connection: &Connection, project: ProjectId, (schema, now): 
     lanes(connection, project, &writes.lanes)?;
     entries::write(connection, project, &writes.entries)?;
     quarantine(connection, project, (schema, now), &writes.quarantine)?;
+    changes::write(connection, project, &writes.changes)?;
     conflicts(connection, project, (schema, now), &writes.conflicts)
 }
 
@@ -177,7 +178,8 @@ fn conflicts(connection: &Connection, project: ProjectId, (schema, now): (&Schem
     Ok(())
 }
 
-fn encode(stamp: &Stamp) -> Vec<u8> {
+/// A stamp as it is kept.
+pub(super) fn encode(stamp: &Stamp) -> Vec<u8> {
     let mut writer = Writer::new();
     stamp.encode(&mut writer);
     writer.into_bytes()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Witness;
 use super::rules::{Loser, Rows, Samples, View, plain, sample};
@@ -13,8 +13,6 @@ use crate::demo::http::Client;
 
 /// Rows of one page.
 const PAGE: usize = 1_000;
-/// Rows of the ledger that the hub lists; with as many, some may be missing.
-const LEDGER_MAX: usize = 1_000;
 
 /// What a node shows through its API.
 pub(super) fn api(node: &Witness, nodes: &[Witness]) -> anyhow::Result<View> {
@@ -29,10 +27,14 @@ pub(super) fn api(node: &Witness, nodes: &[Witness]) -> anyhow::Result<View> {
 
 /// What lost, as the hub lists it.
 pub(super) fn ledger(hub: &Witness) -> anyhow::Result<Vec<Loser>> {
-    let list = cluster::ask(&hub.folder, "conflict list")?;
-    let rows = list.as_array().context("the ledger is no list")?;
-    if rows.len() >= LEDGER_MAX {
-        bail!("the ledger has {} rows or more, and no more are listed", rows.len());
+    let (mut rows, mut after) = (Vec::new(), Value::Null);
+    loop {
+        let page = cluster::ask_for(&hub.folder, "conflict list", json!({ "after": after }))?;
+        rows.extend(page.get("items").and_then(Value::as_array).context("the ledger is no list")?.iter().cloned());
+        after = page.get("next").cloned().unwrap_or_default();
+        if after.is_null() {
+            break;
+        }
     }
     let text = |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let loser = |row: &Value| Loser {
