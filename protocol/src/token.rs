@@ -54,7 +54,13 @@ impl JoinToken {
     pub fn to_text(&self) -> String {
         let (urls, plain): (Vec<&String>, Vec<&String>) = self.addresses.iter().partition(|address| address.contains("://"));
         let mut w = Writer::new();
-        w.map(if urls.is_empty() { 6 } else { 7 }).u64(0).u64(self.project.get()).u64(1).bytes(self.hub.as_bytes()).u64(2).bytes(&self.secret);
+        w.map(if urls.is_empty() { 6 } else { 7 })
+            .u64(0)
+            .u64(self.project.get())
+            .u64(1)
+            .bytes(self.hub.as_bytes())
+            .u64(2)
+            .bytes(&self.secret);
         w.u64(3).array(plain.len());
         for address in plain {
             w.text(address);
@@ -148,7 +154,8 @@ mod tests {
                 project: ProjectId::new(7).unwrap(),
                 hub: PublicKey([9; 32]),
                 secret: vec![5; 16 + len],
-                addresses: ["127.0.0.1:8443", "mqtt://127.0.0.1:1883", "ws://127.0.0.1:8000/sync/v1"].map(String::from)[..1 + len % 3].into(),
+                addresses: ["127.0.0.1:8443", "mqtt://127.0.0.1:1883", "ws://127.0.0.1:8000/sync/v1"].map(String::from)[..1 + len % 3]
+                    .into(),
                 expires_us: 1,
                 name: "pump".into(),
             };

@@ -1,10 +1,24 @@
 //! What **plugs** into the sockets of the board. One module each, one cargo feature each.
 
+#[cfg(feature = "sealed")]
+mod address;
+#[cfg(feature = "broker")]
+pub mod broker;
+#[cfg(any(feature = "quic", feature = "sealed"))]
+mod framing;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(any(feature = "quic", feature = "sealed"))]
+mod reasons;
+#[cfg(feature = "sealed")]
+mod sealed;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 #[cfg(test)]
-#[cfg(feature = "quic")]
+#[cfg(any(feature = "quic", feature = "sealed"))]
 mod link_conformance;

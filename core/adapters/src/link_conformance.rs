@@ -18,10 +18,15 @@ use tokio::time::timeout;
 /// What an adapter brings.
 pub(crate) trait Rig: Sync {
     /// A listener on this machine, on a free port; a peer that is silent for 1.5 times `keepalive` is dead.
-    fn listen(&self, keys: &KeyPair, keepalive: Duration) -> Box<dyn Listener>;
+    fn listen<'a>(&'a self, keys: &'a KeyPair, keepalive: Duration) -> BoxFuture<'a, Box<dyn Listener>>;
 
     /// A dialer for it.
     fn dialer(&self, keepalive: Duration) -> Box<dyn Dialer>;
+
+    /// The address to dial for a listener.
+    fn address(&self, hub: SocketAddr) -> String {
+        hub.to_string()
+    }
 
     /// A way to `hub` that can be cut.
     fn wire(&self, hub: SocketAddr) -> BoxFuture<'_, Box<dyn Wire>>;
@@ -29,6 +34,33 @@ pub(crate) trait Rig: Sync {
     /// A device that sends `bytes` where its first control frame belongs, and is connected until what is returned is dropped.
     fn send_raw(&self, hub: SocketAddr, key: PublicKey, bytes: Vec<u8>) -> BoxFuture<'_, Box<dyn Any + Send>>;
 }
+
+/// One test for each function of the suite, over a rig.
+macro_rules! conforms {
+    ($rig:expr) => {
+        $crate::link_conformance::conforms!($rig;
+            frames_of_every_size_arrive_whole_and_in_order
+            a_channel_does_not_wait_for_another
+            a_dropped_call_loses_and_breaks_nothing
+            both_ends_derive_a_binding_of_their_own
+            close_delivers_what_was_sent
+            a_hub_with_another_key_is_refused
+            a_peer_that_falls_silent_is_found
+            what_is_no_frame_ends_its_link_only
+            many_links_live_side_by_side
+            a_closed_listener_says_goodbye
+        );
+    };
+    ($rig:expr; $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                $crate::link_conformance::$case(&$rig).await;
+            }
+        )*
+    };
+}
+pub(crate) use conforms;
 
 /// A way between two ends.
 pub(crate) trait Wire: Send + Sync {
@@ -50,7 +82,7 @@ const BODY_BYTES: [usize; 14] = {
 };
 
 pub(crate) async fn frames_of_every_size_arrive_whole_and_in_order(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (device, hub) = bench.pair().await;
     for (from, to, channels) in [(&device, &hub, &UP[..]), (&hub, &device, &DOWN[..])] {
         let mut senders = JoinSet::new();
@@ -78,7 +110,7 @@ pub(crate) async fn frames_of_every_size_arrive_whole_and_in_order(rig: &dyn Rig
 }
 
 pub(crate) async fn a_channel_does_not_wait_for_another(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (device, hub) = bench.pair().await;
     // Nobody reads, so the bulky channel stands still; the small frames pass all the same.
     let bulky = {
@@ -104,7 +136,7 @@ pub(crate) async fn a_channel_does_not_wait_for_another(rig: &dyn Rig) {
 }
 
 pub(crate) async fn a_dropped_call_loses_and_breaks_nothing(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (device, hub) = bench.pair().await;
     let lane = Channel::Lane(Lane::State);
     let whole = [frame(1, 0, limits::FRAME_BODY_BYTES_MAX), frame(1, 1, limits::FRAME_BODY_BYTES_MAX), frame(1, 2, 5)];
@@ -131,7 +163,7 @@ pub(crate) async fn a_dropped_call_loses_and_breaks_nothing(rig: &dyn Rig) {
 }
 
 pub(crate) async fn both_ends_derive_a_binding_of_their_own(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let mut bindings = BTreeSet::new();
     for _ in 0..3 {
         let (device, hub) = bench.pair().await;
@@ -143,7 +175,7 @@ pub(crate) async fn both_ends_derive_a_binding_of_their_own(rig: &dyn Rig) {
 }
 
 pub(crate) async fn close_delivers_what_was_sent(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (from_device, from_hub) = (Channel::Lane(Lane::Telemetry), Channel::Down);
     for (device_closes, channel) in [(true, from_device), (false, from_hub)] {
         let (device, hub) = bench.pair().await;
@@ -174,8 +206,8 @@ pub(crate) async fn close_delivers_what_was_sent(rig: &dyn Rig) {
 }
 
 pub(crate) async fn a_hub_with_another_key_is_refused(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
-    let address = bench.listener.address().to_string();
+    let bench = Bench::new(rig).await;
+    let address = rig.address(bench.listener.address());
     let other = KeyPair::from_secret(&[8; 32]).public();
     let dialer = bench.rig.dialer(bench.keepalive);
     let dialled = tokio::select! {
@@ -188,7 +220,7 @@ pub(crate) async fn a_hub_with_another_key_is_refused(rig: &dyn Rig) {
 
 pub(crate) async fn a_peer_that_falls_silent_is_found(rig: &dyn Rig) {
     let keepalive = Duration::from_secs(1);
-    let bench = Bench::with_keepalive(rig, keepalive);
+    let bench = Bench::with_keepalive(rig, keepalive).await;
     let wire = rig.wire(bench.listener.address()).await;
     let (device, hub) = bench.pair_through(wire.address()).await;
     let idle = timeout(keepalive.mul_f32(2.5), async { tokio::join!(device.recv(), hub.recv()) }).await;
@@ -204,7 +236,7 @@ pub(crate) async fn a_peer_that_falls_silent_is_found(rig: &dyn Rig) {
 }
 
 pub(crate) async fn what_is_no_frame_ends_its_link_only(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (device, hub) = bench.pair().await;
     let over = limits::FRAME_BODY_BYTES_MAX + 1;
     let announced = frame_header(1, 0, over);
@@ -224,10 +256,10 @@ pub(crate) async fn what_is_no_frame_ends_its_link_only(rig: &dyn Rig) {
 
 pub(crate) async fn many_links_live_side_by_side(rig: &dyn Rig) {
     const LINKS: u8 = 200;
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let mut devices = JoinSet::new();
     for number in 0..LINKS {
-        let (dialer, address, key) = (rig.dialer(bench.keepalive), bench.listener.address().to_string(), bench.keys.public());
+        let (dialer, address, key) = (rig.dialer(bench.keepalive), rig.address(bench.listener.address()), bench.keys.public());
         devices.spawn(async move {
             let link = dialer.dial(address, key).await.expect("dialled");
             link.send(Channel::Control, frame(0, number, 300)).await.expect("sent");
@@ -250,7 +282,7 @@ pub(crate) async fn many_links_live_side_by_side(rig: &dyn Rig) {
 }
 
 pub(crate) async fn a_closed_listener_says_goodbye(rig: &dyn Rig) {
-    let bench = Bench::new(rig);
+    let bench = Bench::new(rig).await;
     let (device, hub) = bench.pair().await;
     let (accepted, ()) = soon("closed", async { tokio::join!(bench.listener.accept(), bench.listener.close()) }).await;
     assert!(matches!(accepted, Err(LinkError::Closed(_))), "{accepted:?}");
@@ -270,13 +302,13 @@ struct Bench<'r> {
 }
 
 impl<'r> Bench<'r> {
-    fn new(rig: &'r dyn Rig) -> Self {
-        Self::with_keepalive(rig, limits::KEEPALIVE)
+    async fn new(rig: &'r dyn Rig) -> Self {
+        Self::with_keepalive(rig, limits::KEEPALIVE).await
     }
 
-    fn with_keepalive(rig: &'r dyn Rig, keepalive: Duration) -> Self {
+    async fn with_keepalive(rig: &'r dyn Rig, keepalive: Duration) -> Self {
         let keys = KeyPair::from_secret(&[7; 32]);
-        Self { rig, keepalive, listener: rig.listen(&keys, keepalive), keys }
+        Self { rig, keepalive, listener: rig.listen(&keys, keepalive).await, keys }
     }
 
     /// A device's and a hub's end that have greeted each other.
@@ -286,7 +318,7 @@ impl<'r> Bench<'r> {
 
     async fn pair_through(&self, address: SocketAddr) -> (Arc<dyn Link>, Arc<dyn Link>) {
         let dialer = self.rig.dialer(self.keepalive);
-        let both = async { tokio::join!(dialer.dial(address.to_string(), self.keys.public()), self.listener.accept()) };
+        let both = async { tokio::join!(dialer.dial(self.rig.address(address), self.keys.public()), self.listener.accept()) };
         let (device, hub) = soon("a link", both).await;
         let (device, hub): (Arc<dyn Link>, Arc<dyn Link>) = (device.expect("dialled").into(), hub.expect("accepted").into());
         for (from, to) in [(&device, &hub), (&hub, &device)] {

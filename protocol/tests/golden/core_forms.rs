@@ -247,6 +247,9 @@ fn payloads() -> Vec<Form> {
                 reader.end().unwrap();
             },
         ),
+        form("certificate_with_claims", "The same for a device with claims.", claiming().encode(), |golden| {
+            assert_eq!(Certificate::decode(golden).unwrap(), claiming());
+        }),
         form("certificate", "Certificate of the device, without the signature.", certificate().encode(), |golden| {
             assert_eq!(Certificate::decode(golden).unwrap(), certificate());
         }),
@@ -373,4 +376,8 @@ fn statements() -> Vec<Form> {
             true,
         ),
     ]
+}
+
+fn claiming() -> Certificate {
+    Certificate { claims: vec![("site".to_owned(), "plant-4".to_owned()), ("line".to_owned(), "7".to_owned())], ..certificate() }
 }

@@ -44,21 +44,51 @@ pub(crate) fn cases() -> Vec<Form> {
     let topics = [topic(PROJECT, device().device(), true), topic(PROJECT, device().device(), false), hub_filter(PROJECT)];
     let (user, password) = broker_password(&device(), &hub().public());
     vec![
-        form("link-open", "Packet that opens a sealed link: link 8 x 71, ephemeral secret of the device 32 x 66.", opening().packet(), |golden| {
-            assert!(matches!(Packet::decode(golden), Ok(Packet::Open(_))));
-        }),
+        form(
+            "link-open",
+            "Packet that opens a sealed link: link 8 x 71, ephemeral secret of the device 32 x 66.",
+            opening().packet(),
+            |golden| {
+                assert!(matches!(Packet::decode(golden), Ok(Packet::Open(_))));
+            },
+        ),
         form("link-accept", "The hub's answer to core/link-open: ephemeral secret of the hub 32 x 77.", accept, |golden| {
             let Ok(Packet::Accept(LINK, body)) = Packet::decode(golden) else { panic!("an answer") };
             assert_eq!(opening().accepted(body).unwrap().binding, agreed().1.binding);
         }),
         form("link-refuse", "Another hub's answer to it.", refusal().encode(), |golden| assert_eq!(Packet::decode(golden), Ok(refusal()))),
-        form("link-binding", "The channel binding of the link between core/link-open and core/link-accept.", at_hub.binding.to_vec(), |_| {}),
+        form(
+            "link-binding",
+            "The channel binding of the link between core/link-open and core/link-accept.",
+            at_hub.binding.to_vec(),
+            |_| {},
+        ),
         packets("link-up", "The packets that the device sends first on that link: alive, a piece of lane 0, a credit.", at_device),
         packets("link-down", "The packets that the hub sends first on that link: alive, a piece of the control channel, a close.", at_hub),
-        form("link-topics", "The MQTT topics of the device, up and down, and what a hub subscribes to; a line each.", topics.join("\n").into(), |_| {}),
-        form("broker-login", "User name and password of the device at the hub's embedded broker; a line each.", format!("{user}\n{password}").into(), |_| {}),
-        statement("statement-broker", "What a device signs as its password, then its signature.", &Statement::Broker(&hub().public()), false),
-        statement("statement-link-open", "What a device signs of an opening of the bytes \"open\", then its signature.", &Statement::LinkOpen(b"open"), false),
+        form(
+            "link-topics",
+            "The MQTT topics of the device, up and down, and what a hub subscribes to; a line each.",
+            topics.join("\n").into(),
+            |_| {},
+        ),
+        form(
+            "broker-login",
+            "User name and password of the device at the hub's embedded broker; a line each.",
+            format!("{user}\n{password}").into(),
+            |_| {},
+        ),
+        statement(
+            "statement-broker",
+            "What a device signs as its password, then its signature.",
+            &Statement::Broker(&hub().public()),
+            false,
+        ),
+        statement(
+            "statement-link-open",
+            "What a device signs of an opening of the bytes \"open\", then its signature.",
+            &Statement::LinkOpen(b"open"),
+            false,
+        ),
         statement(
             "statement-link-accept",
             "What a hub signs of its answer \"accept\" to it, then its signature.",

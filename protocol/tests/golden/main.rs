@@ -68,7 +68,9 @@ fn frames_of_later_versions_are_met_as_agreed() {
 #[test]
 fn every_vector_is_read() {
     let mut read: BTreeSet<String> = frames().iter().map(|frame| format!("frames/{}.hex", frame.name)).collect();
-    read.extend(core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()).map(|form| format!("core/{}.hex", form.name)));
+    read.extend(
+        core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()).map(|form| format!("core/{}.hex", form.name)),
+    );
     read.extend(later::cases().iter().map(|later| format!("later/{}.hex", later.name)));
     assert_eq!(read, hex_files::files(&["frames", "core", "later"]));
 }

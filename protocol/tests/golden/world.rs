@@ -155,6 +155,7 @@ pub(crate) fn certificate() -> Certificate {
         name: "pump-house".into(),
         buckets: vec!["all".into(), "site:plant-4".into()],
         issued_us: 1_759_000_000_000_000,
+        claims: Vec::new(),
     }
 }
 

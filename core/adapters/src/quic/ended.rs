@@ -1,8 +1,9 @@
 //! Why a connection ended, as the caller must know it.
 
-use mobo_core::limits;
 use mobo_core::link::LinkError;
 use quinn::{ConnectionError, StoppedError, WriteError};
+
+use crate::reasons::readable;
 
 /// Why a connection that was up is over.
 pub(super) fn ended(error: ConnectionError) -> LinkError {
@@ -50,37 +51,5 @@ pub(super) fn undelivered(error: StoppedError) -> LinkError {
     match error {
         StoppedError::ConnectionLost(error) => ended(error),
         StoppedError::ZeroRttRejected => LinkError::Closed("this end closed it".into()),
-    }
-}
-
-/// A reason as it is sent: not longer than the limit.
-pub(super) fn reason_bytes(reason: &str) -> &[u8] {
-    let cut = reason.floor_char_boundary(limits::CLOSE_REASON_BYTES_MAX);
-    reason.get(..cut).unwrap_or_default().as_bytes()
-}
-
-/// A peer's reason as it may be shown: short, and without control characters.
-fn readable(reason: &[u8]) -> String {
-    let reason = reason.get(..limits::CLOSE_REASON_BYTES_MAX).unwrap_or(reason);
-    let reason: String = String::from_utf8_lossy(reason).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if reason.is_empty() { "no reason was given".into() } else { reason }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_of_peers_are_made_harmless() {
-        let long = "é".repeat(limits::CLOSE_REASON_BYTES_MAX);
-        for (reason, want) in [
-            (b"".as_slice(), "no reason was given".to_owned()),
-            (b"bye", "bye".to_owned()),
-            (b"a\n\x1b[2Jb\xff", "a  [2Jb\u{fffd}".to_owned()),
-            (long.as_bytes(), "é".repeat(limits::CLOSE_REASON_BYTES_MAX / 2)),
-        ] {
-            assert_eq!(readable(reason), want);
-        }
-        assert_eq!(reason_bytes(&format!("a{long}")).len(), limits::CLOSE_REASON_BYTES_MAX - 1, "cut between characters");
     }
 }

@@ -10,10 +10,11 @@ use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
-use super::ended::{ended, reason_bytes};
+use super::ended::ended;
 use super::inbox::Inbox;
 use super::outbox::{Outbox, Outgoing, priority};
 use super::{CODE_BROKEN, CODE_DONE};
+use crate::reasons::reason_bytes;
 
 /// An open QUIC link, of either end. Dropping it closes it at once.
 pub(super) struct QuicLink {

@@ -1,6 +1,5 @@
 //! The hub's side: takes links.
 
-use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -15,9 +14,10 @@ use tokio::time::timeout;
 
 use super::CODE_DONE;
 use super::credentials::{server_endpoint, server_tls};
-use super::ended::{reason_bytes, unreachable};
+use super::ended::unreachable;
 use super::link::QuicLink;
 use super::transport::QuicSettings;
+use crate::reasons::{bind_advice, reason_bytes};
 
 /// Takes links from devices.
 ///
@@ -83,7 +83,7 @@ impl QuicListener {
         let (endpoint, address) = UdpSocket::bind(address)
             .and_then(|socket| Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)))
             .and_then(|endpoint| endpoint.local_addr().map(|address| (endpoint, address)))
-            .map_err(|error| cannot(bind_advice(&error)))?;
+            .map_err(|error| cannot(bind_advice(&error, "UDP")))?;
         Ok(Self { endpoint, address, limits, handshakes: Mutex::default() })
     }
 
@@ -140,16 +140,4 @@ async fn handshake(incoming: Incoming) -> Result<QuicLink, LinkError> {
     let peer = incoming.remote_address().to_string();
     let connection = timeout(limits::HELLO_TIMEOUT, incoming).await.unwrap_or(Err(quinn::ConnectionError::TimedOut));
     QuicLink::accepted(connection.map_err(|error| unreachable(&peer, &error))?)
-}
-
-fn bind_advice(error: &std::io::Error) -> String {
-    if error.kind() == ErrorKind::AddrInUse {
-        "this UDP port is in use: stop the program that has it, or listen on another port".into()
-    } else if error.kind() == ErrorKind::AddrNotAvailable {
-        "this machine has no such address: listen on one that it has, or on 0.0.0.0 for all".into()
-    } else if error.kind() == ErrorKind::PermissionDenied {
-        "the system does not permit it: listen on a port above 1023, or give this program the right".into()
-    } else {
-        error.to_string()
-    }
 }

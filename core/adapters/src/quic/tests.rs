@@ -17,29 +17,7 @@ use crate::link_conformance::{self as conformance, frame, soon};
 use rig::{QuicRig, RawDevice};
 use wire::UdpWire;
 
-macro_rules! conforms {
-    ($($case:ident)*) => {
-        $(
-            #[tokio::test]
-            async fn $case() {
-                conformance::$case(&QuicRig).await;
-            }
-        )*
-    };
-}
-
-conforms!(
-    frames_of_every_size_arrive_whole_and_in_order
-    a_channel_does_not_wait_for_another
-    a_dropped_call_loses_and_breaks_nothing
-    both_ends_derive_a_binding_of_their_own
-    close_delivers_what_was_sent
-    a_hub_with_another_key_is_refused
-    a_peer_that_falls_silent_is_found
-    what_is_no_frame_ends_its_link_only
-    many_links_live_side_by_side
-    a_closed_listener_says_goodbye
-);
+conformance::conforms!(QuicRig);
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 

@@ -21,8 +21,8 @@ use crate::quic::credentials::{SERVER_NAME, client_tls};
 pub(super) struct QuicRig;
 
 impl Rig for QuicRig {
-    fn listen(&self, keys: &KeyPair, keepalive: Duration) -> Box<dyn Listener> {
-        Box::new(QuicListener::bind_with(LOOPBACK, keys, QuicSettings { keepalive }).unwrap())
+    fn listen<'a>(&'a self, keys: &'a KeyPair, keepalive: Duration) -> BoxFuture<'a, Box<dyn Listener>> {
+        Box::pin(async move { Box::new(QuicListener::bind_with(LOOPBACK, keys, QuicSettings { keepalive }).unwrap()) as Box<dyn Listener> })
     }
 
     fn dialer(&self, keepalive: Duration) -> Box<dyn Dialer> {
