@@ -71,6 +71,12 @@ fn welcome() -> Welcome {
     }
 }
 
+/// A hub that has so many entries of the state lane.
+fn welcome_with(last: u64) -> Welcome {
+    let status = LaneStatus { lane: Lane::State, last: Some(seq(last)), chain: Chain([0; 32]), safe: None, credit_bytes: 0 };
+    Welcome { lanes: vec![status], ..welcome() }
+}
+
 fn push(first: u64, entries: usize) -> Push {
     let entry = PushedEntry { entry: Entry { header: vec![], payload: Payload::Present(vec![]) }, eff: None };
     Push {
@@ -134,7 +140,9 @@ fn device_input(word: &str) -> device::Input {
     let message = |message| device::Input::Message(Box::new(message));
     match verb {
         "welcome" => message(Message::Welcome(Box::new(welcome()))),
+        "welcomeback" => message(Message::Welcome(Box::new(welcome_with(numbers[0])))),
         "admitted" => device::Input::Admitted(vec![(BUCKET, Position(numbers[0]))]),
+        "undecided" => device::Input::Undecided(vec![(Lane::State, seq(numbers[0]))]),
         "none" => device::Input::Entries(Lane::from_number(numbers[0] as u8).unwrap(), None),
         "entries" => device::Input::Entries(Lane::State, Some(Box::new(push(numbers[0], numbers[1] as usize)))),
         "appended" => device::Input::Appended(Lane::State),
@@ -227,6 +235,19 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
     device_row(&format!("{LIVE}; appended; entries 1 1; entries 2 1; entries 3 1; entries 4 1"), ">push 4");
     device_row(&format!("{LIVE}; appended; entries 1 1; entries 2 1; entries 3 1; entries 4 1; ack 1"), "acked, read 0 4");
     device_row(&format!("{LIVE}; appended; entries 5 3; none 0; gap 2"), "read 0 1");
+}
+
+/// The ack of 3 to 5 was lost: the welcome says that the hub has them, and not what it decided.
+#[test]
+fn r7_entries_whose_ack_was_lost_are_pushed_again() {
+    device_row("open; welcomeback 5; admitted 3", ">pull 3, read 0 5");
+    device_row("open; welcomeback 5; undecided 3", "");
+    device_row("open; welcomeback 5; undecided 3; admitted 3", ">pull 3, read 0 2");
+    device_row("open; welcomeback 5; undecided 1; admitted 3", ">pull 3, read 0 0");
+    let again = "open; welcomeback 5; undecided 3; admitted 3; entries 3 3; none 0; none 1; none 2; none 3";
+    device_row(&format!("{again}; equal"), ">cursorack");
+    device_row(&format!("{again}; equal; ack 5"), "acked, drained");
+    device_row(&format!("{again}; ack 5; appended"), "read 0 5");
 }
 
 #[test]

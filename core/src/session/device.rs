@@ -20,6 +20,9 @@ use crate::time::{Eff, Instant, Moment};
 pub enum Input {
     /// A decoded message.
     Message(Box<Message>),
+    /// Before [`Input::Admitted`]: by lane, the first entry that the hub has and whose effective time the device does not know. They are
+    /// pushed again from there on (rule R7).
+    Undecided(Vec<(Lane, Seq)>),
     /// The store has taken a welcome in: where each bucket is to be pulled from.
     Admitted(Vec<(BucketId, Position)>),
     /// The store's answer to [`Effect::Read`]: a signed push, or nothing behind that position.
@@ -182,6 +185,7 @@ impl DeviceSession {
                 (self.last_heard, self.pinged) = (now, None);
                 self.message(*message);
             }
+            Input::Undecided(from) => from.iter().for_each(|(lane, seq)| self.lanes.rewind(*lane, *seq)),
             Input::Admitted(cursors) => self.admitted(cursors),
             Input::Entries(lane, push) => self.entries(lane, push),
             Input::Appended(lane) => {

@@ -188,6 +188,7 @@ impl<'u> Driver<'u> {
             status.last_error = None;
             status.drained = false;
         });
+        self.feed(Input::Undecided(admitted.undecided));
         self.feed(Input::Admitted(admitted.cursors));
         Ok(())
     }

@@ -49,6 +49,36 @@ async fn r7_acks_move_forward_only_and_keep_what_the_hub_decided() {
     assert_eq!((proof.acked, proof.chain, proof.timeline), (seq(3), ack.chain, world.timeline));
 }
 
+/// The welcome after a lost ack says that the hub has the entries, not what it decided: they are pushed again, and answered alike.
+#[tokio::test]
+async fn r7_a_lost_ack_is_made_up_for() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let first = write_and_push(&world, &device, 2).await;
+    device.store.acked(first, ALL).await.unwrap();
+    let lost = write_and_push(&world, &device, 3).await;
+    device.append(&world, &[0.5; 10]).await;
+    let lost_samples = device.push(&world, Lane::Telemetry, None, 50).await.unwrap().ack;
+    let rows = world.rows("vitals").await;
+    device.write(&world, "orders", Intent::Put, "o", json!({ "n": 9 })).await;
+    let admitted = device.hello(&world).await;
+    assert_eq!(admitted.undecided, [(Lane::State, seq(3)), (Lane::Telemetry, seq(1))]);
+    for (lane, from) in admitted.undecided {
+        let after = mobo_core::ids::Seq::new(from.get() - 1);
+        let answer = device.push(&world, lane, after, 50).await.unwrap();
+        device.take(answer).await;
+    }
+    let kept = device.outgoing(Lane::State, Some(seq(2)), 50).await.unwrap();
+    let effs: Vec<_> = kept.entries.iter().map(|entry| entry.eff.unwrap()).collect();
+    assert_eq!(effs[..3], lost.effs, "what the hub decided first");
+    let samples = device.outgoing(Lane::Telemetry, None, 50).await.unwrap();
+    assert_eq!(samples.entries[0].eff, Some(lost_samples.effs[0]));
+    assert_eq!(device.rows(&world, "vitals").await.len(), rows.len());
+    assert_eq!(device.hello(&world).await.undecided, [], "nothing is pushed twice for nothing");
+    device.sync(&world).await;
+    assert_eq!(world.rows("vitals").await, rows, "and nothing was merged twice");
+}
+
 /// A welcome that says more than the last ack moves what is acknowledged, not the proof: that stays with the position that was signed.
 #[tokio::test]
 async fn r17_a_proof_is_reported_with_the_position_that_it_is_of() {

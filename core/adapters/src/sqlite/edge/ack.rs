@@ -62,6 +62,15 @@ pub(super) fn advance(conn: &Connection, (incarnation, lane): (Incarnation, Lane
     Ok(())
 }
 
+/// The first kept entry of a lane up to a position whose effective time is not known.
+pub(super) fn undecided(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Seq) -> Try<Option<Seq>> {
+    let sql = "SELECT seq FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND eff IS NULL ORDER BY seq LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    first(statement.query((incarnation.sql(), lane.number(), seq_sql(last)))?, |row| {
+        known(outbox::seq(row.get(0)?), "position of an entry")
+    })
+}
+
 /// Keeps the effective time of an entry; its samples get their real times.
 fn decide(conn: &Connection, (log, schema): (&Log, &Schema), (incarnation, lane, seq): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
     let sql = "UPDATE mobo_outbox SET eff = ?4 WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT ?4";

@@ -193,6 +193,9 @@ impl Default for Keep {
 pub struct Admitted {
     /// The buckets that the device holds, and where to pull them from.
     pub cursors: Vec<(BucketId, Position)>,
+    /// By lane, the first entry that the hub has and whose effective time this device never learned, because its ack was lost: pushed
+    /// again from there on, they are acknowledged again with what the hub decided (rule R7).
+    pub undecided: Vec<(Lane, Seq)>,
     /// A lane on which the hub has other entries than this log, or more: the identity is used twice, and a new log is due.
     pub forked: Option<Lane>,
     /// Records whose rows changed because a bucket may not be read any more.

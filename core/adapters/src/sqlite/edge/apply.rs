@@ -112,17 +112,20 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
     }
     compare::retry(conn, schema)?;
     let cursors = members::buckets(conn)?.iter().map(|bucket| (bucket.grant.bucket, bucket.cursor)).collect();
-    let mut forked = None;
+    let (mut forked, mut undecided) = (None, Vec::new());
     for status in &welcome.lanes {
         let Some(last) = status.last else { continue };
         match outbox::chain_at(conn, log.incarnation, status.lane, last)? {
-            Some(chain) if chain == status.chain => ack::advance(conn, (log.incarnation, status.lane), last, status.safe)?,
+            Some(chain) if chain == status.chain => {
+                ack::advance(conn, (log.incarnation, status.lane), last, status.safe)?;
+                undecided.extend(ack::undecided(conn, (log.incarnation, status.lane), last)?.map(|seq| (status.lane, seq)));
+            }
             // Before what is kept: the hub went back in time, and there is nothing to compare.
             None if outbox::is_trimmed(conn, log.incarnation, status.lane, last)? => {}
             Some(_) | None => forked = forked.or(Some(status.lane)),
         }
     }
-    Ok(Admitted { cursors, forked, changed })
+    Ok(Admitted { cursors, undecided, forked, changed })
 }
 
 /// Takes in that a bucket may be read. One that is held already keeps its cursor, unless it counts on another timeline.
