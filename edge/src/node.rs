@@ -211,7 +211,7 @@ impl Edge {
             store: Arc::clone(self.store()?),
             keys: self.keys.clone(),
             dialer: Arc::new(QuicDialer::new(None)),
-            clock: self.clock,
+            machine: Arc::new(self.clock),
             addresses: addresses.map(|address| address.trim_start_matches("quic://").to_owned()).collect(),
             keep: Keep {
                 age_us: u64::try_from(age.as_micros()).unwrap_or(u64::MAX),

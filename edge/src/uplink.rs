@@ -1,7 +1,7 @@
 //! The way to the hub: connects whenever it can, carries out what the session machine of `core` asks for, and waits with jitter between
 //! tries. The device works the same whether this does or not.
 
-mod driver;
+pub mod driver;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use mobo_core::session::CloseReason;
 use mobo_core::trust::KeyPair;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::entropy;
+use mobo_runtime::machine::Machine;
+use mobo_runtime::outbox::Outbox;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -72,8 +74,8 @@ pub struct Uplink {
     pub keys: KeyPair,
     /// Opens links.
     pub dialer: Arc<dyn Dialer>,
-    /// Clocks.
-    pub clock: Clock,
+    /// Time and randomness.
+    pub machine: Arc<dyn Machine>,
     /// Addresses from the settings: tried before those of the token.
     pub addresses: Vec<String>,
     /// How much of the outbox is kept.
@@ -86,11 +88,11 @@ pub struct Uplink {
 
 impl Uplink {
     /// Connects again and again until told to stop.
-    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stopping: CancellationToken, clock: Clock) {
         let mut backoff = Backoff::default();
         loop {
             let reason = match self.store.node().await.map(|node| node.identity) {
-                Ok(Some(identity)) => self.connect(&identity, &stopping, &mut backoff).await,
+                Ok(Some(identity)) => self.connect(&identity, (&stopping, clock), &mut backoff).await,
                 Ok(None) => tokio::select! {
                     () = self.wake.notified() => continue,
                     () = stopping.cancelled() => return,
@@ -117,7 +119,12 @@ impl Uplink {
     }
 
     /// Tries each address once, and holds one session.
-    async fn connect(&self, identity: &Identity, stopping: &CancellationToken, backoff: &mut Backoff) -> CloseReason {
+    async fn connect(
+        self: &Arc<Self>,
+        identity: &Identity,
+        (stopping, clock): (&CancellationToken, Clock),
+        backoff: &mut Backoff,
+    ) -> CloseReason {
         let addresses: Vec<String> = self.addresses.iter().chain(&identity.hub_addresses).cloned().collect();
         let mut last = CloseReason::Violation("no address of the hub is known: set hub.url".to_owned());
         for address in addresses {
@@ -127,40 +134,46 @@ impl Uplink {
                 () = stopping.cancelled() => return CloseReason::Stopped,
             };
             match link {
-                Ok(link) => return self.hold(Arc::from(link), stopping, backoff).await,
+                Ok(link) => return self.hold(Arc::from(link), (stopping, clock), backoff).await,
                 Err(error) => last = unreachable(&error),
             }
         }
         last
     }
 
-    async fn hold(&self, link: Arc<dyn Link>, stopping: &CancellationToken, backoff: &mut Backoff) -> CloseReason {
+    async fn hold(
+        self: &Arc<Self>,
+        link: Arc<dyn Link>,
+        (stopping, clock): (&CancellationToken, Clock),
+        backoff: &mut Backoff,
+    ) -> CloseReason {
         let changes = self.store.watch();
-        let mut driver = match Driver::open(self, Arc::clone(&link)).await {
+        let outbox = Outbox::new(Arc::clone(&link));
+        let mut driver = match Driver::open(Arc::clone(self), outbox, (link.binding(), link.peer())).await {
             Ok(driver) => driver,
             Err(error) => return CloseReason::Store(error.to_string()),
         };
-        let reason = self.drive(&mut driver, link.as_ref(), changes, stopping).await;
+        let reason = self.drive(&mut driver, link.as_ref(), changes, (stopping, clock)).await;
         if driver.was_live {
             backoff.reset();
         }
-        driver.finish().await;
+        driver.end().finish().await;
         link.close("session ended").await;
         reason
     }
 
     async fn drive(
         &self,
-        driver: &mut Driver<'_>,
+        driver: &mut Driver<Outbox>,
         link: &dyn Link,
         mut changes: broadcast::Receiver<Change>,
-        stopping: &CancellationToken,
+        (stopping, clock): (&CancellationToken, Clock),
     ) -> CloseReason {
         loop {
             if let Some(reason) = driver.carry_out().await {
                 return reason;
             }
-            let timeout = driver.timeout();
+            let timeout = driver.timeout().map(|due| clock.at(due));
             tokio::select! {
                 frame = link.recv() => match frame {
                     Ok(frame) => driver.frame(&frame),

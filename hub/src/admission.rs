@@ -14,7 +14,7 @@ use mobo_core::session::hub::{HubIdentity, Refusal};
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, QuarantineRow, StoreError};
 use mobo_core::trust::{Certificate, Statement, secret_hash};
 use mobo_protocol::{FEATURES, PROTO};
-use mobo_runtime::entropy;
+use mobo_runtime::machine;
 
 use crate::hub_time::HubTime;
 
@@ -131,7 +131,8 @@ impl Door {
                 return Ok(Some(self.order(hello, status, reason).await?));
             }
         }
-        let stale = shown < admission.confirmed;
+        // A log without entries is one that a refence has just started: it cannot be behind, whatever session its device remembers.
+        let stale = shown < admission.confirmed && admission.lanes.iter().any(|status| status.last.is_some());
         let Some(status) = admission.lanes.first().filter(|_| stale || admission.fenced) else { return Ok(None) };
         Ok(Some(self.order(hello, status, RefenceReason::StaleSession).await?))
     }
@@ -226,9 +227,9 @@ impl Door {
     }
 
     async fn grants(&self, device: &DeviceRow) -> Result<Vec<Grant>, StoreError> {
-        let keys = device.grants.iter().map(|(key, _)| Ok((key.clone(), BucketId::from_entropy(entropy::bytes()?))));
-        let keys: Result<Vec<_>, entropy::NoEntropy> = keys.collect();
-        let keys = keys.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let fresh = || machine::random(self.time.machine()).map(BucketId::from_entropy);
+        let keys = device.grants.iter().map(|(key, _)| Ok((key.clone(), fresh()?)));
+        let keys = keys.collect::<Result<_, StoreError>>()?;
         let buckets = self.store.ensure_buckets(self.identity.project, keys).await?;
         let write = |key: &str| device.grants.iter().any(|(granted, write)| granted == key && *write);
         Ok(buckets.into_iter().map(|(key, bucket)| Grant { bucket, write: write(&key), key }).collect())

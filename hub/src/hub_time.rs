@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use mobo_core::limits;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::time::{Eff, Instant};
-use mobo_runtime::clock::Clock;
+use mobo_runtime::machine::Machine;
 use mobo_runtime::tasks::Tasks;
 
 /// The hub's time.
@@ -15,7 +15,7 @@ use mobo_runtime::tasks::Tasks;
 /// which is raised ahead of need, so that a hub that crashes starts above everything it has ever said.
 #[derive(Debug)]
 pub struct HubTime {
-    clock: Clock,
+    machine: Arc<dyn Machine>,
     store: Arc<dyn HubStore>,
     origin: (Instant, Eff),
     last: AtomicI64,
@@ -28,20 +28,26 @@ impl HubTime {
     /// # Errors
     ///
     /// When the store cannot take the first reservation.
-    pub async fn start(clock: Clock, store: Arc<dyn HubStore>, stored: Eff) -> Result<Self, StoreError> {
-        let begin = Eff(clock.wall().0).max(stored);
+    pub async fn start(machine: Arc<dyn Machine>, store: Arc<dyn HubStore>, stored: Eff) -> Result<Self, StoreError> {
+        let begin = Eff(machine.wall().0).max(stored);
         let reserved = store.reserve_time(begin.plus(micros(limits::TIME_RESERVE))).await?;
         let (last, reserved) = (AtomicI64::new(begin.0), AtomicI64::new(reserved.0));
-        Ok(Self { origin: (clock.now(), begin), clock, store, last, reserved })
+        Ok(Self { origin: (machine.now(), begin), machine, store, last, reserved })
     }
 
     /// Now. Never less than before, never beyond the reservation.
     #[must_use]
     pub fn now(&self) -> Eff {
         let (instant, eff) = self.origin;
-        let elapsed = eff.plus(micros(self.clock.now().since(instant)));
-        let now = self.clock.wall().0.max(elapsed.0).min(self.reserved.load(Ordering::Acquire));
+        let elapsed = eff.plus(micros(self.machine.now().since(instant)));
+        let now = self.machine.wall().0.max(elapsed.0).min(self.reserved.load(Ordering::Acquire));
         Eff(self.last.fetch_max(now, Ordering::AcqRel).max(now))
+    }
+
+    /// The machine that it is told on.
+    #[must_use]
+    pub fn machine(&self) -> &dyn Machine {
+        self.machine.as_ref()
     }
 
     /// Keeps the reservation ahead, until the part stops. A store that is away leaves time standing still at the reservation, which is right:
@@ -55,16 +61,24 @@ impl HubTime {
                     () = stopping.cancelled() => return,
                     _ = every.tick() => {}
                 }
-                let (instant, eff) = time.origin;
-                let ahead = eff.plus(micros(time.clock.now().since(instant))).max(Eff(time.clock.wall().0));
-                match time.store.reserve_time(ahead.plus(micros(limits::TIME_RESERVE))).await {
-                    Ok(reserved) => {
-                        time.reserved.fetch_max(reserved.0, Ordering::AcqRel);
-                    }
-                    Err(error) => tracing::warn!(%error, "cannot reserve time in the store"),
+                if let Err(error) = time.reserve().await {
+                    tracing::warn!(%error, "cannot reserve time in the store");
                 }
             }
         });
+    }
+
+    /// Raises the reservation ahead of now.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn reserve(&self) -> Result<(), StoreError> {
+        let (instant, eff) = self.origin;
+        let ahead = eff.plus(micros(self.machine.now().since(instant))).max(Eff(self.machine.wall().0));
+        let reserved = self.store.reserve_time(ahead.plus(micros(limits::TIME_RESERVE))).await?;
+        self.reserved.fetch_max(reserved.0, Ordering::AcqRel);
+        Ok(())
     }
 }
 

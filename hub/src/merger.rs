@@ -13,7 +13,7 @@ use mobo_core::merge::prepare::{Content, PreparedEntry};
 use mobo_core::merge::{Hint, LocalBody, Outcome, Prepared};
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, MergeBatch, MergeReport, StoreError};
-use mobo_runtime::entropy;
+use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -100,31 +100,69 @@ impl Merger {
     /// Starts merging and gives the queue to it.
     #[must_use]
     pub fn spawn(self, tasks: &Tasks) -> MergeQueue {
-        let (jobs, mut inbox) = mpsc::channel(limits::MERGE_QUEUE_MAX);
-        let (news, _) = broadcast::channel(limits::HINTS_MAX);
-        let (queue, stopping) = (MergeQueue { jobs, news: news.clone() }, tasks.stopping());
+        let ((queue, mut desk), stopping) = (self.desk(), tasks.stopping());
         tasks.spawn("merge", async move {
             loop {
                 let first = tokio::select! {
                     biased;
-                    job = inbox.recv() => job,
+                    job = desk.inbox.recv() => job,
                     () = stopping.cancelled() => {
-                        inbox.close();
-                        inbox.recv().await
+                        desk.inbox.close();
+                        desk.inbox.recv().await
                     }
                 };
                 let Some(first) = first else { return };
-                let batch = gather(first, &mut inbox);
-                parts::run(&self, batch, &news).await;
+                desk.merge(first).await;
             }
         });
         queue
+    }
+
+    /// The queue, and the other end of it, which merges only when it is told to.
+    #[must_use]
+    pub fn desk(self) -> (MergeQueue, MergeDesk) {
+        let (jobs, inbox) = mpsc::channel(limits::MERGE_QUEUE_MAX);
+        let (news, _) = broadcast::channel(limits::HINTS_MAX);
+        (MergeQueue { jobs, news: news.clone() }, MergeDesk { merger: self, inbox, news })
+    }
+}
+
+/// The end of the queue at which submissions are merged.
+pub struct MergeDesk {
+    merger: Merger,
+    inbox: mpsc::Receiver<Job>,
+    news: broadcast::Sender<News>,
+}
+
+impl fmt::Debug for MergeDesk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MergeDesk").field("waiting", &self.inbox.len()).finish_non_exhaustive()
+    }
+}
+
+impl MergeDesk {
+    /// True if something waits to be merged.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Merges what waits, as one batch; false when nothing does.
+    pub async fn turn(&mut self) -> bool {
+        let Ok(first) = self.inbox.try_recv() else { return false };
+        self.merge(first).await;
+        true
+    }
+
+    async fn merge(&mut self, first: Job) {
+        let batch = gather(first, &mut self.inbox);
+        parts::run(&self.merger, batch, &self.news).await;
     }
 }
 
 impl Merges for Merger {
     async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
-        let entropy = entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
         let batch = MergeBatch { project: self.project, schema, timeline: self.timeline, now: self.time.now(), entropy, submissions };
         self.store.merge(batch).await

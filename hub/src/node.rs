@@ -27,6 +27,8 @@ use mobo_runtime::key_file::KeyFileError;
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
 use tokio::sync::{Mutex, watch};
 
+pub use store::assemble;
+
 use crate::control::Desk;
 use crate::hub_time::HubTime;
 use crate::merger::MergeQueue;

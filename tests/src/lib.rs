@@ -21,6 +21,7 @@
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
+//! - [`mod@sim`] is a simulated world: a hub and devices with everything that the field does to them, from one seed;
 //! - [`seed`] makes a random test repeatable;
 //! - [`mod@store_conformance`] is what every hub store must do;
 //! - [`wait`] is the only place that polls;
@@ -38,6 +39,7 @@ pub mod postgres;
 mod postgres_place;
 pub mod process;
 pub mod seed;
+pub mod sim;
 pub mod store_conformance;
 pub mod wait;
 pub mod wire;

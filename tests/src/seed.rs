@@ -56,6 +56,18 @@ impl Drop for Seed {
 pub struct Rng(u64);
 
 impl Rng {
+    /// A generator that starts from a number.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A generator of its own, for somebody who draws whenever they like.
+    #[must_use]
+    pub const fn fork(&mut self) -> Self {
+        Self(self.next_u64())
+    }
+
     /// The next 64 bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

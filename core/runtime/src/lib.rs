@@ -43,6 +43,7 @@ pub mod control;
 pub mod data_dir;
 pub mod entropy;
 pub mod key_file;
+pub mod machine;
 pub mod metrics;
 pub mod motherboard;
 pub mod notify;

@@ -24,6 +24,16 @@ pub struct Outbox {
 #[error("the peer reads too slowly")]
 pub struct TooSlow;
 
+/// Where a session's driver puts its frames: an [`Outbox`] on a link, or a simulator's network.
+pub trait Frames: fmt::Debug {
+    /// Queues a frame. A broken link shows when receiving, not here.
+    ///
+    /// # Errors
+    ///
+    /// [`TooSlow`] when the queue is full.
+    fn send(&mut self, channel: Channel, frame: Vec<u8>) -> Result<(), TooSlow>;
+}
+
 impl Outbox {
     /// The sending half of `link`.
     #[must_use]
@@ -31,12 +41,18 @@ impl Outbox {
         Self { link, queues: BTreeMap::new(), writers: JoinSet::new() }
     }
 
-    /// Queues a frame. A broken link shows when receiving, not here.
-    ///
-    /// # Errors
-    ///
-    /// [`TooSlow`] when the queue is full.
-    pub fn send(&mut self, channel: Channel, frame: Vec<u8>) -> Result<(), TooSlow> {
+    /// Waits until everything queued was taken by the transport, the link broke, or a peer that does not read has had its time.
+    pub async fn finish(mut self) {
+        self.queues.clear();
+        let written = async { while self.writers.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits::LINK_CLOSE_TIMEOUT, written).await.is_err() {
+            self.writers.abort_all();
+        }
+    }
+}
+
+impl Frames for Outbox {
+    fn send(&mut self, channel: Channel, frame: Vec<u8>) -> Result<(), TooSlow> {
         let queue = self.queues.entry(channel).or_insert_with(|| {
             let (queue, mut frames) = mpsc::channel::<Vec<u8>>(limits::OUTBOX_FRAMES_MAX);
             let link = Arc::clone(&self.link);
@@ -52,15 +68,6 @@ impl Outbox {
         match queue.try_send(frame) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(TooSlow),
-        }
-    }
-
-    /// Waits until everything queued was taken by the transport, the link broke, or a peer that does not read has had its time.
-    pub async fn finish(mut self) {
-        self.queues.clear();
-        let written = async { while self.writers.join_next().await.is_some() {} };
-        if tokio::time::timeout(limits::LINK_CLOSE_TIMEOUT, written).await.is_err() {
-            self.writers.abort_all();
         }
     }
 }

@@ -99,7 +99,7 @@ async fn once(common: &Common, timeout: Duration) -> Result<Value, Failure> {
     let edge = Arc::new(Edge::new(load(common)?, &folder).map_err(failed)?);
     edge.open().await.map_err(failed)?;
     let stopping = tokio_util::sync::CancellationToken::new();
-    let uplink = tokio::spawn(edge.uplink().map_err(failed)?.run(stopping.clone()));
+    let uplink = tokio::spawn(edge.uplink().map_err(failed)?.run(stopping.clone(), edge.clock));
     wait_drained(&edge, timeout).await;
     let report = sync_report(&edge).await.map_err(failed)?;
     stopping.cancel();

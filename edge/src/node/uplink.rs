@@ -22,7 +22,7 @@ impl Component for UplinkPart {
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let uplink = self.0.uplink().map_err(|error| Fault::new(error.to_string(), "look at the store's part"))?;
-            tasks.spawn("uplink", uplink.run(tasks.stopping()));
+            tasks.spawn("uplink", uplink.run(tasks.stopping(), self.0.clock));
             Ok(())
         })
     }

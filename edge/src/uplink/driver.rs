@@ -1,60 +1,76 @@
-//! One session's driver on the device.
+//! One session's driver on the device: what an effect of the session machine does, whatever carries the frames.
 
+use std::fmt;
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
 use mobo_core::ids::{BucketId, Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
-use mobo_core::link::{Channel, Link};
+use mobo_core::link::Channel;
 use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SignedHello, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
+use mobo_core::time::Instant;
 use mobo_core::trust::{LaneHead, Statement};
 use mobo_protocol::{DecodeError, FEATURES, PROTO, hello_bytes};
-use mobo_runtime::entropy;
-use mobo_runtime::outbox::Outbox;
+use mobo_runtime::machine;
+use mobo_runtime::outbox::Frames;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{LinkState, Uplink};
 
-/// Carries out one session.
-pub(super) struct Driver<'u> {
-    uplink: &'u Uplink,
+/// Carries out one session. Whoever runs it feeds what happens, then calls [`carry_out`](Self::carry_out).
+pub struct Driver<F> {
+    uplink: Arc<Uplink>,
     session: DeviceSession,
-    outbox: Outbox,
+    frames: F,
     peer: String,
     stopping: bool,
     /// Buckets that differ from the hub's even after a pull from the start.
     disputed: Vec<BucketId>,
     /// True once the hub admitted this device.
-    pub(super) was_live: bool,
+    pub was_live: bool,
+    /// How often a bucket of this device was not what the hub has at the same position.
+    pub diverged: u64,
 }
 
-impl<'u> Driver<'u> {
-    /// Says hello on a fresh link.
-    pub(super) async fn open(uplink: &'u Uplink, link: Arc<dyn Link>) -> Result<Self, StoreError> {
-        let hello = hello(uplink).await?;
+impl<F: fmt::Debug> fmt::Debug for Driver<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("session", &self.session).field("frames", &self.frames).finish_non_exhaustive()
+    }
+}
+
+impl<F: Frames> Driver<F> {
+    /// Says hello on a fresh link; `(binding, peer)` are the link's.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn open(uplink: Arc<Uplink>, frames: F, (binding, peer): (Vec<u8>, String)) -> Result<Self, StoreError> {
+        let hello = hello(&uplink).await?;
         let bytes = hello_bytes(&hello);
-        let binding = link.binding();
         let signature = Statement::Hello { binding: &binding, hello: &bytes }.sign(&uplink.keys);
         let signed = SignedHello { hello, bytes, signature };
         // QUIC notices silence itself.
-        let session = DeviceSession::new(uplink.clock.now(), Settings { keepalive: None }, signed);
-        Ok(Self { uplink, session, peer: link.peer(), outbox: Outbox::new(link), stopping: false, disputed: Vec::new(), was_live: false })
+        let session = DeviceSession::new(uplink.machine.now(), Settings { keepalive: None }, signed);
+        Ok(Self { uplink, session, frames, peer, stopping: false, disputed: Vec::new(), was_live: false, diverged: 0 })
     }
 
-    pub(super) fn timeout(&self) -> Option<tokio::time::Instant> {
-        self.session.poll_timeout().map(|due| self.uplink.clock.at(due))
+    /// When [`tick`](Self::tick) is due. May change after every call.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Instant> {
+        self.session.poll_timeout()
     }
 
-    pub(super) fn frame(&mut self, frame: &[u8]) {
+    /// A frame has come.
+    pub fn frame(&mut self, frame: &[u8]) {
         match mobo_protocol::decode(frame) {
             Ok(message) => self.feed(Input::Message(Box::new(message))),
             // Of a later version, and no reason to part. A hub that does not read the answer is found out by the next frame.
             Err(error @ DecodeError::Unsupported { .. }) => {
                 let error = PeerError { code: Code::UNSUPPORTED, detail: error.to_string(), fatal: false, retry_after_ms: 0 };
-                let _ = self.outbox.send(Channel::Control, mobo_protocol::encode(&Message::Error(error)));
+                let _ = self.frames.send(Channel::Control, mobo_protocol::encode(&Message::Error(error)));
             }
             Err(error @ (DecodeError::Malformed(_) | DecodeError::TooLong { .. })) => {
                 self.feed(Input::StoreFailed(format!("the hub sent what this version cannot read: {error}")));
@@ -62,22 +78,26 @@ impl<'u> Driver<'u> {
         }
     }
 
-    pub(super) fn tick(&mut self) {
-        let moment = self.uplink.clock.moment();
+    /// The time of [`timeout`](Self::timeout) has come.
+    pub fn tick(&mut self) {
+        let moment = self.uplink.machine.moment();
         self.feed(Input::Timeout(moment));
     }
 
-    pub(super) fn stop(&mut self) {
+    /// Says goodbye.
+    pub fn stop(&mut self) {
         self.stopping = true;
         self.feed(Input::Stop);
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    /// True once it has said goodbye.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
         self.stopping
     }
 
     /// Something was committed on this device.
-    pub(super) fn changed(&mut self, change: Result<Change, RecvError>) {
+    pub fn changed(&mut self, change: Result<Change, RecvError>) {
         match change {
             Ok(Change::LaneAppended(lane)) => self.appended(&[lane]),
             Ok(Change::RecordsChanged(_) | Change::SchemaChanged) => {}
@@ -95,31 +115,41 @@ impl<'u> Driver<'u> {
     }
 
     fn feed(&mut self, input: Input) {
-        self.session.handle(self.uplink.clock.now(), input);
+        self.session.handle(self.uplink.machine.now(), input);
     }
 
-    /// Waits until the last frames are on their way.
-    pub(super) async fn finish(self) {
-        self.outbox.finish().await;
+    /// Gives what the last frames are in.
+    pub fn end(self) -> F {
+        self.frames
     }
 
     /// Carries out what the machine asks for; `Some` ends the session.
-    pub(super) async fn carry_out(&mut self) -> Option<CloseReason> {
-        while let Some(effect) = self.session.poll_effect() {
-            if let Effect::Close(reason) = effect {
-                return Some(reason);
-            }
-            if let Err(error) = self.step(effect).await {
-                self.feed(Input::StoreFailed(error.to_string()));
+    pub async fn carry_out(&mut self) -> Option<CloseReason> {
+        loop {
+            match self.carry_out_one().await {
+                Step::Done => {}
+                Step::Idle => return None,
+                Step::Closed(reason) => return Some(reason),
             }
         }
-        None
+    }
+
+    /// Carries out one thing that the machine asks for.
+    pub async fn carry_out_one(&mut self) -> Step {
+        let Some(effect) = self.session.poll_effect() else { return Step::Idle };
+        if let Effect::Close(reason) = effect {
+            return Step::Closed(reason);
+        }
+        if let Err(error) = self.step(effect).await {
+            self.feed(Input::StoreFailed(error.to_string()));
+        }
+        Step::Done
     }
 
     async fn step(&mut self, effect: Effect) -> Result<(), Failed> {
         let store = &self.uplink.store;
         match effect {
-            Effect::Send(channel, message) => self.outbox.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,
+            Effect::Send(channel, message) => self.frames.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,
             Effect::Admit(welcome) => self.admit(*welcome).await?,
             Effect::Read(lane, after) => self.read(lane, after).await?,
             Effect::Acked(ack) => {
@@ -149,6 +179,7 @@ impl<'u> Driver<'u> {
                 let compared = store.checkpoint(*checkpoint).await?;
                 let (equal, diverged) = (compared.equal(), compared.diverged());
                 if !diverged.is_empty() {
+                    self.diverged += diverged.len() as u64;
                     tracing::error!(?diverged, "this device and the hub do not hold the same: pulling these buckets again");
                 }
                 let disputed = compared.disputed();
@@ -226,7 +257,7 @@ impl<'u> Driver<'u> {
     }
 
     async fn refence(&mut self, order: Option<Refence>) -> Result<(), Failed> {
-        let fresh = Incarnation::from_entropy(entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?);
+        let fresh = Incarnation::from_entropy(machine::random(self.uplink.machine.as_ref())?);
         let reason = order.as_ref().map(|order| order.reason);
         let refenced = self.uplink.store.refence(order, fresh).await?;
         tracing::warn!(
@@ -238,6 +269,17 @@ impl<'u> Driver<'u> {
         );
         Ok(())
     }
+}
+
+/// What became of one thing to carry out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// It is done.
+    Done,
+    /// There was none.
+    Idle,
+    /// The session is over.
+    Closed(CloseReason),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -272,12 +314,12 @@ async fn hello(uplink: &Uplink) -> Result<Hello, StoreError> {
         parent: report.node.parent,
         ordinal: report.node.ordinal,
         session: report.node.session,
-        nonce: entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?,
+        nonce: machine::random(uplink.machine.as_ref())?,
         lanes: report.lanes,
         buckets: report.buckets,
         checkpoint: report.checkpoint,
         schema_rev: report.node.schema_rev,
-        now: uplink.clock.moment(),
+        now: uplink.machine.moment(),
         frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),
         certificate: (identity.certificate, identity.certificate_signature),
     })

@@ -57,10 +57,10 @@ impl Component for QuicPart {
                 keepalive: limits::KEEPALIVE,
             });
             let merges = self.0.merges().map_err(fault)?.clone();
-            let sessions = Arc::new(Sessions::new(door, merges, opened.schema.subscribe(), self.0.clock));
+            let sessions = Arc::new(Sessions::new(door, merges, opened.schema.subscribe()));
             let _ = self.0.sessions.set(Arc::clone(&sessions));
             if let Some(listener) = self.0.listener.get() {
-                tasks.spawn("accept", sessions.listen(Arc::clone(listener), tasks.clone()));
+                tasks.spawn("accept", sessions.listen(Arc::clone(listener), (tasks.clone(), self.0.clock)));
             }
             Ok(())
         })

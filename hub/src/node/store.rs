@@ -10,8 +10,9 @@ use mobo_core::message::TimelineInfo;
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{HubRow, HubStore, StoreError};
 use mobo_core::time::Eff;
+use mobo_core::trust::KeyPair;
 use mobo_runtime::component::{BoxFuture, Component};
-use mobo_runtime::entropy;
+use mobo_runtime::machine::{self, Machine};
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{Mutex, watch};
 
@@ -91,25 +92,35 @@ async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
         // Not shown: what nobody understands may hold a password anywhere.
         return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
     };
+    assemble(store, &hub.keys, Arc::new(hub.clock)).await
+}
+
+/// What the parts of a hub share, around an open store: who the hub is, its history, its time.
+///
+/// # Errors
+///
+/// The store's, and [`StoreError::Refused`] when it belongs to another hub.
+pub async fn assemble(store: Arc<dyn HubStore>, keys: &KeyPair, machine: Arc<dyn Machine>) -> Result<Opened, StoreError> {
+    let random = machine.as_ref();
     let first = HubRow {
-        key: hub.keys.public(),
-        incarnation: Incarnation::from_entropy(random()?),
-        timeline: TimelineInfo { timeline: Timeline(random()?), parents: Vec::new() },
-        time: Eff(hub.clock.wall().0),
+        key: keys.public(),
+        incarnation: Incarnation::from_entropy(machine::random(random)?),
+        timeline: TimelineInfo { timeline: Timeline(machine::random(random)?), parents: Vec::new() },
+        time: Eff(machine.wall().0),
     };
-    let (row, project) = store.hub(first, ProjectId::from_entropy(random()?)).await?;
-    if row.key != hub.keys.public() {
+    let (row, project) = store.hub(first, ProjectId::from_entropy(machine::random(random)?)).await?;
+    if row.key != keys.public() {
         return Err(StoreError::Refused(format!(
             "this store belongs to another hub ({}): put that hub's hub.key into the data folder, or use another store",
             row.key
         )));
     }
-    let time = Arc::new(HubTime::start(hub.clock, Arc::clone(&store), row.time).await?);
-    let identity = Arc::new(HubIdentity { project, timeline: row.timeline.timeline, keys: hub.keys.clone(), offer: offer_key(&hub.keys) });
-    register_hub_log(store.as_ref(), &identity, row.incarnation, &time, hub.clock.boot()).await?;
+    let time = Arc::new(HubTime::start(Arc::clone(&machine), Arc::clone(&store), row.time).await?);
+    let identity = Arc::new(HubIdentity { project, timeline: row.timeline.timeline, keys: keys.clone(), offer: offer_key(keys) });
+    register_hub_log(store.as_ref(), &identity, row.incarnation, &time, machine.boot()).await?;
     let schema = Arc::new(store.schema(project).await?);
     Ok(Opened {
-        author: HubAuthor { device: hub.keys.device(), incarnation: row.incarnation },
+        author: HubAuthor { device: keys.device(), incarnation: row.incarnation },
         store,
         project,
         timeline: row.timeline,
@@ -118,8 +129,4 @@ async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
         schema: watch::Sender::new(schema),
         schema_lock: Mutex::new(()),
     })
-}
-
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))
 }

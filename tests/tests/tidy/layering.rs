@@ -4,7 +4,8 @@ use toml::{Table, Value};
 
 use crate::tree::{File, Tree, folder};
 
-const EVERYTHING: &[&str] = &["mobo", "mobo-adapters", "mobo-core", "mobo-edge", "mobo-gate", "mobo-hub", "mobo-protocol", "mobo-runtime"];
+const EVERYTHING: &[&str] =
+    &["mobo", "mobo-vfs", "mobo-adapters", "mobo-core", "mobo-edge", "mobo-gate", "mobo-hub", "mobo-protocol", "mobo-runtime"];
 
 /// Each package's folder, and the packages of ours that it may use. The workbenches see everything; nothing sees them.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -19,7 +20,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("benches", EVERYTHING),
     ("fuzz", EVERYTHING),
     ("tests", EVERYTHING),
+    ("tests/vfs", &[]),
 ];
+
+/// Packages whose lints are their own, because they may be unsafe in one file; all other words must be the workspace's.
+const OWN_LINTS: &[&str] = &["tests/vfs"];
 
 /// What waits, reads a clock, draws randomness or does IO: not for the packages that only decide and spell.
 const DOERS: &[&str] = &[
@@ -78,8 +83,21 @@ pub(crate) fn dependencies(tree: &Tree) -> Vec<String> {
 }
 
 pub(crate) fn lints(tree: &Tree) -> Vec<String> {
-    let takes_them = |manifest: &Table| manifest.get("lints").and_then(|lints| lints.get("workspace")) == Some(&Value::Boolean(true));
-    let without = packages(tree).filter(|(_, manifest)| !takes_them(manifest));
+    let mut of_workspace = tree.at("Cargo.toml").map(parse).unwrap_or_default();
+    let of_workspace = of_workspace.get_mut("workspace").and_then(|workspace| workspace.get_mut("lints"));
+    if let Some(word) = of_workspace.as_deref().and_then(|lints| lints.get("rust")).and_then(|rust| rust.get("unsafe_code")) {
+        assert_eq!(word.as_str(), Some("forbid"), "everywhere else");
+    }
+    let of_workspace = of_workspace.map(|lints| {
+        let rust = lints.get_mut("rust").and_then(Value::as_table_mut);
+        rust.map(|rust| rust.insert("unsafe_code".to_owned(), Value::String("deny".to_owned())));
+        lints.clone()
+    });
+    let takes_them = |file: &File, manifest: &Table| match manifest.get("lints") {
+        own if OWN_LINTS.contains(&folder(&file.path)) => own == of_workspace.as_ref(),
+        lints => lints.and_then(|lints| lints.get("workspace")) == Some(&Value::Boolean(true)),
+    };
+    let without = packages(tree).filter(|(file, manifest)| !takes_them(file, manifest));
     without.map(|(file, _)| format!("{}:1: takes no lints: add `[lints]` with `workspace = true`", file.path)).collect()
 }
 

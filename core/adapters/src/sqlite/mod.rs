@@ -18,3 +18,4 @@ pub(crate) mod writer;
 
 pub use hub::SqliteHubStore;
 pub use open::{SqliteVersion, VERSION_MIN, version};
+pub use writer::InlineWriter;

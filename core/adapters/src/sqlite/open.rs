@@ -77,9 +77,14 @@ fn check_version(found: SqliteVersion) -> Result<(), Failure> {
 
 /// The connection that writes, on a database that is brought to this version. The file is made when it is not there.
 pub(crate) fn open_writer(path: &Path, role: Role, cache_kib: u32) -> Result<Connection, Failure> {
+    open_writer_on((path, None), role, cache_kib)
+}
+
+/// The same in a file system of the caller's: a simulator's, that can lose power.
+pub(crate) fn open_writer_on((path, vfs): (&Path, Option<&str>), role: Role, cache_kib: u32) -> Result<Connection, Failure> {
     check_version(version())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = connect(path, flags, vfs)?;
     settings(&connection, cache_kib)?;
     check_owner(&connection, path, role)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -101,10 +106,22 @@ pub(crate) fn open_writer(path: &Path, role: Role, cache_kib: u32) -> Result<Con
 
 /// A connection that only reads.
 pub(crate) fn open_reader(path: &Path, cache_kib: u32) -> Result<Connection, Failure> {
+    open_reader_on((path, None), cache_kib)
+}
+
+/// The same in a file system of the caller's.
+pub(crate) fn open_reader_on((path, vfs): (&Path, Option<&str>), cache_kib: u32) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = connect(path, flags, vfs)?;
     settings(&connection, cache_kib)?;
     Ok(connection)
+}
+
+fn connect(path: &Path, flags: OpenFlags, vfs: Option<&str>) -> Result<Connection, Failure> {
+    Ok(match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+        None => Connection::open_with_flags(path, flags)?,
+    })
 }
 
 /// Reads every page and checks that the trees hold together.

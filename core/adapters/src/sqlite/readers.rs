@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::error::Failure;
-use super::open::open_reader;
+use super::open::open_reader_on;
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone, Debug)]
@@ -23,13 +23,20 @@ struct Pool {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
     connections_max: usize,
+    /// The file system, where it is the caller's; reads run on the caller's thread then.
+    vfs: Option<String>,
 }
 
 impl Readers {
     /// At most `connections_max` at the same time; others wait.
     pub(crate) fn new(path: PathBuf, connections_max: usize, cache_kib: u32) -> Self {
+        Self::on((path, None), connections_max, cache_kib)
+    }
+
+    /// The same in a file system of the caller's, where every read runs on the caller's thread.
+    pub(crate) fn on((path, vfs): (PathBuf, Option<String>), connections_max: usize, cache_kib: u32) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max));
-        Self { pool: Arc::new(Pool { path, cache_kib, idle: Mutex::default(), permits, connections_max }) }
+        Self { pool: Arc::new(Pool { path, cache_kib, idle: Mutex::default(), permits, connections_max, vfs }) }
     }
 
     /// Runs `work` in one read transaction: everything that it reads is of one moment, the latest commit before its first statement.
@@ -44,6 +51,9 @@ impl Readers {
     {
         let closed = |_| StoreError::Unavailable("it is closed".to_owned());
         let permit = Arc::clone(&self.pool.permits).acquire_owned().await.map_err(closed)?;
+        if self.pool.vfs.is_some() {
+            return Ok(self.pool.read(work)?);
+        }
         let pool = Arc::clone(&self.pool);
         let reading = tokio::task::spawn_blocking(move || {
             let done = pool.read(work);
@@ -67,7 +77,7 @@ impl Pool {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => open_reader(&self.path, self.cache_kib)?,
+            None => open_reader_on((&self.path, self.vfs.as_deref()), self.cache_kib)?,
         };
         let snapshot = connection.unchecked_transaction()?;
         let done = work(&snapshot)?;

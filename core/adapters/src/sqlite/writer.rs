@@ -39,19 +39,25 @@ impl Writer {
     ///
     /// [`StoreError::Unavailable`] when the system gives no thread.
     pub(crate) fn start(connection: Connection) -> Result<Self, StoreError> {
-        let (jobs, queue) = mpsc::channel(limits::COMMIT_QUEUE_MAX);
+        let (writer, inline) = Self::inline(connection);
         let (end, ended) = oneshot::channel();
-        let counters = Arc::new(Counters::default());
-        let (carry_at, truncate_at) = (limits::SQLITE_WAL_PAGES, limits::SQLITE_WAL_PAGES_MAX);
-        let desk = Desk { connection, counters: Arc::clone(&counters), poison: None, carry_at, truncate_at };
         std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || {
-                desk.work(queue);
+                inline.work();
                 let _ = end.send(());
             })
             .map_err(|error| StoreError::Unavailable(format!("no thread for the writer: {error}")))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), ended: Mutex::new(Some(ended)), counters })
+        Ok(Self { ended: Mutex::new(Some(ended)), ..writer })
+    }
+
+    /// A writer without a thread: its jobs are done when its other half is told to.
+    pub(crate) fn inline(connection: Connection) -> (Self, InlineWriter) {
+        let (jobs, queue) = mpsc::channel(limits::COMMIT_QUEUE_MAX);
+        let counters = Arc::new(Counters::default());
+        let (carry_at, truncate_at) = (limits::SQLITE_WAL_PAGES, limits::SQLITE_WAL_PAGES_MAX);
+        let desk = Desk { connection, counters: Arc::clone(&counters), poison: None, carry_at, truncate_at };
+        (Self { jobs: Mutex::new(Some(jobs)), ended: Mutex::new(None), counters }, InlineWriter { desk, queue })
     }
 
     /// Runs `work` in the next transaction. Ready when that is durable; when it failed, nothing of `work` has happened.
@@ -132,7 +138,44 @@ where
     }
 }
 
-/// What the thread has before it.
+/// The half of a writer that does the jobs: on a thread of its own, or whenever somebody who has only one thread says so.
+pub struct InlineWriter {
+    desk: Desk,
+    queue: mpsc::Receiver<Box<dyn Job>>,
+}
+
+impl std::fmt::Debug for InlineWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InlineWriter").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+impl InlineWriter {
+    /// Commits what waits, as one group; false when nothing does.
+    pub fn turn(&mut self) -> bool {
+        let Ok(first) = self.queue.try_recv() else { return false };
+        self.desk.serve(first, &mut self.queue);
+        true
+    }
+
+    /// Why nothing can be written any more; `None` while all is well.
+    #[must_use]
+    pub fn poison(&self) -> Option<&StoreError> {
+        self.desk.poison.as_ref()
+    }
+
+    fn work(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            self.desk.serve(first, &mut self.queue);
+        }
+        if self.desk.poison.is_none() {
+            // Without it the next start would only read a longer log.
+            let _ = self.desk.connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);");
+        }
+    }
+}
+
+/// What the writer has before it.
 struct Desk {
     connection: Connection,
     counters: Arc<Counters>,
@@ -145,22 +188,15 @@ struct Desk {
 }
 
 impl Desk {
-    fn work(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-        let mut group = Vec::new();
-        while let Some(first) = queue.blocking_recv() {
-            group.push(first);
-            while group.len() < limits::COMMIT_GROUP_MAX
-                && let Ok(next) = queue.try_recv()
-            {
-                group.push(next);
-            }
-            self.settle(std::mem::take(&mut group));
-            self.checkpoint();
+    fn serve(&mut self, first: Box<dyn Job>, queue: &mut mpsc::Receiver<Box<dyn Job>>) {
+        let mut group = vec![first];
+        while group.len() < limits::COMMIT_GROUP_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
         }
-        if self.poison.is_none() {
-            // Without it the next start would only read a longer log.
-            let _ = self.connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);");
-        }
+        self.settle(group);
+        self.checkpoint();
     }
 
     fn settle(&mut self, mut group: Vec<Box<dyn Job>>) {

@@ -48,9 +48,9 @@ pub use answers::{
 pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount};
 
 use super::error::Failure;
-use super::open::{Role, open_reader, open_writer};
+use super::open::{Role, open_reader, open_reader_on, open_writer, open_writer_on};
 use super::readers::Readers;
-use super::writer::Writer;
+use super::writer::{InlineWriter, Writer};
 use definitions::Cached;
 use fault::Try;
 
@@ -91,6 +91,8 @@ struct Inner {
     schema: Cached,
     sources: Sources,
     changes: broadcast::Sender<Change>,
+    /// True where the caller's thread is the only one.
+    inline: bool,
 }
 
 impl Inner {
@@ -112,15 +114,34 @@ impl EdgeStore {
         let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
         // A reader that cannot be opened is better found now.
         drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
+        Ok(Self::with((path, None), sources, Writer::start(connection)?))
+    }
+
+    /// Opens the database in the SQLite file system of that name, without a thread of its own: reads run on the caller's, and writes
+    /// whenever the writer is given its turn. For a simulator.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_inline(path: &Path, vfs: &str, sources: Sources) -> Result<(Self, InlineWriter), StoreError> {
+        let connection = open_writer_on((path, Some(vfs)), Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        drop(open_reader_on((path, Some(vfs)), limits::EDGE_READER_CACHE_KIB)?);
+        let (writer, inline) = Writer::inline(connection);
+        Ok((Self::with((path, Some(vfs)), sources, writer), inline))
+    }
+
+    fn with((path, vfs): (&Path, Option<&str>), sources: Sources, writer: Writer) -> Self {
+        let place = (path.to_owned(), vfs.map(str::to_owned));
         let inner = Inner {
             place: path.display().to_string(),
-            writer: Writer::start(connection)?,
-            readers: Readers::new(path.to_owned(), limits::EDGE_READERS_MAX, limits::EDGE_READER_CACHE_KIB),
+            writer,
+            readers: Readers::on(place, limits::EDGE_READERS_MAX, limits::EDGE_READER_CACHE_KIB),
             schema: Cached::default(),
             sources,
             changes: broadcast::Sender::new(limits::EDGE_CHANGES_MAX),
+            inline: vfs.is_some(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Kind, version and place.
@@ -254,13 +275,16 @@ impl EdgeStore {
         F: FnOnce(&Connection, &Inner) -> Try<T> + Send + 'static,
     {
         let (inner, shared) = (Arc::clone(&self.inner), Arc::clone(&self.inner));
-        // A task of its own: what is committed is told even if the caller has stopped waiting.
-        let task = tokio::spawn(async move {
+        let committing = async move {
             let done = inner.writer.run(move |conn| work(conn, &shared)).await?;
             tell(&inner, &done);
             Ok(done)
-        });
-        task.await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("the write was cut short: {error}"))))
+        };
+        if self.inner.inline {
+            return committing.await;
+        }
+        // A task of its own: what is committed is told even if the caller has stopped waiting.
+        tokio::spawn(committing).await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("the write was cut short: {error}"))))
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>

@@ -31,10 +31,10 @@ use mobo_core::store::{
 use mobo_core::time::Eff;
 
 use self::schema::Schemas;
-use super::open::{Role, open_writer, quick_check};
+use super::open::{Role, open_writer, open_writer_on, quick_check};
 use super::readers::Readers;
 use super::select::select;
-use super::writer::Writer;
+use super::writer::{InlineWriter, Writer};
 
 /// A hub's store in one SQLite file. Close it to leave a database without a log beside it; dropping it loses nothing.
 #[derive(Debug)]
@@ -55,6 +55,20 @@ impl SqliteHubStore {
         let writer = open_writer(path, Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
         let readers = Readers::new(path.to_owned(), limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
         Ok(Self { path: path.to_owned(), writer: Writer::start(writer)?, readers, schemas: Arc::default() })
+    }
+
+    /// Opens the store in the SQLite file system of that name, without a thread of its own: reads run on the caller's, and writes whenever
+    /// the writer is given its turn. For a simulator.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_inline(path: &Path, vfs: &str) -> Result<(Self, InlineWriter), StoreError> {
+        let writer = open_writer_on((path, Some(vfs)), Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
+        let place = (path.to_owned(), Some(vfs.to_owned()));
+        let readers = Readers::on(place, limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
+        let (writer, inline) = Writer::inline(writer);
+        Ok((Self { path: path.to_owned(), writer, readers, schemas: Arc::default() }, inline))
     }
 
     /// Reads every page of the database and checks that its trees hold together. What the rows say is checked by the audits.

@@ -1,0 +1,323 @@
+//! One session's driver on the hub: what an effect of the session machine does, whatever carries the frames and runs the waiting.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mobo_core::future::BoxFuture;
+use mobo_core::ids::{BucketId, DeviceId, LaneKey, Position, PublicKey, Seq};
+use mobo_core::limits;
+use mobo_core::link::Channel;
+use mobo_core::merge::{Hint, Rights, prepare_push};
+use mobo_core::message::{Code, Definition, Enrol, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello};
+use mobo_core::schema::Collection;
+use mobo_core::session::hub::{Effect, Input, Refusal};
+use mobo_core::session::{CloseReason, HubSession};
+use mobo_core::store::PullRequest;
+use mobo_core::time::Instant;
+use mobo_protocol::DecodeError;
+use mobo_runtime::outbox::Frames;
+use tokio::sync::{broadcast, mpsc};
+
+use super::{Order, Sessions};
+use crate::admission::{Guest, Turned};
+use crate::merger::News;
+
+/// A finished piece of asynchronous work.
+#[derive(Debug)]
+pub struct Done(Finished);
+
+#[derive(Debug)]
+enum Finished {
+    Input(Input),
+    Guest(Box<Guest>),
+}
+
+impl Done {
+    const fn input(input: Input) -> Self {
+        Self(Finished::Input(input))
+    }
+}
+
+/// Work that waits for something, to be run beside the session.
+pub type Job = BoxFuture<'static, Done>;
+
+/// Carries out one session. Whoever runs it feeds what happens, then calls [`carry_out`](Self::carry_out), then runs what was
+/// [`started`](Self::started).
+pub struct Conversation<F> {
+    sessions: Arc<Sessions>,
+    session: HubSession,
+    frames: F,
+    binding: Vec<u8>,
+    peer: String,
+    started: Vec<Job>,
+    guest: Option<(PublicKey, Rights)>,
+    unheard: Vec<Reject>,
+    registered: Option<(DeviceId, u64)>,
+    teller: mpsc::Sender<Order>,
+    /// What the session is told from outside: for [`order`](Self::order).
+    pub orders: mpsc::Receiver<Order>,
+}
+
+impl<F: fmt::Debug> fmt::Debug for Conversation<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversation").field("session", &self.session).field("frames", &self.frames).finish_non_exhaustive()
+    }
+}
+
+impl<F: Frames> Conversation<F> {
+    /// Waits for a hello; `(binding, peer)` are the link's.
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, frames: F, (binding, peer): (Vec<u8>, String)) -> Self {
+        let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&sessions.identity), None);
+        let (teller, orders) = mpsc::channel(4);
+        let (started, unheard) = (Vec::new(), Vec::new());
+        Self { sessions, session, frames, binding, peer, started, guest: None, unheard, registered: None, teller, orders }
+    }
+
+    /// When [`tick`](Self::tick) is due. May change after every call.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Instant> {
+        self.session.poll_timeout()
+    }
+
+    /// The time of [`timeout`](Self::timeout) has come.
+    pub fn tick(&mut self) {
+        self.feed(Input::Timeout);
+    }
+
+    /// Says goodbye.
+    pub fn stop(&mut self) {
+        self.feed(Input::Stop);
+    }
+
+    /// What was started since the last call.
+    pub fn started(&mut self) -> impl Iterator<Item = Job> + use<F> {
+        std::mem::take(&mut self.started).into_iter()
+    }
+
+    /// Something that was started is done.
+    pub fn done(&mut self, Done(done): Done) {
+        let input = match done {
+            Finished::Input(input) => input,
+            Finished::Guest(guest) => {
+                self.guest = Some((guest.key, guest.rights));
+                self.unheard = guest.rejects;
+                Input::Admitted(Ok(guest.welcome))
+            }
+        };
+        self.feed(input);
+    }
+
+    /// The merger has committed something.
+    pub fn news(&mut self, news: Result<News, broadcast::error::RecvError>) {
+        self.feed(match news {
+            Ok(News::Buckets(hints)) => Input::Hints(hints),
+            Ok(News::Unknown) | Err(broadcast::error::RecvError::Lagged(_)) => Input::HintsLost,
+            Err(broadcast::error::RecvError::Closed) => Input::Stop,
+        });
+    }
+
+    /// The collections have changed.
+    pub fn schema_changed(&mut self) {
+        let update = self.schema_update();
+        self.feed(Input::Schema(update));
+    }
+
+    /// Somebody outside has something to say to this session.
+    pub fn order(&mut self, order: Order) {
+        self.feed(match order {
+            Order::Revoked => Input::Revoked,
+            Order::Superseded => Input::Stop,
+        });
+    }
+
+    /// A frame has come.
+    pub fn frame(&mut self, frame: &[u8]) {
+        let error = match mobo_protocol::decode(frame) {
+            Ok(message) => return self.feed(Input::Message(Box::new(message))),
+            Err(error) => error,
+        };
+        let said = |code, fatal| PeerError { code, detail: error.to_string(), fatal, retry_after_ms: 0 };
+        match error {
+            // Of a later version, and no reason to part. A peer that does not read the answer is found out by the next one.
+            DecodeError::Unsupported { .. } => {
+                let _ = self.send(Channel::Control, &Message::Error(said(Code::UNSUPPORTED, false)));
+            }
+            DecodeError::Malformed(_) | DecodeError::TooLong { .. } => {
+                tracing::info!(peer = self.peer, %error, "a peer broke the protocol");
+                self.feed(Input::Admitted(Err(Refusal::Error(said(Code::MALFORMED, true)))));
+            }
+        }
+    }
+
+    /// Carries out what the machine asks for; `Some` ends the session.
+    pub async fn carry_out(&mut self) -> Option<CloseReason> {
+        while let Some(effect) = self.session.poll_effect() {
+            if let Some(reason) = self.effect(effect).await {
+                return Some(reason);
+            }
+        }
+        None
+    }
+
+    /// Carries out one thing that the machine asks for; `None` when there was none, `Some(Some(_))` ends the session.
+    pub async fn carry_out_one(&mut self) -> Option<Option<CloseReason>> {
+        let effect = self.session.poll_effect()?;
+        Some(self.effect(effect).await)
+    }
+
+    /// Forgets the device, and gives what the last frames are in.
+    pub fn end(self) -> F {
+        self.sessions.leave(self.registered);
+        self.frames
+    }
+
+    async fn effect(&mut self, effect: Effect) -> Option<CloseReason> {
+        match effect {
+            Effect::Send(channel, message) => {
+                if self.send(channel, &message).is_err() {
+                    return Some(CloseReason::Silent);
+                }
+                if matches!(*message, Message::Welcome(_)) {
+                    self.welcomed();
+                }
+            }
+            Effect::Admit(hello) => self.admit(hello),
+            Effect::Enrol(enrol) => self.enrol(enrol),
+            Effect::Merge(lane, push) => self.merge(lane, *push).await,
+            Effect::Pull(wants) => self.pull(wants),
+            Effect::Cursors(at) => self.cursors(at),
+            Effect::Pong(ping) => {
+                let pong = Message::Pong(Ping { hub_time: self.sessions.door.time.now(), ..ping });
+                if self.send(Channel::Control, &pong).is_err() {
+                    return Some(CloseReason::Silent);
+                }
+            }
+            Effect::Refence(lane, hub_last, reason) => self.refence(lane, hub_last, reason),
+            Effect::Close(reason) => return Some(reason),
+        }
+        None
+    }
+
+    fn send(&mut self, channel: Channel, message: &Message) -> Result<(), mobo_runtime::outbox::TooSlow> {
+        self.frames.send(channel, mobo_protocol::encode(message))
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.session.handle(self.sessions.door.time.machine().now(), input);
+    }
+
+    fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.started.push(Box::pin(work));
+    }
+
+    fn welcomed(&mut self) {
+        let Some(device) = self.session.device() else { return };
+        self.registered = Some(self.sessions.enter(device, self.teller.clone()));
+        // Refusals come before any ack that would cover them.
+        for reject in std::mem::take(&mut self.unheard) {
+            let _ = self.send(Channel::Control, &Message::Reject(reject));
+        }
+        // Registered first, looked at again then: a revocation finds this session, or this finds the revocation.
+        let (store, project) = (Arc::clone(&self.sessions.store), self.sessions.identity.project);
+        self.start(async move {
+            Done::input(match store.device(project, device).await {
+                Ok(Some(row)) if row.revoked.is_none() => Input::Hints(Arc::new(Vec::new())),
+                Ok(_) => Input::Revoked,
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
+        self.schema_changed();
+    }
+
+    fn admit(&mut self, hello: Box<SignedHello>) {
+        let (binding, door) = (self.binding.clone(), Arc::clone(&self.sessions.door));
+        self.start(async move {
+            match door.hello(&hello, &binding).await {
+                Ok(guest) => Done(Finished::Guest(Box::new(guest))),
+                Err(Turned::Away(refusal)) => Done::input(Input::Admitted(Err(refusal))),
+                Err(Turned::Store(error)) => Done::input(Input::StoreFailed(error.to_string())),
+            }
+        });
+    }
+
+    fn refence(&mut self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) {
+        let door = Arc::clone(&self.sessions.door);
+        self.start(async move {
+            Done::input(match door.forked(lane, hub_last, reason).await {
+                Ok(refence) => Input::Admitted(Err(Refusal::Refence(refence))),
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
+    }
+
+    fn enrol(&mut self, enrol: Box<Enrol>) {
+        let (binding, door) = (self.binding.clone(), Arc::clone(&self.sessions.door));
+        self.start(async move { Done::input(Input::Enrolled(door.enrol(&enrol, &binding).await)) });
+    }
+
+    /// Checks a push here, in order, and queues it; only waiting for the verdict is left to the side.
+    async fn merge(&mut self, lane: LaneKey, push: Push) {
+        let Some((key, rights)) = &self.guest else { return };
+        match prepare_push(self.sessions.identity.project, lane, key, push, rights.clone()) {
+            Err(code) => self.feed(Input::PushRefused(lane, code)),
+            Ok(prepared) => {
+                let verdict = self.sessions.merges.submit(prepared).await;
+                self.start(async move {
+                    Done::input(match verdict.await {
+                        Ok(Ok(outcome)) => Input::Merged(lane, outcome),
+                        Ok(Err(error)) => Input::StoreFailed(error.to_string()),
+                        Err(_) => Input::Stop,
+                    })
+                });
+            }
+        }
+    }
+
+    fn pull(&mut self, wants: Vec<(BucketId, Position)>) {
+        let Some(device) = self.session.device() else { return };
+        let request = PullRequest {
+            project: self.sessions.identity.project,
+            device,
+            wants,
+            items_max: limits::BATCH_ITEMS_MAX,
+            bytes_max: limits::BATCH_BYTES_MAX,
+        };
+        let store = Arc::clone(&self.sessions.store);
+        self.start(async move {
+            Done::input(match store.pull(request).await {
+                Ok(page) => {
+                    for key in page.buckets.iter().flat_map(|bucket| &bucket.damaged) {
+                        tracing::error!(collection = %key.collection, id = %key.id, "a stored record is damaged and was not delivered");
+                    }
+                    Input::Page(Box::new(page))
+                }
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
+    }
+
+    fn cursors(&mut self, at: Vec<(BucketId, Position)>) {
+        let Some(device) = self.session.device() else { return };
+        let (store, project) = (Arc::clone(&self.sessions.store), self.sessions.identity.project);
+        let now = self.sessions.door.time.now();
+        self.start(async move {
+            if let Err(error) = store.cursors(project, device, at, now).await {
+                tracing::debug!(%error, "cursors were not noted");
+            }
+            Done::input(Input::Hints(Arc::new(Vec::<Hint>::new())))
+        });
+    }
+
+    fn schema_update(&self) -> Arc<SchemaUpdate> {
+        let schema = Arc::clone(&self.sessions.schema.borrow());
+        let identity = &self.sessions.identity;
+        let define = |collection: &Collection| {
+            let bytes = collection.to_cbor();
+            let mac = identity.offer.schema(identity.project, collection.id, identity.timeline, &bytes);
+            Definition { bytes, collection: Some(collection.clone()), mac }
+        };
+        let definitions = schema.iter().map(define).collect();
+        Arc::new(SchemaUpdate { timeline: identity.timeline, rev: schema.rev, definitions, more: false })
+    }
+}

@@ -1,0 +1,264 @@
+//! What must hold, while it runs and in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mobo_core::ids::{RecordKey, StateHash};
+use mobo_core::query::{Select, SelectedColumn, columns};
+use mobo_core::record::RecordState;
+use mobo_core::store::{HubStore, StoreError};
+use mobo_core::value::Value;
+use serde_json::{Value as Json, json};
+
+use super::model::{Expected, What, Write};
+use super::trace::{Try, Violation};
+use super::world::World;
+use super::writes::delta_is_known;
+
+fn store_failed(error: StoreError) -> Violation {
+    Violation::new("store", error.to_string())
+}
+
+impl World {
+    /// Everything that each device was told to be kept is there after it came back.
+    pub(super) fn check_kept(&mut self, device: usize) -> Try {
+        let node = &mut self.devices[device];
+        let Some(life) = node.life.as_mut() else { return Ok(()) };
+        let store = Arc::clone(&life.store);
+        let histories: BTreeSet<usize> = node.lineage.iter().copied().chain([node.history]).collect();
+        for write in self.model.writes.iter().filter(|write| histories.contains(&write.history) && !write.doubt) {
+            if write.what == What::Samples {
+                continue;
+            }
+            let record = life.wait(store.record(write.witness()));
+            let there = match record {
+                Ok(record) => record.is_some_and(|record| record.state.project(&write.what.collection()).is_some()),
+                Err(_) if node.sick || node.disk.is_down() => return Ok(()),
+                Err(error) => return Err(Violation::new("L0", format!("{} cannot read: {error}", node.name))),
+            };
+            if !there {
+                let what = format!("{} was told that write {} is kept, and has lost it: {:?}", node.name, write.id, write.sealed);
+                return Err(Violation::new("L0", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that the hub has acknowledged is there after it came back.
+    pub(super) fn check_acked(&mut self) -> Try {
+        let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        for (lane, (seq, chain)) in &self.acked {
+            match life.wait(store.chain_at(project, *lane, *seq)) {
+                Ok(found) if found == Some(*chain) => {}
+                Ok(found) => {
+                    let what = format!("entry {} of {lane:?} was acknowledged with {chain:?}, and is {found:?}", seq.get());
+                    return Err(Violation::new("I3", what));
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Recomputes what is stored beside the rows, on every node that is up.
+    pub(super) fn audit(&mut self) -> Try {
+        self.trace.count("audits");
+        self.check_acked()?;
+        if let Some(life) = self.hub.life.as_mut() {
+            let (store, project) = (Arc::clone(&life.store), life.opened.project);
+            for bucket in life.wait(store.audit_buckets(project)).unwrap_or_default() {
+                if bucket.stored != bucket.computed || !bucket.damaged.is_empty() {
+                    return Err(Violation::new("I12", format!("the hub's bucket is not the sum of its rows: {bucket:?}")));
+                }
+                if bucket.head < bucket.position_max {
+                    return Err(Violation::new("I5", format!("a position is above its bucket's head: {bucket:?}")));
+                }
+            }
+            for lane in life.wait(store.audit_lanes(project)).unwrap_or_default() {
+                if lane.entries != lane.last.get() || lane.broken_at.is_some() {
+                    return Err(Violation::new("I1", format!("a lane is not what its entries make: {lane:?}")));
+                }
+            }
+        }
+        for node in &mut self.devices {
+            let Some(life) = node.life.as_mut() else { continue };
+            let store = Arc::clone(&life.store);
+            if let Ok(audit) = life.wait(store.audit())
+                && !audit.is_clean()
+            {
+                return Err(Violation::new("I12", format!("{} is not what its rows say: {audit:?}", node.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everybody has what everybody wrote: once, and the same.
+    pub(super) fn converged(&mut self) -> Try {
+        let late = |what: String| Err(Violation::new("liveness", what));
+        for node in &self.devices {
+            let Some(talk) = node.life.as_ref().and_then(|life| life.talk.as_ref()) else {
+                return late(format!("{} has no session", node.name));
+            };
+            if !node.life.as_ref().is_some_and(|life| life.uplink.status.borrow().drained) {
+                return late(format!("{} has not pushed and pulled everything on link {}", node.name, talk.link));
+            }
+        }
+        let Some(life) = self.hub.life.as_mut() else { return late("the hub is not up".to_owned()) };
+        if life.desk.waits() {
+            return late("the hub has not merged everything".to_owned());
+        }
+        let merged = self.merged()?;
+        self.check_records(&merged)?;
+        self.check_devices()
+    }
+
+    /// The writes that the hub has, each once; and none may be missing that somebody was told is kept.
+    fn merged(&mut self) -> Try<BTreeSet<u64>> {
+        let samples = self.samples()?;
+        let life = self.hub.life.as_mut().expect("it is up");
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        let quarantine = life.wait(store.quarantine(project, 1_000)).map_err(store_failed)?;
+        if let Some(row) = quarantine.first() {
+            return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
+        }
+        let mut merged = BTreeSet::new();
+        for write in &self.model.writes {
+            let times = match write.what {
+                What::Samples => samples.get(&write.id).copied().unwrap_or(0),
+                _ => {
+                    let record = life.wait(store.record(project, write.witness())).map_err(store_failed)?;
+                    record.map_or(0, |record| counter(write.what, &record.state))
+                }
+            };
+            match times {
+                0 if write.doubt => {}
+                1 => {
+                    merged.insert(write.id);
+                }
+                0 => return Err(Violation::new("A", format!("write {} is not at the hub: {write:?}", write.id))),
+                times => return Err(Violation::new("I11b", format!("write {} was merged {times} times: {write:?}", write.id))),
+            }
+        }
+        Ok(merged)
+    }
+
+    fn samples(&mut self) -> Try<BTreeMap<u64, i64>> {
+        let life = self.hub.life.as_mut().expect("it is up");
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        let collection = Arc::new(What::Samples.collection());
+        let columns = columns(&collection).into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect();
+        let select =
+            Select { project, collection, columns, filters: Vec::new(), order: Vec::new(), limit: 100_000, offset: 0, count: false };
+        let page = life.wait(store.select(select)).map_err(store_failed)?;
+        let mut samples = BTreeMap::new();
+        for row in page.rows {
+            *samples.entry(row.get("v").and_then(Json::as_u64).unwrap_or_default()).or_default() += 1;
+        }
+        Ok(samples)
+    }
+
+    /// Each record that everybody writes is what the merged writes can make of it.
+    fn check_records(&mut self, merged: &BTreeSet<u64>) -> Try {
+        let vague: BTreeSet<(What, String)> = self
+            .model
+            .writes
+            .iter()
+            .filter(|write| merged.contains(&write.id) && !delta_is_known(write))
+            .map(|write| (write.what, write.hot.clone()))
+            .collect();
+        let life = self.hub.life.as_mut().expect("it is up");
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        for ((what, hot), expected) in self.model.expect(merged) {
+            let record = life.wait(store.record(project, what.key(&hot))).map_err(store_failed)?;
+            let Some(record) = record else {
+                if expected.texts.is_empty() && expected.visible.is_empty() {
+                    continue;
+                }
+                return Err(Violation::new("A", format!("{hot} of {} is not at the hub: {expected:?}", what.name())));
+            };
+            check_record((what, &hot), &record.state, &expected, vague.contains(&(what, hot.clone())))?;
+        }
+        Ok(())
+    }
+
+    /// Every device holds of each record what the hub holds.
+    fn check_devices(&mut self) -> Try {
+        let mut keys: BTreeMap<RecordKey, Write> = BTreeMap::new();
+        for write in self.model.writes.iter().filter(|write| write.what != What::Samples) {
+            keys.insert(write.witness(), write.clone());
+            keys.insert(write.what.key(&write.hot), write.clone());
+        }
+        let life = self.hub.life.as_mut().expect("it is up");
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        for (key, write) in keys {
+            let record = life.wait(store.record(project, key.clone())).map_err(store_failed)?;
+            let want = record.as_ref().map(|record| record.state.state_hash());
+            let site = record.as_ref().and_then(|record| site(write.what, &record.state));
+            for node in &mut self.devices {
+                let held = write.what != What::Jobs || site.as_deref() == Some(node.site);
+                let Some(edge) = node.life.as_mut() else { continue };
+                let store = Arc::clone(&edge.store);
+                let found = edge.wait(store.record(key.clone())).map_err(store_failed)?;
+                let hash = found.as_ref().map(|record| record.state.state_hash());
+                let same = if held { hash == want } else { write.what == What::Jobs && (hash.is_none() || hidden(want, hash)) };
+                if !same {
+                    let what = format!("{}: {key:?} is {found:?}, and at the hub {record:?}", node.name);
+                    return Err(Violation::new("I6", what));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A hidden record stays in the bucket that it was in, which its fields do not tell any more.
+fn hidden(want: Option<StateHash>, found: Option<StateHash>) -> bool {
+    want == found
+}
+
+fn check_record((what, hot): (What, &str), state: &RecordState, expected: &Expected, vague: bool) -> Try {
+    let columns = state.project(&what.collection());
+    let visible = columns.is_some();
+    if counter(what, state) != expected.counter && !vague && (visible || what != What::Notes) {
+        let found = counter(what, state);
+        let what = format!("{hot} of {} counts {found}, and its writers added {}", what.name(), expected.counter);
+        return Err(Violation::new("I11b", what));
+    }
+    if !expected.visible.iter().any(|(_, may)| *may == visible) {
+        let what = format!("{hot} of {} is visible: {visible}, and nobody wrote that: {:?}", what.name(), expected.visible);
+        return Err(Violation::new("I10", what));
+    }
+    let text = columns.and_then(|columns| columns.into_iter().next()).map(|value| match value {
+        Value::Text(text) => json!(text),
+        Value::Int(number) => json!(number),
+        _ => Json::Null,
+    });
+    if let Some(text) = text
+        && !expected.texts.iter().any(|(_, may)| *may == text)
+        && text != Json::Null
+    {
+        let what = format!("{hot} of {} is {text}, and the last words were {:?}", what.name(), expected.texts);
+        return Err(Violation::new("I9", what));
+    }
+    Ok(())
+}
+
+/// The counter of a record, hidden ones of tables included.
+fn counter(what: What, state: &RecordState) -> i64 {
+    let collection = what.collection();
+    match state {
+        RecordState::Table(state) => state.counter(collection.fields[1].id),
+        RecordState::Document(_) => match state.project(&collection).and_then(|columns| columns.into_iter().nth(1)) {
+            Some(Value::Int(number)) => number,
+            _ => 0,
+        },
+    }
+}
+
+fn site(what: What, state: &RecordState) -> Option<String> {
+    match state.project(&what.collection())?.into_iter().nth(2)? {
+        Value::Text(site) => Some(site),
+        _ => None,
+    }
+}

@@ -1,0 +1,114 @@
+//! The simulated hub: the real store, door, merger and conversations, on a disk and a machine of the world.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mobo_adapters::sqlite::{InlineWriter, SqliteHubStore};
+use mobo_core::store::{HubStore, StoreError};
+use mobo_core::trust::KeyPair;
+use mobo_hub::admission::Door;
+use mobo_hub::merger::{MergeDesk, MergeQueue, Merger, News};
+use mobo_hub::node::{Opened, assemble};
+use mobo_hub::sessions::{Conversation, Job, Sessions};
+use mobo_runtime::machine::Machine;
+use mobo_vfs::{Disk, Image};
+use tokio::sync::broadcast;
+
+use super::device::{Out, Wire};
+use super::machine::{SimMachine, wait};
+
+/// The hub: what outlives its process, and its process.
+#[derive(Debug)]
+pub(super) struct HubNode {
+    pub(super) keys: KeyPair,
+    pub(super) disk: Disk,
+    pub(super) machine: Arc<SimMachine>,
+    pub(super) images: Vec<Image>,
+    pub(super) life: Option<HubLife>,
+}
+
+/// A process of the hub.
+#[derive(Debug)]
+pub(super) struct HubLife {
+    pub(super) store: Arc<SqliteHubStore>,
+    pub(super) writer: InlineWriter,
+    pub(super) opened: Opened,
+    pub(super) door: Arc<Door>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) queue: MergeQueue,
+    pub(super) desk: MergeDesk,
+    pub(super) talks: BTreeMap<u64, HubTalk>,
+}
+
+/// One session at the hub's end.
+pub(super) struct HubTalk {
+    pub(super) conversation: Conversation<Wire>,
+    pub(super) out: Out,
+    pub(super) news: broadcast::Receiver<News>,
+    pub(super) jobs: BTreeMap<u64, Job>,
+    pub(super) stepping: bool,
+}
+
+impl std::fmt::Debug for HubTalk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubTalk").field("conversation", &self.conversation).field("jobs", &self.jobs.len()).finish_non_exhaustive()
+    }
+}
+
+impl HubNode {
+    pub(super) fn new(keys: KeyPair, machine: Arc<SimMachine>) -> Self {
+        Self { keys, disk: Disk::new(), machine, images: Vec::new(), life: None }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.disk.folder().join("hub.db")
+    }
+
+    /// Starts the process.
+    pub(super) fn boot(&mut self) -> Result<(), StoreError> {
+        let (store, mut writer) = SqliteHubStore::open_inline(&self.path(), mobo_vfs::NAME)?;
+        let store = Arc::new(store);
+        let machine: Arc<dyn Machine> = Arc::clone(&self.machine) as Arc<dyn Machine>;
+        let socket = Arc::clone(&store) as Arc<dyn HubStore>;
+        let opened = wait(assemble(socket, &self.keys, machine), || writer.turn())?;
+        let merger = Merger {
+            store: Arc::clone(&opened.store),
+            project: opened.project,
+            timeline: opened.timeline.timeline,
+            time: Arc::clone(&opened.time),
+            schema: opened.schema.subscribe(),
+        };
+        let (queue, desk) = merger.desk();
+        let door = Arc::new(Door {
+            store: Arc::clone(&opened.store),
+            identity: Arc::clone(&opened.identity),
+            timeline: opened.timeline.clone(),
+            time: Arc::clone(&opened.time),
+            keepalive: mobo_core::limits::KEEPALIVE,
+        });
+        let sessions = Arc::new(Sessions::new(Arc::clone(&door), queue.clone(), opened.schema.subscribe()));
+        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new() });
+        Ok(())
+    }
+}
+
+impl HubLife {
+    /// Runs something on the store to its end.
+    pub(super) fn wait<F: Future>(&mut self, future: F) -> F::Output {
+        wait(future, || self.writer.turn())
+    }
+
+    /// Merges what waits.
+    pub(super) fn merge(&mut self) -> bool {
+        let Self { desk, writer, .. } = self;
+        wait(desk.turn(), || writer.turn())
+    }
+
+    pub(super) fn accept(&mut self, link: u64, (binding, peer): (Vec<u8>, String)) {
+        let out = Out::default();
+        let conversation = Conversation::new(Arc::clone(&self.sessions), Wire(Arc::clone(&out)), (binding, peer));
+        let news = self.queue.hints();
+        self.talks.insert(link, HubTalk { conversation, out, news, jobs: BTreeMap::new(), stepping: false });
+    }
+}

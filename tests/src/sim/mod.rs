@@ -1,0 +1,88 @@
+//! A simulated world: many devices and a hub, with everything that the field does to them, in one thread and from one seed.
+//!
+//! The code of the product runs as it is: the session machines, what carries out their effects (`mobo_edge::uplink::driver`,
+//! `mobo_hub::sessions::Conversation`, admission, merger), merge, both SQLite stores, and the protocol on every frame. What is simulated is
+//! what is below: the network (`net`, `network`), clocks and randomness (`machine`), and the disk under SQLite ([`mobo_vfs`]).
+//!
+//! A run has two phases. While faults are on, nothing that holds always may break (`checks`); then all is well, and before a deadline
+//! everybody must have what everybody wrote, once, and the same. What was written and what its author was told is in `model`.
+//!
+//! Each seed draws which faults are on and how often (`plan`). One seed is one run, bit for bit: [`run`] gives the hash of its trace.
+
+mod checks;
+pub mod cli;
+mod device;
+mod faults;
+mod hub;
+mod machine;
+mod model;
+mod net;
+mod network;
+mod plan;
+mod sessions;
+mod trace;
+mod world;
+mod writes;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use world::World;
+
+pub use plan::{Fault, Pipe, Plan};
+pub use trace::Violation;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// The hash of everything that happened.
+    pub trace: [u8; 32],
+    /// How long it took, in simulated µs.
+    pub simulated_us: u64,
+    /// What was injected, written and checked, and how often.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What it broke; `None`: nothing.
+    pub failure: Option<Failure>,
+}
+
+/// What a run broke, with what one needs to find out why.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The invariant and what was found.
+    pub violation: Violation,
+    /// The plan of the run.
+    pub plan: Plan,
+    /// The last lines of its trace.
+    pub last: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:?}", self.plan)?;
+        for line in &self.last {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "{}: {}", self.violation.invariant, self.violation.what)
+    }
+}
+
+/// Runs the world of a seed; `whole` prints its trace.
+#[must_use]
+pub fn run(seed: u64, whole: bool) -> Outcome {
+    let mut world = World::new(seed, whole);
+    let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let violation = match ran {
+        Ok(Ok(())) => None,
+        Ok(Err(violation)) => Some(violation),
+        Err(panic) => {
+            let what = panic.downcast_ref::<String>().cloned();
+            let what = what.or_else(|| panic.downcast_ref::<&str>().map(|what| (*what).to_owned()));
+            Some(Violation { invariant: "panic", what: what.unwrap_or_else(|| "a panic without words".to_owned()) })
+        }
+    };
+    world.tally_disks();
+    let failure = violation.map(|violation| Failure { violation, plan: world.plan.clone(), last: world.trace.last() });
+    Outcome { seed, trace: world.trace.hash(), simulated_us: world.now(), counts: world.trace.counts.clone(), failure }
+}

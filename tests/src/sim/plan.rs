@@ -1,0 +1,165 @@
+//! The plan of a run: which faults, how often, and what is written. All of it is drawn from the seed, so that every run is another mixture.
+
+use crate::seed::Rng;
+
+/// What happens from time to time.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Fault {
+    /// A link breaks; both ends notice.
+    CutLink,
+    /// A link breaks, and only one end notices before its patience is over.
+    HalfOpen,
+    /// A link delivers part of a frame and breaks.
+    Truncate,
+    /// No frame gets from a device to the hub, or back, or neither.
+    Partition,
+    /// A device's process is killed.
+    KillDevice,
+    /// A device loses power at one of the next writes and syncs.
+    PowerDevice,
+    /// The hub's process is killed.
+    KillHub,
+    /// The hub loses power at one of the next writes and syncs.
+    PowerHub,
+    /// One of the next writes and syncs of a device fails.
+    EioDevice,
+    /// The same on the hub.
+    EioHub,
+    /// A device's disk is full for a while.
+    FullDevice,
+    /// The same on the hub.
+    FullHub,
+    /// A wall clock jumps by up to ten years.
+    ClockJump,
+    /// A device's folder is put back to what it was earlier.
+    RestoreDevice,
+    /// A device's folder is copied, and both copies run.
+    CloneDevice,
+    /// A device's disk lies about syncs for a while, then loses power.
+    LieDevice,
+    /// The hub's folder is put back to what it was earlier.
+    RestoreHub,
+}
+
+/// All of them; [`Fault::RestoreHub`] is on once [`HUB_RESTORES`] is.
+const FAULTS: [Fault; 17] = [
+    Fault::CutLink,
+    Fault::HalfOpen,
+    Fault::Truncate,
+    Fault::Partition,
+    Fault::KillDevice,
+    Fault::PowerDevice,
+    Fault::KillHub,
+    Fault::PowerHub,
+    Fault::EioDevice,
+    Fault::EioHub,
+    Fault::FullDevice,
+    Fault::FullHub,
+    Fault::ClockJump,
+    Fault::RestoreDevice,
+    Fault::CloneDevice,
+    Fault::LieDevice,
+    Fault::RestoreHub,
+];
+
+/// Recovery of a restored hub (rules R17 to R23) is not built yet: then this becomes true.
+const HUB_RESTORES: bool = false;
+
+/// What frames go through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pipe {
+    /// Each channel keeps its order until the link breaks, as QUIC does.
+    Stream,
+    /// Frames are lost, doubled and reordered, each in so many of 100 cases.
+    Datagrams {
+        /// Lost.
+        lost: u64,
+        /// Doubled.
+        doubled: u64,
+    },
+}
+
+/// A plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Devices at the start.
+    pub devices: usize,
+    /// How long faults last, in simulated µs.
+    pub safety_us: u64,
+    /// Mean pause between writes of a device, in µs.
+    pub write_every_us: u64,
+    /// Mean pause between writes of the hub's API, in µs; `None`: none.
+    pub hub_write_every_us: Option<u64>,
+    /// Faults with the mean pause between two of them, in µs.
+    pub faults: Vec<(Fault, u64)>,
+    /// How frames travel.
+    pub pipe: Pipe,
+    /// Latency of links, in µs: from, to.
+    pub latency_us: (u64, u64),
+    /// Of 100 unsynced sectors, so many are there after a power cut.
+    pub sectors_kept: u64,
+    /// Records that everybody writes.
+    pub hot_records: u64,
+    /// Weights of what is written: table, document, stream, table in buckets of its own.
+    pub mix: [u64; 4],
+    /// True: half of the devices have no clock.
+    pub clockless: bool,
+    /// Drift of the devices' clocks, in parts of a million.
+    pub drift_ppm: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn draw(rng: &mut Rng) -> Self {
+        let faults = FAULTS.iter().filter(|fault| **fault != Fault::RestoreHub || HUB_RESTORES);
+        let calm = rng.chance(10);
+        let faults = faults.filter_map(|fault| {
+            let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), (4 + rng.below(56)) * 1_000_000);
+            (on && !calm).then_some((*fault, pause_us * if rare(*fault) { 2 } else { 1 }))
+        });
+        let faults = faults.collect();
+        let pipe = match rng.chance(25) {
+            true => Pipe::Datagrams { lost: rng.below(20), doubled: rng.below(30) },
+            false => Pipe::Stream,
+        };
+        let latency_us = *rng.pick(&[(100, 2_000), (1_000, 30_000), (20_000, 400_000)]);
+        Self {
+            devices: 1 + rng.below(4) as usize,
+            safety_us: (20 + rng.below(100)) * 1_000_000,
+            write_every_us: *rng.pick(&[400_000, 1_500_000, 6_000_000]),
+            hub_write_every_us: rng.chance(60).then(|| 2_000_000 + rng.below(6_000_000)),
+            faults,
+            pipe,
+            latency_us,
+            sectors_kept: *rng.pick(&[0, 10, 50, 90, 100]),
+            hot_records: 1 + rng.below(5),
+            mix: [6, if rng.chance(40) { 2 } else { 0 }, if rng.chance(50) { 2 } else { 0 }, if rng.chance(50) { 3 } else { 0 }],
+            clockless: rng.chance(30),
+            drift_ppm: *rng.pick(&[0, 50, 500]),
+        }
+    }
+
+    /// True if the frames of a channel arrive in order, or not at all.
+    #[must_use]
+    pub fn keeps_order(&self) -> bool {
+        self.pipe == Pipe::Stream && !self.faults.iter().any(|(fault, _)| *fault == Fault::Truncate)
+    }
+
+    /// True if a write of the hub may fail.
+    #[must_use]
+    pub fn hub_disk_fails(&self) -> bool {
+        self.faults.iter().any(|(fault, _)| matches!(fault, Fault::EioHub | Fault::FullHub))
+    }
+
+    /// True if a device may come back with less than it had said to be durable.
+    #[must_use]
+    pub fn rolls_back(&self) -> bool {
+        self.faults.iter().any(|(fault, _)| matches!(fault, Fault::RestoreDevice | Fault::CloneDevice | Fault::LieDevice))
+    }
+}
+
+/// Faults after which much is to be done again.
+const fn rare(fault: Fault) -> bool {
+    matches!(fault, Fault::RestoreDevice | Fault::CloneDevice | Fault::LieDevice | Fault::RestoreHub | Fault::FullHub)
+}

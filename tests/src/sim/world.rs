@@ -1,0 +1,336 @@
+//! The world: one queue of events, one thread, one source of randomness.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mobo_adapters::sqlite::edge::Identity;
+use mobo_core::backoff::Backoff;
+use mobo_core::ids::Incarnation;
+use mobo_core::link::Channel;
+use mobo_core::message::Enrol;
+use mobo_core::store::{HubStore, Invite};
+use mobo_core::time::Eff;
+use mobo_core::trust::{KeyPair, Statement, secret_hash};
+use mobo_runtime::machine::{Machine, random};
+use mobo_vfs::Disk;
+
+use super::device::Device;
+use super::hub::HubNode;
+use super::machine::{SimMachine, WorldTime};
+use super::model::{Model, What};
+use super::net::{End, LinkState};
+use super::plan::{Fault, Pipe, Plan};
+use super::trace::{Trace, Try, Violation};
+use crate::seed::Rng;
+
+/// How long everything may take to converge after all is well, in simulated µs.
+const LIVENESS_US: u64 = 240_000_000;
+/// More events than this are a loop without an end.
+const EVENTS_MAX: u64 = 400_000;
+
+/// Something that happens.
+#[derive(Debug)]
+pub(super) enum Event {
+    Write(usize),
+    HubWrite,
+    Dial(usize),
+    Step(usize),
+    Tick(usize, u64),
+    Restart(usize),
+    HubStep(u64),
+    HubJob(u64, u64),
+    HubTurn,
+    HubMerge,
+    HubTick(u64),
+    HubRestart,
+    Reserve,
+    Frame(u64, End, Channel, Vec<u8>),
+    Lost(u64, End),
+    Fault(Fault),
+    PartitionEnds(usize),
+    DiskHeals(usize),
+    HubDiskHeals,
+    LieEnds(usize),
+    Audit,
+    Heal,
+    Look,
+}
+
+/// A simulated world.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    time: WorldTime,
+    queue: BTreeMap<(u64, u64), Event>,
+    next: u64,
+    pub(super) trace: Trace,
+    pub(super) hub: HubNode,
+    pub(super) devices: Vec<Device>,
+    pub(super) links: BTreeMap<u64, LinkState>,
+    pub(super) next_link: u64,
+    pub(super) next_job: u64,
+    pub(super) model: Model,
+    pub(super) healed: bool,
+    pub(super) merging: bool,
+    pub(super) turning: bool,
+    pub(super) acked: BTreeMap<mobo_core::ids::LaneKey, (mobo_core::ids::Seq, mobo_core::ids::Chain)>,
+    pub(super) project: Option<mobo_core::ids::ProjectId>,
+    deadline: u64,
+    done: bool,
+}
+
+impl World {
+    /// The world of a seed, before anything has happened.
+    pub(super) fn new(seed: u64, whole: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng);
+        let time = WorldTime::default();
+        let machine = Arc::new(SimMachine::new(Arc::clone(&time), rng.fork(), (false, 0)));
+        let hub = HubNode::new(KeyPair::from_secret(&secret(&mut rng)), machine);
+        let deadline = plan.safety_us + LIVENESS_US;
+        Self {
+            plan,
+            rng,
+            time,
+            queue: BTreeMap::new(),
+            next: 0,
+            trace: Trace::new(whole),
+            hub,
+            devices: Vec::new(),
+            links: BTreeMap::new(),
+            next_link: 1,
+            next_job: 1,
+            model: Model::default(),
+            healed: false,
+            merging: false,
+            turning: false,
+            acked: BTreeMap::new(),
+            project: None,
+            deadline,
+            done: false,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(super) fn run(&mut self) -> Try {
+        self.trace.say(0, format_args!("{:?}", self.plan));
+        self.begin()?;
+        let mut events = 0;
+        while !self.done {
+            let Some(((at, _), event)) = self.queue.pop_first() else {
+                return Err(Violation::new("liveness", "nothing is left to happen"));
+            };
+            self.time.store(at, Ordering::Relaxed);
+            events += 1;
+            if events > EVENTS_MAX {
+                return Err(Violation::new("liveness", "more events than a run may have: something runs in circles"));
+            }
+            self.happen(event)?;
+        }
+        self.trace.add("events", events);
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.time.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn at(&mut self, at: u64, event: Event) {
+        self.next += 1;
+        self.queue.insert((at.max(self.now()), self.next), event);
+    }
+
+    /// In `from` to `to` µs.
+    pub(super) fn soon(&mut self, (from, to): (u64, u64), event: Event) {
+        let pause = from + self.rng.below(to.saturating_sub(from) + 1);
+        self.at(self.now() + pause, event);
+    }
+
+    pub(super) fn say(&mut self, what: std::fmt::Arguments<'_>) {
+        let now = self.now();
+        self.trace.say(now, what);
+    }
+
+    fn happen(&mut self, event: Event) -> Try {
+        match event {
+            Event::Write(device) => self.write(device),
+            Event::HubWrite => self.hub_write(),
+            Event::Dial(device) => self.dial(device),
+            Event::Step(device) => self.step(device),
+            Event::Tick(device, link) => self.tick(device, link),
+            Event::Restart(device) => self.restart(device),
+            Event::HubStep(link) => self.hub_step(link),
+            Event::HubJob(link, job) => self.hub_job(link, job),
+            Event::HubTurn => self.hub_turn(),
+            Event::HubMerge => self.hub_merge(),
+            Event::HubTick(link) => self.hub_tick(link),
+            Event::HubRestart => self.hub_restart(),
+            Event::Reserve => self.reserve(),
+            Event::Frame(link, to, channel, bytes) => self.arrive(link, to, (channel, bytes)),
+            Event::Lost(link, end) => self.lost(link, end),
+            Event::Fault(fault) => self.fault(fault),
+            Event::PartitionEnds(device) => self.partition_ends(device),
+            Event::DiskHeals(device) => self.disk_heals(device),
+            Event::LieEnds(device) => self.lie_ends(device),
+            Event::HubDiskHeals => self.hub_disk_heals(),
+            Event::Audit => {
+                let pause = (5_000_000, 20_000_000);
+                if !self.healed {
+                    self.soon(pause, Event::Audit);
+                }
+                self.audit()
+            }
+            Event::Heal => self.heal(),
+            Event::Look => self.look(),
+        }
+    }
+
+    fn begin(&mut self) -> Try {
+        let setup = |error: mobo_core::store::StoreError| Violation::new("setup", error.to_string());
+        self.hub.boot().map_err(setup)?;
+        let life = self.hub.life.as_mut().expect("it has booted");
+        let project = life.opened.project;
+        self.project = Some(project);
+        for what in What::ALL {
+            let store = Arc::clone(&life.store);
+            let schema = life.wait(store.create_collection(project, what.collection())).map_err(setup)?;
+            life.opened.schema.send_replace(Arc::new(schema));
+        }
+        for nth in 0..self.plan.devices {
+            let site = ["a", "b"][nth % 2];
+            let keys = KeyPair::from_secret(&secret(&mut self.rng));
+            let machine = self.machine(nth);
+            let mut device = self.device((format!("d{nth}"), site), keys, Disk::new(), machine);
+            device.boot().map_err(setup)?;
+            self.join(&mut device).map_err(setup)?;
+            self.devices.push(device);
+            self.soon((0, 1_000_000), Event::Dial(nth));
+            self.soon((1_000_000, 3_000_000), Event::Write(nth));
+        }
+        for (fault, pause) in self.plan.faults.clone() {
+            self.soon((2_000_000, 2 * pause), Event::Fault(fault));
+        }
+        if let Some(pause) = self.plan.hub_write_every_us {
+            self.soon((1_000_000, 2 * pause), Event::HubWrite);
+        }
+        self.soon((3_000_000, 3_000_000), Event::Reserve);
+        self.soon((5_000_000, 20_000_000), Event::Audit);
+        self.at(self.plan.safety_us, Event::Heal);
+        Ok(())
+    }
+
+    pub(super) fn machine(&mut self, nth: usize) -> Arc<SimMachine> {
+        let drift = self.rng.below(2 * self.plan.drift_ppm + 1).cast_signed() - self.plan.drift_ppm.cast_signed();
+        let no_clock = self.plan.clockless && nth.is_multiple_of(2);
+        let machine = SimMachine::new(Arc::clone(&self.time), self.rng.fork(), (no_clock, drift));
+        machine.reboot();
+        Arc::new(machine)
+    }
+
+    pub(super) fn device(&mut self, (name, site): (String, &'static str), keys: KeyPair, disk: Disk, machine: Arc<SimMachine>) -> Device {
+        Device {
+            name,
+            keys,
+            site,
+            disk,
+            machine,
+            images: Vec::new(),
+            backoff: Backoff::default(),
+            life: None,
+            lineage: Vec::new(),
+            history: self.model.history(),
+            rolled_back: false,
+            sick: false,
+            lies: None,
+            partition: None,
+            dialing: true,
+            restarting: false,
+        }
+    }
+
+    /// The device joins: the hub's own enrolment, without a link.
+    fn join(&mut self, device: &mut Device) -> Result<(), mobo_core::store::StoreError> {
+        let secret: [u8; 32] = self.hub.machine.random()?;
+        let hub_key = self.hub.keys.public();
+        let life = self.hub.life.as_mut().expect("it has booted");
+        let (store, door, project) = (Arc::clone(&life.store), Arc::clone(&life.door), life.opened.project);
+        let buckets = vec!["all".to_owned(), format!("site:{}", device.site)];
+        let invite = Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, expires: Eff(i64::MAX) };
+        life.wait(store.invite(project, invite))?;
+        let signature = Statement::Enrol { binding: b"", secret: &secret }.sign(&device.keys);
+        let enrol = Enrol { secret: secret.to_vec(), key: device.keys.public(), name: device.name.clone(), signature };
+        let enrolled = life.wait(async { door.enrol(&enrol, b"").await });
+        let enrolled = enrolled.map_err(|error| mobo_core::store::StoreError::Refused(error.detail))?;
+        let identity = Identity {
+            project,
+            device: device.keys.device(),
+            hub_key,
+            hub_addresses: Vec::new(),
+            certificate: enrolled.certificate,
+            certificate_signature: enrolled.signature,
+        };
+        let fresh = Incarnation::from_entropy(random(device.machine.as_ref())?);
+        let life = device.life.as_mut().expect("it has booted");
+        let store = Arc::clone(&life.store);
+        life.wait(store.join(identity, fresh))
+    }
+
+    /// All is well from now on.
+    fn heal(&mut self) -> Try {
+        self.say(format_args!("--- all is well from now on"));
+        self.healed = true;
+        let datagrams = self.plan.pipe != Pipe::Stream;
+        (self.plan.pipe, self.plan.latency_us) = (Pipe::Stream, (500, 5_000));
+        self.hub.disk.heal();
+        for device in 0..self.devices.len() {
+            self.lie_ends(device)?;
+            self.devices[device].disk.heal();
+            self.devices[device].sick = false;
+            self.partition_ends(device)?;
+        }
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        for link in links.into_iter().filter(|_| datagrams) {
+            self.cut(link, true);
+        }
+        self.soon((1_000_000, 1_000_000), Event::Look);
+        Ok(())
+    }
+
+    /// Counts what the disks did.
+    pub(super) fn tally_disks(&mut self) {
+        let disks = self.devices.iter().map(|device| &device.disk).chain([&self.hub.disk]);
+        let tallies: Vec<_> = disks.map(Disk::tally).collect();
+        for tally in tallies {
+            self.trace.add("disk writes", tally.writes);
+            self.trace.add("disk syncs", tally.syncs);
+            self.trace.add("disk errors", tally.errors);
+            self.trace.add("disk full", tally.full);
+            self.trace.add("syncs that were lies", tally.lies);
+            self.trace.add("sectors lost", tally.sectors_lost);
+        }
+    }
+
+    /// Looks whether everything has converged.
+    fn look(&mut self) -> Try {
+        let found = self.converged();
+        if found.is_ok() {
+            self.audit()?;
+            self.say(format_args!("--- converged"));
+            self.done = true;
+            return Ok(());
+        }
+        if self.now() >= self.deadline {
+            return found;
+        }
+        self.soon((1_000_000, 1_000_000), Event::Look);
+        Ok(())
+    }
+}
+
+fn secret(rng: &mut Rng) -> [u8; 32] {
+    let mut secret = [0; 32];
+    rng.fill(&mut secret);
+    secret
+}
