@@ -219,5 +219,23 @@ pub fn peek_collection(payload: &[u8]) -> Result<CollectionId, Malformed> {
     CollectionId::new(reader.u64()?).ok_or_else(|| Malformed::what("collection id"))
 }
 
+/// How many samples a payload says that it holds, before the rest can be read.
+///
+/// # Errors
+///
+/// When the payload does not start like one.
+pub fn peek_samples(payload: &[u8]) -> Result<u64, Malformed> {
+    let mut reader = Reader::new(payload);
+    let keys = reader.map()?;
+    for key in 0..keys.min(3) {
+        match (key as u64 == reader.u64()?, reader.u64()?) {
+            (true, samples) if key == 2 => return Ok(samples),
+            (true, _) => {}
+            (false, _) => break,
+        }
+    }
+    Err(Malformed::what("segment"))
+}
+
 #[cfg(test)]
 mod tests;

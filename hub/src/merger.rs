@@ -2,6 +2,7 @@
 //!
 //! While one batch commits, the next gathers: a lone write waits for nobody, a crowd shares one transaction (replication.md D4).
 
+mod cost;
 mod parts;
 
 use std::fmt;
@@ -9,8 +10,7 @@ use std::sync::Arc;
 
 use mobo_core::ids::{ProjectId, Timeline};
 use mobo_core::limits;
-use mobo_core::merge::prepare::{Content, PreparedEntry};
-use mobo_core::merge::{Hint, LocalBody, Outcome, Prepared};
+use mobo_core::merge::{Hint, Outcome, Prepared};
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, MergeBatch, MergeReport, StoreError};
 use mobo_runtime::machine;
@@ -171,30 +171,13 @@ impl Merges for Merger {
 
 /// The first job and whatever waits behind it, within the limits of one transaction.
 fn gather(first: Job, inbox: &mut mpsc::Receiver<Job>) -> Vec<Job> {
-    let (mut entries, mut ops) = size(&first.submission);
+    let (mut entries, mut cost) = cost::of(&first.submission);
     let mut batch = vec![first];
-    while entries < limits::MERGE_ENTRIES_MAX && ops < limits::MERGE_OPS_MAX {
+    while entries < limits::MERGE_ENTRIES_MAX && cost < limits::MERGE_COST_MAX {
         let Ok(job) = inbox.try_recv() else { break };
-        let (more_entries, more_ops) = size(&job.submission);
-        (entries, ops) = (entries + more_entries, ops + more_ops);
+        let (more_entries, more_cost) = cost::of(&job.submission);
+        (entries, cost) = (entries + more_entries, cost + more_cost);
         batch.push(job);
     }
     batch
-}
-
-fn size(submission: &Prepared) -> (usize, usize) {
-    match submission {
-        Prepared::Local(write) => match &write.body {
-            LocalBody::Edits(edits) => (1, edits.len()),
-            LocalBody::Append(segment) => (1, segment.before_us.len()),
-        },
-        Prepared::Push(push) => {
-            let ops = |entry: &Arc<PreparedEntry>| match &entry.content {
-                Content::Table(ops) => ops.len(),
-                Content::Document(ops) => ops.len(),
-                Content::Stream | Content::Lost | Content::Poison(_) => 1,
-            };
-            (push.entries.len(), push.entries.iter().map(ops).sum())
-        }
-    }
 }

@@ -168,7 +168,8 @@ impl<'a> Merge<'a> {
                     let (key, signature) = (push.lane, push.signature);
                     let admission = admit_push(*push, &mut lanes, &mut reads, self.context.now);
                     if let Admission::Push(_) = admission {
-                        touched_lanes.insert(key, Some(signature));
+                        let kept = touched_lanes.entry(key).or_insert(None);
+                        *kept = signature.or(*kept);
                     }
                     admission
                 }

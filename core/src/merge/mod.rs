@@ -200,7 +200,7 @@ pub struct LaneWrite {
     pub eff: Eff,
     /// Boot and mono of the last entry, where its header could be read.
     pub clock: Option<(BootId, Mono)>,
-    /// The author's last word for the whole prefix; absent for the hub's own.
+    /// The author's word for the prefix up to here; absent for the hub's own, and where a push is merged in pieces: the last word stands.
     pub signature: Option<Signature>,
 }
 

@@ -54,8 +54,8 @@ pub struct PreparedPush {
     pub first: Seq,
     /// Its entries, decoded, with the chain after each.
     pub entries: Vec<Arc<PreparedEntry>>,
-    /// The author's word for the head.
-    pub signature: Signature,
+    /// The author's word for the head; `None` for a piece of a push that ends before it.
+    pub signature: Option<Signature>,
     /// What the author may write.
     pub rights: Rights,
 }
@@ -124,7 +124,7 @@ pub fn prepare_push(project: ProjectId, lane: LaneKey, key: &PublicKey, push: Pu
         prev_chain: push.prev_chain,
         first: push.first,
         entries,
-        signature: push.signature,
+        signature: Some(push.signature),
         rights,
     })))
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use mobo_core::engine::Refusal;
 use mobo_core::merge::prepare::{Content, PreparedEntry, PreparedPush};
-use mobo_core::merge::{Outcome, Prepared};
+use mobo_core::merge::{Merged, Outcome, Prepared};
 use mobo_core::message::Code;
 use mobo_core::store::{MergeReport, StoreError};
 use tokio::sync::broadcast;
 
-use super::{Job, News};
+use super::{Job, News, cost};
 
 /// How often one push alone may fail before its entries go to quarantine.
 const ATTEMPTS_MAX: u32 = 3;
@@ -25,8 +25,20 @@ pub(super) trait Merges: Sync {
 
 /// Merges a batch, in halves where others are in the way of the whole; answers everybody in it, and tells what changed after each commit.
 pub(super) async fn run(store: &impl Merges, batch: Vec<Job>, news: &broadcast::Sender<News>) {
-    let mut parts = vec![batch];
-    while let Some(mut part) = parts.pop() {
+    let mut parts = Vec::new();
+    for job in batch.into_iter().rev() {
+        // A push that is too long for one transaction stands alone.
+        let long = cost::pieces(&job.submission).is_some();
+        match parts.last_mut().filter(|_| !long) {
+            Some((false, part)) => Vec::insert(part, 0, job),
+            Some((true, _)) | None => parts.push((long, vec![job])),
+        }
+    }
+    while let Some((long, mut part)) = parts.pop() {
+        if long {
+            piece_by_piece(store, part, news).await;
+            continue;
+        }
         match merge(store, part.iter().map(|job| job.submission.clone()).collect(), news).await {
             Ok(outcomes) => {
                 for (outcome, job) in outcomes.into_iter().zip(part) {
@@ -37,7 +49,7 @@ pub(super) async fn run(store: &impl Merges, batch: Vec<Job>, news: &broadcast::
                 tracing::warn!(why, submissions = part.len(), "others hold the same records: merging the batch in two halves");
                 // The first half goes first: submissions of one lane stay in order.
                 let second = part.split_off(part.len() / 2);
-                parts.extend([second, part]);
+                parts.extend([(false, second), (false, part)]);
             }
             Err(StoreError::Damaged(why) | StoreError::Refused(why)) => one_by_one(store, part, &why, news).await,
             // Everybody tries again later; whether a local write was done is for its caller to look up.
@@ -49,6 +61,35 @@ pub(super) async fn run(store: &impl Merges, batch: Vec<Job>, news: &broadcast::
             }
         }
     }
+}
+
+/// Pushes in pieces of a transaction each, answered as a whole. Where one is not merged, the device comes again, and what was is known.
+async fn piece_by_piece(store: &impl Merges, part: Vec<Job>, news: &broadcast::Sender<News>) {
+    for Job { submission, reply } in part {
+        let mut whole: Option<Merged> = None;
+        let mut answer = None;
+        for piece in cost::pieces(&submission).unwrap_or_default() {
+            match alone(store, piece, news).await.map(|outcomes| outcomes.into_iter().next()) {
+                Ok(Some(Outcome::Merged(more))) => whole = Some(whole.take().map_or_else(|| more.clone(), |whole| joined(whole, &more))),
+                Ok(Some(other)) => answer = Some(Ok(other)),
+                Ok(None) => answer = Some(Err(StoreError::Damaged("the store gave no outcome".to_owned()))),
+                Err(error) => answer = Some(Err(error)),
+            }
+            if answer.is_some() {
+                break;
+            }
+        }
+        let nothing = || Err(StoreError::Damaged("a push has no pieces".to_owned()));
+        let _ = reply.send(answer.unwrap_or_else(|| whole.map_or_else(nothing, |whole| Ok(Outcome::Merged(whole)))));
+    }
+}
+
+fn joined(mut whole: Merged, more: &Merged) -> Merged {
+    (whole.acked, whole.chain) = (more.acked, more.chain);
+    whole.effs.extend_from_slice(&more.effs);
+    whole.rejects.extend_from_slice(&more.rejects);
+    whole.changed.extend_from_slice(&more.changed);
+    whole
 }
 
 /// A batch that cannot be merged as a whole: the one to blame must not take its neighbours with it.
@@ -123,7 +164,7 @@ mod tests {
     use mobo_core::digest::Digest;
     use mobo_core::ids::{BootId, BucketId, CollectionId, Incarnation, Lane, LaneKey, Nonce, Position, Seq};
     use mobo_core::merge::{Hint, LocalBody, LocalWrite};
-    use mobo_core::time::{Moment, Mono, Wall, WallQuality};
+    use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
     use mobo_core::trust::KeyPair;
     use tokio::sync::oneshot;
 
@@ -253,6 +294,51 @@ mod tests {
             committed.dedup();
             assert_eq!(committed.len(), merges, "{name}: nothing is merged twice: {committed:?}");
             assert!(committed.is_sorted(), "{name}: in the order of submission: {committed:?}");
+        }
+    }
+
+    /// Merges pushes, but nothing behind a position.
+    struct Steady {
+        until: u64,
+        merged: Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl Merges for Steady {
+        async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
+            let [Prepared::Push(push)] = submissions.as_slice() else { panic!("one push at a time") };
+            let (first, last) = (push.first, push.entries.last().unwrap());
+            if last.seq.get() > self.until {
+                return Err(StoreError::Unavailable("made to".to_owned()));
+            }
+            self.merged.lock().unwrap().push((first.get(), last.seq.get()));
+            let effs = push.entries.iter().map(|entry| Eff(i64::try_from(entry.seq.get()).unwrap())).collect();
+            let merged = Merged { acked: last.seq, chain: last.chain, eff_first: first, effs, rejects: vec![], changed: vec![] };
+            Ok(MergeReport { outcomes: vec![Outcome::Merged(merged)], hints: vec![] })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_that_is_too_long_for_one_transaction_is_answered_as_a_whole() {
+        const MOST: u64 = (mobo_core::limits::MERGE_COST_MAX / mobo_core::limits::MERGE_DOCUMENT_COST) as u64;
+        let entries = 2 * MOST + 5;
+        for (until, want) in [(entries, Some(entries)), (MOST, None)] {
+            let store = Steady { until, merged: Mutex::default() };
+            let (reply, verdict) = oneshot::channel();
+            let submission = cost::tests::push((0..entries).map(|_| cost::tests::document(1)).collect());
+            run(&store, vec![Job { submission, reply }], &broadcast::channel(8).0).await;
+            let answer = verdict.await.unwrap();
+            let pieces = store.merged.into_inner().unwrap();
+            match want {
+                Some(last) => {
+                    let Ok(Outcome::Merged(merged)) = answer else { panic!("{answer:?}") };
+                    assert_eq!((merged.acked.get(), merged.eff_first, merged.effs.len() as u64), (last, Seq::FIRST, entries));
+                    assert_eq!(pieces, [(1, MOST), (MOST + 1, 2 * MOST), (2 * MOST + 1, entries)]);
+                }
+                None => {
+                    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "the device comes again: {answer:?}");
+                    assert_eq!(pieces, [(1, MOST)], "and goes on behind what was merged");
+                }
+            }
         }
     }
 }

@@ -90,7 +90,7 @@ fn lanes(connection: &Connection, project: ProjectId, writes: &[LaneWrite]) -> R
         "INSERT INTO mobo_lane(project, device, incarnation, lane, last, chain, eff, boot, mono, signature) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
          ON CONFLICT (project, device, incarnation, lane) DO UPDATE SET last = excluded.last, chain = excluded.chain, eff = excluded.eff, \
-         boot = excluded.boot, mono = excluded.mono, signature = excluded.signature",
+         boot = excluded.boot, mono = excluded.mono, signature = coalesce(excluded.signature, signature)",
     )?;
     for lane in writes {
         statement.execute((
