@@ -5,6 +5,7 @@
 
 mod ledger;
 mod rows;
+pub mod transfer;
 
 use std::fmt;
 

@@ -149,6 +149,11 @@ pub enum ConfigVerb {
     },
     /// A settings file with every setting, its meaning and its default.
     Example,
+    /// Keep a secret setting in the encrypted file of the data folder; its value is read from standard input, none takes it out.
+    Seal {
+        /// The setting, such as store.url.
+        key: String,
+    },
 }
 
 /// `quarantine …`
@@ -176,6 +181,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Check) => boot::config_check(common),
         Verb::Config(ConfigVerb::Show { origin }) => boot::config_show(common, origin),
         Verb::Config(ConfigVerb::Example) => boot::config_example(),
+        Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
         Verb::Sync { timeout } => boot::sync(common, timeout),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),

@@ -108,6 +108,7 @@ impl Desk {
                 Ok(json!({ "stopping": true }))
             }
             "component list" => Ok(self.components()),
+            "config pending" => Ok(mobo_runtime::command::pending(&self.edge.config)),
             "health check" => self.health_check().await.map_err(|error| store_error(&error)),
             "join" => self.join(args).await,
             "sync" => {

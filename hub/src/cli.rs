@@ -2,6 +2,7 @@
 
 mod boot;
 mod list;
+mod store;
 mod talk;
 
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ pub enum Verb {
     /// Settings.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Where the hub keeps everything.
+    #[command(subcommand)]
+    Store(StoreVerb),
     /// Collections.
     #[command(subcommand)]
     Collection(CollectionVerb),
@@ -110,6 +114,22 @@ pub enum ConfigVerb {
     },
     /// A settings file with every setting, its meaning and its default.
     Example,
+    /// Keep a secret setting in the encrypted file of the data folder; its value is read from standard input, none takes it out.
+    Seal {
+        /// The setting, such as store.url.
+        key: String,
+    },
+}
+
+/// `store …`
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    /// Move everything to another store, with the hub stopped; the other one must be empty.
+    Migrate {
+        /// postgres://…, `sqlite` for the data folder, sqlite://PATH; or @FILE that holds it, for one with a password.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
 }
 
 /// `collection …`
@@ -245,6 +265,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Check) => boot::config_check(common),
         Verb::Config(ConfigVerb::Show { origin }) => boot::config_show(common, origin),
         Verb::Config(ConfigVerb::Example) => boot::config_example(),
+        Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
+        Verb::Store(StoreVerb::Migrate { to }) => store::migrate(common, &to),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Health(HealthVerb::Check) => talk::health(common),
@@ -296,6 +318,7 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         | Verb::Health(_)
         | Verb::Conflict(_)
         | Verb::Quarantine(_)
+        | Verb::Store(_)
         | Verb::Config(_) => ("status", json!({})),
     }
 }

@@ -95,6 +95,7 @@ impl Desk {
             "key revoke" => self.revoke_key(&text(args, "name")).await,
             "conflict list" => self.conflicts(args).await,
             "quarantine list" => self.quarantine(args).await,
+            "config pending" => Ok(mobo_runtime::command::pending(&self.0.config)),
             "record show" => self.record(&text(args, "collection"), &text(args, "id")).await,
             _ => Err(AdminError::Usage(format!("the hub does not know the verb \"{verb}\""))),
         }

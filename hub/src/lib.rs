@@ -20,6 +20,7 @@ pub mod control;
 pub mod hub_time;
 pub mod identity;
 pub mod merger;
+pub mod migrate;
 pub mod node;
 pub mod postgres;
 pub mod records;

@@ -38,6 +38,9 @@ use crate::{identity, settings};
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The hub's SQLite file in its folder.
+pub const STORE_FILE: &str = "hub.db";
+
 /// The name of the store's part.
 pub const STORE: ComponentName = ComponentName::fixed("store");
 /// The name of the QUIC part.

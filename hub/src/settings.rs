@@ -1,8 +1,9 @@
 //! Every setting of a hub: one definition each, from which checking, `config show` and `config example` are made.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 
-use mobo_runtime::config::{Define, Setting};
+use mobo_runtime::config::{Define, Kind, Setting, TomlForm};
 
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
@@ -20,9 +21,10 @@ pub static QUIC_ADVERTISE: Setting<String> = Setting::new(
     "",
     "0.1.0",
     "host:port that devices reach this hub at, for join tokens; commas between several. Empty: the address it listens on.",
-);
+)
+.hot();
 /// Which database.
-pub static STORE_URL: Setting<String> = Setting::new(
+pub static STORE_URL: Setting<StoreUrl> = Setting::new(
     "store.url",
     "sqlite",
     "0.1.0",
@@ -32,6 +34,35 @@ pub static STORE_URL: Setting<String> = Setting::new(
 
 /// All of them.
 pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &STORE_URL];
+
+/// Where a hub keeps everything: a value of `store.url`.
+#[derive(Clone, Eq, PartialEq, PartialOrd)]
+pub struct StoreUrl(String);
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // There may be a password in it.
+        f.write_str("StoreUrl")
+    }
+}
+
+impl Deref for StoreUrl {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Kind for StoreUrl {
+    const EXPECTED: &'static str = "`sqlite`, or postgres://user:password@host:5432/database";
+    const FORM: TomlForm = TomlForm::Quoted;
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_known = text == "sqlite" || text.starts_with("postgres://") || text.starts_with("postgresql://");
+        is_known.then(|| Self(text.to_owned()))
+    }
+}
 
 #[cfg(test)]
 mod tests {

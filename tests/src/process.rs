@@ -103,7 +103,7 @@ impl Launch {
         self
     }
 
-    /// Sets `key` for this node with `--set`; a later value replaces an earlier one.
+    /// Sets `key` for this node, with `--set` wherever it holds no password; a later value replaces an earlier one.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -143,7 +143,12 @@ impl Launch {
         clean_environment(&mut command);
         command.args(&self.role).arg("boot").arg("--data-dir").arg(&self.folder);
         for (key, value) in &self.settings {
-            command.arg("--set").arg(format!("{key}={value}"));
+            // A password does not belong on a command line, and is refused there.
+            if key == "store.url" {
+                command.env("MOBO_STORE__URL", value);
+            } else {
+                command.arg("--set").arg(format!("{key}={value}"));
+            }
         }
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

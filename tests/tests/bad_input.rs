@@ -246,8 +246,8 @@ fn boots_that_are_refused() {
         (fresh().set("store.url", "postgres://ada:canary-sekret@127.0.0.1:port/db"), 1, vec!["store.url cannot be read".into()]),
         (
             fresh().set("store.url", "mysql://ada:canary-sekret@127.0.0.1/db"),
-            1,
-            vec!["store.url is neither `sqlite` nor a postgres://".into()],
+            2,
+            vec!["store.url: its value is not `sqlite`, or postgres://".into()],
         ),
     ];
     for (launch, code, told) in cases {

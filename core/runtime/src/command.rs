@@ -1,14 +1,16 @@
 //! What the commands of every node share: asking the running node, printing what it answers, and the verbs about settings.
 
+mod settings;
+
 use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, Config, Define, Problems, Sources};
 use crate::control::ControlClient;
 use crate::output::{Failure, Format, Table, exit, print, print_json};
-use crate::telemetry;
+
+pub use settings::{check_config, load, pending, print_example, seal, show_config, write_example};
 
 /// Runs a future on this thread; for commands, which do one thing.
 ///
@@ -135,64 +137,4 @@ pub fn checks(report: &Value) -> Value {
         json!({ "check": part("name"), "is": word, "detail": part("detail") })
     };
     Value::Array(checks.iter().map(row).collect())
-}
-
-/// Loads the settings of this process: the node's own, and those of logging.
-///
-/// # Errors
-///
-/// All problems in one, exit code 2; nothing was started.
-pub fn load(settings: &'static [&'static dyn Define], flags: &[String], file: Option<&Path>, data_dir: &Path) -> Result<Config, Failure> {
-    let sources = Sources::of_process(flags.to_vec(), file.map(Path::to_owned), data_dir);
-    Config::load(settings.iter().chain(telemetry::SETTINGS), &sources).map_err(|problems| misconfigured(&problems))
-}
-
-fn misconfigured(problems: &Problems) -> Failure {
-    let hint = "`config example` prints every setting with its meaning";
-    Failure::usage(problems.to_string(), hint)
-}
-
-/// Prints the settings in force; secrets are not shown.
-///
-/// # Errors
-///
-/// When standard output cannot be written to.
-pub fn show_config(config: &Config, format: Format, origin: bool) -> Result<(), Failure> {
-    let row = |shown: &config::Shown| {
-        let mut row = Map::new();
-        row.insert("key".to_owned(), json!(shown.key));
-        row.insert("value".to_owned(), json!(shown.value));
-        if origin {
-            row.insert("origin".to_owned(), json!(shown.origin.to_string()));
-        }
-        Value::Object(row)
-    };
-    show(format, &Value::Array(config.show().iter().map(row).collect()))
-}
-
-/// The settings file that `init` writes, unless there is one.
-///
-/// # Errors
-///
-/// When the folder cannot be written to.
-pub fn write_example(settings: &'static [&'static dyn Define], data_dir: &Path) -> Result<bool, Failure> {
-    let path = data_dir.join("mobo.toml");
-    let all: Vec<&'static dyn Define> = settings.iter().chain(telemetry::SETTINGS).copied().collect();
-    match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-        Ok(mut file) => std::io::Write::write_all(&mut file, config::example(&all).as_bytes())
-            .map(|()| true)
-            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display()), "free some space")),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(Failure::failed(format!("cannot write {}: {error}", path.display()), "use a folder that this user may write to")),
-    }
-}
-
-/// Prints every setting with its meaning and default.
-///
-/// # Errors
-///
-/// When standard output cannot be written to.
-pub fn print_example(settings: &'static [&'static dyn Define]) -> Result<(), Failure> {
-    let all: Vec<&'static dyn Define> = settings.iter().chain(telemetry::SETTINGS).copied().collect();
-    print(&config::example(&all)).map_err(|error| Failure::failed(format!("cannot print: {error}"), ""))
 }

@@ -112,8 +112,13 @@ async fn once(common: &Common, timeout: Duration) -> Result<Value, Failure> {
 
 pub(super) fn config_check(common: &Common) -> Result<ExitCode, Failure> {
     load(common)?;
-    say("the settings are fine\n")?;
-    Ok(ExitCode::from(exit::FINE))
+    command::check_config(common.output, &common.data_dir)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_seal(common: &Common, key: &str) -> Result<ExitCode, Failure> {
+    command::seal(settings::ALL, key, &common.data_dir)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn config_show(common: &Common, origin: bool) -> Result<ExitCode, Failure> {

@@ -4,18 +4,18 @@ use std::process::ExitCode;
 
 use mobo_runtime::command;
 use mobo_runtime::data_dir::DataDir;
-use mobo_runtime::output::{Failure, exit, print};
+use mobo_runtime::output::{Failure, print};
 use mobo_runtime::telemetry;
 
 use super::Common;
 use crate::{identity, node, settings};
 
-fn open(common: &Common) -> Result<DataDir, Failure> {
+pub(super) fn open(common: &Common) -> Result<DataDir, Failure> {
     let hint = "use another --data-dir, or stop the hub that runs there with `mobo-hub shutdown`";
     DataDir::open(&common.data_dir).map_err(|error| Failure::failed(error.to_string(), hint))
 }
 
-fn load(common: &Common) -> Result<mobo_runtime::config::Config, Failure> {
+pub(super) fn load(common: &Common) -> Result<mobo_runtime::config::Config, Failure> {
     command::load(settings::ALL, &common.set, common.config.as_deref(), &common.data_dir)
 }
 
@@ -47,8 +47,13 @@ pub(super) fn boot(common: &Common) -> Result<ExitCode, Failure> {
 
 pub(super) fn config_check(common: &Common) -> Result<ExitCode, Failure> {
     load(common)?;
-    print("the settings are fine\n").map_err(|error| Failure::failed(error.to_string(), ""))?;
-    Ok(ExitCode::from(exit::FINE))
+    command::check_config(common.output, &common.data_dir)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn config_seal(common: &Common, key: &str) -> Result<ExitCode, Failure> {
+    command::seal(settings::ALL, key, &common.data_dir)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn config_show(common: &Common, origin: bool) -> Result<ExitCode, Failure> {

@@ -24,9 +24,6 @@ use crate::merger::Merger;
 use crate::postgres::PostgresHubStore;
 use crate::settings;
 
-/// The SQLite file in the data folder.
-pub(super) const FILE: &str = "hub.db";
-
 pub(super) struct StorePart(pub(super) Arc<Hub>);
 
 impl Component for StorePart {
@@ -85,7 +82,7 @@ impl Component for StorePart {
 
 async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
     let store: Arc<dyn HubStore> = if url == "sqlite" {
-        Arc::new(SqliteHubStore::open(&hub.folder.join(FILE))?)
+        Arc::new(SqliteHubStore::open(&hub.folder.join(super::STORE_FILE))?)
     } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         Arc::new(PostgresHubStore::open(url).await?)
     } else {

@@ -28,7 +28,7 @@ pub(super) const fn sql_type(kind: FieldType) -> &'static str {
 }
 
 /// 2000-01-01, from which Postgres counts, in microseconds since 1970.
-const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+pub(super) const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// A timestamptz by its microseconds since 1970 UTC, exact in all years. Times outside years 1 to 9999 are clamped to them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -178,7 +178,7 @@ fn of_bytes(bytes: &[u8], kind: FieldType) -> Option<Value> {
 
 /// The RFC 8785 form of what jsonb gives back, which has blanks, another order of members, and numbers written out in full: longer than any
 /// limit on what was put in.
-fn canonical(text: &str) -> Option<String> {
+pub(super) fn canonical(text: &str) -> Option<String> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     serde_json_canonicalizer::to_string(&value).ok()
 }

@@ -23,6 +23,7 @@ mod select;
 mod session;
 mod stored;
 mod table;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +46,8 @@ use address::Address;
 use error::Failure;
 use known::Known;
 use session::{Purpose, Tx};
+
+pub use transfer::{Export, Import};
 
 /// A hub's store in a Postgres database, 15 or newer.
 ///

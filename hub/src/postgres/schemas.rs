@@ -53,7 +53,7 @@ pub(super) async fn create(tx: &mut Tx, project: ProjectId, collection: &Collect
 }
 
 /// What Postgres says of a name that it has already, or keeps for itself, as a sentence for the operator.
-fn name_taken(failure: Failure, collection: &Collection) -> Failure {
+pub(super) fn name_taken(failure: Failure, collection: &Collection) -> Failure {
     match failure.code().as_deref() {
         Some("42P07" | "42710") => Failure::refused(format!(
             "the database has something named \"{}\" in schema public that is not a collection: rename it, or name the collection otherwise",

@@ -86,6 +86,17 @@ impl Tx {
         answered(self.patience, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
     }
 
+    /// Lets statements take their time, and the transaction stand still while the other end of a move is slow.
+    pub(super) async fn patient(&mut self) -> Result<(), Failure> {
+        self.patience = limits::POSTGRES_LONG_STATEMENT_TIMEOUT;
+        self.script("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0".to_owned()).await
+    }
+
+    /// The connection itself, for what a statement cannot do.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
     /// Commits when `result` is good, rolls back when it is not.
     pub(super) async fn finish<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         match result {

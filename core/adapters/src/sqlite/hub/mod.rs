@@ -13,6 +13,7 @@ mod ledger;
 mod merge;
 mod pull;
 mod schema;
+pub mod transfer;
 mod write;
 
 use std::path::{Path, PathBuf};
