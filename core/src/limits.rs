@@ -77,6 +77,8 @@ pub const BATCH_ITEMS_MAX: usize = 2_000;
 pub const PUSHES_IN_FLIGHT_MAX: usize = 4;
 /// Buckets that one device may hold.
 pub const BUCKETS_PER_DEVICE_MAX: usize = 64;
+/// Claims of one device.
+pub const CLAIMS_MAX: usize = 64;
 /// Parents of a timeline that travel in a welcome; older ones are in the backup.
 pub const TIMELINE_PARENTS_MAX: usize = 64;
 /// A silent peer is pinged after this long.
@@ -186,12 +188,22 @@ pub const TIME_RESERVE: Duration = Duration::from_secs(10);
 pub const TIME_RESERVE_EVERY: Duration = Duration::from_secs(3);
 /// Hints that a session may miss before it looks at everything.
 pub const HINTS_MAX: usize = 256;
+/// Records that one transaction places anew after a collection's rules were changed (rule R3).
+pub const REBUCKET_RECORDS_MAX: usize = 500;
+/// How often a hub looks whether another one has left such work unfinished, and the pause after a failure of it.
+pub const REBUCKET_LOOK: Duration = Duration::from_secs(15);
 
 // device storage
 /// Entries kept past their ack for a hub that goes back in time (rule R21).
 pub const OUTBOX_KEEP: Duration = Duration::from_secs(14 * 86_400);
 /// Bytes of such entries.
 pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a writer waits for a higher level than its node's own, unless it says otherwise.
+pub const WAIT: Duration = Duration::from_secs(30);
+/// The longest that it may say.
+pub const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Writers of one device that wait so at the same time.
+pub const WAITERS_MAX: usize = 64;
 /// Pages that the device's writing connection keeps in memory, in KiB.
 pub const EDGE_WRITER_CACHE_KIB: u32 = 2_048;
 /// Pages that each of its reading connections keeps, in KiB.
@@ -305,8 +317,62 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest stop of the whole board; parts that are still to be stopped then are cut.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest check of a store after the node was not shut down cleanly; a store that is not through by then is no worse for it.
+pub const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest attempt of a part to mend itself before it is restarted.
+pub const RECOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest swap of what fills a socket while the board runs.
+pub const SWAP_TIMEOUT: Duration = Duration::from_secs(30);
+/// After this long the log names what holds a part's stop open.
+pub const STOP_NOTICE: Duration = Duration::from_secs(2);
+/// Longest wait for subscribers to hear the last events once every part has stopped.
+pub const BUS_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reports of parts that wait for the board.
 pub const BOARD_QUEUE_MAX: usize = 64;
+/// Commands of operators on parts that wait for their end.
+pub const COMMANDS_MAX: usize = 16;
+
+/// First pause before a failed part is started again; each further failure doubles it.
+pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest such pause.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// So many failures of one part within [`RESTART_WINDOW`] open its circuit.
+pub const RESTART_FAILURES_MAX: usize = 8;
+/// See [`RESTART_FAILURES_MAX`].
+pub const RESTART_WINDOW: Duration = Duration::from_secs(600);
+/// A part that has run for this long without a failure begins again with short pauses.
+pub const RESTART_STEADY: Duration = Duration::from_secs(60);
+/// An open circuit is tried once after this long: in the field nobody may be there to close it.
+pub const CIRCUIT_RETRY: Duration = Duration::from_secs(900);
+/// After a power cut a device waits up to this long before its first connection, so that a street does not come back in one moment.
+pub const POWER_RETURN_STAGGER: Duration = Duration::from_secs(5);
+/// Health changes of one part in one minute, whatever it does, with the default thresholds.
+pub const HEALTH_CHANGES_PER_MINUTE_MAX: usize = 6;
+
+/// Topics of one bus.
+pub const TOPICS_MAX: usize = 128;
+/// Subscribers of one bus.
+pub const SUBSCRIBERS_MAX: usize = 64;
+/// Events that one subscriber may have waiting, unless it asks for less.
+pub const SUBSCRIBER_QUEUE_MAX: usize = 256;
+/// Events that the bus keeps for those who come later.
+pub const EVENT_HISTORY_MAX: usize = 512;
+/// Longest run of one handler for one event.
+pub const EVENT_HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest text in an event; the rest is cut off.
+pub const EVENT_TEXT_BYTES_MAX: usize = 512;
+
+// caches
+/// Verified API keys that a hub keeps in memory.
+pub const KEY_CACHE_MAX: usize = 1_024;
+/// How long it believes one without asking the store: another hub on the same store may have revoked it.
+pub const KEY_CACHE_TTL: Duration = REVOCATION_MAX;
+
+// power-on self-test
+/// Free space under which a node does not start.
+pub const DISK_FREE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Free space under which it says so.
+pub const DISK_FREE_BYTES_LOW: u64 = 256 * 1024 * 1024;
 
 // control socket
 /// Longest line of a request or an answer.
@@ -358,5 +424,8 @@ const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYT
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(HTTP_DRAIN_TIMEOUT.as_millis() < STOP_TIMEOUT.as_millis());
+const _: () = assert!(CONTROL_GRACE.as_millis() < STOP_TIMEOUT.as_millis());
+const _: () = assert!(STOP_NOTICE.as_millis() < STOP_TIMEOUT.as_millis());
+const _: () = assert!(STOP_TIMEOUT.as_millis() < SHUTDOWN_TIMEOUT.as_millis());
 const _: () = assert!(PEER_DEAD_AFTER.as_millis() * 2 == KEEPALIVE.as_millis() * 3);
 const _: () = assert!(COUNTER_STEP_MAX * DOCUMENT_OPS_MAX < i64::MAX as u64);

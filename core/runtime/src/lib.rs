@@ -34,6 +34,9 @@
 //! that reads a clock ([`clock`]), randomness ([`entropy`]), files or the environment. Nothing here waits without a deadline or an owner,
 //! and no queue is without a bound.
 
+pub mod board_command;
+pub mod board_desk;
+pub mod bus;
 pub mod clock;
 pub mod command;
 pub mod component;
@@ -42,6 +45,8 @@ pub mod console;
 pub mod control;
 pub mod data_dir;
 pub mod entropy;
+pub mod ground;
+pub mod health;
 pub mod key_file;
 pub mod machine;
 pub mod metrics;
@@ -51,6 +56,7 @@ pub mod outbox;
 pub mod output;
 pub mod reload;
 pub mod secrets;
+pub mod slot;
 pub mod state;
 pub mod tasks;
 pub mod telemetry;

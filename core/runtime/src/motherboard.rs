@@ -1,60 +1,88 @@
 //! Carries out what the board of `core` decides.
 
+mod calls;
 mod handle;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mobo_core::kernel::{Board, Check, ComponentName, ComponentSpec, Effect, ExitReason, Fault, Input};
+use mobo_core::kernel::{
+    Board, Check, Command, CommandId, ComponentName, ComponentSpec, Done, Effect, ExitReason, Input, News, Policy, Refusal, Turn, topics,
+};
 use mobo_core::limits;
 use mobo_core::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::component::{BoxFuture, Component};
+use crate::component::Component;
+use crate::config::Config;
 use crate::console::Console;
 use crate::notify::Notifier;
-use crate::tasks::{Tasks, caught};
+use crate::state::State;
+use crate::tasks::Tasks;
+use crate::{entropy, health};
 
 pub use handle::{BoardHandle, BoardReport};
 
 /// A node: its parts, and what drives them.
 ///
 /// Make one, give its [`handle`](Self::handle) to the parts that report or stop it, [`plug`](Self::plug) the parts in, and
-/// [`run`](Self::run) it. Shutdown is this list, and there is no other one:
+/// [`run`](Self::run) it. Shutdown is this list, and there is no other one; its deadlines are in `mobo_core::kernel::SHUTDOWN`:
 ///
-/// 1. The service manager hears that the node stops; `status` says `stopping`.
+/// 1. The service manager hears that the node stops; `status` says `stopping`; health checks and restarts end, and commands that wait for a
+///    part are told.
 /// 2. Parts stop one after the other, each before what it needs. For one part: its tasks are told to wind down
-///    ([`Tasks::stopping`]); [`Component::stop`] finishes and closes; the board waits for its tasks.
+///    ([`Tasks::stopping`]); [`Component::stop`] finishes and closes; the board waits for its tasks, and after a while the log names those
+///    that hold it open.
 /// 3. A part that is not done at its deadline is cut, and the log names the tasks that held it open.
-/// 4. [`run`](Self::run) gives the reason, and with it the exit code.
+/// 4. Subscribers of the bus hear the last events.
+/// 5. What the node remembers says that it was stopped cleanly, if it was.
+/// 6. [`run`](Self::run) gives the reason, and with it the exit code.
 pub struct Motherboard {
     title: String,
     clock: Clock,
     began: Instant,
     console: Console,
     notifier: Notifier,
+    bus: Bus,
     plugs: Vec<Plug>,
     checks: Vec<Check>,
+    config: Option<Config>,
+    state: Option<State>,
+    unclean: bool,
     addresses: Option<Addresses>,
     /// The call that a part has not answered.
-    call: Option<AbortHandle>,
-    inbox: mpsc::Receiver<Input>,
-    outbox: mpsc::Sender<Input>,
+    call: Option<(ComponentName, AbortHandle)>,
+    probes: BTreeMap<Turn, AbortHandle>,
+    replies: BTreeMap<CommandId, (Command, Reply)>,
+    commands: u64,
+    inbox: mpsc::Receiver<Message>,
+    outbox: mpsc::Sender<Message>,
     report: watch::Sender<BoardReport>,
     stop: CancellationToken,
 }
 
 type Addresses = Box<dyn FnOnce() -> Vec<String> + Send>;
+type Reply = oneshot::Sender<Result<Done, Refusal>>;
+
+/// What reaches the board from its parts and from operators.
+pub(crate) enum Message {
+    Input(Input),
+    Command(Command, Reply),
+}
 
 struct Plug {
     spec: ComponentSpec,
     component: Arc<dyn Component>,
+    /// Those of its life of now.
     tasks: Tasks,
 }
 
@@ -69,10 +97,17 @@ impl Motherboard {
             began: clock.now(),
             console,
             notifier: Notifier::from_env(),
+            bus: Bus::new(clock),
             plugs: Vec::new(),
             checks: Vec::new(),
+            config: None,
+            state: None,
+            unclean: false,
             addresses: None,
             call: None,
+            probes: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            commands: 0,
             inbox,
             outbox,
             report: watch::Sender::new(BoardReport::default()),
@@ -80,10 +115,10 @@ impl Motherboard {
         }
     }
 
-    /// A view of this board for its parts: how it is, and how to stop it.
+    /// A view of this board for its parts: how it is, what happens, and how to stop it.
     #[must_use]
     pub fn handle(&self) -> BoardHandle {
-        BoardHandle::new(self.report.subscribe(), self.stop.clone())
+        BoardHandle::new(self.report.subscribe(), self.stop.clone(), self.outbox.clone(), (self.bus.clone(), self.clock))
     }
 
     /// Adds a part. The order matters only between parts that do not need each other.
@@ -94,13 +129,24 @@ impl Motherboard {
     /// Adds a part that something else keeps hold of.
     pub fn plug_shared(&mut self, component: Arc<dyn Component>) {
         let spec = component.spec();
-        let tasks = Tasks::new(spec.name.clone(), self.outbox.clone());
+        let tasks = Tasks::new(spec.name.clone(), 0, self.outbox.clone());
         self.plugs.push(Plug { spec, component, tasks });
     }
 
     /// Adds a check that the node made before there was a board: folder, lock, settings. One that failed refuses the boot.
     pub fn checked(&mut self, check: Check) {
         self.checks.push(check);
+    }
+
+    /// The settings that parts take in [`Component::configure`], and that say how parts are watched.
+    pub fn configured(&mut self, config: Config) {
+        self.config = Some(config);
+    }
+
+    /// What the node remembers of its last boot, and whether that ended cleanly: the board adds to it, and says at its end how it ended. After
+    /// an unclean end parts verify what they own.
+    pub fn remembers(&mut self, state: State, was_clean: bool) {
+        (self.state, self.unclean) = (Some(state), !was_clean);
     }
 
     /// What to print once the board is ready: the addresses, a line each. Called then, when ports are known.
@@ -140,14 +186,19 @@ impl Motherboard {
 
     async fn drive(mut self, mut signals: mpsc::Receiver<()>) -> ExitReason {
         self.console.title(&self.title);
-        let mut board = Board::new(self.plugs.iter().map(|plug| plug.spec.clone()).collect());
-        let mut input = Input::Boot { checks: std::mem::take(&mut self.checks) };
+        let node = self.title.split(' ').next().unwrap_or_default();
+        self.bus.publish(topics::boot(node, self.unclean));
+        let policy = Policy { health: self.config.as_ref().map(health::policy).unwrap_or_default(), ..Policy::default() };
+        let seed = entropy::bytes().map_or(0, u64::from_le_bytes);
+        let mut board = Board::new(self.plugs.iter().map(|plug| plug.spec.clone()).collect(), policy, seed);
+        let mut input = Input::Boot { checks: std::mem::take(&mut self.checks), unclean: self.unclean };
         loop {
-            tracing::debug!(?input, "board");
+            tracing::trace!(?input, "board");
             board.handle(self.clock.now(), input);
-            self.report.send_replace(BoardReport { state: board.state(), components: board.report() });
+            self.publish(&board);
             while let Some(effect) = board.poll_effect() {
-                if let Some(reason) = self.act(effect) {
+                if let Some(reason) = self.act(&board, effect) {
+                    self.end(&reason).await;
                     return reason;
                 }
             }
@@ -156,58 +207,73 @@ impl Motherboard {
     }
 
     async fn next(&mut self, timeout: Option<Instant>, signals: &mut mpsc::Receiver<()>) -> Input {
+        let mut pulse = Notifier::watchdog().map(tokio::time::interval);
         let alarm = async {
             match timeout {
                 Some(instant) => tokio::time::sleep_until(self.clock.at(instant)).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            Some(()) = signals.recv() => Input::Signal,
-            () = self.stop.cancelled() => {
-                // Heard once: the board remembers.
-                self.stop = CancellationToken::new();
-                Input::Stop
+        tokio::pin!(alarm);
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = signals.recv() => return Input::Signal,
+                () = self.stop.cancelled() => {
+                    // Heard once: the board remembers.
+                    self.stop = CancellationToken::new();
+                    return Input::Stop;
+                }
+                () = beat(pulse.as_mut()) => self.notifier.alive(),
+                () = &mut alarm => return Input::Timeout,
+                Some(message) = self.inbox.recv() => return match message {
+                    Message::Input(input) => input,
+                    Message::Command(command, reply) => {
+                        self.commands += 1;
+                        let id = CommandId(self.commands);
+                        self.replies.insert(id, (command.clone(), reply));
+                        Input::Command { id, command }
+                    }
+                },
             }
-            Some(input) = self.inbox.recv() => input,
-            () = alarm => Input::Timeout,
         }
     }
 
+    fn publish(&self, board: &Board) {
+        let listens = |plug: &Plug| (plug.spec.name.clone(), plug.component.listens());
+        let report = BoardReport {
+            state: board.state(),
+            health: board.health(),
+            components: board.report(),
+            unclean: self.unclean,
+            listens: self.plugs.iter().map(listens).collect(),
+        };
+        self.report.send_if_modified(|known| {
+            let changed = *known != report;
+            *known = report;
+            changed
+        });
+    }
+
     /// Carries out one effect; the last one gives the reason to leave.
-    fn act(&mut self, effect: Effect) -> Option<ExitReason> {
+    fn act(&mut self, board: &Board, effect: Effect) -> Option<ExitReason> {
         match effect {
             Effect::Stage(stage) => self.console.stage(stage),
             Effect::Show { component, check } => self.console.check(&component, &check),
-            Effect::Check(name) => self.call(name, |part, _, component| Box::pin(check(part, component))),
-            Effect::Load(name) => self.call(name, |part, _, component| {
-                Box::pin(async move {
-                    let result = settled(part.load()).await;
-                    Input::Loaded { component, result }
-                })
-            }),
-            Effect::Start(name) => self.call(name, |part, tasks, component| {
-                Box::pin(async move {
-                    let result = settled(part.start(tasks)).await;
-                    Input::Started { component, result }
-                })
-            }),
-            Effect::Stop { component, deadline } => {
-                let deadline = self.clock.at(deadline);
-                self.call(component, move |part, tasks, component| {
-                    Box::pin(async move {
-                        tasks.stopping().cancel();
-                        let result = settled(part.stop(deadline)).await;
-                        tasks.finished().await;
-                        Input::Stopped { component, result }
-                    })
-                });
-            }
+            Effect::Ask { turn, component, ask, life, deadline } => self.ask((turn, life), &component, ask, deadline),
+            Effect::Probe { turn, component, .. } => self.probe(turn, &component),
+            Effect::CutProbe(turn) => self.probes.remove(&turn).iter().for_each(AbortHandle::abort),
             Effect::Abort(name) => self.abort(&name),
-            Effect::Ready { degraded } => self.ready(degraded),
+            Effect::Drop(name) => {
+                tracing::warn!(component = %name, "a call was cut");
+                self.drop_call(&name);
+            }
+            Effect::Answered { id, result } => self.answered(id, result),
+            Effect::Tell(news) => self.tell(&news),
+            Effect::Ready { degraded } => self.ready(board, degraded),
             Effect::Stopping(reason) => {
                 self.notifier.stopping();
+                self.bus.publish(topics::stopping(&reason));
                 self.console.stopping(&reason);
             }
             Effect::Exit(reason) => {
@@ -218,32 +284,50 @@ impl Motherboard {
         None
     }
 
-    /// Calls a part from a task of its own, so that it can neither block nor break the board; the answer comes through the inbox.
-    fn call(&mut self, name: ComponentName, call: impl FnOnce(Arc<dyn Component>, Tasks, ComponentName) -> BoxFuture<'static, Input>) {
-        let Some(plug) = self.plugs.iter().find(|plug| plug.spec.name == name) else { return };
-        let future = call(plug.component.clone(), plug.tasks.clone(), name);
-        let outbox = self.outbox.clone();
-        let task = tokio::spawn(async move {
-            let input = future.await;
-            // A board that is over has no use for the answer.
-            let _ = outbox.send(input).await;
-        });
-        self.call = Some(task.abort_handle());
+    fn tell(&mut self, news: &News) {
+        match news {
+            News::State { component, from, to, detail } => {
+                tracing::debug!(%component, from = from.word(), to = to.word(), detail, "component");
+            }
+            News::Health { component, from, to, detail } => tracing::info!(%component, %from, %to, detail, "health changed"),
+            News::Restart { component, failures, pause } => {
+                tracing::warn!(%component, failures, pause_ms = pause.as_millis(), "a component failed and is started again");
+                self.remember(component, *pause);
+            }
+            News::Circuit { component, open: true, failures } => {
+                tracing::error!(%component, failures, "a component failed too often: its circuit is open until `component start {component}`");
+            }
+            News::Circuit { component, open: false, .. } => tracing::info!(%component, "the circuit of a component is closed"),
+        }
+        self.bus.publish(topics::news(news));
     }
 
-    fn abort(&mut self, name: &ComponentName) {
-        // At most one call is open, and an abort comes before the next one.
-        self.call.take().iter().for_each(AbortHandle::abort);
-        let Some(plug) = self.plugs.iter().find(|plug| plug.spec.name == *name) else { return };
-        let held_by = plug.tasks.names();
-        tracing::warn!(component = %name, ?held_by, "cut");
-        plug.tasks.abort();
+    fn remember(&mut self, component: &ComponentName, pause: Duration) {
+        let report = self.report.borrow();
+        let part = report.components.iter().find(|part| part.name == *component);
+        let reason = part.and_then(|part| part.detail.clone()).unwrap_or_default();
+        drop(report);
+        if let Some(state) = &mut self.state {
+            state.restarted(component.as_str(), &reason, u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        }
     }
 
-    fn ready(&mut self, degraded: bool) {
+    fn ready(&mut self, board: &Board, degraded: bool) {
+        let took = self.clock.now().since(self.began);
         let addresses = self.addresses.take().map(|addresses| addresses()).unwrap_or_default();
-        self.console.ready(degraded, self.clock.now().since(self.began), &addresses);
+        self.console.ready(degraded, took, &addresses);
         self.notifier.ready();
+        self.bus.publish(topics::ready(board.state(), took));
+    }
+
+    async fn end(&mut self, reason: &ExitReason) {
+        if *reason == ExitReason::Forced {
+            return;
+        }
+        self.bus.close().await;
+        if let Some(state) = self.state.as_mut().filter(|_| *reason == ExitReason::Stopped) {
+            state.stopped();
+        }
     }
 }
 
@@ -254,27 +338,9 @@ impl fmt::Debug for Motherboard {
     }
 }
 
-async fn check(part: Arc<dyn Component>, component: ComponentName) -> Input {
-    let began = tokio::time::Instant::now();
-    let mut checks = match caught(part.post()).await {
-        Ok(checks) => checks,
-        Err(panic) => {
-            let Fault { reason, advice } = panicked(&panic);
-            vec![Check::fail("self-test", reason, advice)]
-        }
-    };
-    if let [only] = checks.as_mut_slice()
-        && only.took.is_zero()
-    {
-        only.took = began.elapsed();
+async fn beat(pulse: Option<&mut tokio::time::Interval>) {
+    match pulse {
+        Some(pulse) => drop(pulse.tick().await),
+        None => std::future::pending().await,
     }
-    Input::Checked { component, checks }
-}
-
-async fn settled(call: BoxFuture<'_, Result<(), Fault>>) -> Result<(), Fault> {
-    caught(call).await.unwrap_or_else(|panic| Err(panicked(&panic)))
-}
-
-fn panicked(panic: &str) -> Fault {
-    Fault::new(format!("panicked: {panic}"), "this is a mistake in the program: report it with the log")
 }

@@ -14,20 +14,23 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::motherboard::Message;
+
 /// The tasks of one part. Clones share them.
 ///
 /// There are two kinds. A **service** ([`spawn`](Self::spawn)) is what the part lives by: when it ends before the board stops the part,
-/// however it ends, the part has failed. A **job** ([`spawn_job`](Self::spawn_job)) is one conversation or one piece of work: it may
-/// end, and its panic is logged and harms nobody. Both should end soon after [`stopping`](Self::stopping) is cancelled.
+/// however it ends, the part has failed and is started again later. A **job** ([`spawn_job`](Self::spawn_job)) is one conversation or one
+/// piece of work: it may end, and its panic is logged and harms nobody. Both should end soon after [`stopping`](Self::stopping) is cancelled.
 #[derive(Clone)]
 pub struct Tasks(Arc<Shared>);
 
 struct Shared {
     component: ComponentName,
+    life: u64,
     stopping: CancellationToken,
     tracker: TaskTracker,
     running: Mutex<Running>,
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<Message>,
 }
 
 #[derive(Default)]
@@ -37,9 +40,10 @@ struct Running {
 }
 
 impl Tasks {
-    pub(crate) fn new(component: ComponentName, inbox: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn new(component: ComponentName, life: u64, inbox: mpsc::Sender<Message>) -> Self {
         Self(Arc::new(Shared {
             component,
+            life,
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
             running: Mutex::default(),
@@ -50,7 +54,7 @@ impl Tasks {
     /// Tasks that belong to no board, for the test of one part: a service that ends is not reported to anybody.
     #[must_use]
     pub fn detached(component: ComponentName) -> Self {
-        Self::new(component, mpsc::channel(1).0)
+        Self::new(component, 0, mpsc::channel(1).0)
     }
 
     /// Spawns a task that the part lives by.
@@ -68,9 +72,9 @@ impl Tasks {
                 },
                 Err(panic) => format!("task {name} panicked: {panic}"),
             };
-            let component = shared.component.clone();
+            let (component, life) = (shared.component.clone(), shared.life);
             // A board that is over has no use for the news.
-            let _ = shared.inbox.send(Input::Exited { component, reason }).await;
+            let _ = shared.inbox.send(Message::Input(Input::Exited { component, life, reason })).await;
         });
     }
 
@@ -86,6 +90,11 @@ impl Tasks {
                 Err(panic) => tracing::error!(%component, task = name, panic, "a job panicked"),
             }
         });
+    }
+
+    /// The part that they belong to.
+    pub(crate) fn component(&self) -> &ComponentName {
+        &self.0.component
     }
 
     /// Cancelled when the part is to stop: take no new work, finish what is begun.
@@ -199,9 +208,9 @@ fn message(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
 
-    fn tasks() -> (Tasks, mpsc::Receiver<Input>) {
+    fn tasks() -> (Tasks, mpsc::Receiver<Message>) {
         let (inbox, outbox) = mpsc::channel(4);
-        (Tasks::new(ComponentName::fixed("part"), inbox), outbox)
+        (Tasks::new(ComponentName::fixed("part"), 1, inbox), outbox)
     }
 
     async fn poison() {
@@ -212,8 +221,8 @@ mod tests {
     async fn a_service_that_ends_is_reported_however_it_ends() {
         let (tasks, mut reports) = tasks();
         let mut reason = async || match reports.recv().await {
-            Some(Input::Exited { reason, .. }) => reason,
-            other => panic!("{other:?}"),
+            Some(Message::Input(Input::Exited { reason, life: 1, .. })) => reason,
+            _ => panic!("no report"),
         };
         tasks.spawn("listener", async {});
         assert_eq!(reason().await, "task listener ended");
@@ -235,7 +244,7 @@ mod tests {
         tasks.stopping().cancel();
         tasks.finished().await;
         drop(tasks);
-        assert_eq!(reports.recv().await, None);
+        assert!(reports.recv().await.is_none());
     }
 
     #[tokio::test]

@@ -1,44 +1,79 @@
-//! The state machine that boots, watches and stops the parts of a node.
+//! The state machine that boots, watches, restarts and stops the parts of a node.
 
+mod boot;
+mod command;
 mod io;
 mod loss;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use super::{BootOrder, Check, ComponentName, ComponentReport, ComponentSpec, ComponentState, Fault, Verdict};
+use super::restart::Dice;
+use super::{
+    Check, ComponentName, ComponentReport, ComponentSpec, ComponentState, Fault, Health, HealthPolicy, Monitor, RestartPolicy, Restarts,
+};
 use crate::limits;
 use crate::time::Instant;
 
-pub use io::{BoardState, Effect, ExitReason, Failure, Input, Stage};
+pub use command::{Command, CommandId, Done, Refusal};
+pub use io::{Answer, Ask, BoardState, Effect, ExitReason, Failure, Input, News, Stage, Turn};
+
+use command::Order;
 
 /// A node's parts and where they are in their lives.
 ///
 /// **Contract.** Feed [`Input::Boot`] once. After every [`handle`](Self::handle), call [`poll_effect`](Self::poll_effect) until it
 /// gives `None` and carry the effects out in that order, then wait for the next input, at most until
-/// [`poll_timeout`](Self::poll_timeout). `now` never goes backwards. At most one part is asked something at a time; answers that come
-/// too late, or that nobody asked for, change nothing. After [`Effect::Exit`] the board is deaf.
+/// [`poll_timeout`](Self::poll_timeout). `now` never goes backwards. At most one part is asked something at a time, and beside that each
+/// part how it is; answers that come too late, or that nobody asked for, change nothing. After [`Effect::Exit`] the board is deaf.
 #[derive(Debug)]
 pub struct Board {
     /// In boot order from kernel init on.
     parts: Vec<Part>,
+    policy: Policy,
     phase: Phase,
-    queue: VecDeque<(Work, Slot)>,
+    queue: VecDeque<(Ask, Slot)>,
     step: Option<Step>,
+    orders: Vec<Order>,
     effects: VecDeque<Effect>,
+    turn: u64,
+    dice: Dice,
     exit: Option<ExitReason>,
-    unclean: Vec<Failure>,
+    /// Parts verify what they own.
+    verify: bool,
+    /// What went wrong while stopping.
+    faults: Vec<Failure>,
     stop_by: Option<Instant>,
     signalled: bool,
+}
+
+/// How a board treats its parts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Policy {
+    /// When parts that fail are started again.
+    pub restart: RestartPolicy,
+    /// How often parts are asked how they are.
+    pub health: HealthPolicy,
 }
 
 #[derive(Debug)]
 struct Part {
     spec: ComponentSpec,
     state: ComponentState,
+    since: Instant,
     failure: Option<String>,
+    /// How often it was loaded.
+    life: u64,
+    /// False once an operator has stopped it.
+    wanted: bool,
+    /// It is to stop and start again.
+    bounce: bool,
+    restarts: Restarts,
+    monitor: Monitor,
+    /// The open health question.
+    probe: Option<Turn>,
 }
 
 /// The index of a part: made only from `parts`, which never shrinks.
@@ -55,38 +90,11 @@ enum Phase {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Work {
-    Check,
-    Load,
-    Start,
-    Stop,
-}
-
-impl Work {
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Check => "self-test",
-            Self::Load => "load",
-            Self::Start => "start",
-            Self::Stop => "stop",
-        }
-    }
-
-    const fn timeout(self) -> Duration {
-        match self {
-            Self::Check => limits::CHECK_TIMEOUT,
-            Self::Load => limits::LOAD_TIMEOUT,
-            Self::Start => limits::START_TIMEOUT,
-            Self::Stop => limits::STOP_TIMEOUT,
-        }
-    }
-}
-
 /// What a part was asked and has not answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Step {
-    work: Work,
+    turn: Turn,
+    ask: Ask,
     slot: Slot,
     since: Instant,
     deadline: Instant,
@@ -96,17 +104,23 @@ impl Board {
     /// The name under which the board shows its own checks.
     pub const NAME: ComponentName = ComponentName::fixed("board");
 
-    /// A board that has not booted. Parts that cannot be put in order are refused in kernel init.
+    /// A board that has not booted. Parts that cannot be put in order are refused in kernel init. `seed` is 64 random bits for the jitter
+    /// of restarts.
     #[must_use]
-    pub fn new(specs: Vec<ComponentSpec>) -> Self {
+    pub fn new(specs: Vec<ComponentSpec>, policy: Policy, seed: u64) -> Self {
         Self {
-            parts: specs.into_iter().map(Part::new).collect(),
+            parts: specs.into_iter().map(|spec| Part::new(spec, policy)).collect(),
+            policy,
             phase: Phase::Off,
             queue: VecDeque::new(),
             step: None,
+            orders: Vec::new(),
             effects: VecDeque::new(),
+            turn: 0,
+            dice: Dice::new(seed),
             exit: None,
-            unclean: Vec::new(),
+            verify: false,
+            faults: Vec::new(),
             stop_by: None,
             signalled: false,
         }
@@ -118,28 +132,15 @@ impl Board {
             return;
         }
         match input {
-            Input::Boot { checks } => self.boot(now, checks),
-            Input::Checked { component, checks } => {
-                if let Some(step) = self.answered(Work::Check, &component) {
-                    self.checked(step.slot, checks);
+            Input::Boot { checks, unclean } => self.boot(now, checks, unclean),
+            Input::Answer { turn, answer } => {
+                if let Some(step) = self.step.take_if(|step| step.turn == turn) {
+                    self.answered(now, step, answer);
                 }
             }
-            Input::Loaded { component, result } => {
-                if let Some(step) = self.answered(Work::Load, &component) {
-                    self.advanced(now, step, result);
-                }
-            }
-            Input::Started { component, result } => {
-                if let Some(step) = self.answered(Work::Start, &component) {
-                    self.advanced(now, step, result);
-                }
-            }
-            Input::Stopped { component, result } => {
-                if let Some(step) = self.answered(Work::Stop, &component) {
-                    self.advanced(now, step, result);
-                }
-            }
-            Input::Exited { component, reason } => self.exited(now, &component, reason),
+            Input::Probed { turn, vital } => self.probed(now, turn, vital),
+            Input::Exited { component, life, reason } => self.exited(now, &component, life, reason),
+            Input::Command { id, command } => self.command(now, id, command),
             Input::Stop => self.stop(now, ExitReason::Stopped),
             Input::Signal if self.signalled => self.force(),
             Input::Signal => {
@@ -159,20 +160,40 @@ impl Board {
     /// When to feed [`Input::Timeout`]; `None` when nothing is awaited. Changes with every input.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.step.map(|step| step.deadline)
+        let step = self.step.as_ref().map(|step| step.deadline);
+        if self.phase != Phase::Running {
+            return step;
+        }
+        let watched = self.parts.iter().filter_map(|part| part.monitor.poll_timeout()).min();
+        // What may start already waits for the open step, which has a deadline.
+        let restart = if step.is_some() { None } else { self.next_restart() };
+        step.into_iter().chain(watched).chain(restart).min()
     }
 
     /// The state of the whole.
     #[must_use]
     pub fn state(&self) -> BoardState {
+        let down = |part: &&Part| part.state != ComponentState::Running;
         match self.phase {
             Phase::Off | Phase::Post | Phase::Loading | Phase::Starting => BoardState::Booting,
-            Phase::Running if self.parts.iter().any(|part| part.failure.is_some()) => BoardState::Degraded,
+            Phase::Running if self.parts.iter().filter(down).any(|part| part.spec.required && part.wanted) => BoardState::Critical,
+            Phase::Running if self.parts.iter().any(|part| down(&part)) => BoardState::Degraded,
             Phase::Running => BoardState::Ready,
             Phase::Stopping => BoardState::Stopping,
             Phase::Done if matches!(self.exit, Some(ExitReason::Stopped)) => BoardState::Stopped,
             Phase::Done => BoardState::Failed,
         }
+    }
+
+    /// The health of the whole: the worst of the required parts; others make it degraded at most. What an operator stopped counts so, too.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let of = |part: &Part| match part.health() {
+            None => Health::Degraded,
+            Some(health) if part.spec.required => health,
+            Some(health) => health.min(Health::Degraded),
+        };
+        self.parts.iter().map(of).max().unwrap_or(Health::Healthy)
     }
 
     /// Every part, in boot order.
@@ -181,107 +202,71 @@ impl Board {
         self.parts.iter().map(Part::report).collect()
     }
 
-    fn boot(&mut self, now: Instant, checks: Vec<Check>) {
-        if self.phase != Phase::Off {
-            return;
-        }
-        self.effects.push_back(Effect::Stage(Stage::PreBoot));
-        let failures: Vec<_> = checks.iter().filter(|check| check.verdict == Verdict::Fail).map(failure_of).collect();
-        checks.into_iter().for_each(|check| self.show(Self::NAME, check));
-        if !failures.is_empty() {
-            return self.stop(now, ExitReason::Refused(failures));
-        }
-        self.effects.push_back(Effect::Stage(Stage::KernelInit));
-        match BootOrder::of(self.parts.iter().map(|part| part.spec.clone()).collect()) {
-            Ok(order) => {
-                self.parts = order.into_specs().into_iter().map(Part::new).collect();
-                let detail = format!("{} in order of need", self.parts.len());
-                self.show(Self::NAME, Check::pass("components", detail));
-                self.enter(Phase::Post, Stage::Post, Work::Check);
-            }
-            Err(error) => {
-                let check = Check::fail("components", error.to_string(), "this is a mistake in the program: report it");
-                let failure = failure_of(&check);
-                self.show(Self::NAME, check);
-                self.stop(now, ExitReason::Refused(vec![failure]));
-            }
-        }
-    }
-
-    fn enter(&mut self, phase: Phase, stage: Stage, work: Work) {
-        self.phase = phase;
-        self.effects.push_back(Effect::Stage(stage));
-        self.queue.extend((0..self.parts.len()).map(|slot| (work, slot)));
-    }
-
-    /// Asks parts for what is queued, one after the other, and turns the phase when nothing is.
-    fn proceed(&mut self, now: Instant) {
-        while self.step.is_none() {
-            if let Some((work, slot)) = self.queue.pop_front() {
-                self.ask(now, work, slot);
-                continue;
-            }
-            match self.phase {
-                Phase::Post => self.judge(now),
-                Phase::Loading => self.enter(Phase::Starting, Stage::Starting, Work::Start),
-                Phase::Starting => self.ready(),
-                Phase::Stopping => self.leave(),
-                Phase::Off | Phase::Running | Phase::Done => return,
-            }
-        }
-    }
-
     /// Asks a part for one thing, unless something that happened since it was queued makes that void.
-    fn ask(&mut self, now: Instant, work: Work, slot: Slot) {
-        let limit = now.after(work.timeout());
+    fn ask(&mut self, now: Instant, ask: Ask, slot: Slot) {
+        let limit = now.after(ask.timeout());
         let deadline = self.stop_by.map_or(limit, |stop_by| stop_by.min(limit));
-        let part = self.part_mut(slot);
-        let component = part.spec.name.clone();
-        let (state, effect) = match (work, part.state) {
-            (Work::Check, ComponentState::Unloaded) => (ComponentState::Unloaded, Effect::Check(component)),
-            (Work::Load, ComponentState::Unloaded) => (ComponentState::Loading, Effect::Load(component)),
-            (Work::Start, ComponentState::Loaded) => (ComponentState::Starting, Effect::Start(component)),
-            (Work::Stop, ComponentState::Loaded | ComponentState::Running) => {
-                (ComponentState::Stopping, Effect::Stop { component, deadline })
-            }
+        let next = match (&ask, self.part(slot).state) {
+            (Ask::Check, ComponentState::Unloaded) => ComponentState::Unloaded,
+            (Ask::Load, ComponentState::Unloaded) => ComponentState::Loading,
+            // Once more; a boot leaves out what has failed.
+            (Ask::Load, ComponentState::Stopped | ComponentState::Failed) if self.phase == Phase::Running => ComponentState::Loading,
+            (Ask::Verify, ComponentState::Loaded) => ComponentState::Loaded,
+            (Ask::Start, ComponentState::Loaded) => ComponentState::Starting,
+            (Ask::Stop, ComponentState::Loaded | ComponentState::Running) => ComponentState::Stopping,
+            (Ask::Recover | Ask::Swap(_), ComponentState::Running) => ComponentState::Running,
             _ => return,
         };
-        part.state = state;
-        self.step = Some(Step { work, slot, since: now, deadline });
-        self.effects.push_back(effect);
+        if ask == Ask::Load {
+            self.part_mut(slot).life += 1;
+        }
+        if ask == Ask::Stop {
+            self.unwatch(slot);
+        }
+        self.turn_to(now, slot, next);
+        let turn = self.next_turn();
+        let (component, life) = (self.name(slot), self.part(slot).life);
+        self.step = Some(Step { turn, ask: ask.clone(), slot, since: now, deadline });
+        self.effects.push_back(Effect::Ask { turn, component, ask, life, deadline });
     }
 
-    /// The open step, taken, if this is its answer.
-    fn answered(&mut self, work: Work, component: &ComponentName) -> Option<Step> {
-        let step = self.step?;
-        let answers = step.work == work && self.part(step.slot).spec.name == *component;
-        if answers { self.step.take() } else { None }
+    fn answered(&mut self, now: Instant, step: Step, answer: Answer) {
+        match (answer, &step.ask) {
+            (Answer::Checks(checks), Ask::Check) => self.checked(step.slot, checks),
+            (Answer::Checks(checks), Ask::Verify) => self.verified(now, step.slot, checks),
+            (Answer::Did(result), Ask::Load | Ask::Start | Ask::Stop | Ask::Recover) => self.advanced(now, &step, result),
+            (Answer::Swapped(result), Ask::Swap(_)) => self.swapped(step.slot, result.map_err(|fault| fault.to_string())),
+            // An answer to something else than was asked: the driver's mistake, and as good as none.
+            (Answer::Checks(_) | Answer::Did(_) | Answer::Swapped(_), _) => self.step = Some(step),
+        }
     }
 
-    fn checked(&mut self, slot: Slot, checks: Vec<Check>) {
-        let failed = checks.iter().find(|check| check.verdict == Verdict::Fail);
-        self.part_mut(slot).failure = failed.map(|check| failure_of(check).reason);
-        let name = self.part(slot).spec.name.clone();
-        checks.into_iter().for_each(|check| self.show(name.clone(), check));
-    }
-
-    /// A part has loaded, started or stopped, or could not.
-    fn advanced(&mut self, now: Instant, step: Step, result: Result<(), Fault>) {
+    /// A part has loaded, started, stopped or mended itself, or could not.
+    fn advanced(&mut self, now: Instant, step: &Step, result: Result<(), Fault>) {
         let took = now.since(step.since);
         if let Err(fault) = result {
-            let check = Check::fail(step.work.words(), fault.reason, fault.advice).taking(took);
-            return self.lose(now, step.slot, check);
+            let check = Check::fail(step.ask.words(), fault.reason, fault.advice).taking(took);
+            return self.lose(now, step.slot, &step.ask, check);
         }
-        let part = self.part_mut(step.slot);
-        part.state = match step.work {
-            Work::Check => part.state,
-            Work::Load => ComponentState::Loaded,
-            Work::Start => ComponentState::Running,
-            Work::Stop if part.failure.is_some() => ComponentState::Failed,
-            Work::Stop => ComponentState::Stopped,
+        let failed = self.part(step.slot).failure.is_some();
+        let state = match step.ask {
+            Ask::Load => ComponentState::Loaded,
+            Ask::Start => ComponentState::Running,
+            Ask::Stop if failed => ComponentState::Failed,
+            Ask::Stop => ComponentState::Stopped,
+            Ask::Check | Ask::Verify | Ask::Recover | Ask::Swap(_) => self.part(step.slot).state,
         };
-        let (name, detail) = (part.spec.name.clone(), part.state.word());
-        self.show(name, Check::pass(step.work.words(), detail).taking(took));
+        if step.ask == Ask::Start {
+            self.part_mut(step.slot).failure = None;
+        }
+        self.turn_to(now, step.slot, state);
+        if step.ask == Ask::Start {
+            self.watch(now, step.slot);
+        }
+        if step.ask != Ask::Recover {
+            let name = self.name(step.slot);
+            self.show(name, Check::pass(step.ask.words(), state.word()).taking(took));
+        }
     }
 
     fn stop(&mut self, now: Instant, reason: ExitReason) {
@@ -290,33 +275,28 @@ impl Board {
         }
         self.phase = Phase::Stopping;
         self.stop_by = Some(now.after(limits::SHUTDOWN_TIMEOUT));
+        (0..self.parts.len()).for_each(|slot| self.unwatch(slot));
         let up = |slot: &Slot| matches!(self.part(*slot).state, ComponentState::Loaded | ComponentState::Running);
-        self.queue = (0..self.parts.len()).rev().filter(up).map(|slot| (Work::Stop, slot)).collect();
+        self.queue = (0..self.parts.len()).rev().filter(up).map(|slot| (Ask::Stop, slot)).collect();
         if self.step.is_some() || !self.queue.is_empty() {
             self.effects.push_back(Effect::Stopping(reason.clone()));
         }
-        match self.step {
-            Some(Step { work: Work::Check, slot, .. }) => {
+        self.dismiss();
+        match self.step.as_ref().map(|step| (step.ask.clone(), step.slot)) {
+            Some((Ask::Check | Ask::Verify | Ask::Recover | Ask::Swap(_), slot)) => {
                 self.step = None;
                 self.abort(slot);
             }
-            Some(Step { work: Work::Load | Work::Start, slot, .. }) => self.cut(slot, ComponentState::Stopped),
-            Some(Step { work: Work::Stop, .. }) | None => {}
+            Some((Ask::Load | Ask::Start, slot)) => self.cut(now, slot, ComponentState::Stopped),
+            Some((Ask::Stop, _)) | None => {}
         }
         self.exit = Some(reason);
     }
 
-    fn ready(&mut self) {
-        self.phase = Phase::Running;
-        let degraded = self.state() == BoardState::Degraded;
-        self.effects.push_back(Effect::Stage(Stage::Ready));
-        self.effects.push_back(Effect::Ready { degraded });
-    }
-
     fn leave(&mut self) {
         let asked = matches!(self.exit, Some(ExitReason::Stopped));
-        if asked && !self.unclean.is_empty() {
-            self.exit = Some(ExitReason::Unclean(std::mem::take(&mut self.unclean)));
+        if asked && !self.faults.is_empty() {
+            self.exit = Some(ExitReason::Unclean(std::mem::take(&mut self.faults)));
         }
         self.phase = Phase::Done;
         self.effects.extend(self.exit.clone().map(Effect::Exit));
@@ -329,6 +309,25 @@ impl Board {
         self.effects.clear();
         self.exit = Some(ExitReason::Forced);
         self.effects.push_back(Effect::Exit(ExitReason::Forced));
+    }
+
+    fn turn_to(&mut self, now: Instant, slot: Slot, state: ComponentState) {
+        let part = self.part_mut(slot);
+        let from = std::mem::replace(&mut part.state, state);
+        if from == state {
+            return;
+        }
+        part.since = now;
+        if !matches!(state, ComponentState::Loaded | ComponentState::Running) {
+            part.bounce = false;
+        }
+        let (component, detail) = (part.spec.name.clone(), part.failure.clone().filter(|_| state == ComponentState::Failed));
+        self.effects.push_back(Effect::Tell(News::State { component, from, to: state, detail }));
+    }
+
+    fn next_turn(&mut self) -> Turn {
+        self.turn += 1;
+        Turn(self.turn)
     }
 
     fn show(&mut self, component: ComponentName, check: Check) {
@@ -347,8 +346,35 @@ impl Board {
 }
 
 impl Part {
-    fn new(spec: ComponentSpec) -> Self {
-        Self { spec, state: ComponentState::Unloaded, failure: None }
+    fn new(spec: ComponentSpec, policy: Policy) -> Self {
+        Self {
+            spec,
+            state: ComponentState::Unloaded,
+            since: Instant::default(),
+            failure: None,
+            life: 0,
+            wanted: true,
+            bounce: false,
+            restarts: Restarts::new(policy.restart),
+            monitor: Monitor::new(policy.health),
+            probe: None,
+        }
+    }
+
+    fn health(&self) -> Option<Health> {
+        if !self.wanted {
+            return None;
+        }
+        match self.state {
+            ComponentState::Running => Some(self.monitor.health()),
+            ComponentState::Failed => Some(Health::Failed),
+            ComponentState::Unloaded
+            | ComponentState::Loading
+            | ComponentState::Loaded
+            | ComponentState::Starting
+            | ComponentState::Stopping
+            | ComponentState::Stopped => Some(self.monitor.health().max(Health::Recovering)),
+        }
     }
 
     fn report(&self) -> ComponentReport {
@@ -358,11 +384,12 @@ impl Part {
             state: self.state,
             needs: self.spec.needs.clone(),
             required: self.spec.required,
-            detail: self.failure.clone(),
+            enabled: self.wanted,
+            health: self.health(),
+            since: self.since,
+            failures: self.restarts.total(),
+            circuit_open: self.restarts.is_open(),
+            detail: self.failure.clone().or_else(|| self.monitor.detail().map(str::to_owned)),
         }
     }
-}
-
-fn failure_of(check: &Check) -> Failure {
-    Failure { component: Board::NAME, reason: format!("{}: {}", check.name, check.detail) }
 }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::health::Health;
 use crate::limits;
+use crate::time::Instant;
 
 /// The name of a part: 1 to [`limits::NAME_BYTES_MAX`] of `a-z 0-9 . _ -`, as in `store.sqlite`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -71,27 +73,37 @@ pub struct ComponentSpec {
     pub version: Cow<'static, str>,
     /// Parts that must run before this one starts, and until it has stopped.
     pub needs: Vec<ComponentName>,
-    /// Without a required part the board does not boot, or stops; without an optional one it is degraded.
+    /// Without a required part the board does not boot, and is critical when it loses it; without an optional one it is degraded.
     pub required: bool,
+    /// Why no operator can stop it by itself; absent when one can.
+    pub kept: Option<&'static str>,
 }
 
 impl ComponentSpec {
     /// A part that the board cannot be without, and that needs nothing.
     #[must_use]
     pub const fn required(name: ComponentName, version: &'static str) -> Self {
-        Self { name, version: Cow::Borrowed(version), needs: Vec::new(), required: true }
+        Self { name, version: Cow::Borrowed(version), needs: Vec::new(), required: true, kept: None }
     }
 
     /// A part that the board can be without, and that needs nothing.
     #[must_use]
     pub const fn optional(name: ComponentName, version: &'static str) -> Self {
-        Self { name, version: Cow::Borrowed(version), needs: Vec::new(), required: false }
+        Self { name, version: Cow::Borrowed(version), needs: Vec::new(), required: false, kept: None }
     }
 
     /// The same part, needing these as well.
     #[must_use]
     pub fn needing(mut self, needs: impl IntoIterator<Item = ComponentName>) -> Self {
         self.needs.extend(needs);
+        self
+    }
+
+    /// The same part, which no operator can stop by itself: `why`, as a sentence without a full stop. The board restarts it all the same
+    /// when it fails.
+    #[must_use]
+    pub const fn kept(mut self, why: &'static str) -> Self {
+        self.kept = Some(why);
         self
     }
 }
@@ -111,7 +123,7 @@ pub enum ComponentState {
     Running,
     /// It finishes its work and closes what it owns.
     Stopping,
-    /// It has stopped, because the board did.
+    /// It has stopped, because the board did or an operator wished so.
     Stopped,
     /// It failed, or what it needs did; the report's detail says which.
     Failed,
@@ -145,9 +157,19 @@ pub struct ComponentReport {
     pub state: ComponentState,
     /// What it needs.
     pub needs: Vec<ComponentName>,
-    /// Whether the board can be without it.
+    /// True when the board does not boot without it.
     pub required: bool,
-    /// Why it failed; absent while it has not.
+    /// False once an operator has stopped it.
+    pub enabled: bool,
+    /// How healthy it is; absent while it is not meant to work.
+    pub health: Option<Health>,
+    /// When it came to its state.
+    pub since: Instant,
+    /// Failures since the boot.
+    pub failures: u64,
+    /// True when it has failed too often to be started again soon.
+    pub circuit_open: bool,
+    /// Why it failed, or what its last health check found; absent when all is well.
     pub detail: Option<String>,
 }
 

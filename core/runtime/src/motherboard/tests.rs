@@ -1,11 +1,14 @@
 //! Boards of scripted parts, on tokio's paused clock.
 
+mod lives;
+
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
-use mobo_core::kernel::BoardState;
+use mobo_core::kernel::{BoardState, Fault};
 
 use super::*;
+use crate::component::BoxFuture;
 
 /// Keeps what the parts did and what the console printed, in order.
 #[derive(Clone, Default)]
@@ -186,13 +189,6 @@ async fn a_panic_or_a_hang_in_one_part_is_a_fault_of_that_part() {
         assert!(diary.lines().iter().any(|line| line.contains("degraded")), "{how}");
         assert_eq!(handle.report().components.first().unwrap().state.word(), "failed", "{how}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_part_whose_task_dies_is_failed() {
-    let (board, _) = board(&[("part", "task panics", &[])]);
-    let reason = run(board, 0).await.to_string();
-    assert!(reason.ends_with("part: task: task work panicked: in task"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

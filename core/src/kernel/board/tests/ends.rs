@@ -1,7 +1,5 @@
 //! Hanging, stopping and dying.
 
-use std::time::Duration;
-
 use super::*;
 
 #[test]
@@ -12,7 +10,7 @@ fn what_hangs_is_cut_at_its_deadline() {
         ("start", 30, "exit 1: boot refused: store: start: no answer within 30 s"),
     ] {
         let mut world = World::new("store", &format!("store.{verb}=hang"));
-        world.feed(Input::Boot { checks: Vec::new() });
+        world.boot();
         let asked = world.now;
         assert_eq!(world.board.poll_timeout(), Some(asked.after(Duration::from_secs(seconds))));
         world.feed(Input::Timeout);
@@ -28,7 +26,7 @@ fn what_hangs_is_cut_at_its_deadline() {
 #[test]
 fn a_part_that_does_not_stop_is_cut_and_named() {
     let mut world = World::new("store gate:store", "gate.stop=hang");
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     world.event("stop");
     world.log.clear();
     world.event("timeout");
@@ -48,7 +46,7 @@ fn the_whole_stop_has_a_deadline_too() {
     let parts = "a b c d e";
     let hang = parts.split(' ').map(|part| format!("{part}.stop=hang")).collect::<Vec<_>>().join(" ");
     let mut world = World::new(parts, &hang);
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     let asked = world.now;
     world.event("stop");
     while world.board.poll_timeout().is_some() {
@@ -67,13 +65,13 @@ fn a_second_signal_ends_at_once_but_a_second_request_does_not() {
     world.event("signal");
     assert_eq!(world.log.last().unwrap(), "exit 1: ended at once by a second signal");
     assert_eq!(states(&world), "failed: store=stopping");
-    world.feed(Input::Stopped { component: name("store"), result: Ok(()) });
+    world.late("store", Answer::Did(Ok(())));
     assert_eq!(world.log.last().unwrap(), "exit 1: ended at once by a second signal");
 }
 
 fn check_stuck(behaviour: &str, events: &[&str]) -> World {
     let mut world = World::new("store", behaviour);
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     events.iter().for_each(|event| world.event(event));
     world
 }
@@ -96,64 +94,30 @@ fn a_stop_during_the_boot_cuts_what_is_under_way() {
 }
 
 #[test]
-fn a_required_part_that_dies_stops_the_board() {
-    let world = check(
-        "store gate:store link:store",
-        "",
-        &["exit gate"],
-        "[component loading]
-         load store
-         load gate
-         load link
-         [service start]
-         start store
-         start gate
-         start link
-         [ready]
-         ready degraded=false
-         fail gate task: boom
-         abort gate
-         stopping: a required component failed: gate: task: boom
-         stop link
-         stop store
-         exit 1: a required component failed: gate: task: boom",
-    );
-    assert_eq!(states(&world), "failed: store=stopped gate=failed link=stopped");
-}
-
-#[test]
-fn an_optional_part_that_dies_degrades_the_board() {
-    let mut world = World::new("store mqtt? bridge?:mqtt", "");
-    world.feed(Input::Boot { checks: Vec::new() });
-    world.log.clear();
-    world.event("exit mqtt");
-    world.event("exit mqtt");
-    assert_eq!(world.log, ["fail mqtt task: boom", "abort mqtt", "warn bridge need: needs mqtt, which failed", "stop bridge"]);
-    assert_eq!(states(&world), "degraded: store=running mqtt=failed bridge=failed");
-}
-
-#[test]
 fn a_part_that_dies_on_the_way_down_makes_the_stop_unclean() {
     let mut world = World::new("store gate:store", "gate.stop=hang");
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     world.event("stop");
     world.log.clear();
     world.event("exit store");
-    world.feed(Input::Stopped { component: name("gate"), result: Ok(()) });
+    world.late("gate", Answer::Did(Ok(())));
     assert_eq!(world.log, ["fail store task: boom", "abort store", "exit 1: stopped, but not cleanly: store: task: boom"]);
 }
 
 #[test]
 fn answers_that_nobody_waits_for_change_nothing() {
     let mut world = World::new("store gate:store", "gate.start=hang");
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     let before = (states(&world), world.log.len(), world.board.poll_timeout());
+    let gate = world.asked["gate"].0;
     for input in [
-        Input::Boot { checks: Vec::new() },
-        Input::Started { component: name("store"), result: Ok(()) },
-        Input::Loaded { component: name("gate"), result: Ok(()) },
-        Input::Stopped { component: name("gate"), result: Ok(()) },
-        Input::Exited { component: name("ghost"), reason: "boom".into() },
+        Input::Boot { checks: Vec::new(), unclean: false },
+        Input::Answer { turn: world.asked["store"].0, answer: Answer::Did(Ok(())) },
+        Input::Answer { turn: Turn(99), answer: Answer::Did(Ok(())) },
+        Input::Answer { turn: gate, answer: Answer::Checks(Vec::new()) },
+        Input::Probed { turn: gate, vital: Vital::Failing("x".into()) },
+        Input::Exited { component: name("ghost"), life: 1, reason: "boom".into() },
+        Input::Exited { component: name("gate"), life: 0, reason: "boom".into() },
         Input::Timeout,
     ] {
         world.feed(input);
@@ -164,7 +128,7 @@ fn answers_that_nobody_waits_for_change_nothing() {
 #[test]
 fn a_part_that_cannot_finish_makes_the_stop_unclean() {
     let mut world = World::new("store gate:store", "store.stop=fail");
-    world.feed(Input::Boot { checks: Vec::new() });
+    world.boot();
     world.log.clear();
     world.event("stop");
     let want = [
