@@ -21,6 +21,7 @@ pub mod future;
 pub mod ids;
 pub mod json;
 pub mod kernel;
+pub mod level;
 pub mod limits;
 pub mod link;
 pub mod merge;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use mobo_core::level::AckLevel;
+use mobo_core::limits;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
@@ -37,6 +39,17 @@ pub struct Common {
     /// How to print: table or json.
     #[arg(short = 'o', long = "output", global = true, default_value = "table", value_name = "FORMAT")]
     pub output: Format,
+}
+
+/// What a write waits for.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Wait until the write is so safe: local (on this device), hub (committed there) or safe (in a verified backup).
+    #[arg(long, default_value = "local", value_name = "LEVEL")]
+    pub wait: AckLevel,
+    /// Wait at most so many seconds; exit 1 if it is not that safe then. The write itself is done.
+    #[arg(long, default_value_t = limits::WAIT.as_secs(), value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=limits::WAIT_MAX.as_secs()))]
+    pub timeout: u64,
 }
 
 /// What a device can be told.
@@ -72,6 +85,9 @@ pub enum Verb {
         id: String,
         /// Its fields, as JSON; counters take {"$inc": n}.
         json: String,
+        /// What to wait for.
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Change some fields of a record.
     Patch {
@@ -81,6 +97,9 @@ pub enum Verb {
         id: String,
         /// The fields, as JSON; counters take {"$inc": n}.
         json: String,
+        /// What to wait for.
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// One record.
     Get {
@@ -103,6 +122,9 @@ pub enum Verb {
         collection: String,
         /// The record's id.
         id: String,
+        /// What to wait for.
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Append one sample, or an array of them, to a stream.
     Append {
@@ -110,6 +132,9 @@ pub enum Verb {
         collection: String,
         /// The fields, as JSON; `at` says when, and is now by default.
         json: String,
+        /// What to wait for.
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Connect, exchange everything both ways, and say when that is done.
     Sync {
@@ -188,11 +213,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Health(HealthVerb::Check) => talk::health(common),
         Verb::Component(ComponentVerb::List) => talk::plain(common, "component list", json!({})),
         Verb::Quarantine(QuarantineVerb::List) => talk::plain(common, "quarantine list", json!({})),
-        Verb::Put { collection, id, json } => talk::write(common, "put", (&collection, Some(&id)), &json),
-        Verb::Patch { collection, id, json } => talk::write(common, "patch", (&collection, Some(&id)), &json),
-        Verb::Append { collection, json } => talk::write(common, "append", (&collection, None), &json),
+        Verb::Put { collection, id, json, waiting } => talk::write(common, "put", (&collection, Some(&id), waiting), &json),
+        Verb::Patch { collection, id, json, waiting } => talk::write(common, "patch", (&collection, Some(&id), waiting), &json),
+        Verb::Append { collection, json, waiting } => talk::write(common, "append", (&collection, None, waiting), &json),
         Verb::Get { collection, id } => talk::plain(common, "get", json!({ "collection": collection, "id": id })),
-        Verb::Delete { collection, id } => talk::plain(common, "delete", json!({ "collection": collection, "id": id })),
+        Verb::Delete { collection, id, waiting } => talk::written(common, "delete", json!({ "collection": collection, "id": id }), waiting),
         Verb::List { collection, limit } => talk::plain(common, "list", json!({ "collection": collection, "limit": limit })),
     }
 }

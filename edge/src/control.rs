@@ -48,6 +48,7 @@ fn backend_error(error: &BackendError) -> ControlError {
         BackendError::Edit(_) | BackendError::Refused(_) | BackendError::TooLarge(_) => {
             ControlError::usage("refused", text, "correct what the sentence names, then write again")
         }
+        BackendError::Rejected(_) => ControlError::failed("rejected", text, "`mobo-edge quarantine list` shows what was refused and why"),
         BackendError::Full(_) => ControlError::failed("full", text, "free some space, then write again; reading and syncing go on"),
         BackendError::Unavailable(_) | BackendError::Damaged(_) => {
             ControlError::failed("store", text, "run `mobo-edge health check`; if it stays, restart the device")

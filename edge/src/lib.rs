@@ -17,6 +17,7 @@ pub mod cli;
 pub mod control;
 pub mod join;
 pub mod node;
+pub mod patience;
 pub mod records;
 pub mod settings;
 pub mod uplink;

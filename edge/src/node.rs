@@ -29,6 +29,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
 use crate::join::{JoinError, enrol};
+use crate::patience::WaitingRoom;
 use crate::settings;
 use crate::uplink::{LinkStatus, Uplink};
 
@@ -61,6 +62,8 @@ pub struct Edge {
     pub link: watch::Sender<LinkStatus>,
     /// Wakes the uplink.
     pub wake: Arc<Notify>,
+    /// Where writers wait for the hub.
+    pub waiting_room: WaitingRoom,
     store: OnceLock<Arc<EdgeStore>>,
     known: RwLock<Known>,
     http: OnceLock<SocketAddr>,
@@ -115,6 +118,7 @@ impl Edge {
             config,
             link: watch::Sender::default(),
             wake: Arc::default(),
+            waiting_room: WaitingRoom::default(),
             store: OnceLock::new(),
             known: RwLock::default(),
             http: OnceLock::new(),

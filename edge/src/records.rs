@@ -10,7 +10,7 @@ use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Readiness, Role, WriteDone, WriteRequest,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
 };
 
 use crate::node::Edge;
@@ -66,16 +66,19 @@ impl Backend for EdgeRecords {
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
         Box::pin(async move {
-            let written = self.0.store()?.write(write.collection.id, write.edits, write.author).await.map_err(refused)?;
+            let store = self.0.store()?;
+            let written = store.write(write.collection.id, write.edits, write.author).await.map_err(refused)?;
             let changed = written.changed.into_iter().map(|key| key.id).collect();
-            Ok(WriteDone { changed, level: AckLevel::Local })
+            let level = self.0.waiting_room.level(store, written.entry, write.patience).await?;
+            Ok(WriteDone { changed, level })
         })
     }
 
-    fn append(&self, _: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel> {
+    fn append(&self, _: Arc<Collection>, segment: Segment, patience: Option<Patience>) -> BackendFuture<'_, AckLevel> {
         Box::pin(async move {
-            self.0.store()?.append(segment).await.map_err(refused)?;
-            Ok(AckLevel::Local)
+            let store = self.0.store()?;
+            let written = store.append(segment).await.map_err(refused)?;
+            self.0.waiting_room.level(store, written.entry, patience).await
         })
     }
 

@@ -12,7 +12,7 @@ use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Readiness, Role, WriteDone, WriteRequest,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
 };
 use mobo_runtime::entropy;
 
@@ -98,7 +98,7 @@ impl Backend for HubRecords {
         })
     }
 
-    fn append(&self, collection: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel> {
+    fn append(&self, collection: Arc<Collection>, segment: Segment, _: Option<Patience>) -> BackendFuture<'_, AckLevel> {
         Box::pin(async move {
             self.merge(&collection, LocalBody::Append(segment), None).await?;
             Ok(AckLevel::Hub)

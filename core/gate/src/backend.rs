@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mobo_core::author::{Edit, EditError};
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{ProjectId, RecordId};
+pub use mobo_core::level::{AckLevel, Patience};
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::StoreError;
@@ -37,11 +38,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Rows of a collection.
     fn select(&self, select: Select) -> BackendFuture<'_, Page>;
 
-    /// Edits records: one entry, all or nothing, durable when the future is ready.
+    /// Edits records: one entry, all or nothing, durable when the future is ready. With patience, it is ready when the entry has reached
+    /// that level, or the time is over: what is answered then is the level that it has.
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone>;
 
-    /// Appends samples to a stream: one entry, all or nothing, durable when the future is ready.
-    fn append(&self, collection: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel>;
+    /// Appends samples to a stream: one entry, all or nothing; ready as [`write`](Self::write) is.
+    fn append(&self, collection: Arc<Collection>, segment: Segment, patience: Option<Patience>) -> BackendFuture<'_, AckLevel>;
 
     /// What a caller may do; `None` for one who may not do anything. A key is looked up by its hash, so that no comparison of secrets can
     /// be timed.
@@ -139,6 +141,8 @@ pub struct WriteRequest {
     pub edits: Vec<Edit>,
     /// The user, where one is known.
     pub author: Option<String>,
+    /// What the caller waits for; `None` for the node's own level.
+    pub patience: Option<Patience>,
 }
 
 /// What became of a write.
@@ -148,26 +152,6 @@ pub struct WriteDone {
     pub changed: Vec<RecordId>,
     /// How safe it is.
     pub level: AckLevel,
-}
-
-/// How safe an acknowledged write is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AckLevel {
-    /// On the device's disk.
-    Local,
-    /// Committed by the hub.
-    Hub,
-}
-
-impl AckLevel {
-    /// The word in the header `Mobo-Ack`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Hub => "hub",
-        }
-    }
 }
 
 /// How one part of the node is.
@@ -200,6 +184,9 @@ pub enum BackendError {
     /// The request cannot be fulfilled as it is; the sentence says why.
     #[error("{0}")]
     Refused(String),
+    /// The node had taken the write, and the hub refused it while the caller waited: it is taken back.
+    #[error("the hub refused this write, and it is taken back here: {0}")]
+    Rejected(String),
 }
 
 impl From<StoreError> for BackendError {

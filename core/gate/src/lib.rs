@@ -28,6 +28,6 @@ mod query;
 mod rest;
 pub mod serve;
 
-pub use backend::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Readiness, Role, WriteDone, WriteRequest};
+pub use backend::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
 pub use gate::{Gate, Peer, Settings};
 pub use problem::Problem;

@@ -1,7 +1,12 @@
-//! The `Prefer` header (RFC 7240) as PostgREST reads it.
+//! The `Prefer` header (RFC 7240) as PostgREST reads it, and `wait=hub` or `wait=safe`: how safe a write shall be before it is answered.
+//! `wait=10`, as in the RFC, says for how many seconds at most.
+
+use std::time::Duration;
 
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+
+use mobo_core::level::{AckLevel, Patience};
 
 use crate::problem::Problem;
 
@@ -42,6 +47,10 @@ pub(crate) struct Prefer {
     pub(crate) count: bool,
     /// A change of more rows is refused.
     pub(crate) affected_max: Option<usize>,
+    /// The level that the caller waits for.
+    wait: Option<AckLevel>,
+    /// For how long at most.
+    wait_timeout: Option<Duration>,
     applied: Vec<String>,
 }
 
@@ -58,6 +67,7 @@ impl Prefer {
         let (mut prefer, mut unknown) = (Self::default(), Vec::new());
         for word in words {
             match prefer.take(&word, strict) {
+                Some(applied) if applied.is_empty() => {}
                 Some(applied) => prefer.applied.push(applied),
                 None => unknown.push(word),
             }
@@ -84,15 +94,30 @@ impl Prefer {
             }
             // Fields have no default but null, so both mean the same.
             ("missing", "default" | "null") | ("handling", "strict" | "lenient") | ("tx", "commit") => {}
+            ("wait", seconds) if seconds.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.wait_timeout = Some(Duration::from_secs(seconds.parse::<u32>().ok()?.into()));
+            }
+            // What was reached is known later.
+            ("wait", level) => {
+                self.wait = Some(level.parse().ok()?);
+                return Some(String::new());
+            }
             ("max-affected", number) if strict => self.affected_max = Some(number.parse().ok()?),
             _ => return None,
         }
         Some(word.to_owned())
     }
 
-    /// The header that says which were applied.
-    pub(crate) fn applied(&self) -> Option<(HeaderName, HeaderValue)> {
-        let value = HeaderValue::try_from(self.applied.join(", ")).ok().filter(|value| !value.is_empty())?;
+    /// What a write waits for; `None` for the node's own level.
+    pub(crate) fn patience(&self) -> Option<Patience> {
+        self.wait.map(|level| Patience::new(level, self.wait_timeout))
+    }
+
+    /// The header that says which were applied; `level` is how safe the write is, where it was one.
+    pub(crate) fn applied(&self, level: Option<AckLevel>) -> Option<(HeaderName, HeaderValue)> {
+        let waited = self.wait.filter(|wait| level.is_some_and(|level| level >= *wait)).map(|wait| format!("wait={wait}"));
+        let applied: Vec<String> = self.applied.iter().cloned().chain(waited).collect();
+        let value = HeaderValue::try_from(applied.join(", ")).ok().filter(|value| !value.is_empty())?;
         Some((PREFERENCE_APPLIED, value))
     }
 }
@@ -115,11 +140,12 @@ mod tests {
         }
         let shown = match Prefer::of(&headers) {
             Ok(prefer) => Ok(format!(
-                "{:?} {:?} {} {:?} | {}",
+                "{:?} {:?} {} {:?}{} | {}",
                 prefer.returns,
                 prefer.resolution,
                 prefer.count,
                 prefer.affected_max,
+                prefer.patience().map_or(String::new(), |patience| format!(" {} {:?}", patience.level, patience.timeout)),
                 prefer.applied.join(", ")
             )),
             Err(problem) => Err(format!("{problem:?}")),
@@ -141,6 +167,9 @@ mod tests {
         );
         check(&["respond-async, tx=rollback, return=all, max-affected=3"], Ok("Minimal None false None | "));
         check(&["handling=strict, max-affected=3"], Ok("Minimal None false Some(3) | handling=strict, max-affected=3"));
+        check(&["wait=hub"], Ok("Minimal None false None hub 30s | "));
+        check(&["wait=safe, wait=900"], Ok("Minimal None false None safe 300s | wait=900"));
+        check(&["wait=ever, handling=strict"], Err("wait=ever"));
         check(&["tx=rollback,handling=strict,max-affected=many"], Err("tx=rollback, max-affected=many"));
     }
 }

@@ -183,6 +183,8 @@ impl From<BackendError> for Problem {
             BackendError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "XX001", "Store damaged", message)
                 .hint("run `health check` on this node: it says what is damaged"),
             BackendError::Refused(_) => refused(message),
+            BackendError::Rejected(_) => Self::new(StatusCode::CONFLICT, "MB409", "Refused by the hub", message)
+                .hint("`mobo-edge quarantine list` shows what was refused and why"),
         }
     }
 }

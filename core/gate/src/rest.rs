@@ -63,7 +63,8 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
     let headers = response.headers_mut();
     headers.insert(RANGE_UNIT, HeaderValue::from_static("items"));
     headers.insert(VARY, HeaderValue::from_static("Accept, Prefer, Range"));
-    headers.extend(call.prefer.applied());
+    let level = headers.get(written::MOBO_ACK).and_then(|level| level.to_str().ok()?.parse().ok());
+    headers.extend(call.prefer.applied(level));
     Ok(response)
 }
 

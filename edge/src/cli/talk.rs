@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use mobo_core::level::AckLevel;
 use mobo_runtime::command::{self, ask};
 use mobo_runtime::output::{Failure, Format};
 use serde_json::{Value, json};
 
-use super::Common;
+use super::{Common, Waiting};
 
 /// Asks and prints.
 pub(super) fn plain(common: &Common, verb: &str, args: Value) -> Result<ExitCode, Failure> {
@@ -15,11 +16,33 @@ pub(super) fn plain(common: &Common, verb: &str, args: Value) -> Result<ExitCode
 }
 
 /// Parses what the user wrote before anybody is asked.
-pub(super) fn write(common: &Common, verb: &str, (collection, id): (&str, Option<&str>), json: &str) -> Result<ExitCode, Failure> {
+pub(super) fn write(
+    common: &Common,
+    verb: &str,
+    (collection, id, waiting): (&str, Option<&str>, Waiting),
+    json: &str,
+) -> Result<ExitCode, Failure> {
     let value: Value = serde_json::from_str(json).map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the fields like '{\"title\": \"Pump 7\", \"hours\": {\"$inc\": 2}}'")
     })?;
-    plain(common, verb, json!({ "collection": collection, "id": id, "value": value }))
+    written(common, verb, json!({ "collection": collection, "id": id, "value": value }), waiting)
+}
+
+/// Asks for a write, prints what became of it, and fails if it is not as safe as wanted.
+pub(super) fn written(common: &Common, verb: &str, mut args: Value, waiting: Waiting) -> Result<ExitCode, Failure> {
+    if let Some(args) = args.as_object_mut() {
+        args.insert("wait".to_owned(), json!(waiting.wait.name()));
+        args.insert("timeout_ms".to_owned(), json!(waiting.timeout * 1_000));
+    }
+    let done = ask(&common.data_dir, verb, args)?;
+    command::show(common.output, &done)?;
+    let reached = done.get("ack").and_then(Value::as_str).and_then(|word| word.parse::<AckLevel>().ok());
+    if reached.is_none_or(|level| level >= waiting.wait) || done.get("changed") == Some(&json!(false)) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let level = reached.unwrap_or(AckLevel::Local);
+    let message = format!("the write is done and kept here; after {} s it is {level}, not {}", waiting.timeout, waiting.wait);
+    Err(Failure::failed(message, "it goes on by itself: `mobo-edge status` says what is pending, and how the link is"))
 }
 
 pub(super) fn status(common: &Common) -> Result<ExitCode, Failure> {

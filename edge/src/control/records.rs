@@ -1,10 +1,12 @@
 //! Records from the command line: the same writes and reads as over HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobo_adapters::sqlite::edge::EdgeStore;
 use mobo_core::author::{Edit, Intent, segment};
 use mobo_core::ids::RecordId;
+use mobo_core::level::{AckLevel, Patience};
 use mobo_core::limits;
 use mobo_core::names::nearest;
 use mobo_core::query::{ColumnType, Filter, FilterOp, Order, Select, SelectedColumn, columns};
@@ -78,7 +80,8 @@ async fn edit(edge: &Edge, collection: &Collection, args: &Value, intent: Intent
     let edits = vec![Edit { id: id.clone(), intent, fields }];
     let written = store.write(collection.id, edits, None).await;
     let written = written.map_err(|error| backend_error(&refused(error)))?;
-    Ok(json!({ "id": id.to_string(), "changed": !written.changed.is_empty(), "ack": "local" }))
+    let ack = edge.waiting_room.level(store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
+    Ok(json!({ "id": id.to_string(), "changed": !written.changed.is_empty(), "ack": ack.name() }))
 }
 
 async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Value, ControlError> {
@@ -94,8 +97,18 @@ async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Va
     })?;
     let count = samples.len();
     let segment = segment(samples, collection, edge.clock.wall()).map_err(|error| backend_error(&BackendError::Edit(error)))?;
-    open(edge)?.append(segment).await.map_err(|error| backend_error(&refused(error)))?;
-    Ok(json!({ "appended": count, "ack": "local" }))
+    let store = open(edge)?;
+    let written = store.append(segment).await.map_err(|error| backend_error(&refused(error)))?;
+    let ack = edge.waiting_room.level(store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
+    Ok(json!({ "appended": count, "ack": ack.name() }))
+}
+
+/// What the caller waits for: `wait`, a level, and `timeout_ms`.
+fn patience(args: &Value) -> Result<Option<Patience>, ControlError> {
+    let Some(word) = args.get("wait").and_then(Value::as_str) else { return Ok(None) };
+    let level = word.parse::<AckLevel>().map_err(|error| ControlError::usage("level", error.to_string(), "wait for local, hub or safe"))?;
+    let timeout = args.get("timeout_ms").and_then(Value::as_u64).map(Duration::from_millis);
+    Ok(Some(Patience::new(level, timeout)))
 }
 
 fn everything(edge: &Edge, collection: &Collection, limit: u64) -> Result<Select, ControlError> {

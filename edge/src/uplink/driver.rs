@@ -100,7 +100,7 @@ impl<F: Frames> Driver<F> {
     pub fn changed(&mut self, change: Result<Change, RecvError>) {
         match change {
             Ok(Change::LaneAppended(lane)) => self.appended(&[lane]),
-            Ok(Change::RecordsChanged(_) | Change::SchemaChanged) => {}
+            Ok(Change::LaneSettled(_) | Change::RecordsChanged(_) | Change::SchemaChanged) => {}
             // Missed some: look at every lane.
             Err(RecvError::Lagged(_)) => self.appended(&Lane::ALL),
             Err(RecvError::Closed) => self.feed(Input::Stop),

@@ -47,7 +47,8 @@ pub(super) async fn write(call: &Call<'_>, edits: Vec<Edit>) -> Result<Done, Pro
         return Ok(Done::default());
     }
     let collection = Arc::clone(&call.collection);
-    let WriteDone { changed, level } = call.gate.backend().write(WriteRequest { collection, edits, author: None }).await?;
+    let WriteDone { changed, level } =
+        call.gate.backend().write(WriteRequest { collection, edits, author: None, patience: call.prefer.patience() }).await?;
     Ok(Done { changed, level: Some(level) })
 }
 

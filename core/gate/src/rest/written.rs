@@ -17,7 +17,8 @@ use crate::backend::AckLevel;
 use crate::prefer::Return;
 use crate::problem::Problem;
 
-const MOBO_ACK: HeaderName = HeaderName::from_static("mobo-ack");
+/// Says how safe a write is.
+pub(super) const MOBO_ACK: HeaderName = HeaderName::from_static("mobo-ack");
 /// Under which the key of a row is asked for besides what the caller wants; no alias of a caller is like it.
 const KEY_ALIAS: &str = "mobo_key";
 

@@ -19,7 +19,7 @@ use mobo_core::time::Wall;
 use mobo_core::value::Value;
 use mobo_gate::backend::BackendFuture;
 use mobo_gate::key::{ApiKey, KeyHash, KeyKind};
-use mobo_gate::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Readiness, Role, WriteDone, WriteRequest};
+use mobo_gate::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
 use tokio::sync::Semaphore;
 
 /// The node's time: 2026-02-03T04:05:06Z.
@@ -246,7 +246,7 @@ impl Backend for Memory {
         Box::pin(async move { self.write_now(&write) })
     }
 
-    fn append(&self, collection: Arc<Collection>, segment: Segment) -> BackendFuture<'_, AckLevel> {
+    fn append(&self, collection: Arc<Collection>, segment: Segment, _: Option<Patience>) -> BackendFuture<'_, AckLevel> {
         Box::pin(async move { self.append_now(&collection, &segment) })
     }
 

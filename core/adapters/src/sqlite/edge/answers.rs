@@ -338,6 +338,8 @@ pub struct Record {
 pub enum Change {
     /// A lane has a new entry.
     LaneAppended(Lane),
+    /// The hub has spoken about entries of a lane: it has them, they are safe, or it refused one.
+    LaneSettled(Lane),
     /// Rows have changed, by a local write or by the hub.
     RecordsChanged(std::sync::Arc<[RecordKey]>),
     /// Collections have changed.

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Refenced};
 use super::counts::EdgeAudit;
 use super::members::Sweep;
-use super::{EdgeStore, Inner, ack, apply, compare, definitions, records, refence};
+use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, records, refence};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -19,7 +19,11 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn admit(&self, welcome: Welcome) -> Result<Admitted, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| apply::welcome(conn, &*inner.schema.get(conn)?, &welcome);
-        self.commit(work, |inner, admitted| inner.tell(records(&admitted.changed))).await
+        let tell = |inner: &Inner, admitted: &Admitted| {
+            inner.tell(records(&admitted.changed));
+            inner.tell(levels::settled(Lane::ALL));
+        };
+        self.commit(work, tell).await
     }
 
     /// Takes in an ack, and drops entries that need not be kept any more.
@@ -31,9 +35,10 @@ impl EdgeStore {
         let work = move |conn: &Connection, inner: &Inner| {
             let acknowledged = ack::take(conn, &*inner.schema.get(conn)?, &ack)?;
             ack::trim(conn, &keep)?;
-            Ok(acknowledged)
+            Ok((acknowledged, ack.lane))
         };
-        self.commit(work, |_, _| {}).await
+        let told = self.commit(work, |inner, (_, lane)| inner.tell(levels::settled([*lane]))).await?;
+        Ok(told.0)
     }
 
     /// Drops entries that need not be kept any more; says how many (rule R21).
@@ -53,9 +58,13 @@ impl EdgeStore {
     pub async fn rejected(&self, reject: Reject) -> Result<Vec<RecordKey>, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
             let at = (inner.sources.moment)().wall;
-            apply::rejected(conn, &*inner.schema.get(conn)?, &reject, at)
+            Ok((apply::rejected(conn, &*inner.schema.get(conn)?, &reject, at)?, reject.lane))
         };
-        self.commit(work, |inner, changed| inner.tell(records(changed))).await
+        let tell = |inner: &Inner, (changed, lane): &(Vec<RecordKey>, Lane)| {
+            inner.tell(records(changed));
+            inner.tell(levels::settled([*lane]));
+        };
+        Ok(self.commit(work, tell).await?.0)
     }
 
     /// Applies a batch, if it continues its bucket's cursor.
@@ -146,7 +155,11 @@ impl EdgeStore {
             let nonce = || (inner.sources.nonce)();
             refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh), nonce)
         };
-        self.commit(work, |inner, _| inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec())).await
+        self.commit(work, |inner, _| {
+            inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
+            inner.tell(levels::settled(Lane::ALL));
+        })
+        .await
     }
 
     /// Takes in collection definitions.

@@ -15,6 +15,7 @@ mod desk;
 mod exchange;
 mod fault;
 mod identity;
+mod levels;
 mod members;
 mod meta;
 mod outbox;
@@ -46,6 +47,7 @@ pub use answers::{
     Report, Sealed, Standing, WriteError, Written,
 };
 pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount};
+pub use levels::Reached;
 
 use super::error::Failure;
 use super::open::{Role, open_reader, open_reader_on, open_writer, open_writer_on};

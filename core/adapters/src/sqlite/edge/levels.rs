@@ -1,0 +1,113 @@
+//! How safe a write of this device is, and waiting until it is safer.
+
+use mobo_core::entry::Header;
+use mobo_core::ids::Lane;
+use mobo_core::level::AckLevel;
+use mobo_core::message::Code;
+use mobo_core::store::StoreError;
+use rusqlite::Connection;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::EdgeStore;
+use super::answers::{Change, Sealed};
+use super::fault::{Try, first};
+use super::meta::Log;
+use super::outbox::{self, EntryState, seq_sql};
+
+/// How far an entry has come.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reached {
+    /// This level.
+    Level(AckLevel),
+    /// The hub refused it; what it did is taken back.
+    Refused {
+        /// Why, for programs.
+        code: Code,
+        /// Why, for people.
+        detail: String,
+    },
+    /// It was authored again in a new log: follow it there.
+    Moved(Sealed),
+}
+
+impl EdgeStore {
+    /// How far an entry has come.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn level(&self, at: Sealed) -> Result<Reached, StoreError> {
+        self.read(move |conn, _| level(conn, &at)).await
+    }
+
+    /// Waits until an entry has reached a level, or is refused. Give it a deadline: a hub may be away for months.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn wait_for(&self, mut at: Sealed, wanted: AckLevel) -> Result<Reached, StoreError> {
+        let mut changes = self.watch();
+        loop {
+            match self.level(at).await? {
+                Reached::Level(level) if level < wanted => {}
+                Reached::Moved(to) => {
+                    at = to;
+                    continue;
+                }
+                reached @ (Reached::Level(_) | Reached::Refused { .. }) => return Ok(reached),
+            }
+            loop {
+                match changes.recv().await {
+                    Ok(Change::LaneSettled(lane)) if lane == at.lane => break,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return self.level(at).await,
+                }
+            }
+        }
+    }
+}
+
+fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
+    let key = (at.incarnation.sql(), at.lane.number(), seq_sql(at.seq));
+    let sql = "SELECT state FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let state = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok(row.get::<_, i64>(0)?))?;
+    if state == Some(EntryState::Rejected.code()) {
+        let sql = "SELECT code, detail FROM mobo_inbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+        let refusal = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((Code(row.get(0)?), row.get::<_, String>(1)?)))?;
+        let (code, detail) = refusal.unwrap_or((Code::INTERNAL, "the hub refused it, and why is not on record any more".to_owned()));
+        return Ok(Reached::Refused { code, detail });
+    }
+    if state == Some(EntryState::Superseded.code())
+        && let Some(moved) = successor(conn, at)?
+    {
+        return Ok(Reached::Moved(moved));
+    }
+    let Some(row) = outbox::lane(conn, at.incarnation, at.lane)? else { return Ok(Reached::Level(AckLevel::Local)) };
+    let level = match (row.safe >= Some(at.seq), row.acked >= Some(at.seq)) {
+        (true, _) => AckLevel::Safe,
+        (false, true) => AckLevel::Hub,
+        (false, false) => AckLevel::Local,
+    };
+    Ok(Reached::Level(level))
+}
+
+/// Where an entry of an older log was authored again; `None` if nothing was left of it to send.
+fn successor(conn: &Connection, at: &Sealed) -> Try<Option<Sealed>> {
+    let (Some(log), Some(old)) = (Log::read(conn)?, outbox::entry(conn, at.incarnation, at.lane, at.seq)?) else { return Ok(None) };
+    let first = Header::decode(&old.entry.header)?.provenance.map(|origin| origin.eid).or(old.entry.eid());
+    let mut found = None;
+    outbox::walk(conn, (log.incarnation, at.lane, None), |row| {
+        let origin = Header::decode(&row.entry.header)?.provenance.map(|origin| origin.eid);
+        if origin.is_some() && origin == first {
+            found = Some(Sealed { incarnation: log.incarnation, lane: at.lane, seq: row.seq, chain: row.chain });
+        }
+        Ok(found.is_none())
+    })?;
+    Ok(found)
+}
+
+/// The lanes of a device that wait for a hub's word, for whoever waits with them.
+pub(super) fn settled(lanes: impl IntoIterator<Item = Lane>) -> Vec<Change> {
+    lanes.into_iter().map(Change::LaneSettled).collect()
+}
