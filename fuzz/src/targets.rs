@@ -1,5 +1,6 @@
 //! What is attacked. A target takes any bytes and must neither panic nor hang nor take much memory.
 
+mod change;
 mod sealed;
 mod state;
 mod wire;
@@ -25,6 +26,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "token", run: wire::token, vectors: &["core"], seeds: wire::token_seeds },
     Target { name: "entry", run: sealed::entry, vectors: &["core"], seeds: Vec::new },
     Target { name: "state", run: state::state, vectors: &["core"], seeds: Vec::new },
+    Target { name: "change", run: change::change, vectors: &[], seeds: change::seeds },
     Target { name: "stream", run: state::stream, vectors: &["core"], seeds: state::stream_seeds },
 ];
 
