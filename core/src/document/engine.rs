@@ -9,7 +9,7 @@ use super::genesis;
 use super::guard::{self, Verdict};
 use super::op::{self, DocumentOp};
 use super::open::Open;
-use super::state::{self, Document, bad_epoch, contained};
+use super::state::{self, Document, Warm, bad_epoch, contained};
 use crate::engine::{Applying, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{RecordKey, StateHash};
 use crate::message::Code;
@@ -44,7 +44,8 @@ impl MergeEngine for DocumentEngine {
         }
         check_epochs(ops.iter().map(|stamped| stamped.op.epoch).chain([state.epoch]))?;
         let author = Actor::of(applying.author.origin());
-        let (document, merged) = contained(Code::BAD_CHANGE, || merge(collection, key, state, (ops, author)))?;
+        let warm = std::mem::take(&mut state.warm);
+        let (document, merged) = contained(Code::BAD_CHANGE, || merge(collection, key, (state, warm), (ops, author)))?;
         if let Some(document) = document {
             *state = document;
         }
@@ -101,10 +102,10 @@ fn check_epochs(epochs: impl IntoIterator<Item = u32>) -> Result<(), Refusal> {
 fn merge(
     collection: &Collection,
     key: &RecordKey,
-    state: &Document,
+    (state, warm): (&Document, Warm),
     (ops, author): (&[Stamped<'_, DocumentOp>], Actor),
 ) -> Result<(Option<Document>, Merged), Refusal> {
-    let mut open = Open::of(collection, key, state)?;
+    let mut open = Open::warm(collection, key, state, warm)?;
     let hidden_before = content::is_deleted(&open.doc);
     let (mut fresh_ones, mut changes) = (Vec::new(), Vec::new());
     for stamped in ops {

@@ -9,7 +9,7 @@ use super::content;
 use super::genesis;
 use super::guard::Fresh;
 use super::history::History;
-use super::state::{self, Document, Shown, heads_of, too_large};
+use super::state::{self, Document, Shown, Warm, heads_of, too_large};
 use crate::engine::Refusal;
 use crate::ids::{FieldId, RecordKey};
 use crate::limits;
@@ -35,8 +35,20 @@ pub(super) struct Open<'a> {
 impl<'a> Open<'a> {
     /// Loads a stored document and adds the genesis of every field that it does not have yet.
     pub(super) fn of(collection: &'a Collection, key: &'a RecordKey, state: &Document) -> Result<Self, Refusal> {
-        let mut open = Self::bare(collection, key, state)?;
-        for field in &collection.fields {
+        Self::bare(collection, key, state)?.begun()
+    }
+
+    /// The same with what the state's bytes were loaded as, where they just were.
+    pub(super) fn warm(collection: &'a Collection, key: &'a RecordKey, state: &Document, warm: Warm) -> Result<Self, Refusal> {
+        match warm.0 {
+            Some(doc) => Self::around(collection, key, (*doc, state))?.begun(),
+            None => Self::of(collection, key, state),
+        }
+    }
+
+    fn begun(self) -> Result<Self, Refusal> {
+        let mut open = self;
+        for field in &open.collection.fields {
             open.begin(field.id, field.kind)?;
         }
         Ok(open)
@@ -44,7 +56,10 @@ impl<'a> Open<'a> {
 
     /// Loads a stored document as it is.
     pub(super) fn bare(collection: &'a Collection, key: &'a RecordKey, state: &Document) -> Result<Self, Refusal> {
-        let doc = state::open(&state.saved)?;
+        Self::around(collection, key, (state::open(&state.saved)?, state))
+    }
+
+    fn around(collection: &'a Collection, key: &'a RecordKey, (doc, state): (Automerge, &Document)) -> Result<Self, Refusal> {
         if heads_of(&doc) != state.heads {
             return Err(corrupt("its heads are not those that were stored"));
         }
@@ -117,7 +132,7 @@ impl<'a> Open<'a> {
         self.check_containers(&doc)?;
         let by = (self.collection.id, self.collection.rev);
         let shown = Some(Shown { by, row: content::row(&doc, self.collection, self.key) });
-        Ok(Document { key: Some(self.key.clone()), epoch: 0, saved, heads, shown })
+        Ok(Document { key: Some(self.key.clone()), epoch: 0, saved, heads, shown, warm: Warm(Some(Box::new(doc))) })
     }
 
     /// Texts and lists that several people filled may be too long for a row, though no single change was.

@@ -10,7 +10,8 @@ use crate::value::Value;
 
 /// The merge state of a document: its saved bytes, and what was read from them when they were checked.
 ///
-/// It holds no loaded automerge document: that takes 15 KB and more.
+/// It holds no loaded automerge document, which takes 15 KB and more, but for the one that a merge has loaded to check what it saved: the next
+/// merge into this very state goes on with it. A copy has none.
 #[derive(Clone, Debug, Default)]
 pub struct Document {
     /// The record; absent in the state of no particular record.
@@ -23,6 +24,18 @@ pub struct Document {
     pub(super) heads: Vec<[u8; 32]>,
     /// The row, where a merge has just computed it.
     pub(super) shown: Option<Shown>,
+    /// What `saved` loads as, where it was just loaded.
+    pub(super) warm: Warm,
+}
+
+/// A loaded document that is not copied along.
+#[derive(Debug, Default)]
+pub(super) struct Warm(pub(super) Option<Box<Automerge>>);
+
+impl Clone for Warm {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
 }
 
 /// A row, and the definition that it was projected by.
@@ -55,7 +68,7 @@ impl Document {
             return Ok(Self::empty(key));
         }
         let heads = contained(Code::CORRUPT_RECORD, || open(&saved).map(|doc| heads_of(&doc)))?;
-        Ok(Self { key: Some(key), epoch, saved, heads, shown: None })
+        Ok(Self { key: Some(key), epoch, saved, heads, shown: None, warm: Warm::default() })
     }
 
     /// The hashes of the changes that no other change builds on, ascending; none before the first write.

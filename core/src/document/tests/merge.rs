@@ -320,3 +320,31 @@ fn a_join_does_not_believe_the_other_side() {
     let damaged = Document { saved: vec![1, 2, 3], ..clone.document };
     assert_eq!(DocumentEngine.join(&collection(), &other.document, &damaged).unwrap_err().code, Code::CORRUPT_RECORD);
 }
+
+/// What a merge has loaded to check it is what the next one goes on with: it must be what the bytes say.
+#[test]
+fn a_document_that_is_still_loaded_merges_like_one_that_is_loaded_again() {
+    let mut author = Person::new(1);
+    author.edit(Intent::Put, json!({"body": "some text", "count": 1, "tags": [1]}));
+    for n in 2..40 {
+        author.edit(Intent::Patch, json!({"body": {"$splice": [0, 0, format!("{n} ")]}, "count": n, "hours": {"$inc": n}}));
+    }
+    let (mut warm, mut cold) = (Document::empty(key()), Document::empty(key()));
+    for sent in &author.sent {
+        apply(&collection(), &mut warm, sent).unwrap();
+        cold = cold.clone();
+        assert!(cold.warm.0.is_none(), "a copy holds no loaded document");
+        apply(&collection(), &mut cold, sent).unwrap();
+        assert_eq!((&warm.saved, warm.heads()), (&cold.saved, cold.heads()));
+    }
+    // A refused change leaves nothing behind in it.
+    let mut stranger = author.fork(2);
+    stranger.edit(Intent::Patch, json!({"count": 7}));
+    let forged = Sent { device: 9, ..stranger.sent[0].clone() };
+    let before = (warm.saved.clone(), warm.heads().to_vec());
+    assert!(apply(&collection(), &mut warm, &forged).is_err());
+    assert_eq!((warm.saved.clone(), warm.heads().to_vec()), before);
+    author.edit(Intent::Patch, json!({"count": 99}));
+    apply(&collection(), &mut warm, author.sent.last().unwrap()).unwrap();
+    assert_eq!(row(&collection(), &warm), author.row());
+}
