@@ -118,7 +118,7 @@ impl World {
         let samples = self.samples()?;
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
-        let quarantine = life.wait(store.quarantine(project, 1_000)).map_err(store_failed)?;
+        let quarantine = life.wait(store.quarantine(project, None, 1_000)).map_err(store_failed)?;
         if let Some(row) = quarantine.first() {
             return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
         }
