@@ -18,6 +18,7 @@
 //!
 //! - [`process`] starts a binary, waits for its `ready`, reads its stderr, kills it in every way;
 //! - [`cluster`] is a hub with devices that have joined it;
+//! - [`mod@field`] is a fleet behind wires of our own ([`proxy`]), to which everything happens;
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
@@ -34,10 +35,12 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod field;
 pub mod http;
 pub mod postgres;
 mod postgres_place;
 pub mod process;
+pub mod proxy;
 pub mod seed;
 pub mod sim;
 pub mod store_conformance;
