@@ -48,9 +48,9 @@ impl<'a> Open<'a> {
 
     fn begun(self) -> Result<Self, Refusal> {
         let mut open = self;
-        for field in &open.collection.fields {
-            open.begin(field.id, field.kind)?;
-        }
+        let fields = &open.collection.fields;
+        let missing: Vec<_> = fields.iter().filter_map(|field| open.expect(field.id, field.kind)).collect();
+        open.add(&missing)?;
         Ok(open)
     }
 
@@ -91,30 +91,45 @@ impl<'a> Open<'a> {
 
     /// Takes in the genesis of a field, if it has a container and unless it is there.
     pub(super) fn begin(&mut self, field: FieldId, kind: FieldType) -> Result<(), Refusal> {
+        let missing = self.expect(field, kind);
+        self.add(missing.as_slice())
+    }
+
+    /// Takes note of a field's container; gives its genesis unless that is there, or it has none.
+    fn expect(&mut self, field: FieldId, kind: FieldType) -> Option<(Actor, Change)> {
         if !genesis::is_container(kind) {
-            return Ok(());
+            return None;
         }
         let actor = Actor::of_genesis(self.key, field);
         self.containers.insert(actor, (field, kind));
-        match genesis::change(self.key, field, kind) {
-            Some(change) if self.history.last_of(actor).is_none() => self.add(actor, &change),
-            _ => Ok(()),
+        if self.history.last_of(actor).is_some() {
+            return None;
         }
+        Some((actor, genesis::change(self.key, field, kind)?))
     }
 
     /// Takes in a change that the guard has just let pass.
     pub(super) fn absorb(&mut self, fresh: &Fresh) -> Result<usize, Refusal> {
-        self.add(fresh.actor, &fresh.change)?;
+        self.add(&[(fresh.actor, fresh.change.clone())])?;
         Ok(self.history.len() - 1)
     }
 
-    fn add(&mut self, actor: Actor, change: &Change) -> Result<(), Refusal> {
+    /// Takes in changes in one go: automerge rebuilds its columns once for all of them.
+    fn add(&mut self, changes: &[(Actor, Change)]) -> Result<(), Refusal> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let refuse = |why: String| Refusal::new(Code::BAD_CHANGE, format!("automerge refuses the change: {why}"));
-        self.doc.apply_changes([change.clone()]).map_err(|error| refuse(error.to_string()))?;
-        let counters = change.start_op().get()..=change.max_op();
-        let added = self.history.push(change.hash(), (actor, change.seq()), counters, change.deps());
-        let queued = self.doc.get_change_meta_by_hash(&change.hash()).is_none();
-        if queued || added.is_none() { Err(refuse("it waits for another one".to_owned())) } else { Ok(()) }
+        self.doc.apply_changes(changes.iter().map(|(_, change)| change.clone())).map_err(|error| refuse(error.to_string()))?;
+        for (actor, change) in changes {
+            let counters = change.start_op().get()..=change.max_op();
+            let added = self.history.push(change.hash(), (*actor, change.seq()), counters, change.deps());
+            let queued = self.doc.get_change_meta_by_hash(&change.hash()).is_none();
+            if queued || added.is_none() {
+                return Err(refuse("it waits for another one".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// Saves the document, loads what was saved, and compares: only then is it fit to be stored.
