@@ -4,6 +4,7 @@
 //! One run is one sample: whoever compares two versions runs each several times and takes medians. All that is written comes from a seed.
 
 mod boot;
+mod bus;
 mod floor;
 mod http;
 mod live;
@@ -74,6 +75,7 @@ async fn race(plan: &Plan) -> anyhow::Result<()> {
             }
         }
         Bench::Boot => boot::run(&binaries, report()).await?.print()?,
+        Bench::Bus => bus::run(plan.seconds, report()).await?.print()?,
     }
     Ok(())
 }

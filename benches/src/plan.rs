@@ -52,6 +52,8 @@ pub(crate) enum Bench {
     W5,
     /// Time from the start of a process to ready.
     Boot,
+    /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
+    Bus,
 }
 
 impl Bench {
@@ -64,6 +66,7 @@ impl Bench {
             Self::W4 => "w4",
             Self::W5 => "w5",
             Self::Boot => "boot",
+            Self::Bus => "bus",
         }
     }
 }

@@ -68,6 +68,8 @@ pub struct Motherboard {
     outbox: mpsc::Sender<Message>,
     report: watch::Sender<BoardReport>,
     stop: CancellationToken,
+    /// When to tell the service manager that the node is alive; `None` while nobody asks.
+    pulse: Option<tokio::time::Interval>,
 }
 
 type Addresses = Box<dyn FnOnce() -> Vec<String> + Send>;
@@ -112,6 +114,7 @@ impl Motherboard {
             outbox,
             report: watch::Sender::new(BoardReport::default()),
             stop: CancellationToken::new(),
+            pulse: None,
         }
     }
 
@@ -185,6 +188,7 @@ impl Motherboard {
     }
 
     async fn drive(mut self, mut signals: mpsc::Receiver<()>) -> ExitReason {
+        self.pulse = Notifier::watchdog().map(tokio::time::interval);
         self.console.title(&self.title);
         let node = self.title.split(' ').next().unwrap_or_default();
         self.bus.publish(topics::boot(node, self.unclean));
@@ -207,7 +211,6 @@ impl Motherboard {
     }
 
     async fn next(&mut self, timeout: Option<Instant>, signals: &mut mpsc::Receiver<()>) -> Input {
-        let mut pulse = Notifier::watchdog().map(tokio::time::interval);
         let alarm = async {
             match timeout {
                 Some(instant) => tokio::time::sleep_until(self.clock.at(instant)).await,
@@ -224,8 +227,7 @@ impl Motherboard {
                     self.stop = CancellationToken::new();
                     return Input::Stop;
                 }
-                () = beat(pulse.as_mut()) => self.notifier.alive(),
-                () = &mut alarm => return Input::Timeout,
+                () = beat(self.pulse.as_mut()) => self.notifier.alive(),
                 Some(message) = self.inbox.recv() => return match message {
                     Message::Input(input) => input,
                     Message::Command(command, reply) => {
@@ -235,6 +237,8 @@ impl Motherboard {
                         Input::Command { id, command }
                     }
                 },
+                // Last: what has been answered by now is not late, however long this process stood still.
+                () = &mut alarm => return Input::Timeout,
             }
         }
     }

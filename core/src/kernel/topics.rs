@@ -19,6 +19,12 @@ static BOOT: TopicSpec = topic("system.boot", Priority::High, "The node boots.",
 static READY: TopicSpec =
     topic("system.ready", Priority::High, "The node serves.", &[FieldSpec::text("state"), FieldSpec::number("took_ms")]);
 static STOPPING: TopicSpec = topic("system.stopping", Priority::High, "The node stops serving.", &[FieldSpec::text("reason")]);
+static CONFIG: TopicSpec = topic(
+    "system.config",
+    Priority::High,
+    "The settings were read again: how many took effect at once, which wait for the next boot, or what is wrong with them.",
+    &[FieldSpec::number("taken"), FieldSpec::text("waiting"), DETAIL],
+);
 static STATE: TopicSpec =
     topic("component.state", Priority::Normal, "A component went from one state to another.", &[COMPONENT, FROM, TO, DETAIL]);
 static RESTART: TopicSpec = topic(
@@ -46,7 +52,7 @@ static KEY: TopicSpec =
 static MERGED: TopicSpec = topic(
     "data.conflict",
     Priority::Normal,
-    "A merge took decisions that are in the ledger: see `conflict list`.",
+    "A merge took decisions that are in the ledger: see `conflict list`; `entries` are the submissions of that merge.",
     &[FieldSpec::number("conflicts"), FieldSpec::number("entries")],
 );
 static QUARANTINED: TopicSpec = topic(
@@ -73,10 +79,11 @@ static BACKUP: TopicSpec = topic(
 );
 
 /// Every topic of a node.
-pub static ALL: [&TopicSpec; 18] = [
+pub static ALL: [&TopicSpec; 19] = [
     &BOOT,
     &READY,
     &STOPPING,
+    &CONFIG,
     &STATE,
     &RESTART,
     &CIRCUIT,
@@ -115,6 +122,13 @@ pub fn ready(state: BoardState, took: Duration) -> Event {
 #[must_use]
 pub fn stopping(reason: &ExitReason) -> Event {
     made(&STOPPING, [reason.to_string().into()])
+}
+
+/// The settings were read again: `taken` of them took effect, those named in `waiting` do at the next boot; `problem` says why nothing was
+/// changed.
+#[must_use]
+pub fn reloaded(taken: u64, waiting: &str, problem: Option<String>) -> Event {
+    made(&CONFIG, [taken.into(), waiting.into(), problem.into()])
 }
 
 /// What the board tells of its parts.
@@ -233,6 +247,7 @@ mod tests {
             boot("hub", true),
             ready(BoardState::Ready, Duration::ZERO),
             stopping(&ExitReason::Stopped),
+            reloaded(1, "http.listen", None),
             swap(&part, "done"),
             enrolled("d", "n"),
             revoked("d"),

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::{ask, show};
 use crate::config::{self, Config, Define, Problems, Secrecy, Sources};
 use crate::output::{Failure, Format, exit, print};
-use crate::{metrics, secrets, telemetry};
+use crate::{health, metrics, secrets, telemetry};
 
 /// A node's own settings, and those that this crate brings.
 fn all(own: &'static [&'static dyn Define]) -> impl Iterator<Item = &'static &'static dyn Define> {
-    own.iter().chain(metrics::SETTINGS).chain(telemetry::SETTINGS)
+    own.iter().chain(metrics::SETTINGS).chain(telemetry::SETTINGS).chain(health::SETTINGS)
 }
 
 /// Loads the settings of this process: the node's own, and those of metrics and logging.
