@@ -153,7 +153,7 @@ pub const BROKER_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Packets that the embedded broker holds for one of its clients; more are lost, and links with them.
 pub const BROKER_QUEUE_MAX: usize = 4_096;
 /// A transport that has not brought a link for this long gets company by the next one, so that a device is on its way within 5 s.
-pub const FALLBACK_AFTER: Duration = Duration::from_millis(1_500);
+pub const FALLBACK_AFTER: Duration = Duration::from_secs(2);
 /// How long a device stays with what worked, before it asks again whether a better transport works.
 pub const TRANSPORT_RETRY: Duration = Duration::from_secs(600);
 

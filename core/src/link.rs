@@ -1,4 +1,4 @@
-//! The socket for transports. QUIC fills it now; MQTT and WebSocket come through the same trait.
+//! The socket for transports: QUIC, MQTT and WebSocket.
 //!
 //! A link is a lossy pipe with a beginning and an end: it carries whole frames, in order on each channel, until it breaks. Nothing that
 //! matters lives in it: acknowledgement, order and identity are the session's.
@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::future::BoxFuture;
 use crate::ids::{Lane, PublicKey};
+use crate::limits;
 
 /// Which stream of a link a frame takes. Frames on one channel stay in order; nothing is promised between channels.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -83,6 +84,21 @@ pub trait Dialer: fmt::Debug + Send + Sync {
 
     /// Opens a link to the hub that holds `hub`, at `address` (`host:port`).
     fn dial(&self, address: String, hub: PublicKey) -> BoxFuture<'_, Result<Box<dyn Link>, LinkError>>;
+
+    /// Ready when there is a better link than the last one that [`Self::dial`] brought; by default never.
+    fn better(&self, _address: String, _hub: PublicKey) -> BoxFuture<'_, Box<dyn Link>> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Why the last link is not of the transport that would be preferred; `None` where it is.
+    fn detour(&self) -> Option<String> {
+        None
+    }
+
+    /// Pushes of one lane that may wait for their ack on the last link.
+    fn pushes_in_flight_max(&self) -> usize {
+        limits::PUSHES_IN_FLIGHT_MAX
+    }
 }
 
 /// Takes links.

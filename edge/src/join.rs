@@ -37,7 +37,7 @@ impl JoinError {
         match self {
             Self::Link(LinkError::WrongPeer { .. }) => "the token is of another hub, or somebody stands between: get a new token",
             Self::Link(_) | Self::Silent => {
-                "check that the hub runs, that its quic.listen can be reached from here, and that UDP is not blocked"
+                "check that the hub runs, and that one of its addresses (quic.listen, mqtt.listen, http.listen) can be reached from here"
             }
             Self::Refused(error) if matches!(error.code, Code::TOKEN_USED | Code::TOKEN_EXPIRED | Code::TOKEN_INVALID) => {
                 "make a new token on the hub with `mobo-hub device invite`"
@@ -59,20 +59,18 @@ pub struct Joined {
     pub device: DeviceId,
 }
 
-/// Enrols the holder of `keys` with a token, at the first of its addresses that answers.
+/// Enrols the holder of `keys` with a token, at the first of its addresses that answers; `dialer` is given all of them at once, with commas
+/// between them.
 ///
 /// # Errors
 ///
 /// [`JoinError`]; the same token may be tried again with the same key.
 pub async fn enrol(dialer: &dyn Dialer, token: &JoinToken, keys: &KeyPair) -> Result<Joined, JoinError> {
-    let mut last = JoinError::Protocol("the token names no address".to_owned());
-    for address in &token.addresses {
-        match dialer.dial(address.clone(), token.hub).await {
-            Ok(link) => return ask(Arc::from(link), token, keys).await,
-            Err(error) => last = JoinError::Link(error),
-        }
+    if token.addresses.is_empty() {
+        return Err(JoinError::Protocol("the token names no address".to_owned()));
     }
-    Err(last)
+    let link = dialer.dial(token.addresses.join(","), token.hub).await.map_err(JoinError::Link)?;
+    ask(Arc::from(link), token, keys).await
 }
 
 async fn ask(link: Arc<dyn Link>, token: &JoinToken, keys: &KeyPair) -> Result<Joined, JoinError> {

@@ -19,5 +19,6 @@ pub mod join;
 pub mod node;
 pub mod patience;
 pub mod records;
+pub mod routes;
 pub mod settings;
 pub mod uplink;

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use mobo_adapters::quic::QuicDialer;
 use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId};
 use mobo_core::kernel::{Check, ComponentName, ExitReason};
@@ -28,8 +27,10 @@ use mobo_runtime::motherboard::Motherboard;
 use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
+use crate::metrics::EdgeMetrics;
 use crate::join::{JoinError, enrol};
 use crate::patience::WaitingRoom;
+use crate::routes::Routes;
 use crate::settings;
 use crate::uplink::{LinkStatus, Uplink};
 
@@ -45,6 +46,8 @@ pub const GATE: ComponentName = ComponentName::fixed("gate");
 
 /// The device's key in its folder.
 pub const KEY_FILE: &str = "device.key";
+/// The way to the hub that worked where the preferred one did not, in its folder.
+pub const ROUTE_FILE: &str = "route";
 /// The device's database in its folder.
 pub const STORE_FILE: &str = "edge.db";
 
@@ -62,11 +65,17 @@ pub struct Edge {
     pub link: watch::Sender<LinkStatus>,
     /// Wakes the uplink.
     pub wake: Arc<Notify>,
+    /// The ways to the hub.
+    pub routes: Arc<Routes>,
     /// Where writers wait for the hub.
     pub waiting_room: WaitingRoom,
-    store: OnceLock<Arc<EdgeStore>>,
+    store: Slot<Arc<EdgeStore>>,
     known: RwLock<Known>,
-    http: OnceLock<SocketAddr>,
+    http: Slot<SocketAddr>,
+    metrics: Slot<Bound>,
+    /// Addresses that an operator gave the uplink in place of the settings', until the node stops.
+    swapped: Slot<String>,
+    board: OnceLock<BoardHandle>,
 }
 
 /// What readers want without waiting.
@@ -111,9 +120,12 @@ impl Edge {
     ///
     /// When its key cannot be read or made.
     pub fn new(config: Config, folder: &DataDir) -> Result<Self, KeyFileError> {
+        let keys = key_file::load_or_create(&folder.join(KEY_FILE))?;
+        let routes = Routes::new(keys.clone(), &config.get(&settings::TRANSPORT), Some(folder.join(ROUTE_FILE)));
         Ok(Self {
             clock: Clock::start()?,
-            keys: key_file::load_or_create(&folder.join(KEY_FILE))?,
+            keys,
+            routes: Arc::new(routes),
             folder: folder.path().to_owned(),
             config,
             link: watch::Sender::default(),
@@ -146,6 +158,7 @@ impl Edge {
         let store = self.store()?;
         let (schema, node) = (store.schema().await?, store.node().await?);
         let project = node.identity.map(|identity| identity.project);
+        self.routes.belong_to(project);
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { schema, project };
         Ok(())
     }
@@ -187,7 +200,8 @@ impl Edge {
         if let Some(identity) = store.node().await?.identity {
             return Err(JoinFailure::Joined { hub: identity.hub_key.to_string(), device: identity.device });
         }
-        let joined = enrol(&QuicDialer::new(None), token, &self.keys).await?;
+        self.routes.belong_to(Some(token.project));
+        let joined = enrol(self.routes.as_ref(), token, &self.keys).await?;
         let identity = Identity {
             project: token.project,
             device: joined.device,
@@ -212,9 +226,9 @@ impl Edge {
         let addresses = set.split(',').map(str::trim).filter(|part| !part.is_empty());
         let age = self.config.get(&settings::OUTBOX_KEEP);
         Ok(Arc::new(Uplink {
-            store: Arc::clone(self.store()?),
+            store: self.store()?,
             keys: self.keys.clone(),
-            dialer: Arc::new(QuicDialer::new(None)),
+            dialer: Arc::clone(&self.routes) as Arc<dyn Dialer>,
             machine: Arc::new(self.clock),
             addresses: addresses.map(|address| address.trim_start_matches("quic://").to_owned()).collect(),
             keep: Keep {

@@ -17,12 +17,13 @@ pub static HUB_URL: Setting<String> = Setting::new(
     "hub.url",
     "",
     "0.1.0",
-    "host:port of the hub, before those that the join token named; commas between several. Empty: only those.",
-);
+    "Addresses of the hub, before those that the join token named; commas between several: host:port (QUIC), mqtt://user:password@broker:1883, ws://host:port/sync/v1. Empty: only those.",
+)
+.url();
 /// Which transport.
 pub static TRANSPORT: Setting<String> =
-    Setting::new("link.transport", "auto", "0.1.0", "How to reach the hub: auto or quic. MQTT and WebSocket come with a later version.")
-        .one_of(&["auto", "quic"]);
+    Setting::new("link.transport", "auto", "0.1.0", "How to reach the hub. auto prefers QUIC, and takes MQTT or WebSocket where QUIC does not get through.")
+        .one_of(&["auto", "quic", "mqtt", "ws"]);
 /// How long entries stay.
 pub static OUTBOX_KEEP: Setting<Duration> = Setting::new(
     "outbox.keep",

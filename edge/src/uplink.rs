@@ -72,7 +72,7 @@ pub struct Uplink {
     pub store: Arc<EdgeStore>,
     /// The device's keys.
     pub keys: KeyPair,
-    /// Opens links.
+    /// Opens links; it is given all addresses at once, with commas between them.
     pub dialer: Arc<dyn Dialer>,
     /// Time and randomness.
     pub machine: Arc<dyn Machine>,
@@ -118,27 +118,29 @@ impl Uplink {
         }
     }
 
-    /// Tries each address once, and holds one session.
+    /// Takes the first way that opens and holds one session. A better way that opens meanwhile takes over, with a session of its own.
     async fn connect(
         self: &Arc<Self>,
         identity: &Identity,
         (stopping, clock): (&CancellationToken, Clock),
         backoff: &mut Backoff,
     ) -> CloseReason {
-        let addresses: Vec<String> = self.addresses.iter().chain(&identity.hub_addresses).cloned().collect();
-        let mut last = CloseReason::Violation("no address of the hub is known: set hub.url".to_owned());
-        for address in addresses {
-            self.status.send_modify(|status| status.state = LinkState::Connecting);
-            let link = tokio::select! {
-                link = self.dialer.dial(address, identity.hub_key) => link,
-                () = stopping.cancelled() => return CloseReason::Stopped,
-            };
-            match link {
-                Ok(link) => return self.hold(Arc::from(link), (stopping, clock), backoff).await,
-                Err(error) => last = unreachable(&error),
+        let addresses: Vec<&str> = self.addresses.iter().chain(&identity.hub_addresses).map(String::as_str).collect();
+        let (addresses, hub) = (addresses.join(","), identity.hub_key);
+        self.status.send_modify(|status| status.state = LinkState::Connecting);
+        let mut link = tokio::select! {
+            link = self.dialer.dial(addresses.clone(), hub) => match link {
+                Ok(link) => link,
+                Err(error) => return unreachable(&error),
+            },
+            () = stopping.cancelled() => return CloseReason::Stopped,
+        };
+        loop {
+            tokio::select! {
+                reason = self.hold(Arc::from(link), (stopping, clock), backoff) => return reason,
+                better = self.dialer.better(addresses.clone(), hub) => link = better,
             }
         }
-        last
     }
 
     async fn hold(

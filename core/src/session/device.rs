@@ -113,6 +113,7 @@ pub struct DeviceSession {
     settings: Settings,
     effects: VecDeque<Effect>,
     lanes: Lanes,
+    pushes_max: usize,
     cursors: BTreeMap<BucketId, Position>,
     /// Those that wait for a schema; what still comes of them is passed over.
     awaiting_schema: BTreeSet<BucketId>,
@@ -137,6 +138,7 @@ impl DeviceSession {
             settings,
             effects: VecDeque::from([hello]),
             lanes: Lanes::default(),
+            pushes_max: limits::PUSHES_IN_FLIGHT_MAX,
             cursors: BTreeMap::new(),
             awaiting_schema: BTreeSet::new(),
             pulled_again: BTreeSet::new(),
@@ -148,6 +150,13 @@ impl DeviceSession {
             last_heard: now,
             pinged: None,
         }
+    }
+
+    /// Lets at most so many pushes of a lane wait for their ack, where the link asks for fewer than the protocol allows.
+    #[must_use]
+    pub fn with_pushes_max(mut self, pushes_max: usize) -> Self {
+        self.pushes_max = pushes_max;
+        self
     }
 
     /// True once the hub has admitted this device.
@@ -324,10 +333,11 @@ impl DeviceSession {
 
     /// Reads what may be sent, and says when nothing is left to do.
     fn advance(&mut self) {
-        if self.state != State::Live {
+        if self.state != State::Live || self.flow.as_ref().is_some_and(|flow| !flow.may_push()) {
             return;
         }
-        while let Some((lane, after)) = self.lanes.next_read() {
+        self.pushed();
+        while let Some((lane, after)) = self.lanes.next_read(self.pushes_max) {
             self.effects.push_back(Effect::Read(lane, after));
         }
         if self.equal && !self.drained && self.lanes.are_idle() {

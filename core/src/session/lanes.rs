@@ -35,9 +35,10 @@ impl Lanes {
     }
 
     /// The next lane to read and the position to read behind. Marks it as being read.
-    pub(super) fn next_read(&mut self) -> Option<(Lane, Option<Seq>)> {
+    pub(super) fn next_read(&mut self, pushes_max: usize) -> Option<(Lane, Option<Seq>)> {
         for lane in URGENCY {
             let window = if lane <= Lane::Events { limits::PUSHES_IN_FLIGHT_MAX } else { limits::PUSHES_IN_FLIGHT_MAX / 2 };
+            let window = window.min(pushes_max);
             let flow = self.flow(lane);
             if flow.reading {
                 return None;

@@ -52,8 +52,9 @@ impl<F: Frames> Driver<F> {
         let bytes = hello_bytes(&hello);
         let signature = Statement::Hello { binding: &binding, hello: &bytes }.sign(&uplink.keys);
         let signed = SignedHello { hello, bytes, signature };
-        // QUIC notices silence itself.
+        // Links notice silence themselves.
         let session = DeviceSession::new(uplink.machine.now(), Settings { keepalive: None }, signed);
+        let session = session.with_pushes_max(uplink.dialer.pushes_in_flight_max());
         Ok(Self { uplink, session, frames, peer, stopping: false, disputed: Vec::new(), was_live: false, diverged: 0 })
     }
 
@@ -216,7 +217,7 @@ impl<F: Frames> Driver<F> {
             status.state = LinkState::Live;
             status.transport = Some(transport);
             status.peer = Some(peer);
-            status.last_error = None;
+            status.last_error = self.uplink.dialer.detour();
             status.drained = false;
         });
         self.feed(Input::Undecided(admitted.undecided));
