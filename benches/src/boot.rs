@@ -39,7 +39,7 @@ pub(crate) async fn run(binaries: &Binaries, mut report: Report) -> anyhow::Resu
 
 fn launch(role: &str, name: &str, program: &Path, home: &Path) -> Launch {
     let launch = Launch::new(name, program, home);
-    if role == "hub" { launch.set("quic.listen", "127.0.0.1:0") } else { launch }
+    if role == "hub" { launch.set("quic.listen", "127.0.0.1:0").set("mqtt.listen", "127.0.0.1:0") } else { launch }
 }
 
 async fn once(launch: &Launch) -> anyhow::Result<Duration> {

@@ -55,6 +55,7 @@ impl Rig {
         let relay = Relay::start()?;
         let mut launch = Launch::new("hub", &binaries.hub, home.path())
             .set("quic.listen", "127.0.0.1:0")
+            .set("mqtt.listen", "127.0.0.1:0")
             .set("quic.advertise", &relay.address.to_string());
         if let Some(database) = &database {
             launch = launch.set("store.url", &database.url);
@@ -77,7 +78,7 @@ impl Rig {
 
     /// Boots a device, which has not joined.
     pub(crate) async fn newcomer(&self, name: &str) -> anyhow::Result<Node> {
-        Launch::new(name, &self.binaries.edge, self.home.path()).boot().await
+        Launch::new(name, &self.binaries.edge, self.home.path()).set("link.transport", "quic").boot().await
     }
 
     /// Boots a device, joins it, and waits until it has what the hub has.

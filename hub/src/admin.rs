@@ -16,7 +16,8 @@ use mobo_gate::key::{ApiKey, KeyKind};
 use mobo_protocol::JoinToken;
 use mobo_runtime::entropy;
 
-use crate::node::Hub;
+use crate::advertise::{Listening, addresses};
+use crate::node::{Hub, WS_PATH};
 use crate::settings;
 
 /// Why an operator's command was not carried out.
@@ -130,14 +131,8 @@ impl Hub {
     }
 
     fn advertised(&self) -> Vec<String> {
-        let set = self.config.get(&settings::QUIC_ADVERTISE);
-        let named: Vec<String> = set.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        match self.quic() {
-            _ if !named.is_empty() => named,
-            Some(address) if address.ip().is_unspecified() => vec![format!("127.0.0.1:{}", address.port())],
-            Some(address) => vec![address.to_string()],
-            None => Vec::new(),
-        }
+        let listening = Listening { quic: self.quic(), mqtt: self.mqtt(), http: self.http() };
+        addresses(&self.config.get(&settings::QUIC_ADVERTISE), &listening, WS_PATH)
     }
 
     /// The device of that name or id.

@@ -141,8 +141,9 @@ impl Desk {
             "conflicts": counts.conflicts,
             "backup": { "last": null, "safe": null },
             "http": hub.http().map(|address| address.to_string()),
+            "metrics": hub.metrics().map(|address| address.to_string()),
             "quic": hub.quic().map(|address| address.to_string()),
-            "mqtt": null,
+            "mqtt": hub.mqtt(),
         })
     }
 

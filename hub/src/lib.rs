@@ -15,8 +15,10 @@
 
 pub mod admin;
 pub mod admission;
+pub mod advertise;
 pub mod cli;
 pub mod control;
+pub mod history;
 pub mod hub_time;
 pub mod identity;
 pub mod merger;

@@ -2,22 +2,25 @@
 
 mod gate;
 mod link;
+mod mqtt;
 mod store;
+mod ws;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use mobo_adapters::websocket::WsListener;
 use mobo_core::ids::{ProjectId, Timeline};
-use mobo_core::kernel::{Check, ComponentName, ExitReason, Fault};
+use mobo_core::kernel::{Cache, Check, ComponentName, ExitReason, Fault};
+use mobo_core::limits;
 use mobo_core::link::Listener;
-use mobo_core::merge::HubAuthor;
-use mobo_core::message::TimelineInfo;
 use mobo_core::schema::Schema;
-use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{HubStore, StoreError};
+use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
+use mobo_gate::backend::Role;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::config::{Config, Define};
 use mobo_runtime::console::Console;
@@ -45,6 +48,12 @@ pub const STORE_FILE: &str = "hub.db";
 pub const STORE: ComponentName = ComponentName::fixed("store");
 /// The name of the QUIC part.
 pub const QUIC: ComponentName = ComponentName::fixed("link.quic");
+/// The name of the MQTT part.
+pub const MQTT: ComponentName = ComponentName::fixed("link.mqtt");
+/// The name of the WebSocket part.
+pub const WS: ComponentName = ComponentName::fixed("link.ws");
+/// Where the gate takes WebSocket sessions.
+pub const WS_PATH: &str = "/sync/v1";
 /// The name of the HTTP part.
 pub const GATE: ComponentName = ComponentName::fixed("gate");
 
@@ -60,11 +69,24 @@ pub struct Hub {
     pub keys: KeyPair,
     /// The board.
     pub board: BoardHandle,
-    opened: OnceLock<Opened>,
-    merges: OnceLock<MergeQueue>,
-    listener: OnceLock<Arc<dyn Listener>>,
-    sessions: OnceLock<Arc<Sessions>>,
-    http: OnceLock<SocketAddr>,
+    opened: Slot<Arc<Opened>>,
+    merges: Slot<MergeQueue>,
+    listener: Slot<Arc<dyn Listener>>,
+    sessions: Slot<Arc<Sessions>>,
+    http: Slot<SocketAddr>,
+    metrics: Slot<Bound>,
+    mqtt: Slot<String>,
+    ws: Slot<Arc<WsListener>>,
+    verified: std::sync::Mutex<Cache<[u8; 32], Verified>>,
+}
+
+/// An API key that the store knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verified {
+    /// What it may do.
+    pub role: Role,
+    /// When it ends, by the hub's time; `None` for one that does not.
+    pub expires: Option<Eff>,
 }
 
 /// What is known once the store is open.
@@ -136,6 +158,18 @@ impl Hub {
         self.listener.get().map(|listener| listener.address())
     }
 
+    /// Where devices connect over MQTT: the address of the hub's own broker, or the URL of another, without its password.
+    #[must_use]
+    pub fn mqtt(&self) -> Option<String> {
+        self.mqtt.get()
+    }
+
+    /// Where metrics are read.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.get().and_then(|bound| bound.address())
+    }
+
     /// The hub's history.
     #[must_use]
     pub fn timeline(&self) -> Option<Timeline> {
@@ -158,18 +192,29 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
         clock,
         keys,
         board: board.handle(),
-        opened: OnceLock::new(),
-        merges: OnceLock::new(),
-        listener: OnceLock::new(),
-        sessions: OnceLock::new(),
-        http: OnceLock::new(),
+        opened: Slot::default(),
+        merges: Slot::default(),
+        listener: Slot::default(),
+        sessions: Slot::default(),
+        http: Slot::default(),
+        metrics: Slot::default(),
+        mqtt: Slot::default(),
+        ws: Slot::default(),
+        verified: std::sync::Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::KEY_CACHE_TTL)),
     });
-    board.checked(Check::pass("data folder", folder.path().display().to_string()));
+    let (state, was_clean) = State::open(folder.path());
+    board.remembers(state, was_clean);
+    board.configured(hub.config.clone());
+    ground::checks(folder.path(), &[identity::KEY_FILE], &clock).into_iter().for_each(|check| board.checked(check));
     board.checked(Check::pass("hub key", format!("{}", hub.keys.public())));
     board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&hub)))));
-    board.plug(store::StorePart(Arc::clone(&hub)));
-    board.plug(link::QuicPart(Arc::clone(&hub)));
-    board.plug(gate::GatePart(Arc::clone(&hub)));
+    board.plug(Reloader::new(&hub.config).telling(reload_teller(board.handle())));
+    board.plug(metrics_part(&hub));
+    board.plug(store::StorePart::new(Arc::clone(&hub)));
+    board.plug(link::QuicPart::new(Arc::clone(&hub)));
+    board.plug(mqtt::MqttPart::new(Arc::clone(&hub)));
+    board.plug(ws::WsPart(Arc::clone(&hub)));
+    board.plug(gate::GatePart::new(Arc::clone(&hub)));
     let announced = Arc::clone(&hub);
     board.announce(move || addresses(&announced));
     Ok(board.run().await)
@@ -178,8 +223,10 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
 fn addresses(hub: &Hub) -> Vec<String> {
     let http = hub.http().map(|address| format!("API      http://{address}"));
     let quic = hub.quic().map(|address| format!("devices  {address} (QUIC)"));
-    let store = hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.timeline.timeline));
-    http.into_iter().chain(quic).chain(store).collect()
+    let store = hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.history.era().timeline.timeline));
+    let mqtt = hub.mqtt().map(|address| format!("devices  {address} (MQTT)"));
+    let ws = hub.http().map(|address| format!("devices  ws://{address}{} (WebSocket)", WS_PATH));
+    http.into_iter().chain(quic).chain(mqtt).chain(ws).chain(store).collect()
 }
 
 /// What keeps a part from loading, and what to do about it.

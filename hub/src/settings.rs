@@ -20,9 +20,24 @@ pub static QUIC_ADVERTISE: Setting<String> = Setting::new(
     "quic.advertise",
     "",
     "0.1.0",
-    "host:port that devices reach this hub at, for join tokens; commas between several. Empty: the address it listens on.",
+    "host:port that devices reach this hub at, for join tokens; commas between several, also mqtt://host:port and ws://host/sync/v1. Empty: the addresses it listens on.",
 )
 .hot();
+/// Where the embedded broker listens.
+pub static MQTT_LISTEN: Setting<SocketAddr> = Setting::new(
+    "mqtt.listen",
+    "127.0.0.1:1883",
+    "0.1.0",
+    "TCP address of the hub's own MQTT broker, for devices whose UDP is blocked. Use 0.0.0.0:1883 to take devices from other machines.",
+);
+/// Another broker in its place.
+pub static MQTT_URL: Setting<String> = Setting::new(
+    "mqtt.url",
+    "",
+    "0.1.0",
+    "mqtt://user:password@host:port of a broker that carries the devices' frames in place of the hub's own, such as Mosquitto.",
+)
+.url();
 /// Which database.
 pub static STORE_URL: Setting<StoreUrl> = Setting::new(
     "store.url",
@@ -33,7 +48,7 @@ pub static STORE_URL: Setting<StoreUrl> = Setting::new(
 .url();
 
 /// All of them.
-pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &STORE_URL];
+pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &MQTT_LISTEN, &MQTT_URL, &STORE_URL];
 
 /// Where a hub keeps everything: a value of `store.url`.
 #[derive(Clone, Eq, PartialEq, PartialOrd)]

@@ -58,11 +58,20 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn boot_on(store_url: &str, database: Option<Database>) -> Self {
+        Self::boot_with(store_url, database, &[])
+    }
+
+    /// The same, with these settings as well.
+    #[must_use]
+    #[track_caller]
+    pub fn boot_with(store_url: &str, database: Option<Database>, settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let launch = Launch::hub(folder.path().join("hub"))
             .set("store.url", store_url)
             .set("http.listen", &quiet_address())
-            .set("quic.listen", &quiet_address());
+            .set("quic.listen", &quiet_address())
+            .set("mqtt.listen", &quiet_address());
+        let launch = settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value));
         let hub = Some(launch.clone().boot());
         Self { hub, launch, database, folder }
     }

@@ -21,6 +21,7 @@
 //! - [`mod@field`] is a fleet behind wires of our own ([`proxy`]), to which everything happens;
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
+//! - [`mosquitto`] is an MQTT broker that can be killed;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
 //! - [`mod@sim`] is a simulated world: a hub and devices with everything that the field does to them, from one seed;
 //! - [`seed`] makes a random test repeatable;
@@ -37,6 +38,7 @@ pub mod cli;
 pub mod cluster;
 pub mod field;
 pub mod http;
+pub mod mosquitto;
 pub mod postgres;
 mod postgres_place;
 pub mod process;

@@ -77,7 +77,8 @@ impl Launch {
     /// When the binary is not built.
     #[must_use]
     pub fn hub(folder: impl Into<PathBuf>) -> Self {
-        Self::program(binary("mobo-hub"), folder).set("http.listen", "127.0.0.1:0").set("quic.listen", "127.0.0.1:0")
+        let any = "127.0.0.1:0";
+        Self::program(binary("mobo-hub"), folder).set("http.listen", any).set("quic.listen", any).set("mqtt.listen", any)
     }
 
     /// `mobo-edge boot` on `folder`, with a free port.
@@ -211,7 +212,7 @@ impl Node {
         outcome.json()
     }
 
-    /// The address under `key` of the status: `http`, `quic`; with the real port.
+    /// The address under `key` of the status: `http`, `quic`, `mqtt`; with the real port.
     ///
     /// # Panics
     ///
@@ -323,7 +324,7 @@ impl Node {
     #[track_caller]
     pub fn launch_here(&self) -> Launch {
         let status = self.status();
-        ["http", "quic"].iter().fold(self.launch.clone(), |launch, key| match status.get(key).and_then(Value::as_str) {
+        ["http", "quic", "mqtt"].iter().fold(self.launch.clone(), |launch, key| match status.get(key).and_then(Value::as_str) {
             Some(address) => launch.set(&format!("{key}.listen"), address),
             None => launch,
         })

@@ -271,7 +271,7 @@ fn as_nobody(folder: &Path) {
     fs::copy(binary("mobo-hub"), &program).unwrap();
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     let locked = copy.path().join("hub");
-    let boot = ["--set", "http.listen=127.0.0.1:0", "--set", "quic.listen=127.0.0.1:0", "boot"];
+    let boot = ["--set", "http.listen=127.0.0.1:0", "--set", "quic.listen=127.0.0.1:0", "--set", "mqtt.listen=127.0.0.1:0", "boot"];
     let outcome = if is_root {
         let program = program.to_string_lossy();
         Cli::program("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups", &program]).data_dir(&locked).args(boot).run()

@@ -96,7 +96,12 @@ impl Gate {
 
     /// Serves the routes until `stop` is ready; see [`serve`](crate::serve::serve).
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Drained {
-        serve(listener, self.router(), &self.0.settings, stop).await
+        self.serve_also(Router::new(), listener, stop).await
+    }
+
+    /// The same, with the routes of `more`.
+    pub async fn serve_also(&self, more: Router, listener: TcpListener, stop: impl Future<Output = ()>) -> Drained {
+        serve(listener, self.router_with(more), &self.0.settings, stop).await
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -96,6 +96,7 @@ async fn converse(
             .header_read_timeout(settings.read_timeout)
             .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
             .serve_connection(stream, service)
+            .with_upgrades()
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

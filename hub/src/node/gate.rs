@@ -1,8 +1,10 @@
 //! The part that speaks HTTP.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
+use mobo_gate::upgrade::websocket;
 use mobo_gate::{Gate, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
@@ -13,10 +15,74 @@ use super::{GATE, Hub, QUIC, STORE, VERSION, store_fault};
 use crate::records::HubRecords;
 use crate::settings;
 
-pub(super) struct GatePart(pub(super) Arc<Hub>);
+pub(super) struct GatePart {
+    hub: Arc<Hub>,
+    serving: Mutex<Serving>,
+}
 
-fn advice() -> String {
-    format!("stop what uses it, or set {} to another address", settings::HTTP_LISTEN.definition().key)
+/// What it serves with.
+#[derive(Default)]
+struct Serving {
+    tasks: Option<Tasks>,
+    /// Ends the listener of now, and none before or after it.
+    end: CancellationToken,
+    /// What a swap put in the place of the setting.
+    swapped: Option<SocketAddr>,
+    /// The real address of port 0, which a restart keeps.
+    last: Option<SocketAddr>,
+}
+
+fn fault(address: SocketAddr, error: &std::io::Error) -> Fault {
+    let key = settings::HTTP_LISTEN.definition().key;
+    Fault::new(format!("{address}: {error}"), format!("stop what uses it, or set {key} to another address"))
+}
+
+impl GatePart {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, serving: Mutex::default() }
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.serving().swapped.unwrap_or_else(|| self.hub.config.get(&settings::HTTP_LISTEN))
+    }
+
+    async fn bind(&self, address: SocketAddr) -> Result<TcpListener, Fault> {
+        let last = self.serving().last.filter(|last| address.port() == 0 && last.ip() == address.ip());
+        if let Some(last) = last
+            && let Ok(listener) = TcpListener::bind(last).await
+        {
+            return Ok(listener);
+        }
+        TcpListener::bind(address).await.map_err(|error| fault(address, &error))
+    }
+
+    /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
+    fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
+        let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
+        let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
+        let watched = Settings { watch: Some(Arc::new(Requests)), ..Settings::default() };
+        let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
+        let hub = Arc::clone(&self.hub);
+        let sync = websocket(WS_PATH, move || ws::Newcomer::of(&hub));
+        let (stopping, end) = (tasks.stopping(), tasks.stopping().child_token());
+        let ended = end.clone();
+        tasks.spawn("http", async move {
+            gate.serve_also(sync, listener, ended.clone().cancelled_owned()).await;
+            if ended.is_cancelled() {
+                // Another listener took over: this task has done its work.
+                stopping.cancelled().await;
+            }
+        });
+        let mut serving = self.serving();
+        std::mem::replace(&mut serving.end, end).cancel();
+        (serving.tasks, serving.last) = (Some(tasks.clone()), Some(real));
+        self.hub.http.fill(real);
+        Ok(real)
+    }
 }
 
 impl Component for GatePart {

@@ -1,6 +1,7 @@
 //! The hub's side: takes links.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,8 @@ use super::packet_bytes_max;
 use crate::address::Address;
 use crate::sealed::{Carrier, Conversation, OpenLinks, SealedLink, Setup, random};
 
-/// What a hub needs to take links over a broker.
-#[derive(Clone, Debug)]
+/// What a hub needs to take links over a broker. It prints without user name and password.
+#[derive(Clone)]
 pub struct MqttSettings {
     /// The broker: `mqtt://user:password@host:port`.
     pub broker: String,
@@ -32,6 +33,12 @@ pub struct MqttSettings {
     pub project: ProjectId,
     /// A peer that is silent for 1.5 times this long is dead.
     pub keepalive: Duration,
+}
+
+impl fmt::Debug for MqttSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MqttSettings").field("address", &self.address).field("project", &self.project).finish_non_exhaustive()
+    }
 }
 
 /// Takes links from devices over a broker. It comes back to a broker that goes away, for as long as it is open.

@@ -72,7 +72,11 @@ impl<'a> Story<'a> {
         let home = setting.home.as_path();
         let advertised = wires.iter().map(|wire| wire.address.to_string()).collect::<Vec<_>>().join(",");
         let hub = Node::new(HUB, "hub", home).set("quic.listen", "127.0.0.1:0").set("quic.advertise", &advertised);
-        let device = |(name, wire): (&'static str, &Wire)| Node::new(name, "edge", home).set("hub.url", &wire.address.to_string());
+        let hub = hub.set("mqtt.listen", "127.0.0.1:0");
+        // The wires that are cut carry QUIC: over another transport the devices would get past them.
+        let device = |(name, wire): (&'static str, &Wire)| {
+            Node::new(name, "edge", home).set("hub.url", &wire.address.to_string()).set("link.transport", "quic")
+        };
         let [one, two] = &wires;
         Ok(Self {
             hub: hub.set("store.url", setting.store.unwrap_or("sqlite")),
@@ -330,7 +334,8 @@ impl<'a> Story<'a> {
 
     /// Starts everything once more, to run on without the demo, whose wires end with it.
     pub(super) fn leave(&mut self) -> anyhow::Result<()> {
-        let (http, quic) = (self.hub.address("http")?.to_string(), self.hub.address("quic")?.to_string());
+        let address = |key: &str| self.hub.address(key).map(|address| address.to_string());
+        let (http, quic, mqtt) = (address("http")?, address("quic")?, address("mqtt")?);
         let store = self.store.as_deref().unwrap_or("sqlite");
         for device in &mut self.devices {
             let http = device.address("http")?.to_string();
@@ -338,7 +343,7 @@ impl<'a> Story<'a> {
             device.settle(&[("http.listen", &http), ("hub.url", &quic)])?;
         }
         self.hub.stop(self.interrupt)?;
-        self.hub.settle(&[("http.listen", &http), ("quic.listen", &quic), ("store.url", store)])?;
+        self.hub.settle(&[("http.listen", &http), ("quic.listen", &quic), ("mqtt.listen", &mqtt), ("store.url", store)])?;
         let nodes = std::iter::once(&mut self.hub).chain(&mut self.devices);
         for node in nodes {
             node.boot(self.interrupt)?;
