@@ -28,6 +28,7 @@ pub mod merge;
 pub mod message;
 pub mod names;
 pub mod overlay;
+pub mod protect;
 pub mod query;
 pub mod record;
 pub mod rfc3339;

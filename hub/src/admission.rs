@@ -132,7 +132,9 @@ impl Door {
             }
         }
         // A log without entries is one that a refence has just started: it cannot be behind, whatever session its device remembers.
-        let stale = shown < admission.confirmed && admission.lanes.iter().any(|status| status.last.is_some());
+        let is_fresh = admission.lanes.iter().all(|status| status.last.is_none());
+        let stale = shown < admission.confirmed && !mobo_core::protect!("hello.fresh-log", is_fresh);
+        let stale = mobo_core::protect!("hello.stale-session", stale);
         let Some(status) = admission.lanes.first().filter(|_| stale || admission.fenced) else { return Ok(None) };
         Ok(Some(self.order(hello, status, RefenceReason::StaleSession).await?))
     }
@@ -140,7 +142,7 @@ impl Door {
     async fn unfit(&self, hello: &Hello, status: &LaneStatus, report: Option<&LaneReport>) -> Result<Option<RefenceReason>, StoreError> {
         let (Some(hub_last), report) = (status.last, report) else { return Ok(None) };
         let Some(report) = report.filter(|report| report.last >= hub_last) else { return Ok(Some(RefenceReason::Behind)) };
-        if report.last == hub_last && report.chain != status.chain {
+        if mobo_core::protect!("hello.forked", report.last == hub_last && report.chain != status.chain) {
             return Ok(Some(RefenceReason::Forked));
         }
         // The device's own proof must lie on the hub's chain.

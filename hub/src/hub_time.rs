@@ -29,7 +29,8 @@ impl HubTime {
     ///
     /// When the store cannot take the first reservation.
     pub async fn start(machine: Arc<dyn Machine>, store: Arc<dyn HubStore>, stored: Eff) -> Result<Self, StoreError> {
-        let begin = Eff(machine.wall().0).max(stored);
+        let begin = Eff(machine.wall().0);
+        let begin = if mobo_core::protect!("time.begins-above", begin < stored) { stored } else { begin };
         let reserved = store.reserve_time(begin.plus(micros(limits::TIME_RESERVE))).await?;
         let (last, reserved) = (AtomicI64::new(begin.0), AtomicI64::new(reserved.0));
         Ok(Self { origin: (machine.now(), begin), machine, store, last, reserved })
@@ -40,7 +41,8 @@ impl HubTime {
     pub fn now(&self) -> Eff {
         let (instant, eff) = self.origin;
         let elapsed = eff.plus(micros(self.machine.now().since(instant)));
-        let now = self.machine.wall().0.max(elapsed.0).min(self.reserved.load(Ordering::Acquire));
+        let elapsed = if mobo_core::protect!("time.elapses", true) { elapsed.0 } else { i64::MIN };
+        let now = self.machine.wall().0.max(elapsed).min(self.reserved.load(Ordering::Acquire));
         Eff(self.last.fetch_max(now, Ordering::AcqRel).max(now))
     }
 

@@ -60,7 +60,7 @@ pub(super) fn check(open: &Open<'_>, bytes: &[u8], author: Option<Actor>) -> Res
         return Err(Refusal::new(Code::TOO_LARGE, detail));
     }
     let envelope = envelope::read(bytes).map_err(bad)?;
-    if open.history.position(&envelope.hash).is_some() {
+    if crate::protect!("change.known", open.history.position(&envelope.hash).is_some()) {
         return Ok(Verdict::Known);
     }
     check_author(open, &envelope, author)?;
@@ -115,7 +115,7 @@ fn check_place(open: &Open<'_>, envelope: &Envelope<'_>, count: u64) -> Result<(
         Refusal::new(Code::MISSING_DEPENDENCY, "a change builds on one that is not here; it was refused, or lost, or is still on its way")
     })?;
     let last = history.last_of(envelope.actor);
-    if envelope.seq != last.map_or(1, |(_, node)| node.seq + 1) {
+    if crate::protect!("change.next-of-author", envelope.seq != last.map_or(1, |(_, node)| node.seq + 1)) {
         return Err(bad("it is not its author's next one: perhaps this log was cloned"));
     }
     if last.is_some_and(|(index, _)| !deps.contains(&index)) {

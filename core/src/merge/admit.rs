@@ -185,17 +185,17 @@ fn refence(hub_last: Option<Seq>) -> Outcome {
 
 fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, reads: &mut LaneReads, now: Eff) -> Admission {
     let Some(state) = lanes.get_mut(&push.lane) else { return Admission::Settled(refence(None)) };
-    if state.fenced {
+    if crate::protect!("lane.fenced", state.fenced) {
         return Admission::Settled(refence(state.last));
     }
     let expect = Seq::after(state.last);
-    if push.first > expect {
+    if crate::protect!("lane.gap", push.first > expect) {
         return Admission::Settled(Outcome::Nack { expect, code: Code::GAP });
     }
-    if !continues(&push, state, reads) {
+    if crate::protect!("lane.chain", !continues(&push, state, reads)) {
         return Admission::Settled(refence(state.last));
     }
-    let known = push.entries.iter().take_while(|entry| entry.seq < expect);
+    let known = push.entries.iter().take_while(|entry| crate::protect!("lane.skip-known", entry.seq < expect));
     let known: Vec<Eff> = known.map(|entry| reads.known.get(&(push.lane, entry.seq)).map_or(state.time.eff, |known| known.1)).collect();
     let author = state.author(&push.lane);
     let empty = Boots::new();
@@ -234,7 +234,7 @@ fn continues(push: &PreparedPush, state: &LaneState, reads: &LaneReads) -> bool 
     overlap.last().is_some_and(|entry| match reads.known.get(&(push.lane, entry.seq)) {
         Some((chain, _)) => *chain == entry.chain,
         // Not in the store yet: pushed earlier in this very batch, or forgotten after the lease. The lane's head decides.
-        None => Some(entry.seq) == state.last && entry.chain == state.chain,
+        None => !crate::protect!("lane.head-decides", Some(entry.seq) != state.last || entry.chain != state.chain),
     })
 }
 

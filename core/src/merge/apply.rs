@@ -177,7 +177,10 @@ impl<'a> Run<'a> {
     pub(super) fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
         let AdmittedEntry { prepared, decided, lane_before } = entry;
         let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
-        let known = origin.into_iter().chain(prepared.eid).any(|eid| self.origins.contains(&(lane.device, eid)));
+        let known = crate::protect!(
+            "provenance.known",
+            origin.into_iter().chain(prepared.eid).any(|eid| self.origins.contains(&(lane.device, eid)))
+        );
         let doing = Doing { lane, author, rights, seq: prepared.seq, decided, lane_before, header: prepared.header.as_ref(), known };
         let result = match &prepared.content {
             Content::Table(ops) => self.apply_parts(&doing, table_parts(ops, &doing)),

@@ -154,11 +154,11 @@ impl Placing<'_> {
 
     fn next(&mut self, bucket: BucketId, old: Option<Digest>, new: Option<Digest>) -> Option<Position> {
         let state = self.buckets.get_mut(&bucket)?;
-        state.head = Position(state.head.0 + 1);
-        if let Some(old) = old {
+        state.head = Position(state.head.0 + u64::from(crate::protect!("bucket.next-position", true)));
+        if let Some(old) = old.filter(|_| crate::protect!("bucket.digest-old", true)) {
             state.digest = state.digest.minus(old);
         }
-        if let Some(new) = new {
+        if let Some(new) = new.filter(|_| crate::protect!("bucket.digest-new", true)) {
             state.digest = state.digest.plus(new);
         }
         self.used.insert(bucket);

@@ -38,8 +38,8 @@ pub fn known(boots: &Boots, moment: &Moment) -> Option<Eff> {
 /// entry whose boot is known; `now` is the hub's time. Without a `moment` (an unreadable header) the lower bound is taken.
 #[must_use]
 pub fn decide(lane: &LaneTime, moment: Option<&Moment>, boots: &Boots, given: Option<Eff>, (next, now): (Option<Eff>, Eff)) -> Decided {
-    let floor = lane.eff.plus(1);
-    if let Some(eff) = given.filter(|eff| *eff <= now) {
+    let floor = if crate::protect!("eff.monotonic", true) { lane.eff.plus(1) } else { Eff(i64::MIN) };
+    if let Some(eff) = given.filter(|eff| !crate::protect!("eff.not-in-future", *eff > now)) {
         return Decided { eff: eff.max(floor), uncertain: None };
     }
     let Some(moment) = moment else { return Decided { eff: floor, uncertain: None } };

@@ -289,7 +289,7 @@ impl HubSession {
 
     fn push(&mut self, push: Push) {
         let Some((device, incarnation)) = self.device else { return };
-        if push.incarnation != incarnation || push.on_behalf.is_some() {
+        if crate::protect!("push.own-log", push.incarnation != incarnation) || push.on_behalf.is_some() {
             let detail = "entries of another log are not taken here yet".to_owned();
             self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
             return;
@@ -359,7 +359,8 @@ impl HubSession {
     fn hints(&mut self, hints: &[Hint]) {
         let down = &mut self.down;
         if down.live {
-            down.due |= hints.iter().any(|hint| down.cursors.get(&hint.bucket).is_some_and(|cursor| *cursor < hint.head));
+            down.due |= crate::protect!("pull.hints", true)
+                && hints.iter().any(|hint| down.cursors.get(&hint.bucket).is_some_and(|cursor| *cursor < hint.head));
         }
     }
 

@@ -31,7 +31,7 @@ impl Lanes {
 
     /// Entries were appended.
     pub(super) fn appended(&mut self, lane: Lane) {
-        self.flow(lane).more = true;
+        self.flow(lane).more |= crate::protect!("push.appended", true);
     }
 
     /// The next lane to read and the position to read behind. Marks it as being read.
@@ -70,14 +70,14 @@ impl Lanes {
         while flow.in_flight.front().is_some_and(|last| *last <= acked) {
             flow.in_flight.pop_front();
         }
-        flow.sent = flow.sent.max(Some(acked));
+        flow.sent = if crate::protect!("push.sent-forward", flow.sent > Some(acked)) { flow.sent } else { Some(acked) };
     }
 
     /// The hub expects `expect` next: everything behind it is sent again.
     pub(super) fn rewind(&mut self, lane: Lane, expect: Seq) {
         let flow = self.flow(lane);
         flow.in_flight.clear();
-        flow.sent = Seq::new(expect.get() - 1);
+        flow.sent = if crate::protect!("push.rewind", true) { Seq::new(expect.get() - 1) } else { flow.sent };
         flow.more = true;
     }
 

@@ -158,7 +158,7 @@ impl Write<'_> {
                 winner_value: winner.1,
             }
         });
-        if self.stamp >= cell.stamp {
+        if !crate::protect!("register.later-wins", self.stamp < cell.stamp) {
             state.cells.insert(field, Cell { stamp: self.stamp, value });
         }
         conflict
@@ -171,7 +171,9 @@ impl Write<'_> {
             .into_iter()
             .filter(|stamp| Some(*stamp) != state.delete && *stamp < self.stamp && self.unaware_of(state, stamp))
             .max();
-        state.delete = state.delete.max(Some(self.stamp));
+        if !crate::protect!("delete.later-wins", state.delete > Some(self.stamp)) {
+            state.delete = Some(self.stamp);
+        }
         let loser = unseen?;
         Some(self.whole(loser, self.stamp))
     }
@@ -204,7 +206,7 @@ fn add_deltas(state: &mut TableState, ops: &[Stamped<'_, TableOp>], applying: &A
     for (field, delta) in sums {
         let tallies = state.counters.entry(field).or_default();
         match tallies.get_mut(&applying.author.origin()) {
-            Some(tally) if tally.last >= applying.seq => {}
+            Some(tally) if crate::protect!("counter.last-seq", tally.last >= applying.seq) => {}
             Some(tally) => *tally = Tally { sum: tally.sum.saturating_add(delta), last: applying.seq },
             None => {
                 tallies.insert(applying.author.origin(), Tally { sum: delta, last: applying.seq });

@@ -215,7 +215,7 @@ impl<F: Frames> Conversation<F> {
         let Some(device) = self.session.device() else { return };
         self.registered = Some(self.sessions.enter(device, self.teller.clone()));
         // Refusals come before any ack that would cover them.
-        for reject in std::mem::take(&mut self.unheard) {
+        for reject in std::mem::take(&mut self.unheard).into_iter().filter(|_| mobo_core::protect!("reject.told-again", true)) {
             let _ = self.send(Channel::Control, &Message::Reject(reject));
         }
         // Registered first, looked at again then: a revocation finds this session, or this finds the revocation.

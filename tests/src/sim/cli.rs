@@ -16,23 +16,25 @@ struct Options {
     first: Option<u64>,
     json: bool,
     trace: bool,
+    mutants: bool,
 }
 
 /// Runs `sim`.
 #[must_use]
 pub fn main() -> ExitCode {
     match options(std::env::args().skip(1)) {
+        Ok(options) if options.mutants => super::mutants::main(options.seeds),
         Ok(options) if options.trace => one(options.first.unwrap_or(1)),
         Ok(options) => many(&options),
         Err(why) => {
-            eprintln!("{why}\nsim [--seeds N] [--seed FIRST] [--json] [--trace]");
+            eprintln!("{why}\nsim [--seeds N] [--seed FIRST] [--json] [--trace] [--mutants]");
             ExitCode::from(2)
         }
     }
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { seeds: 100, first: None, json: false, trace: false };
+    let mut options = Options { seeds: 100, first: None, json: false, trace: false, mutants: false };
     while let Some(word) = words.next() {
         let mut number = || {
             let text = words.next().ok_or_else(|| format!("{word} needs a number"))?;
@@ -43,6 +45,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--seed" => options.first = Some(number()?),
             "--json" => options.json = true,
             "--trace" => options.trace = true,
+            "--mutants" => options.mutants = true,
             _ => return Err(format!("{word} is not an option")),
         }
     }

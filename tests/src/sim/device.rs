@@ -69,6 +69,8 @@ pub(super) struct Device {
     pub(super) history: usize,
     /// The histories that it continues.
     pub(super) lineage: Vec<usize>,
+    /// Bytes of acknowledged entries that it keeps.
+    pub(super) keep_bytes: u64,
     /// True once its folder was put back or copied, or its disk has lied: the hub may know more of its log than it does.
     pub(super) rolled_back: bool,
     /// True from a failure that it may have told its users of, until it is healed.
@@ -118,7 +120,7 @@ impl Device {
             dialer: Arc::new(NoDialer),
             machine: Arc::clone(&self.machine) as Arc<dyn Machine>,
             addresses: Vec::new(),
-            keep: Keep::default(),
+            keep: Keep { bytes_max: self.keep_bytes, ..Keep::default() },
             status: watch::Sender::new(LinkStatus::default()),
             wake: Arc::default(),
         });

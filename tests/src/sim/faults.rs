@@ -132,7 +132,13 @@ impl World {
 
     /// The power of a device goes: what was not synced is there or not.
     pub(super) fn power_off(&mut self, device: usize) -> Try {
-        let kept = if self.devices[device].lies.take().is_some() { 0 } else { self.plan.sectors_kept };
+        let mut kept = self.plan.sectors_kept;
+        // Whatever cuts the power while the disk lies ends the lie, and all of its time.
+        if let Some(first) = self.devices[device].lies.take() {
+            kept = 0;
+            self.devices[device].disk.heal();
+            self.put_back(device, first);
+        }
         self.trace.count("power cuts of a device");
         let node = &mut self.devices[device];
         // The connections that are left must not see the disk come back.

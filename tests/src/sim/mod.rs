@@ -16,6 +16,7 @@ mod faults;
 mod hub;
 mod machine;
 mod model;
+pub mod mutants;
 mod net;
 mod network;
 mod plan;

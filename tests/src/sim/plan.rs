@@ -106,6 +106,8 @@ pub struct Plan {
     pub clockless: bool,
     /// Drift of the devices' clocks, in parts of a million.
     pub drift_ppm: u64,
+    /// Bytes of acknowledged entries that a device keeps.
+    pub keep_bytes: u64,
 }
 
 impl Plan {
@@ -137,6 +139,7 @@ impl Plan {
             mix: [6, if rng.chance(40) { 2 } else { 0 }, if rng.chance(50) { 2 } else { 0 }, if rng.chance(50) { 3 } else { 0 }],
             clockless: rng.chance(30),
             drift_ppm: *rng.pick(&[0, 50, 500]),
+            keep_bytes: *rng.pick(&[64 << 20, 2_000, 0]),
         }
     }
 

@@ -240,6 +240,7 @@ impl World {
             backoff: Backoff::default(),
             life: None,
             lineage: Vec::new(),
+            keep_bytes: self.plan.keep_bytes,
             history: self.model.history(),
             rolled_back: false,
             sick: false,

@@ -51,6 +51,7 @@ tidy! {
     functions_are_short: source::function_lengths;
     banned_words_are_absent: source::banned_words;
     names_say_something: source::names;
+    protections_have_names_of_their_own: source::protections;
     the_top_level_is_fixed: layout::top_level;
     files_are_small_and_plainly_named: layout::files;
     no_path_or_host_of_a_machine: layout::machine_traces;

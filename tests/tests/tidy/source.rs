@@ -109,6 +109,21 @@ pub(crate) fn names(tree: &Tree) -> Vec<String> {
     tree.rust().filter_map(empty).collect()
 }
 
+/// `sim --mutants` takes protections away by name: each has one of its own.
+pub(crate) fn protections(tree: &Tree) -> Vec<String> {
+    let mut known = std::collections::BTreeMap::new();
+    let mut findings = Vec::new();
+    for file in tree.rust().filter(|file| !is_workbench(&file.path) && file.path != "core/src/protect.rs") {
+        for (name, line) in mobo_tests::sim::mutants::names_in(file.text.as_deref().unwrap_or_default()) {
+            let place = format!("{}:{line}", file.path);
+            if let Some(first) = known.insert(name.clone(), place.clone()) {
+                findings.push(format!("{place}: the protection \"{name}\" is at {first}, too: give it a name of its own"));
+            }
+        }
+    }
+    findings
+}
+
 fn is_workbench(path: &str) -> bool {
     WORKBENCHES.contains(&path.split('/').next().unwrap_or_default())
 }
@@ -142,6 +157,13 @@ fn banned_words_are_found_where_they_count() {
     let text = concat!("// TO", "DO: later\n#[ignore = \"slow\"]\nfn mastodon() { let s = \"dbg!\"; dbg!(s); }\n");
     let want = ["hub/src/a.rs:1: `TO", "hub/src/a.rs:2: `#[ignore`", "hub/src/a.rs:3: `dbg!`"];
     crate::finds(banned_words, &[("hub/src/a.rs", text)], &want);
+}
+
+#[test]
+fn a_name_that_two_protections_have_is_found() {
+    let code = "fn f() { if protect!(\"a.b\", x) {} }\nlet y = protect!(\n    \"c\",\n    z\n);\n";
+    let files = [("core/src/a.rs", code), ("edge/src/b.rs", "protect!(\"c\", q)"), ("tests/src/c.rs", "protect!(\"c\", q)")];
+    crate::finds(protections, &files, &["edge/src/b.rs:1: the protection \"c\" is at core/src/a.rs:2, too"]);
 }
 
 #[test]

@@ -95,7 +95,8 @@ pub(crate) fn open_writer_on((path, vfs): (&Path, Option<&str>), role: Role, cac
         )));
     }
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {}; PRAGMA wal_autocheckpoint = 0;",
+        "PRAGMA synchronous = {}; PRAGMA journal_size_limit = {}; PRAGMA wal_autocheckpoint = 0;",
+        if mobo_core::protect!("sqlite.sync", true) { "FULL" } else { "NORMAL" },
         limits::SQLITE_WAL_FILE_BYTES
     ))?;
     // The triggers refuse everybody else's writes; this connection is the one that may.

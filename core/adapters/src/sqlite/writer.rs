@@ -229,10 +229,13 @@ impl Desk {
             let end = job.run(&self.connection);
             match &end {
                 Ok(()) => {}
-                Err(error @ (StoreError::Full(_) | StoreError::Poisoned(_))) => return Err(error.clone()),
+                Err(error @ (StoreError::Full(_) | StoreError::Poisoned(_))) if mobo_core::protect!("group.failed-write", true) => {
+                    return Err(error.clone());
+                }
                 // SQLite has taken back the whole transaction by itself.
                 Err(error) if self.connection.is_autocommit() => return Err(error.clone()),
-                Err(_) => self.execute("ROLLBACK TO job")?,
+                Err(_) if mobo_core::protect!("group.roll-back-job", true) => self.execute("ROLLBACK TO job")?,
+                Err(_) => {}
             }
             self.execute("RELEASE job")?;
             ends.push(end);
@@ -275,7 +278,9 @@ impl Desk {
     fn note(&mut self, error: &StoreError) {
         if let StoreError::Poisoned(why) = error {
             tracing::error!(why, "the store failed while writing; it takes no more writes until it is opened again");
-            self.poison.get_or_insert_with(|| error.clone());
+            if mobo_core::protect!("writer.poison", true) {
+                self.poison.get_or_insert_with(|| error.clone());
+            }
         }
     }
 }

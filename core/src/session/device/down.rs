@@ -19,7 +19,7 @@ impl DeviceSession {
     }
 
     pub(super) fn batch(&mut self, batch: Batch) {
-        if batch.pull != self.pull || Some(batch.timeline) != self.timeline {
+        if crate::protect!("batch.current-pull", batch.pull != self.pull) || Some(batch.timeline) != self.timeline {
             return;
         }
         if self.awaiting_schema.contains(&batch.bucket) {
@@ -36,7 +36,7 @@ impl DeviceSession {
                 self.unconfirmed_bytes += state_bytes(&batch);
                 self.effects.push_back(Effect::Apply(Box::new(batch)));
             }
-            Some(cursor) if *cursor > batch.from => {}
+            Some(cursor) if crate::protect!("batch.seen", *cursor > batch.from) => {}
             Some(_) => self.pull(),
             None => {}
         }

@@ -18,7 +18,7 @@ use crate::sqlite::error::known;
 pub(super) fn take(conn: &Connection, schema: &Schema, ack: &Ack) -> Try<Acknowledged> {
     let Some(log) = Log::read(conn)? else { return Ok(Acknowledged::Foreign) };
     let Some(row) = outbox::lane(conn, ack.incarnation, ack.lane)? else { return Ok(Acknowledged::Foreign) };
-    if ack.acked > row.last || !fits(conn, ack)? {
+    if mobo_core::protect!("ack.own-chain", ack.acked > row.last || !fits(conn, ack)?) {
         return Ok(Acknowledged::Foreign);
     }
     let mut seq = ack.eff_first;
@@ -163,8 +163,16 @@ fn may_go(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq),
     })?;
     // What was authored again lives on in its successor.
     let superseded = state == EntryState::Superseded.code();
-    let kept_elsewhere = if has_backup && !(hard && lane != Lane::State) { safe } else { acked };
-    Ok(!shown && state != EntryState::Pending.code() && (superseded || kept_elsewhere))
+    let kept_elsewhere = if !mobo_core::protect!("trim.acked", true) {
+        true
+    } else if has_backup && !(hard && lane != Lane::State) {
+        safe
+    } else {
+        acked
+    };
+    Ok(!mobo_core::protect!("trim.shown", shown)
+        && !mobo_core::protect!("trim.pending", state == EntryState::Pending.code())
+        && (superseded || kept_elsewhere))
 }
 
 fn drop_first(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq)) -> Try<u64> {

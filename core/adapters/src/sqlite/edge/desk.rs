@@ -74,13 +74,15 @@ impl<'c> Desk<'c> {
             self.digests.replace(self.conn, bucket, key, (hash, Some(delivered.state_hash)))?;
         }
         self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash)))?;
-        if base.is_none() {
+        if !mobo_core::protect!("overlay.kept-over-delivery", base.is_some()) {
             spots.put(self.conn, key, spot)?;
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
         }
         self.put_spot(key, &mut spots, spot)?;
-        overlays::drop_merged(self.conn, key, own_merged)?;
+        if mobo_core::protect!("overlay.dropped-when-merged", true) {
+            overlays::drop_merged(self.conn, key, own_merged)?;
+        }
         bases::put(self.conn, key, &BaseRow::of(&delivered.row(None)))?;
         self.show(key, Some(delivered.state))
     }

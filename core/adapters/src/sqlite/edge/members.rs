@@ -169,7 +169,7 @@ impl Digests {
                 None => return Ok(()),
             },
         };
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|_| mobo_core::protect!("edge.digest-old", true)) {
             digest = digest.minus(Digest::of(key, old));
         }
         if let Some(new) = new {

@@ -86,7 +86,7 @@ fn settle_prefix(conn: &Connection, old: &Log, order: &Refence) -> Try<u64> {
         }
     }
     let acked = outbox::lane(conn, old.incarnation, order.lane)?.and_then(|row| row.acked);
-    let Some(prefix) = prefix.filter(|prefix| Some(*prefix) > acked) else { return Ok(0) };
+    let Some(prefix) = prefix.filter(|prefix| mobo_core::protect!("refence.common-prefix", Some(*prefix) > acked)) else { return Ok(0) };
     ack::advance(conn, (old.incarnation, order.lane), prefix, None)?;
     Ok(prefix.get() - acked.map_or(0, Seq::get))
 }
@@ -122,8 +122,10 @@ impl Move<'_> {
     fn reseal(&mut self, from: EntryAt, row: &EntryRow, header: &Header, nonce: Nonce) -> Try<Option<Entry>> {
         let (Payload::Present(payload), Some(eid)) = (&row.entry.payload, row.entry.eid()) else { return Ok(None) };
         // Of an entry that was authored again before, the first sealing is what counts.
-        let origin = header.provenance.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid });
-        let header = Header { nonce, provenance: Some(origin), ..header.clone() };
+        let first = header.provenance.filter(|_| mobo_core::protect!("refence.first-origin", true));
+        let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid });
+        let header =
+            Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
         if header.kind() != Some(Kind::Document) {
             return Ok(Some(Entry::seal(&header, payload.clone())));
         }

@@ -157,7 +157,7 @@ impl Draft {
 
     /// Shows the record so; the first own entry keeps what was delivered aside.
     fn keep(&self, (conn, rows): (&Connection, &mut Rows<'_>), key: &RecordKey, at: &Sealed) -> Try<()> {
-        if let Some(base) = &self.first {
+        if let Some(base) = self.first.as_ref().filter(|_| mobo_core::protect!("base.kept-aside", true)) {
             bases::put(conn, key, base)?;
         }
         overlays::put(conn, key, (at.incarnation, at.lane, at.seq))?;

@@ -1,0 +1,144 @@
+//! The test of the tests: takes each protection of the product away, one at a time, and looks whether the simulated world notices.
+//!
+//! The protections are found in the source, wherever `protect!("name", …)` stands.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The folders of what is shipped.
+const SHIPPED: [&str; 4] = ["core", "edge", "hub", "protocol"];
+
+/// The names of the protections in a text, with the lines that they stand in.
+#[must_use]
+pub fn names_in(text: &str) -> Vec<(String, usize)> {
+    let mut names = Vec::new();
+    for (at, word) in text.match_indices("protect!(") {
+        let rest = text[at + word.len()..].trim_start();
+        if let Some((name, _)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+            names.push((name.to_owned(), 1 + text[..at].matches('\n').count()));
+        }
+    }
+    names
+}
+
+/// All protections of what is shipped: name and place.
+#[must_use]
+pub fn names() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut names = Vec::new();
+    for folder in SHIPPED {
+        for file in rust_files(&root.join(folder)) {
+            let place = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            if place.ends_with("core/src/protect.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            names.extend(names_in(&text).into_iter().map(|(name, line)| (name, format!("{place}:{line}"))));
+        }
+    }
+    names.sort();
+    names
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Runs `sim --mutants`; each protection is tried with at most so many seeds.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub fn main(_: u64) -> ExitCode {
+    eprintln!("{} protections can be taken away in a build of their own: add --features mutants", names().len());
+    ExitCode::from(2)
+}
+
+/// Runs `sim --mutants`; each protection is tried with at most so many seeds.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn main(seeds_max: u64) -> ExitCode {
+    trying::main(seeds_max)
+}
+
+#[cfg(feature = "mutants")]
+mod trying {
+    use std::process::ExitCode;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use mobo_core::protect;
+
+    /// Of 100 protections, so many must be missed when they are gone.
+    const CAUGHT_PERCENT_MIN: usize = 95;
+
+    enum Fate {
+        Caught {
+            runs: usize,
+            by: &'static str,
+        },
+        /// It was looked at, and nothing went wrong without it.
+        Unnoticed,
+        /// No run came near it.
+        Unreached,
+    }
+
+    pub(super) fn main(seeds_max: u64) -> ExitCode {
+        std::panic::set_hook(Box::new(|_| {}));
+        let whole = each((1..=seeds_max).collect(), |seed| crate::sim::run(*seed, false).failure.is_none().then_some(*seed));
+        let seeds: Vec<u64> = whole.into_iter().flatten().collect();
+        println!("{} of {seeds_max} seeds hold with every protection in place", seeds.len());
+        let names = super::names();
+        let fates = each(names, |(name, place)| {
+            let fate = fate(name, &seeds);
+            match &fate {
+                Fate::Caught { runs, by } => println!("caught by {by} in run {runs}: {name} ({place})"),
+                Fate::Unnoticed => println!("NOT NOTICED: {name} ({place})"),
+                Fate::Unreached => println!("NOT REACHED: {name} ({place})"),
+            }
+            fate
+        });
+        let caught = fates.iter().filter(|fate| matches!(fate, Fate::Caught { .. })).count();
+        println!("{caught} of {} protections are missed when they are gone", fates.len());
+        if caught * 100 >= fates.len() * CAUGHT_PERCENT_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn fate(name: &str, seeds: &[u64]) -> Fate {
+        let mut reached = false;
+        for (nth, seed) in seeds.iter().enumerate() {
+            protect::switch_off(Some(name));
+            let failure = crate::sim::run(*seed, false).failure;
+            reached |= protect::was_missed();
+            protect::switch_off(None);
+            if let Some(failure) = failure {
+                return Fate::Caught { runs: nth + 1, by: failure.violation.invariant };
+            }
+        }
+        if reached { Fate::Unnoticed } else { Fate::Unreached }
+    }
+
+    /// Does something with each of them, on all processors.
+    fn each<T: Sync, R: Send>(items: Vec<T>, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = work(item);
+                        done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
+                    }
+                });
+            }
+        });
+        done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
