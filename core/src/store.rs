@@ -142,6 +142,11 @@ pub trait HubStore: fmt::Debug + Send + Sync {
     /// Recomputes every lane's chain from its entries.
     fn audit_lanes(&self, project: ProjectId) -> StoreFuture<'_, Vec<LaneAudit>>;
 
+    /// Its connections to a database; `None` where there are none to be counted.
+    fn connections(&self) -> Option<Connections> {
+        None
+    }
+
     /// Finishes what is under way and closes.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -16,6 +16,7 @@
 pub mod cli;
 pub mod control;
 pub mod join;
+pub mod metrics;
 pub mod node;
 pub mod patience;
 pub mod records;

@@ -22,6 +22,7 @@ pub mod history;
 pub mod hub_time;
 pub mod identity;
 pub mod merger;
+pub mod metrics;
 pub mod migrate;
 pub mod node;
 pub mod postgres;

@@ -19,6 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::parts::Merges;
 use crate::hub_time::HubTime;
+use crate::metrics;
 
 struct Job {
     submission: Prepared,
@@ -165,7 +166,10 @@ impl Merges for Merger {
         let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
         let batch = MergeBatch { project: self.project, schema, timeline: self.timeline, now: self.time.now(), entropy, submissions };
-        self.store.merge(batch).await
+        let schema = Arc::clone(&batch.schema);
+        let report = metrics::timed("merge", self.store.merge(batch)).await?;
+        metrics::merged(&schema, &report);
+        Ok(report)
     }
 }
 

@@ -27,6 +27,17 @@ const PROXIED: [HeaderName; 4] = [
 ///
 /// 401 for a credential that is not good: it is never passed over.
 pub(crate) async fn role(gate: &Gate, parts: &Parts) -> Result<Option<Role>, Problem> {
+    let role = look(gate, parts).await;
+    if let Some(watch) = &gate.settings().watch
+        && (parts.headers.contains_key(APIKEY) || parts.headers.contains_key(AUTHORIZATION))
+    {
+        let failure = role.as_ref().err().map(|problem| if problem.status().is_server_error() { "unavailable" } else { "refused" });
+        watch.authenticated("key", failure);
+    }
+    role
+}
+
+async fn look(gate: &Gate, parts: &Parts) -> Result<Option<Role>, Problem> {
     let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
         return Err(Problem::unauthorized("this node does not know where the call comes from"));
     };

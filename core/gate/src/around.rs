@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HeaderName, ORIGIN, VARY,
@@ -16,7 +16,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
+use crate::gate::Gate;
 use crate::problem::Problem;
+use crate::watch::{Ended, Watching};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -27,7 +29,9 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 );
 
 /// Answers a request, whatever happens inside.
-pub(crate) async fn around(request: Request, next: Next) -> Response {
+pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let watching = Watching::begin(gate.settings().watch.clone());
+    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
     let id = RequestId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let from_page = request.headers().contains_key(ORIGIN);
@@ -53,6 +57,7 @@ pub(crate) async fn around(request: Request, next: Next) -> Response {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
+    watching.end(&Ended { method: method.as_str(), route: route.as_deref().unwrap_or("none"), status: response.status().as_u16() });
     response
 }
 

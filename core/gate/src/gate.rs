@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use mobo_core::limits;
 use tokio::net::TcpListener;
@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::backend::Backend;
 use crate::problem::{self, Problem};
 use crate::serve::{Drained, serve};
+use crate::watch::Watch;
 use crate::{around, health, openapi, rest};
 
 /// Bounds of one gate. The default is `mobo_core::limits`; a small device takes less.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Bytes of all bodies that are held at the same time.
     pub bodies_bytes_max: usize,
+    /// Who counts and measures requests; nobody by default.
+    pub watch: Option<Arc<dyn Watch>>,
 }
 
 impl Default for Settings {
@@ -43,6 +46,7 @@ impl Default for Settings {
             connections_max: limits::HTTP_CONNECTIONS_MAX,
             body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
+            watch: None,
         }
     }
 }
@@ -91,7 +95,7 @@ impl Gate {
             .merge(more)
             .fallback(async || Problem::no_route())
             .method_not_allowed_fallback(async || problem::method("GET, HEAD"))
-            .layer(from_fn(around::around))
+            .layer(from_fn_with_state(self.clone(), around::around))
     }
 
     /// Serves the routes until `stop` is ready; see [`serve`](crate::serve::serve).

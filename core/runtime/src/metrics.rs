@@ -8,6 +8,7 @@
 //! [`Collect::devices`], which has an address of its own and is asked less often.
 
 mod exposition;
+pub mod http;
 mod listen;
 mod process;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 use mobo_core::limits;
 
 pub use exposition::{Exposition, Kind};
-pub use listen::{Collect, LISTEN, MetricsPart, SETTINGS};
+pub use listen::{Bound, Collect, LISTEN, MetricsPart, SETTINGS};
 
 /// A metric as lists hold it.
 pub trait Metric: fmt::Debug + Sync {
@@ -85,11 +86,17 @@ impl Gauge {
     pub fn add(&self, amount: i64) {
         self.value.fetch_add(amount, Ordering::Relaxed);
     }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> i64 {
+        self.value.load(Ordering::Relaxed)
+    }
 }
 
 impl Metric for Gauge {
     fn expose(&self, out: &mut Exposition) {
-        out.family(self.name, Kind::Gauge, self.help).sample(&[], self.value.load(Ordering::Relaxed) as f64);
+        out.family(self.name, Kind::Gauge, self.help).sample(&[], self.get() as f64);
     }
 }
 

@@ -9,13 +9,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mobo_core::kernel::{Check, ComponentName, ComponentSpec, Fault};
+use mobo_core::kernel::{Check, ComponentName, ComponentSpec, Fault, topics};
 use mobo_core::limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::component::{BoxFuture, Component};
 use crate::config::{Config, Problems, Reloaded};
+use crate::motherboard::BoardHandle;
 use crate::notify::Notifier;
 use crate::secrets;
 use crate::tasks::Tasks;
@@ -47,6 +48,17 @@ impl Reloader {
     pub fn telling(mut self, heard: impl Fn(&Outcome) + Send + Sync + 'static) -> Self {
         self.heard = Arc::new(heard);
         self
+    }
+}
+
+/// Tells the bus of a board what reloads come to.
+pub fn reload_teller(board: BoardHandle) -> impl Fn(&Outcome) + Send + Sync + 'static {
+    move |outcome| match outcome {
+        Ok(reloaded) => {
+            let waiting: Vec<&str> = reloaded.refused.iter().map(|change| change.key).collect();
+            board.tell(topics::reloaded(reloaded.taken.len() as u64, &waiting.join(", "), None));
+        }
+        Err(problems) => board.tell(topics::reloaded(0, "", Some(problems.to_string()))),
     }
 }
 

@@ -24,6 +24,7 @@ pub use apply::{Applied, Membership, Stored};
 pub use place::{BucketState, BucketWants, Placed, Rivals};
 pub use prepare::{Prepared, PreparedEntry, Rights, prepare_push};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::author::{Edit, EditError};
@@ -121,6 +122,18 @@ pub struct Merged {
     pub rejects: Vec<Reject>,
     /// Records that a local write changed; edits that changed nothing are not here.
     pub changed: Vec<RecordKey>,
+}
+
+impl Writes {
+    /// How many decisions go into the ledger, by collection.
+    #[must_use]
+    pub fn decided(&self) -> BTreeMap<CollectionId, u64> {
+        let mut decided = BTreeMap::new();
+        for write in &self.conflicts {
+            *decided.entry(write.key.collection).or_default() += 1;
+        }
+        decided
+    }
 }
 
 /// Everything that one batch changes. A store writes it in the transaction that holds the locks.

@@ -1,5 +1,6 @@
 //! What a hub's store is told, and what it tells.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -162,6 +163,19 @@ pub struct MergeReport {
     pub outcomes: Vec<Outcome>,
     /// Buckets that changed.
     pub hints: Vec<Hint>,
+    /// Decisions that went into the ledger, by collection.
+    pub conflicts: BTreeMap<CollectionId, u64>,
+}
+
+/// Connections to a database, for metrics.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Connections {
+    /// Those that wait for work.
+    pub idle: u32,
+    /// Those at work.
+    pub used: u32,
+    /// The most that there may be.
+    pub max: u32,
 }
 
 /// A request for what changed in some buckets.

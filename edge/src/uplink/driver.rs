@@ -19,6 +19,7 @@ use mobo_runtime::outbox::Frames;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{LinkState, Uplink};
+use crate::metrics;
 
 /// Carries out one session. Whoever runs it feeds what happens, then calls [`carry_out`](Self::carry_out).
 pub struct Driver<F> {
@@ -116,6 +117,7 @@ impl<F: Frames> Driver<F> {
     }
 
     fn feed(&mut self, input: Input) {
+        metrics::heard(&input);
         self.session.handle(self.uplink.machine.now(), input);
     }
 
@@ -148,6 +150,7 @@ impl<F: Frames> Driver<F> {
     }
 
     async fn step(&mut self, effect: Effect) -> Result<(), Failed> {
+        metrics::asked(&effect, self.uplink.machine.moment().wall);
         let store = &self.uplink.store;
         match effect {
             Effect::Send(channel, message) => self.frames.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,

@@ -123,7 +123,7 @@ async fn alone(store: &impl Merges, submission: Prepared, news: &broadcast::Send
 /// One transaction, and the news of it. Nobody listens to these while no device is connected.
 async fn merge(store: &impl Merges, submissions: Vec<Prepared>, news: &broadcast::Sender<News>) -> Result<Vec<Outcome>, StoreError> {
     match store.merge(submissions).await {
-        Ok(MergeReport { outcomes, hints }) => {
+        Ok(MergeReport { outcomes, hints, .. }) => {
             if !hints.is_empty() {
                 let _ = news.send(News::Buckets(Arc::new(hints)));
             }
@@ -202,7 +202,7 @@ mod tests {
             let outcome = |number: &u8| Outcome::Nack { expect: Seq::new(u64::from(*number)).unwrap(), code: Code::GAP };
             let head = Position(u64::from(numbers[0]));
             let hint = Hint { bucket: BucketId::new(1).unwrap(), head, digest: Digest([0; 32]) };
-            Ok(MergeReport { outcomes: numbers.iter().map(outcome).collect(), hints: vec![hint] })
+            Ok(MergeReport { outcomes: numbers.iter().map(outcome).collect(), hints: vec![hint], ..MergeReport::default() })
         }
     }
 
@@ -313,7 +313,7 @@ mod tests {
             self.merged.lock().unwrap().push((first.get(), last.seq.get()));
             let effs = push.entries.iter().map(|entry| Eff(i64::try_from(entry.seq.get()).unwrap())).collect();
             let merged = Merged { acked: last.seq, chain: last.chain, eff_first: first, effs, rejects: vec![], changed: vec![] };
-            Ok(MergeReport { outcomes: vec![Outcome::Merged(merged)], hints: vec![] })
+            Ok(MergeReport { outcomes: vec![Outcome::Merged(merged)], ..MergeReport::default() })
         }
     }
 

@@ -57,6 +57,9 @@ impl Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
+        if let sqlx::Error::PoolTimedOut = error {
+            crate::metrics::waited_in_vain();
+        }
         Self::Sql(error)
     }
 }

@@ -102,7 +102,7 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let applied = admitted.apply(stored, &blocked);
     if applied.is_empty() {
         let Placed { outcomes, hints, .. } = applied.place(Vec::new(), Rivals::new());
-        return Ok(Step::Nothing(MergeReport { outcomes, hints }));
+        return Ok(Step::Nothing(MergeReport { outcomes, hints, ..MergeReport::default() }));
     }
     let wants = applied.wants();
     // Nobody else writes those of a locked record; the buckets come last.
@@ -111,7 +111,7 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
     let Placed { writes, outcomes, hints } = applied.place(states, rivals);
     write(tx, batch, schema, &writes).await?;
-    Ok(Step::Commit((MergeReport { outcomes, hints }, keys)))
+    Ok(Step::Commit((MergeReport { outcomes, hints, conflicts: writes.decided() }, keys)))
 }
 
 async fn write(tx: &mut Tx, batch: &MergeBatch, schema: &mobo_core::schema::Schema, writes: &Writes) -> Result<(), Failure> {

@@ -31,11 +31,12 @@ use std::sync::Arc;
 
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
     LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
@@ -285,6 +286,11 @@ impl HubStore for PostgresHubStore {
             })
             .await
         })
+    }
+
+    fn connections(&self) -> Option<Connections> {
+        let (all, idle) = (self.inner.pool.size(), u32::try_from(self.inner.pool.num_idle()).unwrap_or(0));
+        Some(Connections { idle, used: all.saturating_sub(idle), max: limits::POSTGRES_CONNECTIONS_MAX })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -204,7 +204,7 @@ async fn a_batch_that_others_keep_out_is_left_whole_for_the_hub_to_part() {
 }
 
 fn only_outcome(outcome: mobo_core::merge::Outcome) -> mobo_core::merge::Merged {
-    only(mobo_core::store::MergeReport { outcomes: vec![outcome], hints: Vec::new() })
+    only(mobo_core::store::MergeReport { outcomes: vec![outcome], ..Default::default() })
 }
 
 // faults: H-9

@@ -24,13 +24,13 @@ pub(super) fn merge(connection: &Connection, batch: MergeBatch) -> Result<MergeR
     let read = read_records(connection, project, &schema, &admitted.wants())?;
     let applied = admitted.apply(read.records, &read.blocked);
     if applied.is_empty() {
-        return Ok(MergeReport { outcomes: applied.place(Vec::new(), Rivals::new()).outcomes, hints: Vec::new() });
+        return Ok(MergeReport { outcomes: applied.place(Vec::new(), Rivals::new()).outcomes, ..MergeReport::default() });
     }
     let wants = applied.wants();
     let rivals = changes::rivals(connection, project, &wants.rivals)?;
     let placed = applied.place(read_buckets(connection, project, wants)?, rivals);
     write::write(connection, project, (&schema, now), &placed.writes)?;
-    Ok(MergeReport { outcomes: placed.outcomes, hints: placed.hints })
+    Ok(MergeReport { outcomes: placed.outcomes, hints: placed.hints, conflicts: placed.writes.decided() })
 }
 
 #[derive(Default)]
