@@ -28,7 +28,6 @@ mod query;
 mod rest;
 pub mod serve;
 pub mod watch;
-pub mod watch;
 pub mod upgrade;
 
 pub use backend::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
