@@ -1,5 +1,6 @@
 //! The device's commands. `mobo-edge VERB` and `mobo edge VERB` are the same.
 
+mod board;
 mod boot;
 mod talk;
 
@@ -11,6 +12,8 @@ use mobo_core::level::AckLevel;
 use mobo_core::limits;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
+
+pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 
 /// mobo-edge: keeps working when the cloud is away.
 #[derive(Debug, Parser)]
@@ -74,6 +77,9 @@ pub enum Verb {
     /// How healthy everything stored is.
     #[command(subcommand)]
     Health(HealthVerb),
+    /// What happens in the node.
+    #[command(subcommand)]
+    Events(EventsVerb),
     /// Settings.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -147,20 +153,6 @@ pub enum Verb {
     Quarantine(QuarantineVerb),
 }
 
-/// `component …`
-#[derive(Debug, Subcommand)]
-pub enum ComponentVerb {
-    /// All parts and their states.
-    List,
-}
-
-/// `health …`
-#[derive(Debug, Subcommand)]
-pub enum HealthVerb {
-    /// Recompute every digest from its rows and every chain from its entries; exit 1 if anything does not fit.
-    Check,
-}
-
 /// `config …`
 #[derive(Debug, Subcommand)]
 pub enum ConfigVerb {
@@ -184,8 +176,32 @@ pub enum ConfigVerb {
 /// `quarantine …`
 #[derive(Debug, Subcommand)]
 pub enum QuarantineVerb {
-    /// All of them, newest first.
-    List,
+    /// Those that nobody has decided about, newest first.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = limits::LIST_ROWS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// Those behind this number in the list.
+        #[arg(long, value_name = "N")]
+        after: Option<u64>,
+    },
+    /// One of them: what it did, why it was refused, and what became of it.
+    Show {
+        /// Its number in the list.
+        n: u64,
+    },
+    /// Write it again, against what is here now; corrected, where fields are given.
+    Retry {
+        /// Its number in the list.
+        n: u64,
+        /// Fields to take in place of those refused, as JSON.
+        json: Option<String>,
+    },
+    /// Let it go; it stays on record.
+    Drop {
+        /// Its number in the list.
+        n: u64,
+    },
 }
 
 /// Runs a command to its exit code.
@@ -210,9 +226,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Sync { timeout } => boot::sync(common, timeout),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
-        Verb::Health(HealthVerb::Check) => talk::health(common),
-        Verb::Component(ComponentVerb::List) => talk::plain(common, "component list", json!({})),
-        Verb::Quarantine(QuarantineVerb::List) => talk::plain(common, "quarantine list", json!({})),
+        Verb::Component(verb) => board::components(common, &verb),
+        Verb::Health(verb) => board::health(common, &verb),
+        Verb::Events(verb) => board::events(common, &verb),
+        Verb::Quarantine(QuarantineVerb::List { limit, after }) => {
+            talk::plain(common, "quarantine list", json!({ "limit": limit, "after": after }))
+        }
+        Verb::Quarantine(QuarantineVerb::Show { n }) => talk::plain(common, "quarantine show", json!({ "n": n })),
+        Verb::Quarantine(QuarantineVerb::Drop { n }) => talk::plain(common, "quarantine drop", json!({ "n": n })),
+        Verb::Quarantine(QuarantineVerb::Retry { n, json }) => talk::retry(common, n, json.as_deref()),
         Verb::Put { collection, id, json, waiting } => talk::write(common, "put", (&collection, Some(&id), waiting), &json),
         Verb::Patch { collection, id, json, waiting } => talk::write(common, "patch", (&collection, Some(&id), waiting), &json),
         Verb::Append { collection, json, waiting } => talk::write(common, "append", (&collection, None, waiting), &json),

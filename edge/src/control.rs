@@ -1,13 +1,16 @@
 //! The device's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
 
+mod quarantine;
 mod records;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobo_core::ids::RecordKey;
 use mobo_core::store::StoreError;
 use mobo_gate::backend::BackendError;
 use mobo_protocol::JoinToken;
+use mobo_runtime::board_desk;
 use mobo_runtime::component::BoxFuture;
 use mobo_runtime::control::{ControlError, EventSink, Handler};
 use mobo_runtime::motherboard::BoardHandle;
@@ -33,8 +36,13 @@ impl Desk {
 }
 
 impl Handler for Desk {
-    fn call(&self, verb: String, args: Value, _: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
-        Box::pin(async move { self.answer(&verb, &args).await })
+    fn call(&self, verb: String, args: Value, out: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
+        Box::pin(async move {
+            match board_desk::answer(&self.board, &verb, &args, &out).await {
+                Some(answer) => answer,
+                None => self.answer(&verb, &args).await,
+            }
+        })
     }
 }
 
@@ -108,7 +116,6 @@ impl Desk {
                 self.board.stop();
                 Ok(json!({ "stopping": true }))
             }
-            "component list" => Ok(self.components()),
             "config pending" => Ok(mobo_runtime::command::pending(&self.edge.config)),
             "health check" => self.health_check().await.map_err(|error| store_error(&error)),
             "join" => self.join(args).await,
@@ -117,7 +124,7 @@ impl Desk {
                 wait_drained(&self.edge, Duration::from_millis(timeout)).await;
                 sync_report(&self.edge).await.map_err(|error| store_error(&error))
             }
-            "quarantine list" => self.inbox().await.map_err(|error| store_error(&error)),
+            "quarantine list" | "quarantine show" | "quarantine retry" | "quarantine drop" => quarantine::answer(&self.edge, verb, args).await,
             "put" | "patch" | "delete" | "get" | "list" | "append" => records::answer(&self.edge, verb, args).await,
             _ => Err(ControlError::usage("verb", format!("the device does not know the verb \"{verb}\""), "see `mobo-edge --help`")),
         }
@@ -137,7 +144,8 @@ impl Desk {
 
     async fn status(&self) -> Result<Value, StoreError> {
         let link = self.edge.link.borrow().clone();
-        let state = self.board.report().state.word();
+        let report = self.board.report();
+        let state = report.state.word();
         let store = self.edge.store()?;
         let (node, counts) = (store.node().await?, store.counts().await?);
         let lanes: Vec<Value> = counts
@@ -153,6 +161,9 @@ impl Desk {
             .iter()
             .map(|bucket| json!({ "key": bucket.grant.key, "cursor": bucket.cursor.0, "digest": bucket.digest.to_string() }))
             .collect();
+        let schema = self.edge.schema();
+        let name = |key: &RecordKey| schema.get(key.collection).map_or_else(|| key.collection.to_string(), |found| found.name.clone());
+        let detached: Vec<Value> = counts.detached.iter().map(|key| json!({ "collection": name(key), "id": key.id.as_str() })).collect();
         let diverged = counts.buckets.iter().any(|bucket| bucket.diverged > 0);
         Ok(json!({
             "node": "edge",
@@ -160,23 +171,19 @@ impl Desk {
             "device": self.edge.keys.device().to_string(),
             "incarnation": node.incarnation.map(|incarnation| incarnation.to_string()),
             "state": state,
-            "health": health_word(state, diverged || link.state == LinkState::Refused),
+            "health": health_word(report.health_word(), diverged || link.state == LinkState::Refused),
             "link": { "state": link.state.word(), "transport": link.transport, "last_error": link.last_error, "peer": link.peer },
             "lanes": lanes,
             "pending": counts.pending,
             "buckets": buckets,
             "records": counts.records,
             "rejected": counts.rejected,
+            "detached": detached,
             "quarantined": 0,
             "kept": { "entries": counts.kept, "bytes": counts.kept_bytes },
             "http": self.edge.http().map(|address| address.to_string()),
+            "metrics": self.edge.metrics().map(|address| address.to_string()),
         }))
-    }
-
-    fn components(&self) -> Value {
-        let report = self.board.report();
-        let show = |part: &mobo_core::kernel::ComponentReport| json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail });
-        Value::Array(report.components.iter().map(show).collect())
     }
 
     /// Recomputes digests from rows and chains from entries.
@@ -210,39 +217,17 @@ impl Desk {
                 json!({ "name": name, "ok": false, "detail": "the row does not fit its own hash: it is fetched again at the next connection" }),
             );
         }
-        let ok = audit.is_clean();
-        if !ok {
+        if !audit.is_clean() {
             // What is damaged here is whole at the hub: it is pulled again at the next connection.
             store.repair(audit).await?;
         }
+        checks.extend(board_desk::checks(&self.board));
+        let ok = checks.iter().all(|check| check.get("ok") == Some(&Value::Bool(true)));
         Ok(json!({ "ok": ok, "health": if ok { "healthy" } else { "failed" }, "checks": checks }))
-    }
-
-    async fn inbox(&self) -> Result<Value, StoreError> {
-        let store = self.edge.store()?;
-        let (rows, schema) = (store.inbox(INBOX_MAX).await?, self.edge.schema());
-        let show = |row: &mobo_adapters::sqlite::edge::InboxRow| {
-            let collection = row.record.as_ref().and_then(|key| schema.get(key.collection)).map(|found| found.name.clone());
-            json!({
-                "n": row.n, "lane": row.lane.number(), "seq": row.seq.get(), "code": mobo_core::message::Code(row.code).name(),
-                "detail": row.detail, "collection": collection, "id": row.record.as_ref().map(|key| key.id.to_string()),
-                "at": mobo_core::rfc3339::format(row.at_us),
-            })
-        };
-        Ok(Value::Array(rows.iter().map(show).collect()))
     }
 }
 
-/// Refused entries that a list shows.
-const INBOX_MAX: u32 = 1_000;
-
 /// A device that differs from its hub, or that its hub refuses, needs somebody to look.
-fn health_word(state: &str, troubled: bool) -> &'static str {
-    match state {
-        "ready" if troubled => "degraded",
-        "ready" => "healthy",
-        "degraded" => "degraded",
-        "failed" => "failed",
-        _ => "starting",
-    }
+fn health_word(board: &'static str, troubled: bool) -> &'static str {
+    if troubled && board == "healthy" { "degraded" } else { board }
 }

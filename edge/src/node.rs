@@ -1,5 +1,6 @@
 //! The device as a board: which parts it is made of, and what they share.
 
+mod fingerprint;
 mod gate;
 mod store;
 mod uplink;
@@ -12,6 +13,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId};
 use mobo_core::kernel::{Check, ComponentName, ExitReason};
+use mobo_core::link::Dialer;
 use mobo_core::schema::Schema;
 use mobo_core::store::StoreError;
 use mobo_core::trust::KeyPair;
@@ -21,9 +23,13 @@ use mobo_runtime::config::Config;
 use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
-use mobo_runtime::entropy;
 use mobo_runtime::key_file::{self, KeyFileError};
-use mobo_runtime::motherboard::Motherboard;
+use mobo_runtime::metrics::{self, Bound, MetricsPart};
+use mobo_runtime::motherboard::{BoardHandle, Motherboard};
+use mobo_runtime::reload::{Reloader, reload_teller};
+use mobo_runtime::slot::Slot;
+use mobo_runtime::state::State;
+use mobo_runtime::{entropy, ground};
 use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
@@ -131,9 +137,12 @@ impl Edge {
             link: watch::Sender::default(),
             wake: Arc::default(),
             waiting_room: WaitingRoom::default(),
-            store: OnceLock::new(),
+            store: Slot::default(),
             known: RwLock::default(),
-            http: OnceLock::new(),
+            http: Slot::default(),
+            metrics: Slot::default(),
+            swapped: Slot::default(),
+            board: OnceLock::new(),
         })
     }
 
@@ -144,7 +153,9 @@ impl Edge {
     /// The store's.
     pub async fn open(&self) -> Result<(), StoreError> {
         if self.store.get().is_none() {
-            let _ = self.store.set(Arc::new(store::open(self)?));
+            let store = Arc::new(store::open(self)?);
+            store::settle(self, &store).await?;
+            self.store.fill(store);
         }
         self.refresh().await
     }
@@ -180,14 +191,26 @@ impl Edge {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] while it is not open.
-    pub fn store(&self) -> Result<&Arc<EdgeStore>, StoreError> {
+    pub fn store(&self) -> Result<Arc<EdgeStore>, StoreError> {
         self.store.get().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))
     }
 
     /// Where the device's API answers.
     #[must_use]
     pub fn http(&self) -> Option<SocketAddr> {
-        self.http.get().copied()
+        self.http.get()
+    }
+
+    /// Where metrics are read.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.get().and_then(|bound| bound.address())
+    }
+
+    /// The board that it is on; `None` for a command that works without one.
+    #[must_use]
+    pub fn board(&self) -> Option<&BoardHandle> {
+        self.board.get()
     }
 
     /// Joins the hub of a token, once.
@@ -222,7 +245,7 @@ impl Edge {
     ///
     /// While the store is not open.
     pub fn uplink(&self) -> Result<Arc<Uplink>, StoreError> {
-        let set = self.config.get(&settings::HUB_URL);
+        let set = self.swapped.get().unwrap_or_else(|| self.config.get(&settings::HUB_URL));
         let addresses = set.split(',').map(str::trim).filter(|part| !part.is_empty());
         let age = self.config.get(&settings::OUTBOX_KEEP);
         Ok(Arc::new(Uplink {
@@ -241,6 +264,13 @@ impl Edge {
     }
 }
 
+fn metrics_part(edge: &Arc<Edge>, board: BoardHandle) -> MetricsPart {
+    let collect = Arc::new(EdgeMetrics::new(Arc::clone(edge), board));
+    let part = MetricsPart::new(edge.config.get(&metrics::LISTEN), &[crate::metrics::ALL, metrics::http::ALL], collect);
+    edge.metrics.fill(part.bound());
+    part
+}
+
 /// Boots a device and runs it until it is told to stop.
 ///
 /// # Errors
@@ -249,12 +279,18 @@ impl Edge {
 pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
     let edge = Arc::new(Edge::new(config, &folder)?);
     let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock, Console::stderr());
-    board.checked(Check::pass("data folder", folder.path().display().to_string()));
+    let _ = edge.board.set(board.handle());
+    let (state, was_clean) = State::open(folder.path());
+    board.remembers(state, was_clean);
+    board.configured(edge.config.clone());
+    ground::checks(folder.path(), &[KEY_FILE], &edge.clock).into_iter().for_each(|check| board.checked(check));
     board.checked(Check::pass("device key", edge.keys.device().to_string()));
     board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&edge), board.handle()))));
+    board.plug(Reloader::new(&edge.config).telling(reload_teller(board.handle())));
+    board.plug(metrics_part(&edge, board.handle()));
     board.plug(store::StorePart(Arc::clone(&edge)));
-    board.plug(uplink::UplinkPart(Arc::clone(&edge)));
-    board.plug(gate::GatePart(Arc::clone(&edge)));
+    board.plug(uplink::UplinkPart::new(Arc::clone(&edge)));
+    board.plug(gate::GatePart::new(Arc::clone(&edge)));
     let announced = Arc::clone(&edge);
     board.announce(move || announced.http().map(|address| format!("API      http://{address}")).into_iter().collect());
     Ok(board.run().await)

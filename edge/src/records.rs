@@ -12,8 +12,9 @@ use mobo_core::time::Wall;
 use mobo_gate::backend::{
     AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
 };
+use mobo_runtime::board_desk;
 
-use crate::node::Edge;
+use crate::node::{Edge, STORE};
 
 /// The device as the gate sees it.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Backend for EdgeRecords {
             let store = self.0.store()?;
             let written = store.write(write.collection.id, write.edits, write.author).await.map_err(refused)?;
             let changed = written.changed.into_iter().map(|key| key.id).collect();
-            let level = self.0.waiting_room.level(store, written.entry, write.patience).await?;
+            let level = self.0.waiting_room.level(&store, written.entry, write.patience).await?;
             Ok(WriteDone { changed, level })
         })
     }
@@ -78,7 +79,7 @@ impl Backend for EdgeRecords {
         Box::pin(async move {
             let store = self.0.store()?;
             let written = store.append(segment).await.map_err(refused)?;
-            self.0.waiting_room.level(store, written.entry, patience).await
+            self.0.waiting_room.level(&store, written.entry, patience).await
         })
     }
 
@@ -93,7 +94,12 @@ impl Backend for EdgeRecords {
                 Ok(store) => store.node().await.map(|_| ()).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
-            vec![Readiness { name: "store".to_owned(), state }]
+            let mut parts = vec![Readiness::of("store", state)];
+            if let Some(board) = self.0.board() {
+                let others = board_desk::readiness(&board.report(), &STORE);
+                parts.extend(others.into_iter().map(|(name, state, note)| Readiness { name, state, note }));
+            }
+            parts
         })
     }
 }

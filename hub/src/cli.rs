@@ -1,5 +1,6 @@
 //! The hub's commands. `mobo-hub VERB`, `mobo hub VERB` and `mobo VERB` are the same.
 
+mod board;
 mod boot;
 mod list;
 mod store;
@@ -14,6 +15,8 @@ use mobo_core::limits;
 use mobo_runtime::config::Kind;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
+
+pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 
 /// mobo-hub: merges what devices write, and serves it.
 #[derive(Debug, Parser)]
@@ -61,6 +64,9 @@ pub enum Verb {
     /// How healthy everything stored is.
     #[command(subcommand)]
     Health(HealthVerb),
+    /// What happens in the node.
+    #[command(subcommand)]
+    Events(EventsVerb),
     /// Settings.
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -82,23 +88,12 @@ pub enum Verb {
     /// Entries that were refused.
     #[command(subcommand)]
     Quarantine(QuarantineVerb),
+    /// A hub that was restored from an older copy.
+    #[command(subcommand)]
+    Recover(RecoverVerb),
     /// Records.
     #[command(subcommand)]
     Record(RecordVerb),
-}
-
-/// `component …`
-#[derive(Debug, Subcommand)]
-pub enum ComponentVerb {
-    /// All parts and their states.
-    List,
-}
-
-/// `health …`
-#[derive(Debug, Subcommand)]
-pub enum HealthVerb {
-    /// Recompute every digest from its rows and every chain from its entries; exit 1 if anything does not fit.
-    Check,
 }
 
 /// `config …`
@@ -159,6 +154,14 @@ pub enum CollectionVerb {
         /// Its name.
         name: String,
     },
+    /// Change which buckets the records of a collection are in; they are placed anew in the background, as `status` tells.
+    Alter {
+        /// Its name.
+        name: String,
+        /// Which buckets a record is in, such as site:{site}, in place of those before.
+        #[arg(long = "bucket", value_name = "TEMPLATE", required = true)]
+        buckets: Vec<String>,
+    },
 }
 
 /// `device …`
@@ -172,6 +175,9 @@ pub enum DeviceVerb {
         /// A bucket that it may read and write; by default `all`.
         #[arg(long = "bucket", value_name = "KEY")]
         buckets: Vec<String>,
+        /// What is said of the device, as NAME=VALUE: with site=plant-4, a rule site:{site} gives it the bucket site:plant-4.
+        #[arg(long = "claim", value_name = "NAME=VALUE")]
+        claims: Vec<String>,
         /// How long the token can be used, as in 10m, 24h or 7d; by default 24h.
         #[arg(long, value_name = "DURATION", value_parser = lifetime)]
         ttl: Option<Duration>,
@@ -182,6 +188,28 @@ pub enum DeviceVerb {
     Show {
         /// Its name or id.
         name: String,
+    },
+    /// Give a device buckets, or another right on those that it has; at once, if it is connected.
+    Grant {
+        /// Its name or id.
+        name: String,
+        /// A bucket that it may read and write.
+        #[arg(long = "bucket", value_name = "KEY", required = true)]
+        buckets: Vec<String>,
+        /// It may read them, and not write there.
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// Take buckets away from a device, also such as its claims give it; at once, if it is connected.
+    Ungrant {
+        /// Its name or id.
+        name: String,
+        /// A bucket that it may neither read nor write any more.
+        #[arg(long = "bucket", value_name = "KEY", required = true)]
+        buckets: Vec<String>,
+        /// What becomes of edits that have not come yet: accept_if_made_before_revoke, or reject.
+        #[arg(long, value_name = "POLICY", default_value = "accept_if_made_before_revoke")]
+        late: String,
     },
     /// Shut a device out, at once and for good.
     Revoke {
@@ -234,6 +262,34 @@ pub struct Part {
 pub enum QuarantineVerb {
     /// Open ones, newest first.
     List(Part),
+    /// One of them, and what it would do.
+    Show {
+        /// Its number in the list.
+        n: u64,
+    },
+    /// Merge it after all, once the schema or its device's rights have changed; exit 1 if it is refused again.
+    Retry {
+        /// Its number in the list.
+        n: u64,
+    },
+    /// Let it go; it stays on record.
+    Drop {
+        /// Its number in the list.
+        n: u64,
+    },
+}
+
+/// `recover …`
+#[derive(Debug, Subcommand)]
+pub enum RecoverVerb {
+    /// Start a new timeline: this hub's store was replaced by an older copy. A hub finds that out by itself at the first word of a device
+    /// that was further; after a restore, say it before any device comes.
+    Start,
+    /// How it is going, and which devices have not given back what they hold.
+    Status,
+    /// End recovery although devices are missing. What only they hold is joined all the same when they come; but from now on old history may
+    /// be squashed, deletions forgotten and collections made, and what they then bring late may be refused.
+    Finish,
 }
 
 /// `record …`
@@ -269,15 +325,18 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Store(StoreVerb::Migrate { to }) => store::migrate(common, &to),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
-        Verb::Health(HealthVerb::Check) => talk::health(common),
-        Verb::Device(DeviceVerb::Invite { name, buckets, ttl }) => {
+        Verb::Component(verb) => board::components(common, &verb),
+        Verb::Health(verb) => board::health(common, &verb),
+        Verb::Events(verb) => board::events(common, &verb),
+        Verb::Device(DeviceVerb::Invite { name, buckets, claims, ttl }) => {
             let ttl_ms = ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok());
-            talk::invite(common, &json!({ "name": name, "buckets": buckets, "ttl_ms": ttl_ms }))
+            talk::invite(common, &json!({ "name": name, "buckets": buckets, "claims": claims, "ttl_ms": ttl_ms }))
         }
         Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
         Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
         Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
-        other @ (Verb::Component(_) | Verb::Collection(_) | Verb::Device(_) | Verb::Key(_) | Verb::Record(_)) => {
+        Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, n),
+        other @ (Verb::Collection(_) | Verb::Device(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
@@ -297,17 +356,28 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 /// Verb and arguments for the control socket, of the commands that need nothing else.
 fn words(verb: Verb) -> (&'static str, serde_json::Value) {
     match verb {
-        Verb::Component(ComponentVerb::List) => ("component list", json!({})),
         Verb::Collection(CollectionVerb::Create { name, fields, kind, buckets, lane }) => {
             ("collection create", json!({ "name": name, "fields": fields, "kind": kind, "buckets": buckets, "lane": lane }))
         }
         Verb::Collection(CollectionVerb::List) => ("collection list", json!({})),
         Verb::Collection(CollectionVerb::Show { name }) => ("collection show", json!({ "name": name })),
+        Verb::Collection(CollectionVerb::Alter { name, buckets }) => ("collection alter", json!({ "name": name, "buckets": buckets })),
+        Verb::Device(DeviceVerb::Grant { name, buckets, read_only }) => {
+            ("device grant", json!({ "name": name, "buckets": buckets, "read_only": read_only }))
+        }
+        Verb::Device(DeviceVerb::Ungrant { name, buckets, late }) => {
+            ("device ungrant", json!({ "name": name, "buckets": buckets, "late": late }))
+        }
+        Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n })),
+        Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n })),
         Verb::Device(DeviceVerb::List) => ("device list", json!({})),
         Verb::Device(DeviceVerb::Show { name }) => ("device show", json!({ "name": name })),
         Verb::Device(DeviceVerb::Revoke { name }) => ("device revoke", json!({ "name": name })),
         Verb::Key(KeyVerb::List) => ("key list", json!({})),
         Verb::Key(KeyVerb::Revoke { name }) => ("key revoke", json!({ "name": name })),
+        Verb::Recover(RecoverVerb::Start) => ("recover start", json!({})),
+        Verb::Recover(RecoverVerb::Status) => ("recover status", json!({})),
+        Verb::Recover(RecoverVerb::Finish) => ("recover finish", json!({})),
         Verb::Record(RecordVerb::Show { collection, id }) => ("record show", json!({ "collection": collection, "id": id })),
         Verb::Device(DeviceVerb::Invite { .. })
         | Verb::Key(KeyVerb::Create { .. })
@@ -315,9 +385,11 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         | Verb::Boot
         | Verb::Status
         | Verb::Shutdown
+        | Verb::Component(_)
         | Verb::Health(_)
+        | Verb::Events(_)
         | Verb::Conflict(_)
-        | Verb::Quarantine(_)
+        | Verb::Quarantine(QuarantineVerb::List(_) | QuarantineVerb::Retry { .. })
         | Verb::Store(_)
         | Verb::Config(_) => ("status", json!({})),
     }

@@ -13,8 +13,12 @@ use serde_json::{Value, json};
 use crate::admin::{AdminError, NewCollection, show_time};
 use crate::node::{Hub, VERSION};
 
+mod board;
+mod grants;
 mod health;
+mod recovery;
 mod ledger;
+mod quarantine;
 
 /// Answers the control socket.
 #[derive(Debug)]
@@ -29,8 +33,8 @@ impl Desk {
 }
 
 impl Handler for Desk {
-    fn call(&self, verb: String, args: Value, _: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
-        Box::pin(async move { self.answer(&verb, &args).await.map_err(|error| explain(&error)) })
+    fn call(&self, verb: String, args: Value, out: EventSink) -> BoxFuture<'_, Result<Value, ControlError>> {
+        Box::pin(async move { self.respond(&verb, &args, &out).await })
     }
 }
 
@@ -74,18 +78,20 @@ impl Desk {
                 self.0.board.stop();
                 Ok(json!({ "stopping": true }))
             }
-            "component list" => Ok(self.components()),
             "health check" => self.health_check().await,
             "collection create" => self.create_collection(args).await,
             "collection list" => Ok(Value::Array(self.0.schema()?.iter().map(show_collection).collect())),
             "collection show" => self.show_collection(&text(args, "name")),
             "device invite" => {
                 let ttl = args.get("ttl_ms").and_then(Value::as_u64).map_or(limits::INVITE_TTL, Duration::from_millis);
-                let token = self.0.invite(&text(args, "name"), &texts(args, "buckets"), ttl).await?;
+                let rights = (texts(args, "buckets"), texts(args, "claims"));
+                let token = self.0.invite(&text(args, "name"), &rights, ttl).await?;
                 Ok(json!({ "token": token.to_text(), "expires": mobo_core::rfc3339::format(token.expires_us) }))
             }
             "device list" => self.devices().await,
-            "device show" => Ok(show_device(&self.0.device(&text(args, "name")).await?, self.live(&text(args, "name")).await)),
+            "device show" => self.show_device(&text(args, "name")).await,
+            "collection alter" | "device grant" | "device ungrant" => self.change_rights(verb, args).await,
+            "quarantine show" | "quarantine retry" | "quarantine drop" => self.decide(verb, args).await,
             "device revoke" => Ok(json!({ "revoked": self.0.revoke(&text(args, "name")).await?.to_string() })),
             "key create" => {
                 let (key, row) = self.0.create_key(&text(args, "name"), &text(args, "role")).await?;
@@ -96,6 +102,9 @@ impl Desk {
             "conflict list" => self.conflicts(args).await,
             "quarantine list" => self.quarantine(args).await,
             "config pending" => Ok(mobo_runtime::command::pending(&self.0.config)),
+            "recover start" => self.recover("start").await,
+            "recover finish" => self.recover("finish").await,
+            "recover status" => self.recover("status").await,
             "record show" => self.record(&text(args, "collection"), &text(args, "id")).await,
             _ => Err(AdminError::Usage(format!("the hub does not know the verb \"{verb}\""))),
         }
@@ -106,7 +115,7 @@ impl Desk {
         let report = hub.board.report();
         let opened = hub.opened().ok();
         let (mut counts, mut known, mut problem) = (mobo_core::store::Counts::default(), 0, None);
-        if let Some(opened) = opened {
+        if let Some(opened) = &opened {
             match opened.store.counts(opened.project).await {
                 Ok(found) => counts = found,
                 Err(error) => problem = Some(error.to_string()),
@@ -119,8 +128,9 @@ impl Desk {
             .iter()
             .map(|(_, key, head, digest)| json!({ "key": key, "head": head.0, "digest": digest.to_string() }))
             .collect();
+        let (recovery, unseen) = self.recovery_status().await;
         let state = report.state.word();
-        let health = if problem.is_some() { "failed" } else { health::word(state) };
+        let health = if problem.is_some() { "failed" } else { report.health_word() };
         json!({
             "node": "hub",
             "version": VERSION,
@@ -128,14 +138,16 @@ impl Desk {
             "state": state,
             "health": health,
             "problem": problem,
-            "store": match opened {
+            "store": match &opened {
                 Some(opened) => opened.store.info().await.map_or_else(|_| json!(null), |info| json!(format!("{} {}", info.kind, info.version))),
                 None => json!(null),
             },
             "timeline": hub.timeline().map(|timeline| timeline.to_string()),
-            "devices": { "known": known, "live": live, "unseen": 0 },
-            "recovering": false,
+            "devices": { "known": known, "live": live, "unseen": unseen, "twice": self.twice().await },
+            "recovering": self.recovering(),
+            "recovery": recovery,
             "buckets": buckets,
+            "rebucketing": self.rebucketing().await,
             "records": counts.records,
             "quarantined": counts.quarantined,
             "conflicts": counts.conflicts,
@@ -145,12 +157,6 @@ impl Desk {
             "quic": hub.quic().map(|address| address.to_string()),
             "mqtt": hub.mqtt(),
         })
-    }
-
-    fn components(&self) -> Value {
-        let report = self.0.board.report();
-        let show = |part: &mobo_core::kernel::ComponentReport| json!({ "name": part.name.to_string(), "version": part.version, "state": part.state.word(), "detail": part.detail });
-        Value::Array(report.components.iter().map(show).collect())
     }
 
     async fn create_collection(&self, args: &Value) -> Result<Value, AdminError> {
@@ -173,13 +179,7 @@ impl Desk {
     async fn devices(&self) -> Result<Value, AdminError> {
         let opened = self.0.opened()?;
         let devices = opened.store.devices(opened.project).await?;
-        let live = |device: &mobo_core::store::DeviceRow| self.0.sessions().is_some_and(|sessions| sessions.is_live(device.id));
-        Ok(Value::Array(devices.iter().map(|device| show_device(device, live(device))).collect()))
-    }
-
-    async fn live(&self, name: &str) -> bool {
-        let device = self.0.device(name).await;
-        device.is_ok_and(|device| self.0.sessions().is_some_and(|sessions| sessions.is_live(device.id)))
+        Ok(Value::Array(self.show_devices(devices).await?))
     }
 
     async fn keys(&self) -> Result<Value, AdminError> {
@@ -216,13 +216,5 @@ fn show_collection(collection: &Collection) -> Value {
     json!({
         "name": collection.name, "kind": collection.kind.name(), "id": collection.id.to_string(), "rev": collection.rev,
         "fields": fields, "buckets": collection.rules, "lane": collection.lane.number(),
-    })
-}
-
-fn show_device(device: &mobo_core::store::DeviceRow, live: bool) -> Value {
-    json!({
-        "name": device.name, "id": device.id.to_string(), "live": live, "enrolled": show_time(device.enrolled),
-        "seen": device.seen.map(show_time), "revoked": device.revoked.map(show_time),
-        "buckets": device.grants.iter().map(|(key, _)| key).collect::<Vec<_>>(),
     })
 }

@@ -8,16 +8,19 @@ mod parts;
 use std::fmt;
 use std::sync::Arc;
 
-use mobo_core::ids::{ProjectId, Timeline};
+use mobo_core::ids::ProjectId;
+use mobo_core::kernel::topics;
 use mobo_core::limits;
 use mobo_core::merge::{Hint, Outcome, Prepared};
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, MergeBatch, MergeReport, StoreError};
 use mobo_runtime::machine;
+use mobo_runtime::bus::Bus;
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::parts::Merges;
+use crate::history::History;
 use crate::hub_time::HubTime;
 use crate::metrics;
 
@@ -69,6 +72,13 @@ impl MergeQueue {
         self.submit(submission).await.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Tells what a commit beside the queue has changed.
+    pub fn tell(&self, hints: Vec<Hint>) {
+        if !hints.is_empty() {
+            let _ = self.news.send(News::Buckets(Arc::new(hints)));
+        }
+    }
+
     /// What changed, after each commit, and after each merge that may have been one.
     #[must_use]
     pub fn hints(&self) -> broadcast::Receiver<News> {
@@ -90,11 +100,13 @@ pub struct Merger {
     /// The project.
     pub project: ProjectId,
     /// The hub's history.
-    pub timeline: Timeline,
+    pub history: Arc<History>,
     /// The hub's time.
     pub time: Arc<HubTime>,
     /// The collections.
     pub schema: watch::Receiver<Arc<Schema>>,
+    /// Whom to tell of decisions; nobody in a simulator.
+    pub bus: Option<Bus>,
 }
 
 impl Merger {
@@ -165,10 +177,14 @@ impl Merges for Merger {
     async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
         let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
-        let batch = MergeBatch { project: self.project, schema, timeline: self.timeline, now: self.time.now(), entropy, submissions };
+        let batch = MergeBatch { project: self.project, schema, timeline: self.history.era().timeline.timeline, now: self.time.now(), entropy, submissions };
         let schema = Arc::clone(&batch.schema);
         let report = metrics::timed("merge", self.store.merge(batch)).await?;
         metrics::merged(&schema, &report);
+        if let (Some(bus), false) = (&self.bus, report.conflicts.is_empty()) {
+            let entries = report.outcomes.len() as u64;
+            bus.publish(topics::conflicts(report.conflicts.values().sum(), entries));
+        }
         Ok(report)
     }
 }

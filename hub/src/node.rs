@@ -26,15 +26,22 @@ use mobo_runtime::config::{Config, Define};
 use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
+use mobo_runtime::ground;
 use mobo_runtime::key_file::KeyFileError;
+use mobo_runtime::metrics::{self, Bound, MetricsPart};
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
+use mobo_runtime::reload::{Reloader, reload_teller};
+use mobo_runtime::slot::Slot;
+use mobo_runtime::state::State;
 use tokio::sync::{Mutex, watch};
 
 pub use store::assemble;
 
 use crate::control::Desk;
+use crate::history::History;
 use crate::hub_time::HubTime;
 use crate::merger::MergeQueue;
+use crate::metrics::HubMetrics;
 use crate::sessions::Sessions;
 use crate::{identity, settings};
 
@@ -57,7 +64,8 @@ pub const WS_PATH: &str = "/sync/v1";
 /// The name of the HTTP part.
 pub const GATE: ComponentName = ComponentName::fixed("gate");
 
-/// What the parts of a hub share. Each part fills in what it owns, before a part that needs it is loaded.
+/// What the parts of a hub share. Each part fills in what it owns when it loads, before a part that needs it is loaded, and takes it out
+/// again when it stops.
 pub struct Hub {
     /// Its settings.
     pub config: Config,
@@ -96,11 +104,7 @@ pub struct Opened {
     /// The project.
     pub project: ProjectId,
     /// The hub's history.
-    pub timeline: TimelineInfo,
-    /// Keys and project, for sessions.
-    pub identity: Arc<HubIdentity>,
-    /// The author of the hub's own writes.
-    pub author: HubAuthor,
+    pub history: Arc<History>,
     /// The hub's time.
     pub time: Arc<HubTime>,
     /// The collections; changed under `schema_lock`.
@@ -127,7 +131,7 @@ impl Hub {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] while it is not open.
-    pub fn opened(&self) -> Result<&Opened, StoreError> {
+    pub fn opened(&self) -> Result<Arc<Opened>, StoreError> {
         self.opened.get().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))
     }
 
@@ -136,20 +140,26 @@ impl Hub {
     /// # Errors
     ///
     /// [`StoreError::Unavailable`] while the hub does not merge.
-    pub fn merges(&self) -> Result<&MergeQueue, StoreError> {
+    pub fn merges(&self) -> Result<MergeQueue, StoreError> {
         self.merges.get().ok_or_else(|| StoreError::Unavailable("the hub is starting".to_owned()))
     }
 
     /// The sessions, once they are taken.
     #[must_use]
-    pub fn sessions(&self) -> Option<&Arc<Sessions>> {
+    pub fn sessions(&self) -> Option<Arc<Sessions>> {
         self.sessions.get()
+    }
+
+    /// The keys that were looked up a moment ago: a lookup is a round trip to the store, for every request. A key that another hub on the
+    /// same store revokes is believed for [`limits::KEY_CACHE_TTL`] at most.
+    pub(crate) fn verified(&self) -> std::sync::MutexGuard<'_, Cache<[u8; 32], Verified>> {
+        self.verified.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Where the API answers.
     #[must_use]
     pub fn http(&self) -> Option<SocketAddr> {
-        self.http.get().copied()
+        self.http.get()
     }
 
     /// Where devices connect.
@@ -173,7 +183,7 @@ impl Hub {
     /// The hub's history.
     #[must_use]
     pub fn timeline(&self) -> Option<Timeline> {
-        self.opened.get().map(|opened| opened.timeline.timeline)
+        self.opened.get().map(|opened| opened.history.era().timeline.timeline)
     }
 }
 
@@ -218,6 +228,13 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     let announced = Arc::clone(&hub);
     board.announce(move || addresses(&announced));
     Ok(board.run().await)
+}
+
+fn metrics_part(hub: &Arc<Hub>) -> MetricsPart {
+    let collect = Arc::new(HubMetrics::new(Arc::clone(hub)));
+    let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), &[crate::metrics::ALL, metrics::http::ALL], collect);
+    hub.metrics.fill(part.bound());
+    part
 }
 
 fn addresses(hub: &Hub) -> Vec<String> {

@@ -14,9 +14,10 @@ use mobo_core::time::Wall;
 use mobo_gate::backend::{
     AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
 };
-use mobo_runtime::entropy;
+use mobo_runtime::{board_desk, entropy};
 
-use crate::node::Hub;
+use crate::metrics;
+use crate::node::{Hub, STORE, Verified};
 
 /// The hub as the gate sees it.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl HubRecords {
     async fn merge(&self, collection: &Collection, body: LocalBody, author: Option<String>) -> Result<Merged, BackendError> {
         let opened = self.hub.opened()?;
         let write = LocalWrite {
-            lane: opened.author.lane(collection.lane),
+            lane: opened.history.era().author.lane(collection.lane),
             collection: collection.id,
             body,
             moment: self.hub.clock.moment(),
@@ -59,13 +60,20 @@ impl HubRecords {
 
     async fn role(&self, credential: &Credential) -> Result<Option<Role>, BackendError> {
         let Caller::Key(hash) = credential.caller else { return Ok(None) };
-        let found = self.hub.opened()?.store.key_by_hash(hash.0).await?;
-        let now = self.hub.opened()?.time.now();
-        let role = |(project, key): (ProjectId, mobo_core::store::ApiKeyRow)| {
-            let alive = project == self.project && key.revoked.is_none() && key.expires.is_none_or(|end| end > now);
-            alive.then(|| Role::from_name(&key.role)).flatten()
-        };
-        Ok(found.and_then(role))
+        let opened = self.hub.opened()?;
+        let is_alive = |key: &Verified| key.expires.is_none_or(|end| end > opened.time.now());
+        let known = self.hub.verified().get(self.hub.clock.now(), &hash.0).copied();
+        if let Some(key) = known {
+            return Ok(Some(key).filter(is_alive).map(|key| key.role));
+        }
+        let found = opened.store.key_by_hash(hash.0).await?;
+        let found = found.filter(|(project, key)| *project == self.project && key.revoked.is_none());
+        let key = found.and_then(|(_, key)| Some(Verified { role: Role::from_name(&key.role)?, expires: key.expires }));
+        // One that is not known is looked up again each time: it costs whoever shows it, and somebody may make it.
+        if let Some(key) = key {
+            self.hub.verified().put(self.hub.clock.now(), hash.0, key);
+        }
+        Ok(key.filter(is_alive).map(|key| key.role))
     }
 }
 
@@ -87,7 +95,7 @@ impl Backend for HubRecords {
     }
 
     fn select(&self, select: Select) -> BackendFuture<'_, Page> {
-        Box::pin(async move { Ok(self.hub.opened()?.store.select(select).await?) })
+        Box::pin(async move { Ok(metrics::timed("select", self.hub.opened()?.store.select(select)).await?) })
     }
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
@@ -109,15 +117,20 @@ impl Backend for HubRecords {
         Box::pin(async move { self.role(&credential).await })
     }
 
+    fn recovering(&self) -> bool {
+        self.hub.opened().is_ok_and(|opened| opened.history.era().recovering)
+    }
+
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {
         Box::pin(async move {
             let store = match self.hub.opened() {
                 Ok(opened) => opened.store.info().await.map(|_| ()).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
-            let sessions = if self.hub.sessions().is_some() { Ok(()) } else { Err("devices are not taken yet".to_owned()) };
-            let ready = |name: &str, state| Readiness { name: name.to_owned(), state };
-            vec![ready("store", store), ready("sessions", sessions)]
+            let mut parts = vec![Readiness::of("store", store)];
+            let others = board_desk::readiness(&self.hub.board.report(), &STORE);
+            parts.extend(others.into_iter().map(|(name, state, note)| Readiness { name, state, note }));
+            parts
         })
     }
 }

@@ -176,6 +176,40 @@ impl Server {
         self.pg_ctl(&["-l", &log.to_string_lossy(), "-t", "120", "start"]);
     }
 
+    /// Makes every process of the server stand still, as a machine does that swaps: connections stay open, and nothing answers.
+    ///
+    /// # Panics
+    ///
+    /// When it was not running.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets a server go on that [`freeze`](Self::freeze) has stopped.
+    ///
+    /// # Panics
+    ///
+    /// When it was not running.
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let file = fs::read_to_string(self.base().join("postmaster.pid")).expect("a running server has this file");
+        let first: i32 = file.lines().next().and_then(|line| line.parse().ok()).expect("its first line is a pid");
+        let parent = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // Behind the name, which may hold anything: state, parent.
+            stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
+        };
+        let all = fs::read_dir("/proc").expect("a system with processes").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let server = all.filter(|pid| *pid == first || parent(*pid) == Some(first));
+        for pid in server.filter_map(rustix::process::Pid::from_raw) {
+            // One that has ended meanwhile stands still, too.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
     fn start_with(settings: &str) -> Self {
         let programs = programs()
             .unwrap_or_else(|| panic!("Postgres is not installed ({DEBIAN_FOLDER} has no server): run tests/run, which installs it"));

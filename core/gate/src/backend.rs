@@ -49,6 +49,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// be timed.
     fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>>;
 
+    /// True while a restored hub still collects what its devices hold: what is read may be older than it was (rule R18).
+    fn recovering(&self) -> bool {
+        false
+    }
+
     /// How the parts that requests depend on are. Anybody may read it: it holds no secrets.
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>>;
 }
@@ -161,6 +166,16 @@ pub struct Readiness {
     pub name: String,
     /// What is wrong with it, as a sentence.
     pub state: Result<(), String>,
+    /// What a person should know of it although it works; absent when all is well.
+    pub note: Option<String>,
+}
+
+impl Readiness {
+    /// A part that works, or the reason why it does not.
+    #[must_use]
+    pub fn of(name: impl Into<String>, state: Result<(), String>) -> Self {
+        Self { name: name.into(), state, note: None }
+    }
 }
 
 /// Why a backend cannot do what it is asked, by what the caller does next.

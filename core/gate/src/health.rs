@@ -35,13 +35,15 @@ pub(crate) async fn ready(State(gate): State<Gate>, RawQuery(query): RawQuery) -
     let query = query.unwrap_or_default();
     let has = |name: &str| query.split('&').any(|part| part.split('=').next() == Some(name));
     let excluded = |name: &str| query.split('&').any(|part| part.strip_prefix("exclude=") == Some(name));
-    let late = || vec![Readiness { name: "node".to_owned(), state: Err("its parts did not answer in time".to_owned()) }];
+    let late = || vec![Readiness::of("node", Err("its parts did not answer in time".to_owned()))];
     let mut parts = timeout(limits::CHECK_TIMEOUT, gate.backend().readiness()).await.unwrap_or_else(|_| late());
     parts.retain(|part| !excluded(&part.name));
     let is_ready = parts.iter().all(|part| part.state.is_ok());
-    let shown = |part: &Readiness| match &part.state {
-        Ok(()) => format!("[+]{} ok\n", part.name),
-        Err(why) => format!("[-]{} failed: {}\n", part.name, why.replace('\n', " ")),
+    let plain = |text: &str| text.replace('\n', " ");
+    let shown = |part: &Readiness| match (&part.state, &part.note) {
+        (Ok(()), None) => format!("[+]{} ok\n", part.name),
+        (Ok(()), Some(note)) => format!("[+]{} ok, but {}\n", part.name, plain(note)),
+        (Err(why), _) => format!("[-]{} failed: {}\n", part.name, plain(why)),
     };
     let lines: String = parts.iter().filter(|part| has("verbose") || part.state.is_err()).map(shown).collect();
     if is_ready {

@@ -250,11 +250,11 @@ impl Monitor {
         } else {
             Health::Degraded
         };
-        match self.health {
-            // One that recovers has been down already: it is down again only after as long a row as the first time.
-            Health::Recovering if grown != Health::Failed => Health::Recovering,
-            current => current.max(grown),
+        // One that recovers has been down already: it is down again only after as long a row as the first time.
+        if self.health == Health::Recovering && grown != Health::Failed {
+            return Health::Recovering;
         }
+        self.health.max(grown)
     }
 
     fn passed_round(&mut self, fine: bool) -> Health {
@@ -262,17 +262,15 @@ impl Monitor {
         self.passing = self.passing.saturating_add(1);
         self.fine = if fine { self.fine.saturating_add(1) } else { 0 };
         let believed = self.policy.recovered_after.max(1);
+        if self.fine >= believed || (self.health == Health::Healthy && fine) {
+            return Health::Healthy;
+        }
         match self.health {
-            Health::Healthy if fine => Health::Healthy,
-            Health::Healthy => Health::Degraded,
-            _ if self.fine >= believed => Health::Healthy,
+            Health::Healthy | Health::Degraded => Health::Degraded,
             Health::Failed => Health::Recovering,
-            Health::Degraded => Health::Degraded,
-            current if self.passing >= believed => {
-                // It works, and is worn.
-                if current == Health::Recovering || current == Health::Critical { Health::Degraded } else { current }
-            }
-            current => current,
+            // It works, and is worn.
+            Health::Recovering | Health::Critical if self.passing >= believed => Health::Degraded,
+            current @ (Health::Recovering | Health::Critical) => current,
         }
     }
 

@@ -57,8 +57,8 @@ fn no_record(collection: &Collection, id: &RecordId) -> ControlError {
     ControlError::no_such("no_such_record", message, format!("`mobo-edge list {}` shows what there is", collection.name))
 }
 
-fn open(edge: &Edge) -> Result<&EdgeStore, ControlError> {
-    edge.store().map(|store| &**store).map_err(|error| store_error(&error))
+fn open(edge: &Edge) -> Result<Arc<EdgeStore>, ControlError> {
+    edge.store().map_err(|error| store_error(&error))
 }
 
 async fn edit(edge: &Edge, collection: &Collection, args: &Value, intent: Intent) -> Result<Value, ControlError> {
@@ -80,7 +80,7 @@ async fn edit(edge: &Edge, collection: &Collection, args: &Value, intent: Intent
     let edits = vec![Edit { id: id.clone(), intent, fields }];
     let written = store.write(collection.id, edits, None).await;
     let written = written.map_err(|error| backend_error(&refused(error)))?;
-    let ack = edge.waiting_room.level(store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
+    let ack = edge.waiting_room.level(&store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
     Ok(json!({ "id": id.to_string(), "changed": !written.changed.is_empty(), "ack": ack.name() }))
 }
 
@@ -99,7 +99,7 @@ async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Va
     let segment = segment(samples, collection, edge.clock.wall()).map_err(|error| backend_error(&BackendError::Edit(error)))?;
     let store = open(edge)?;
     let written = store.append(segment).await.map_err(|error| backend_error(&refused(error)))?;
-    let ack = edge.waiting_room.level(store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
+    let ack = edge.waiting_room.level(&store, written.entry, patience(args)?).await.map_err(|error| backend_error(&error))?;
     Ok(json!({ "appended": count, "ack": ack.name() }))
 }
 
@@ -143,5 +143,11 @@ async fn get(edge: &Edge, collection: &Collection, id: &RecordId) -> Result<Valu
     let op = FilterOp::Eq(FieldValue::Text(id.to_string()));
     select.filters = key.map(|column| Filter { column, op, negated: false }).into_iter().collect();
     let page = open(edge)?.select(select).await.map_err(|error| store_error(&error))?;
-    page.rows.into_iter().next().map(Value::Object).ok_or_else(|| no_record(collection, id))
+    let mut row = page.rows.into_iter().next().ok_or_else(|| no_record(collection, id))?;
+    let key = mobo_core::ids::RecordKey { collection: collection.id, id: id.clone() };
+    if open(edge)?.record(key).await.map_err(|error| store_error(&error))?.is_some_and(|record| record.detached) {
+        // Here only until the hub has decided about the edits that were made of it here.
+        row.insert("_detached".to_owned(), Value::Bool(true));
+    }
+    Ok(Value::Object(row))
 }

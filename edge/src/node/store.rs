@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mobo_adapters::sqlite::edge::{Change, EdgeStore, Sources};
 use mobo_adapters::sqlite::{VERSION_MIN, version};
-use mobo_core::ids::Nonce;
-use mobo_core::kernel::{Check, ComponentSpec, Fault};
+use mobo_core::ids::{Incarnation, Nonce};
+use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
 use mobo_core::store::StoreError;
-use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::component::{BoxFuture, Component, timed};
 use mobo_runtime::entropy;
 use mobo_runtime::tasks::Tasks;
 
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Edge, STORE, STORE_FILE, VERSION};
+use super::{Edge, STORE, STORE_FILE, VERSION, fingerprint};
 
 pub(super) struct StorePart(pub(super) Arc<Edge>);
 
@@ -22,6 +22,22 @@ pub(super) fn open(edge: &Edge) -> Result<EdgeStore, StoreError> {
     let clock = edge.clock;
     let sources = Sources { moment: Arc::new(move || clock.moment()), nonce: Arc::new(nonce) };
     EdgeStore::open(&edge.folder.join(STORE_FILE), sources)
+}
+
+/// Before anything is written: a copy of another device's folder goes on under a log of its own.
+pub(super) async fn settle(edge: &Edge, store: &EdgeStore) -> Result<(), StoreError> {
+    let fresh = entropy::bytes().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let now = fingerprint::of(&edge.folder.join(STORE_FILE));
+    if let Some(refenced) = store.settle_fingerprint(now, Incarnation::from_entropy(fresh)).await? {
+        tracing::error!(
+            target: "alarm",
+            incarnation = %refenced.incarnation,
+            reauthored = refenced.reauthored,
+            "this folder was copied or brought back from a backup: it goes on under a new log, and nothing is lost. If the original is in \
+             use as well, one of the two should get a new data folder and join as a device of its own"
+        );
+    }
+    Ok(())
 }
 
 /// A nonce must only differ from others of the same log; should the system have no randomness to give, a count does that.
@@ -84,9 +100,43 @@ impl Component for StorePart {
         })
     }
 
+    fn verify(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(async move {
+            let look = async {
+                let Ok(store) = self.0.store() else { return Check::warn("database", "not open", "see the log") };
+                match store.audit().await {
+                    Ok(audit) if audit.is_clean() => Check::pass("database", "whole, from its pages to its digests"),
+                    // What differs from the hub is pulled again; nothing of it is a reason not to serve.
+                    Ok(_) => Check::warn("database", "some rows do not fit their hashes", "run `mobo-edge health check`"),
+                    Err(error) => Check::fail("database", error.to_string(), "move the data folder away and join again"),
+                }
+            };
+            vec![timed(look).await]
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Vital> {
+        Box::pin(async move {
+            let store = match self.0.store() {
+                Ok(store) => store,
+                Err(error) => return Vital::Failing(error.to_string()),
+            };
+            match store.node().await {
+                Ok(_) => Vital::Fine,
+                Err(error) => Vital::Failing(error.to_string()),
+            }
+        })
+    }
+
+    fn swap(&self, _: String) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async {
+            Err(Fault::new("a device keeps what it wrote in one database, for good", "join with another data folder for another one"))
+        })
+    }
+
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            if let Ok(store) = self.0.store() {
+            if let Some(store) = self.0.store.take() {
                 store.close().await;
             }
             Ok(())

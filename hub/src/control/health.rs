@@ -6,16 +6,6 @@ use serde_json::{Value, json};
 use super::Desk;
 use crate::admin::{AdminError, show_time};
 
-/// The word for the health of a board in this state.
-pub(super) fn word(state: &str) -> &'static str {
-    match state {
-        "ready" => "healthy",
-        "degraded" => "degraded",
-        "failed" => "failed",
-        _ => "starting",
-    }
-}
-
 impl Desk {
     /// Recomputes digests from rows and chains from entries.
     pub(super) async fn health_check(&self) -> Result<Value, AdminError> {
@@ -34,6 +24,7 @@ impl Desk {
         for lane in opened.store.audit_lanes(opened.project).await? {
             checks.push(show_lane(&lane));
         }
+        checks.extend(mobo_runtime::board_desk::checks(&self.0.board));
         let ok = checks.iter().all(|check| check.get("ok") == Some(&Value::Bool(true)));
         Ok(json!({ "ok": ok, "health": if ok { "healthy" } else { "failed" }, "at": show_time(opened.time.now()), "checks": checks }))
     }

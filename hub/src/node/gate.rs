@@ -10,8 +10,10 @@ use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use super::{GATE, Hub, QUIC, STORE, VERSION, store_fault};
+use super::{GATE, Hub, STORE, VERSION, WS_PATH, store_fault, ws};
+use crate::metrics::Requests;
 use crate::records::HubRecords;
 use crate::settings;
 
@@ -87,38 +89,52 @@ impl GatePart {
 
 impl Component for GatePart {
     fn spec(&self) -> ComponentSpec {
-        ComponentSpec::required(GATE, VERSION).needing([STORE, QUIC])
+        ComponentSpec::required(GATE, VERSION).needing([STORE])
     }
 
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async move {
-            let address = self.0.config.get(&settings::HTTP_LISTEN);
+            let address = self.address();
             vec![match std::net::TcpListener::bind(address) {
                 Ok(_) => Check::pass("HTTP address", format!("{address} is free")),
-                Err(error) => Check::fail("HTTP address", format!("{address}: {error}"), advice()),
+                Err(error) => {
+                    let Fault { reason, advice } = fault(address, &error);
+                    Check::fail("HTTP address", reason, advice)
+                }
             }]
         })
     }
 
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let address = self.0.config.get(&settings::HTTP_LISTEN);
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|error| Fault::new(format!("{address}: {error}"), advice()))?;
-            let real = listener.local_addr().map_err(|error| Fault::new(error.to_string(), advice()))?;
-            let project = self.0.opened().map_err(|error| store_fault(&error, ""))?.project;
-            let backend = Arc::new(HubRecords::new(Arc::clone(&self.0), project));
-            let stopping = tasks.stopping();
-            let gate = Gate::new(backend, Settings::default());
-            tasks.spawn("http", async move {
-                gate.serve(listener, stopping.cancelled_owned()).await;
-            });
-            let _ = self.0.http.set(real);
-            Ok(())
+            let listener = self.bind(self.address()).await?;
+            self.serve(listener, &tasks).map(drop)
         })
     }
 
+    /// `component swap gate 127.0.0.1:9000`: the new address is served before the old one ends.
+    fn swap(&self, address: String) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async move {
+            let key = settings::HTTP_LISTEN.definition().key;
+            let address: SocketAddr =
+                address.parse().map_err(|_| Fault::new(format!("{address} is no address"), "write one such as 127.0.0.1:8000"))?;
+            let tasks = self.serving().tasks.clone().ok_or_else(|| Fault::new("it does not serve", "start it first"))?;
+            let listener = TcpListener::bind(address).await.map_err(|error| fault(address, &error))?;
+            let real = self.serve(listener, &tasks)?;
+            self.serving().swapped = Some(real);
+            Ok(format!("serving {real} until the node stops; set {key} to keep it"))
+        })
+    }
+
+    fn listens(&self) -> Vec<String> {
+        self.hub.http().map(|address| format!("http://{address}")).into_iter().collect()
+    }
+
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            self.serving().tasks = None;
+            self.hub.http.take();
+            Ok(())
+        })
     }
 }

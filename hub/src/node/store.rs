@@ -4,27 +4,54 @@ use std::sync::Arc;
 
 use mobo_adapters::sqlite::{SqliteHubStore, VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, ProjectId, Timeline};
-use mobo_core::kernel::{Check, ComponentSpec, Fault};
-use mobo_core::merge::HubAuthor;
+use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
 use mobo_core::message::TimelineInfo;
-use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{HubRow, HubStore, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
-use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::component::{BoxFuture, Component, timed};
 use mobo_runtime::machine::{self, Machine};
+use mobo_runtime::slot::Slot;
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{Mutex, watch};
 
 use super::{Hub, Opened, STORE, VERSION, store_fault};
-use crate::admission::register_hub_log;
+use crate::history::History;
 use crate::hub_time::HubTime;
 use crate::identity::offer_key;
 use crate::merger::Merger;
 use crate::postgres::PostgresHubStore;
 use crate::settings;
 
-pub(super) struct StorePart(pub(super) Arc<Hub>);
+pub(super) struct StorePart {
+    hub: Arc<Hub>,
+    /// The database, where it is a file of ours.
+    file: Slot<Arc<SqliteHubStore>>,
+}
+
+impl StorePart {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, file: Slot::default() }
+    }
+
+    async fn open(&self, url: &str) -> Result<Opened, StoreError> {
+        let store: Arc<dyn HubStore> = if url == "sqlite" {
+            let store = Arc::new(SqliteHubStore::open(&self.hub.folder.join(super::STORE_FILE))?);
+            self.file.fill(Arc::clone(&store));
+            store
+        } else if is_postgres(url) {
+            Arc::new(PostgresHubStore::open(url).await?)
+        } else {
+            // Not shown: what nobody understands may hold a password anywhere.
+            return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
+        };
+        assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await
+    }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
 
 impl Component for StorePart {
     fn spec(&self) -> ComponentSpec {
@@ -33,46 +60,99 @@ impl Component for StorePart {
 
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async move {
-            let found = version();
-            let name = "SQLite version";
-            let check = if found < VERSION_MIN {
+            let url = self.hub.config.get(&settings::STORE_URL);
+            if is_postgres(&url) {
+                return vec![timed(reachable(&url)).await];
+            }
+            let (found, name) = (version(), "SQLite version");
+            vec![if found < VERSION_MIN {
                 let advice = "build mobo with its bundled SQLite: older ones can corrupt a database when its log is reset";
                 Check::fail(name, format!("{found} is older than {VERSION_MIN}"), advice)
             } else {
                 Check::pass(name, found.to_string())
-            };
-            vec![check]
+            }]
         })
     }
 
     fn load(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let url = self.0.config.get(&settings::STORE_URL);
-            let opened = open(&self.0, &url).await.map_err(|error| store_fault(&error, &url))?;
-            let _ = self.0.opened.set(opened);
+            let url = self.hub.config.get(&settings::STORE_URL);
+            let opened = self.open(&url).await.map_err(|error| store_fault(&error, &url))?;
+            self.hub.opened.fill(Arc::new(opened));
             Ok(())
+        })
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(async move {
+            // Postgres has recovered by itself before it answered.
+            let Some(store) = self.file.get() else { return Vec::new() };
+            let look = async {
+                match store.quick_check().await {
+                    Ok(()) => Check::pass("database", "its pages hold together"),
+                    Err(error) => {
+                        let Fault { reason, advice } = store_fault(&error, "");
+                        Check::fail("database", reason, advice)
+                    }
+                }
+            };
+            vec![timed(look).await]
         })
     }
 
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let opened = self.0.opened().map_err(|error| store_fault(&error, ""))?;
+            let opened = self.hub.opened().map_err(|error| store_fault(&error, ""))?;
             opened.time.keep_ahead(&tasks);
+            opened.history.keep_up(&tasks);
             let merger = Merger {
+                bus: Some(self.hub.board.bus().clone()),
                 store: Arc::clone(&opened.store),
                 project: opened.project,
-                timeline: opened.timeline.timeline,
+                history: Arc::clone(&opened.history),
                 time: Arc::clone(&opened.time),
                 schema: opened.schema.subscribe(),
             };
-            let _ = self.0.merges.set(merger.spawn(&tasks));
+            self.hub.merges.fill(merger.spawn(&tasks));
+            let (hub, stopping) = (Arc::clone(&self.hub), tasks.stopping());
+            tasks.spawn("rebucket", crate::rebucket::run(hub, stopping));
             Ok(())
+        })
+    }
+
+    /// A write that changes nothing: a store that only reads is not well.
+    fn health(&self) -> BoxFuture<'_, Vital> {
+        Box::pin(async move {
+            let Ok(opened) = self.hub.opened() else { return Vital::Failing("the store is not open".to_owned()) };
+            match opened.store.reserve_time(opened.time.now()).await {
+                Ok(_) => Vital::Fine,
+                Err(error) => Vital::Failing(error.to_string()),
+            }
+        })
+    }
+
+    /// A database elsewhere comes back by itself, and is used again then; a file is opened anew.
+    fn recover(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            if is_postgres(&self.hub.config.get(&settings::STORE_URL)) {
+                return Ok(());
+            }
+            Err(Fault::new("the database does not take writes", "it is opened anew; look at the disk when it stays"))
+        })
+    }
+
+    fn swap(&self, _: String) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async {
+            let advice = "move what is stored with `mobo-hub store migrate`, then set store.url and restart: one setting and one restart";
+            Err(Fault::new("what is stored must be moved while nobody writes", advice))
         })
     }
 
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            if let Ok(opened) = self.0.opened() {
+            self.hub.merges.take();
+            self.file.take();
+            if let Some(opened) = self.hub.opened.take() {
                 opened.store.close().await;
             }
             Ok(())
@@ -80,16 +160,14 @@ impl Component for StorePart {
     }
 }
 
-async fn open(hub: &Hub, url: &str) -> Result<Opened, StoreError> {
-    let store: Arc<dyn HubStore> = if url == "sqlite" {
-        Arc::new(SqliteHubStore::open(&hub.folder.join(super::STORE_FILE))?)
-    } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        Arc::new(PostgresHubStore::open(url).await?)
-    } else {
-        // Not shown: what nobody understands may hold a password anywhere.
-        return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
-    };
-    assemble(store, &hub.keys, Arc::new(hub.clock)).await
+async fn reachable(url: &str) -> Check {
+    match PostgresHubStore::version_at(url).await {
+        Ok((version, place)) => Check::pass("Postgres", format!("{version} at {place}")),
+        Err(error) => {
+            let Fault { reason, advice } = store_fault(&error, url);
+            Check::fail("Postgres", reason, advice)
+        }
+    }
 }
 
 /// What the parts of a hub share, around an open store: who the hub is, its history, its time.
@@ -113,17 +191,7 @@ pub async fn assemble(store: Arc<dyn HubStore>, keys: &KeyPair, machine: Arc<dyn
         )));
     }
     let time = Arc::new(HubTime::start(Arc::clone(&machine), Arc::clone(&store), row.time).await?);
-    let identity = Arc::new(HubIdentity { project, timeline: row.timeline.timeline, keys: keys.clone(), offer: offer_key(keys) });
-    register_hub_log(store.as_ref(), &identity, row.incarnation, &time, machine.boot()).await?;
-    let schema = Arc::new(store.schema(project).await?);
-    Ok(Opened {
-        author: HubAuthor { device: keys.device(), incarnation: row.incarnation },
-        store,
-        project,
-        timeline: row.timeline,
-        identity,
-        time,
-        schema: watch::Sender::new(schema),
-        schema_lock: Mutex::new(()),
-    })
+    let schema = watch::Sender::new(Arc::new(store.schema(project).await?));
+    let history = History::open(Arc::clone(&store), Arc::clone(&time), (project, keys, offer_key(keys)), schema.clone()).await?;
+    Ok(Opened { store, project, history: Arc::new(history), time, schema, schema_lock: Mutex::new(()) })
 }

@@ -261,7 +261,7 @@ impl Backend for Memory {
 
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {
         let state = self.check().map_err(|error| error.to_string());
-        Box::pin(async { vec![Readiness { name: "store".to_owned(), state }, Readiness { name: "sync".to_owned(), state: Ok(()) }] })
+        Box::pin(async { vec![Readiness::of("store", state), Readiness::of("sync", Ok(()))] })
     }
 }
 

@@ -100,6 +100,7 @@ impl std::fmt::Debug for ControlSocket {
 impl Component for ControlSocket {
     fn spec(&self) -> ComponentSpec {
         ComponentSpec::required(Self::NAME, env!("CARGO_PKG_VERSION"))
+            .kept("commands such as this one come through it; `shutdown` stops it")
     }
 
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
