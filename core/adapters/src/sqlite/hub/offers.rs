@@ -1,0 +1,108 @@
+//! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
+
+use std::collections::BTreeMap;
+
+use mobo_core::ids::{DeviceId, ProjectId, Timeline};
+use mobo_core::merge::{Context, Joining, Offered, RefusedOffer, Rivals};
+use mobo_core::message::{Definition, ItemBody};
+use mobo_core::recover::{self, Adoption};
+use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::{OfferBatch, OfferReport, StoreError};
+use mobo_core::time::Eff;
+use rusqlite::Connection;
+
+use super::schema::Schemas;
+use super::{identity, merge, rebucket, schema, write};
+use crate::sqlite::error::Failure;
+
+/// Joins a page of an offer.
+pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, Failure> {
+    let current = schemas.of(connection, project)?;
+    let schema = if current.rev > batch.schema.rev { current } else { batch.schema.clone() };
+    let history = identity::current(connection)?.timeline;
+    let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
+    let context = Context { project, schema: &schema, timeline: history.timeline, now: batch.now, entropy: batch.entropy };
+    let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
+    let joining = Joining::new(context, &offered);
+    let read = merge::read_records(connection, project, &schema, &joining.wants())?;
+    let (applied, joined) = joining.join(read.records);
+    let mut report = OfferReport { joined: joined.joined, refused: joined.refused, hints: Vec::new() };
+    if !applied.is_empty() {
+        let buckets = merge::read_buckets(connection, project, applied.wants())?;
+        let placed = applied.place(buckets, Rivals::new());
+        write::write(connection, project, (&schema, batch.now), &placed.writes)?;
+        report.hints = placed.hints;
+    }
+    for refused in &report.refused {
+        keep(connection, project, (batch.device, batch.offer.timeline, batch.now), (batch.offer.bucket.sql(), refused))?;
+    }
+    let sql = "UPDATE mobo_recovery SET joined = joined + ?1, refused = (SELECT count(*) FROM mobo_offer WHERE project = ?2)";
+    connection.execute(sql, (report.joined.cast_signed(), project.sql()))?;
+    Ok(report)
+}
+
+fn keep(
+    connection: &Connection,
+    project: ProjectId,
+    (device, timeline, now): (DeviceId, Timeline, Eff),
+    (bucket, refused): (i64, &RefusedOffer),
+) -> Result<(), Failure> {
+    let (item, code) = (&refused.item, refused.code.0);
+    let (epoch, state) = match &item.body {
+        ItemBody::State { epoch, bytes } => (*epoch, Some(bytes)),
+        ItemBody::Leave => (0, None),
+    };
+    let sql = "INSERT INTO mobo_offer(project, device, bucket, timeline, collection, id, ver, epoch, state, mac, code, detail, at_us) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";
+    connection.prepare_cached(sql)?.execute((
+        project.sql(),
+        device.as_bytes(),
+        bucket,
+        timeline.as_bytes(),
+        item.collection.sql(),
+        item.id.as_str(),
+        item.ver.0.cast_signed(),
+        epoch,
+        state,
+        item.mac.as_bytes(),
+        code,
+        &refused.detail,
+        now.0,
+    ))?;
+    Ok(())
+}
+
+/// Takes definitions back.
+pub(super) fn adopt(connection: &Connection, project: ProjectId, rev: u64, definitions: &[Definition]) -> Result<(Schema, Vec<String>), Failure> {
+    let held = schema::load(connection, project, schema::rev(connection, project)?)?;
+    let Adoption { lost, rules, mut refused } = recover::adopt(&held, definitions);
+    let mut changed = held.rev < rev;
+    for (collection, bytes) in &lost {
+        match schema::create(connection, project, collection) {
+            Ok(_) => {
+                keep_bytes(connection, project, (collection, bytes))?;
+                changed = true;
+            }
+            Err(Failure(StoreError::Refused(_))) => refused.push(collection.name.clone()),
+            Err(failure) => return Err(failure),
+        }
+    }
+    for (collection, bytes) in &rules {
+        rebucket::alter(connection, project, collection.id, collection.rules.clone())?;
+        keep_bytes(connection, project, (collection, bytes))?;
+        changed = true;
+    }
+    if changed {
+        // Above what the device has, so that everybody, this device included, is told what there is now.
+        let sql = "UPDATE mobo_project SET schema_rev = 1 + max(schema_rev, ?2) WHERE id = ?1";
+        connection.execute(sql, (project.sql(), rev.cast_signed()))?;
+    }
+    Ok((schema::load(connection, project, schema::rev(connection, project)?)?, refused))
+}
+
+/// As the device has it: what this version does not understand of a definition belongs to somebody who does.
+fn keep_bytes(connection: &Connection, project: ProjectId, (collection, bytes): (&Collection, &[u8])) -> Result<(), Failure> {
+    let sql = "UPDATE mobo_collection SET rev = ?3, definition = ?4 WHERE project = ?1 AND id = ?2";
+    connection.execute(sql, (project.sql(), collection.id.sql(), collection.rev.cast_signed(), bytes))?;
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! What a device offers on a new timeline, joined with what the hub has left (rules R11, R18, R19).
+//!
+//! The steps are those of a merge: records are locked and read after that, buckets come last. An offer has no author and needs no rights:
+//! what bears the hub's own MAC was decided by the hub before it went back in time, and anything else is refused and kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apply::{Applied, Stored, Working};
+use super::place::{bucket_keys, present_keys};
+use super::{Context, Writes};
+use crate::ids::{BucketId, Position, ProjectId, RecordKey, Timeline, Ver};
+use crate::message::{Code, Item, ItemBody, Offer};
+use crate::record::RecordState;
+use crate::schema::{Collection, Schema};
+use crate::trust::OfferKey;
+
+/// One page of an offer.
+#[derive(Clone, Debug)]
+pub struct Offered<'a> {
+    /// What the device sent.
+    pub offer: &'a Offer,
+    /// The key of the MACs.
+    pub key: &'a OfferKey,
+    /// The timelines besides the offer's own on which a MAC may have been made.
+    pub timelines: &'a [Timeline],
+    /// Where each bucket stood when the timeline began: what has got no position since then gets one, so that everybody is told of it.
+    pub heads: &'a BTreeMap<BucketId, Position>,
+}
+
+/// An offered record that was not joined. It is kept, for somebody to look at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefusedOffer {
+    /// As it was offered.
+    pub item: Item,
+    /// Why, for programs.
+    pub code: Code,
+    /// Why, for people.
+    pub detail: String,
+}
+
+/// An offer at its start.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    context: Context<'a>,
+    heads: &'a BTreeMap<BucketId, Position>,
+    valid: Vec<(Item, RecordState)>,
+    refused: Vec<RefusedOffer>,
+}
+
+/// What became of an offer.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// Records that the hub holds now as they were offered, or newer.
+    pub joined: u64,
+    /// Those that it refused.
+    pub refused: Vec<RefusedOffer>,
+}
+
+impl<'a> Joining<'a> {
+    /// Decodes what is offered and checks its MACs.
+    #[must_use]
+    pub fn new(context: Context<'a>, offered: &Offered<'a>) -> Self {
+        let (mut valid, mut refused) = (Vec::new(), Vec::new());
+        for item in &offered.offer.rows {
+            match check(context.project, context.schema, offered, item) {
+                Ok(state) => valid.push((item.clone(), state)),
+                Err((code, detail)) => refused.push(RefusedOffer { item: item.clone(), code, detail }),
+            }
+        }
+        Self { context, heads: offered.heads, valid, refused }
+    }
+
+    /// The records to lock, ascending, and to read in a later statement.
+    #[must_use]
+    pub fn wants(&self) -> BTreeSet<RecordKey> {
+        self.valid.iter().map(|(item, _)| key_of(item)).collect()
+    }
+
+    /// Joins what is offered with the records that the store read. What comes out goes on as a merge does, from its buckets.
+    #[must_use]
+    pub fn join(self, mut stored: BTreeMap<RecordKey, Stored>) -> (Applied<'a>, Joined) {
+        let mut records: BTreeMap<RecordKey, Working> = BTreeMap::new();
+        let mut joined = Joined { joined: 0, refused: self.refused };
+        for (item, state) in self.valid {
+            let key = key_of(&item);
+            let Some(collection) = self.context.schema.get(key.collection) else { continue };
+            let working = match records.remove(&key) {
+                Some(working) => Ok(working),
+                None => working(collection, &key, stored.remove(&key)),
+            };
+            let done = working.and_then(|working| join_one(collection, &key, working, (&state, item.ver), self.heads));
+            match done {
+                Ok(working) => {
+                    joined.joined += 1;
+                    records.insert(key, working);
+                }
+                Err((code, detail)) => joined.refused.push(RefusedOffer { item, code, detail }),
+            }
+        }
+        (Applied { context: self.context, records, writes: Writes::default(), outcomes: Vec::new() }, joined)
+    }
+}
+
+type Refused = (Code, String);
+
+fn key_of(item: &Item) -> RecordKey {
+    RecordKey { collection: item.collection, id: item.id.clone() }
+}
+
+fn check(project: ProjectId, schema: &Schema, offered: &Offered<'_>, item: &Item) -> Result<RecordState, Refused> {
+    let key = key_of(item);
+    let unknown = || (Code::UNKNOWN_COLLECTION, format!("no collection has the id {}", key.collection));
+    let collection = schema.get(key.collection).ok_or_else(unknown)?;
+    let ItemBody::State { epoch, bytes } = &item.body else {
+        return Err((Code::BAD_PAYLOAD, "an offer holds states, and this is a leave".to_owned()));
+    };
+    let state = RecordState::decode(collection, &key, *epoch, bytes).map_err(|error| (Code::BAD_PAYLOAD, error.to_string()))?;
+    let hash = state.state_hash();
+    let is_ours = |timeline: &Timeline| offered.key.row(project, &key, (*timeline, item.ver), hash) == item.mac;
+    if is_ours(&offered.offer.timeline) || offered.timelines.iter().any(is_ours) {
+        return Ok(state);
+    }
+    Err((Code::BAD_SIGNATURE, "this state does not bear this hub's MAC: the hub has never delivered it so".to_owned()))
+}
+
+fn working(collection: &Collection, key: &RecordKey, stored: Option<Stored>) -> Result<Working, Refused> {
+    let state = match &stored {
+        Some(Stored { state: Err(why), .. }) => {
+            return Err((Code::CORRUPT_RECORD, format!("the stored record is damaged: {why}; run `mobo-hub health check`")));
+        }
+        Some(Stored { state: Ok(state), .. }) => Some(state.clone()),
+        None => RecordState::empty(collection, key),
+    };
+    let state = state.ok_or((Code::WRONG_KIND, format!("\"{}\" holds no records", collection.name)))?;
+    let ver = stored.as_ref().map_or(Ver(0), |stored| stored.ver);
+    let buckets = present_keys(stored.as_ref());
+    Ok(Working { stored, state, ver, touched: false, buckets })
+}
+
+fn join_one(
+    collection: &Collection,
+    key: &RecordKey,
+    mut working: Working,
+    (offered, ver): (&RecordState, Ver),
+    heads: &BTreeMap<BucketId, Position>,
+) -> Result<Working, Refused> {
+    let before = working.state.state_hash();
+    let state = working.state.join(collection, offered).map_err(|refusal| (refusal.code, refusal.detail))?;
+    let changed = working.stored.is_none() || state.state_hash() != before;
+    if !working.touched && !changed && was_told(working.stored.as_ref(), heads) {
+        return Ok(working);
+    }
+    working.state = state;
+    // Above whatever anybody holds, so that the joined state is the newer one for everybody.
+    working.ver = Ver(working.ver.0.max(ver.0).max(working.stored.as_ref().map_or(0, |stored| stored.ver.0)) + u64::from(!working.touched));
+    working.touched = true;
+    working.buckets = bucket_keys(collection, key, &working);
+    Ok(working)
+}
+
+/// True if the record has got a position on this timeline.
+fn was_told(stored: Option<&Stored>, heads: &BTreeMap<BucketId, Position>) -> bool {
+    let memberships = stored.map(|stored| stored.memberships.as_slice()).unwrap_or_default();
+    memberships.iter().all(|member| heads.get(&member.bucket).is_none_or(|head| member.position > *head))
+}

@@ -1,0 +1,223 @@
+//! A device's way through a new timeline, one stage after the other: see the [module](super).
+
+use std::collections::VecDeque;
+
+use crate::ids::{BucketId, CollectionId, Lane, Position, Seq};
+use crate::message::SchemaUpdate;
+
+/// What a store says when a welcome is of another timeline than the buckets that it holds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Moved {
+    /// The buckets that are still to be offered, those included that may not be read any more.
+    pub offers: Vec<BucketId>,
+    /// Where each lane stood: what is to be acknowledged before anything is offered.
+    pub lasts: Vec<(Lane, Seq)>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Nothing; something is waited for.
+    Wait,
+    /// Read what is held of a bucket from the start, or behind the last page.
+    Read(BucketId, Option<Position>),
+    /// Every bucket was offered.
+    Done,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Stage {
+    Schema,
+    Pushing(Vec<(Lane, Seq)>),
+    /// A page is being read.
+    Reading,
+    /// A page waits for its ack: with its last position where more follow.
+    Sent(Option<Position>),
+    Done,
+}
+
+/// Where a device is on its way.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    stage: Stage,
+    lasts: Vec<(Lane, Seq)>,
+    /// The offered definitions that the hub has not said yet, with their revisions; `None` until they are offered.
+    due: Option<Vec<(CollectionId, u64)>>,
+    /// The first is the one at hand.
+    offers: VecDeque<BucketId>,
+}
+
+impl Flow {
+    /// At the beginning: the definitions are to be offered.
+    #[must_use]
+    pub fn new(moved: Moved) -> Self {
+        Self { stage: Stage::Schema, lasts: moved.lasts, due: None, offers: moved.offers.into() }
+    }
+
+    /// True once entries may be pushed: the hub knows the collections that they are of.
+    #[must_use]
+    pub fn may_push(&self) -> bool {
+        self.stage != Stage::Schema
+    }
+
+    /// True while a bucket may not be pulled, swept or purged.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.stage != Stage::Done
+    }
+
+    /// These definitions are on their way. One of a kind that this version does not know is not waited for.
+    pub fn definitions_offered(&mut self, update: &SchemaUpdate) {
+        let known = update.definitions.iter().filter_map(|definition| definition.collection.as_ref());
+        self.due = Some(known.map(|collection| (collection.id, collection.rev)).collect());
+    }
+
+    /// The hub has said definitions. It may say some of itself, or after another device's offer: this device's own is settled when all that
+    /// it has offered are among them.
+    pub fn definitions_came(&mut self, update: &SchemaUpdate) {
+        let Some(due) = &mut self.due else { return };
+        for said in update.definitions.iter().filter_map(|definition| definition.collection.as_ref()) {
+            due.retain(|(id, rev)| *id != said.id || *rev > said.rev);
+        }
+        if due.is_empty() && !update.more {
+            self.settle();
+        }
+    }
+
+    /// The hub cannot take some of the offered definitions, and says so before the ones that it has: nothing else is waited for.
+    pub fn definitions_refused(&mut self) {
+        if let Some(due) = &mut self.due {
+            due.clear();
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.stage == Stage::Schema {
+            self.stage = Stage::Pushing(std::mem::take(&mut self.lasts));
+        }
+    }
+
+    /// Goes on, where the lanes are acknowledged as far as `acked` says.
+    pub fn pushed(&mut self, acked: impl Fn(Lane) -> Option<Seq>) -> Step {
+        let Stage::Pushing(lasts) = &mut self.stage else { return Step::Wait };
+        lasts.retain(|(lane, last)| acked(*lane) < Some(*last));
+        if lasts.is_empty() { self.next(None) } else { Step::Wait }
+    }
+
+    /// A page of a bucket is on its way; `more` is its last position where others follow.
+    pub fn sent(&mut self, more: Option<Position>) {
+        if self.stage == Stage::Reading {
+            self.stage = Stage::Sent(more);
+        }
+    }
+
+    /// The hub has joined a page of that bucket. Gives the bucket if that was its last page, and what is next.
+    pub fn joined(&mut self, bucket: BucketId) -> (Option<BucketId>, Step) {
+        let Stage::Sent(more) = self.stage else { return (None, Step::Wait) };
+        if self.offers.front() != Some(&bucket) {
+            return (None, Step::Wait);
+        }
+        if more.is_some() {
+            return (None, self.next(more));
+        }
+        (self.offers.pop_front(), self.next(None))
+    }
+
+    fn next(&mut self, after: Option<Position>) -> Step {
+        match self.offers.front() {
+            Some(bucket) => {
+                self.stage = Stage::Reading;
+                Step::Read(*bucket, after)
+            }
+            None => {
+                self.stage = Stage::Done;
+                Step::Done
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Mac, Timeline};
+    use crate::message::Definition;
+    use crate::schema::{Collection, Kind};
+
+    /// A hub's word with these collections, by id and revision.
+    fn said(collections: &[(u64, u64)]) -> SchemaUpdate {
+        let define = |(id, rev): &(u64, u64)| Definition {
+            bytes: vec![],
+            collection: Some(Collection {
+                id: CollectionId::new(*id).unwrap(),
+                name: format!("c{id}"),
+                kind: Kind::Table,
+                rev: *rev,
+                fields: vec![],
+                rules: vec![],
+                lane: Lane::State,
+                store: "default".into(),
+            }),
+            mac: Mac([0; 16]),
+        };
+        let definitions = collections.iter().map(define).collect();
+        SchemaUpdate { timeline: Timeline([1; 16]), rev: 1, definitions, more: false }
+    }
+
+    #[test]
+    fn pushes_wait_until_the_hub_knows_the_collections_of_this_device() {
+        let cases: [(&[(u64, u64)], bool, bool); 6] = [
+            (&[], false, false),
+            (&[(1, 1)], false, false),
+            (&[(1, 1), (2, 4)], false, false),
+            (&[(1, 1), (2, 5)], false, true),
+            (&[(1, 2), (2, 6), (3, 1)], false, true),
+            (&[(1, 1)], true, true),
+        ];
+        for (answer, refused, settled) in cases {
+            let mut flow = Flow::new(Moved::default());
+            flow.definitions_came(&said(&[(1, 9), (2, 9)]));
+            assert!(!flow.may_push(), "not offered yet");
+            flow.definitions_offered(&said(&[(1, 1), (2, 5)]));
+            if refused {
+                flow.definitions_refused();
+            }
+            flow.definitions_came(&said(answer));
+            assert_eq!(flow.may_push(), settled, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn r18_definitions_then_pushes_then_offers_then_pulls() {
+        let (a, b) = (BucketId::new(1).unwrap(), BucketId::new(2).unwrap());
+        let last = Seq::new(7).unwrap();
+        let mut flow = Flow::new(Moved { offers: vec![a, b], lasts: vec![(Lane::State, last)] });
+        assert!(!flow.may_push() && flow.holds());
+        assert_eq!(flow.pushed(|_| Some(last)), Step::Wait, "nothing before the definitions");
+        assert_eq!(flow.joined(a), (None, Step::Wait), "an ack that nobody waits for");
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        assert!(flow.may_push());
+        assert_eq!(flow.pushed(|_| Seq::new(6)), Step::Wait);
+        assert_eq!(flow.pushed(|_| Some(last)), Step::Read(a, None));
+        assert_eq!(flow.joined(a), (None, Step::Wait), "not sent yet");
+        flow.sent(Some(Position(9)));
+        assert_eq!(flow.joined(b), (None, Step::Wait), "another bucket's");
+        assert_eq!(flow.joined(a), (None, Step::Read(a, Some(Position(9)))));
+        flow.sent(None);
+        assert_eq!(flow.joined(a), (Some(a), Step::Read(b, None)));
+        flow.sent(None);
+        assert!(flow.holds());
+        assert_eq!(flow.joined(b), (Some(b), Step::Done));
+        assert!(!flow.holds());
+    }
+
+    #[test]
+    fn a_device_without_anything_to_offer_is_done_when_it_has_pushed() {
+        let mut flow = Flow::new(Moved::default());
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        assert_eq!(flow.pushed(|_| None), Step::Done);
+        assert_eq!(flow.pushed(|_| None), Step::Wait, "once");
+    }
+}

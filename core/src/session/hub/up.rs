@@ -1,0 +1,62 @@
+//! What a device sends up: pushes, and what becomes of them.
+
+use super::{Effect, HubSession, LANE_CREDIT_BYTES};
+use crate::ids::LaneKey;
+use crate::link::Channel;
+use crate::merge::{Merged, Outcome};
+use crate::message::{Ack, Code, Message, Nack, PeerError, Push};
+use crate::trust::{LaneHead, Statement};
+
+impl HubSession {
+    pub(super) fn push(&mut self, push: Push) {
+        let Some((device, incarnation)) = self.device else { return };
+        if crate::protect!("push.own-log", push.incarnation != incarnation) || push.on_behalf.is_some() {
+            let detail = "entries of another log are not taken here yet".to_owned();
+            self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
+            return;
+        }
+        let lane = LaneKey { device, incarnation, lane: push.lane };
+        self.effects.push_back(Effect::Merge(lane, Box::new(push)));
+    }
+
+    pub(super) fn merged(&mut self, lane: &LaneKey, outcome: Outcome) {
+        match outcome {
+            Outcome::Merged(merged) => {
+                for reject in &merged.rejects {
+                    self.send(Channel::Control, Message::Reject(reject.clone()));
+                }
+                let ack = self.ack(lane, merged);
+                self.send(Channel::Control, Message::Ack(ack));
+            }
+            Outcome::Nack { expect, code } => {
+                self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
+            }
+            Outcome::Refence { hub_last, reason } => self.effects.push_back(Effect::Refence(*lane, hub_last, reason)),
+            Outcome::Refused(error) => self.push_refused_with(error.to_string()),
+        }
+    }
+
+    pub(super) fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
+        let head = LaneHead { project: self.identity.project, lane: *lane, last: merged.acked, chain: merged.chain };
+        Ack {
+            lane: lane.lane,
+            incarnation: lane.incarnation,
+            acked: merged.acked,
+            chain: merged.chain,
+            safe: None,
+            credit_bytes: LANE_CREDIT_BYTES,
+            eff_first: merged.eff_first,
+            effs: merged.effs,
+            signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
+        }
+    }
+
+    pub(super) fn push_refused(&mut self, lane: &LaneKey, code: Code) {
+        let detail = format!("a push on lane {} was refused: {}", lane.lane.number(), code.name());
+        self.refuse(PeerError { code, detail, fatal: true, retry_after_ms: 0 });
+    }
+
+    pub(super) fn push_refused_with(&mut self, detail: String) {
+        self.refuse(PeerError { code: Code::INTERNAL, detail, fatal: true, retry_after_ms: 1_000 });
+    }
+}

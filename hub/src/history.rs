@@ -1,0 +1,254 @@
+//! The hub's history while it runs: on which timeline it is, and how it gets to another (rules R17, R18).
+//!
+//! Everything that depends on the timeline asks for the [`Era`] when it needs it. Sessions live and die with one: when it changes, they end,
+//! and their devices come back into the new one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mobo_core::ids::{DeviceId, Incarnation, ProjectId, Timeline};
+use mobo_core::limits;
+use mobo_core::merge::HubAuthor;
+use mobo_core::message::{SchemaUpdate, TimelineInfo};
+use mobo_core::schema::Schema;
+use mobo_core::session::hub::HubIdentity;
+use mobo_core::store::{Arrival, Fork, HubStore, OfferBatch, OfferReport, StoreError};
+use mobo_core::trust::{KeyPair, OfferKey};
+use mobo_runtime::machine;
+use mobo_runtime::tasks::Tasks;
+use tokio::sync::watch;
+
+use crate::hub_time::HubTime;
+
+/// What holds on one timeline.
+#[derive(Clone, Debug)]
+pub struct Era {
+    /// Keys, project and timeline, for sessions.
+    pub identity: Arc<HubIdentity>,
+    /// The timeline and where it comes from.
+    pub timeline: TimelineInfo,
+    /// The author of the hub's own writes.
+    pub author: HubAuthor,
+    /// True while devices give back what the hub has lost.
+    pub recovering: bool,
+}
+
+/// The hub's history.
+pub struct History {
+    store: Arc<dyn HubStore>,
+    time: Arc<HubTime>,
+    eras: watch::Sender<Arc<Era>>,
+    schema: watch::Sender<Arc<Schema>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("History").field("era", &self.era()).finish_non_exhaustive()
+    }
+}
+
+impl History {
+    /// The history that `store` has on record. The hub's own log is known to the store when this is ready.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn open(
+        store: Arc<dyn HubStore>,
+        time: Arc<HubTime>,
+        (project, keys, offer): (ProjectId, &KeyPair, OfferKey),
+        schema: watch::Sender<Arc<Schema>>,
+    ) -> Result<Self, StoreError> {
+        let era = read(store.as_ref(), &time, (project, keys, offer)).await?;
+        Ok(Self { store, time, eras: watch::Sender::new(Arc::new(era)), schema, changing: tokio::sync::Mutex::new(()) })
+    }
+
+    /// What holds now.
+    #[must_use]
+    pub fn era(&self) -> Arc<Era> {
+        Arc::clone(&self.eras.borrow())
+    }
+
+    /// Tells when it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Era>> {
+        self.eras.subscribe()
+    }
+
+    /// Starts a new timeline, unless somebody else has since `from`.
+    ///
+    /// # Errors
+    ///
+    /// The store's; it is as before then, or another hub's timeline.
+    pub async fn fork(&self, from: Timeline, foreign: Vec<Timeline>) -> Result<(), StoreError> {
+        let project = self.era().identity.project;
+        let fork = Fork {
+            from,
+            fresh: Timeline(machine::random(self.time.machine())?),
+            incarnation: Incarnation::from_entropy(machine::random(self.time.machine())?),
+            foreign,
+            now: self.time.now(),
+        };
+        self.store.fork_timeline(project, fork).await?;
+        self.refresh().await
+    }
+
+    /// Looks at what is on record: another hub of this store may have changed it.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let now = self.era();
+        let row = self.store.current().await?;
+        let recovering = is_recovering(self.store.as_ref(), now.identity.project).await?;
+        if row.timeline == now.timeline && row.incarnation == now.author.incarnation && recovering == now.recovering {
+            return Ok(());
+        }
+        let identity = &now.identity;
+        let era = read(self.store.as_ref(), &self.time, (identity.project, &identity.keys, identity.offer.clone())).await?;
+        if era.timeline != now.timeline {
+            tracing::error!(
+                target: "alarm",
+                was = %now.timeline.timeline,
+                is = %era.timeline.timeline,
+                "this hub has gone back in time: it was restored from an older copy. It goes on under a new timeline, and its devices give \
+                 back what they hold; `mobo-hub status` says which have not been seen yet"
+            );
+        }
+        if now.recovering && !era.recovering {
+            tracing::warn!("recovery has ended: every known device has given back what it holds, or an operator said so");
+        }
+        self.eras.send_replace(Arc::new(era));
+        Ok(())
+    }
+
+    /// Looks again and again, until the part stops.
+    pub fn keep_up(self: &Arc<Self>, tasks: &Tasks) {
+        let (history, stopping) = (Arc::clone(self), tasks.stopping());
+        tasks.spawn("history", async move {
+            let mut every = tokio::time::interval(limits::HISTORY_LOOK);
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    _ = every.tick() => {}
+                }
+                if let Err(error) = history.refresh().await {
+                    tracing::debug!(%error, "cannot look at the hub's history");
+                }
+            }
+        });
+    }
+
+    /// A device has given back all that it holds.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn offered_all(&self, device: DeviceId) -> Result<(), StoreError> {
+        let ended = self.store.offered_all(self.era().identity.project, device, self.time.now()).await?;
+        if ended { self.refresh().await } else { Ok(()) }
+    }
+
+    /// Ends recovery by the operator's word; false when none goes on.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn finish(&self) -> Result<bool, StoreError> {
+        let was = self.store.finish_recovery(self.era().identity.project, self.time.now()).await?;
+        self.refresh().await?;
+        Ok(was)
+    }
+
+    /// Joins a page of what a device offers.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn join(&self, device: DeviceId, offer: mobo_core::message::Offer) -> Result<OfferReport, StoreError> {
+        let era = self.era();
+        let batch = OfferBatch {
+            device,
+            offer,
+            schema: Arc::clone(&self.schema.borrow()),
+            timelines: timelines(&era.timeline).collect(),
+            key: era.identity.offer.clone(),
+            now: self.time.now(),
+            entropy: machine::random(self.time.machine())?,
+        };
+        let report = self.store.join_offer(era.identity.project, batch).await?;
+        for refused in &report.refused {
+            let (collection, id, why) = (refused.item.collection, refused.item.id.as_str(), &refused.detail);
+            tracing::warn!(%device, %collection, id, why, "an offered record was refused; it is kept");
+        }
+        Ok(report)
+    }
+
+    /// Takes in definitions that a device offers. Gives a sentence about those that cannot be taken.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn adopt(&self, update: SchemaUpdate) -> Result<Option<String>, StoreError> {
+        let era = self.era();
+        let identity = &era.identity;
+        let mut refused = Vec::new();
+        let mut valid = Vec::new();
+        for definition in update.definitions {
+            // Of a kind of a later version: this one cannot say whose it is, and its owner will.
+            let Some(collection) = &definition.collection else { continue };
+            let is_ours = |timeline: Timeline| {
+                identity.offer.schema(identity.project, collection.id, timeline, &definition.bytes) == definition.mac
+            };
+            if is_ours(update.timeline) || timelines(&era.timeline).any(is_ours) {
+                valid.push(definition);
+            } else {
+                refused.push(collection.name.clone());
+            }
+        }
+        let (schema, taken) = self.store.adopt(identity.project, update.rev, valid).await?;
+        refused.extend(taken);
+        self.schema.send_if_modified(|held| {
+            let is_newer = schema.rev > held.rev;
+            if is_newer {
+                *held = Arc::new(schema);
+            }
+            is_newer
+        });
+        Ok((!refused.is_empty()).then(|| {
+            let names = refused.join(", ");
+            tracing::error!(target: "alarm", names, "a device has collections that this restored hub cannot take back: their names have others now");
+            format!("these collections cannot be taken back, because something else has their names now: {names}")
+        }))
+    }
+}
+
+fn timelines(info: &TimelineInfo) -> impl Iterator<Item = Timeline> {
+    std::iter::once(info.timeline).chain(info.parents.iter().map(|parent| parent.timeline))
+}
+
+async fn is_recovering(store: &dyn HubStore, project: ProjectId) -> Result<bool, StoreError> {
+    Ok(store.recovery(project).await?.is_some_and(|recovery| recovery.ended.is_none()))
+}
+
+async fn read(store: &dyn HubStore, time: &HubTime, (project, keys, offer): (ProjectId, &KeyPair, OfferKey)) -> Result<Era, StoreError> {
+    let row = store.current().await?;
+    let identity = Arc::new(HubIdentity { project, timeline: row.timeline.timeline, keys: keys.clone(), offer });
+    let author = HubAuthor { device: keys.device(), incarnation: row.incarnation };
+    // The log of the hub itself must be known to its store before it can write.
+    let arrival = Arrival {
+        device: author.device,
+        incarnation: author.incarnation,
+        parent: None,
+        ordinal: None,
+        boot: (time.machine().boot(), 0),
+        now: time.now(),
+        session: 0,
+    };
+    store.arrive(project, arrival).await?;
+    Ok(Era { identity, timeline: row.timeline, author, recovering: is_recovering(store, project).await? })
+}

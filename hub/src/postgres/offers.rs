@@ -1,0 +1,134 @@
+//! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
+
+use std::collections::BTreeMap;
+
+use mobo_core::backoff::Backoff;
+use mobo_core::ids::ProjectId;
+use mobo_core::limits;
+use mobo_core::merge::{Context, Joined, Joining, Offered, RefusedOffer, Rivals};
+use mobo_core::message::{Definition, ItemBody};
+use mobo_core::recover::{self, Adoption};
+use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::{OfferBatch, OfferReport, StoreError};
+
+use super::Inner;
+use super::error::Failure;
+use super::merge;
+use super::session::{Purpose, SCHEMA_LOCK, Tx};
+use super::{hub, rebucket, schemas};
+
+/// Joins a page of an offer, all of it or nothing; tries again what a retry can mend.
+pub(super) async fn join(store: &Inner, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, StoreError> {
+    let mut pause = Backoff::new(limits::MERGE_RETRY_MIN, limits::MERGE_RETRY_MAX);
+    let mut attempt = 1;
+    loop {
+        let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
+        let joined = once(&mut tx, store, project, batch).await;
+        match tx.finish(joined).await {
+            Err(failure) if failure.is_retryable() && attempt < limits::MERGE_ATTEMPTS_ALONE_MAX => {
+                let entropy = batch.entropy.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                tokio::time::sleep(pause.next_pause(entropy.rotate_left(attempt), None)).await;
+                attempt += 1;
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, Failure> {
+    let current = schemas::current(tx, &store.known, project).await?;
+    let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
+    let history = hub::read(tx).await?.timeline;
+    let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
+    let context = Context { project, schema, timeline: history.timeline, now: batch.now, entropy: batch.entropy };
+    let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
+    let joining = Joining::new(context, &offered);
+    let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &joining.wants()).await?;
+    let (applied, Joined { joined, refused }) = joining.join(stored);
+    let mut report = OfferReport { joined, refused, hints: Vec::new() };
+    if !applied.is_empty() {
+        let states = merge::lock_and_read_buckets(tx, &store.known, project, &applied.wants()).await?;
+        let placed = applied.place(states, Rivals::new());
+        merge::write(tx, (project, batch.now), schema, &placed.writes).await?;
+        report.hints = placed.hints;
+    }
+    for refused in &report.refused {
+        keep(tx, project, batch, refused).await?;
+    }
+    let count = "UPDATE mobo.recovery SET joined = joined + $1, refused = (SELECT count(*) FROM mobo.offer WHERE project = $2)";
+    tx.run(sqlx::query(count).bind(report.joined.cast_signed()).bind(project.sql())).await?;
+    Ok(report)
+}
+
+async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &RefusedOffer) -> Result<(), Failure> {
+    let item = &refused.item;
+    let (epoch, state) = match &item.body {
+        ItemBody::State { epoch, bytes } => (*epoch, Some(bytes)),
+        ItemBody::Leave => (0, None),
+    };
+    let insert = sqlx::query(
+        "INSERT INTO mobo.offer(project, device, bucket, timeline, collection, id, ver, epoch, state, mac, code, detail, at_us) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.sql())
+    .bind(batch.device.0)
+    .bind(batch.offer.bucket.sql())
+    .bind(batch.offer.timeline.0)
+    .bind(item.collection.sql())
+    .bind(item.id.as_str())
+    .bind(item.ver.0.cast_signed())
+    .bind(epoch.cast_signed())
+    .bind(state)
+    .bind(item.mac.0)
+    .bind(i32::from(refused.code.0))
+    .bind(&refused.detail)
+    .bind(batch.now.0);
+    tx.run(insert).await?;
+    Ok(())
+}
+
+/// Takes definitions back.
+pub(super) async fn adopt(
+    tx: &mut Tx,
+    project: ProjectId,
+    rev: u64,
+    definitions: &[Definition],
+) -> Result<(Schema, Vec<String>), Failure> {
+    // As whoever changes rules: nobody places a record meanwhile.
+    tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(SCHEMA_LOCK)).await?;
+    let held = schemas::locked(tx, project).await?;
+    let Adoption { lost, rules, mut refused } = recover::adopt(&held, definitions);
+    let mut changed = held.rev < rev;
+    for (collection, bytes) in &lost {
+        tx.script("SAVEPOINT lost".to_owned()).await?;
+        match schemas::create(tx, project, collection).await {
+            Ok(_) => {
+                keep_bytes(tx, project, (collection, bytes)).await?;
+                changed = true;
+            }
+            Err(Failure::Store(StoreError::Refused(_))) => {
+                tx.script("ROLLBACK TO SAVEPOINT lost".to_owned()).await?;
+                refused.push(collection.name.clone());
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    for (collection, bytes) in &rules {
+        rebucket::alter(tx, project, collection.id, collection.rules.clone()).await?;
+        keep_bytes(tx, project, (collection, bytes)).await?;
+        changed = true;
+    }
+    if changed {
+        // Above what the device has, so that everybody, this device included, is told what there is now.
+        let raise = sqlx::query("UPDATE mobo.project SET schema_rev = 1 + greatest(schema_rev, $2) WHERE id = $1");
+        tx.run(raise.bind(project.sql()).bind(rev.cast_signed())).await?;
+    }
+    Ok((schemas::locked(tx, project).await?, refused))
+}
+
+/// As the device has it: what this version does not understand of a definition belongs to somebody who does.
+async fn keep_bytes(tx: &mut Tx, project: ProjectId, (collection, bytes): (&Collection, &[u8])) -> Result<(), Failure> {
+    let update = sqlx::query("UPDATE mobo.collection SET rev = $3, definition = $4 WHERE project = $1 AND id = $2");
+    tx.run(update.bind(project.sql()).bind(collection.id.sql()).bind(collection.rev.cast_signed()).bind(bytes)).await?;
+    Ok(())
+}

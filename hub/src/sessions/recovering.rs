@@ -1,0 +1,46 @@
+//! What a device gives back to a hub that was restored.
+
+use std::sync::Arc;
+
+use mobo_core::message::{Offer, OfferAck, SchemaUpdate};
+use mobo_core::session::hub::Input;
+use mobo_runtime::outbox::Frames;
+
+use super::conversation::{Conversation, Done};
+
+impl<F: Frames> Conversation<F> {
+    pub(super) fn join(&mut self, offer: Offer) {
+        let (Some(device), sessions) = (self.device(), Arc::clone(&self.sessions)) else { return };
+        let bucket = offer.bucket;
+        self.start(async move {
+            Done::input(match sessions.door.history.join(device, offer).await {
+                Ok(report) => {
+                    sessions.merges.tell(report.hints);
+                    Input::Joined(OfferAck { bucket, joined: report.joined, refused: report.refused.len() as u64 })
+                }
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
+    }
+
+    pub(super) fn adopt(&mut self, update: SchemaUpdate) {
+        let sessions = Arc::clone(&self.sessions);
+        let identity = Arc::clone(&self.identity);
+        self.start(async move {
+            Done::input(match sessions.door.history.adopt(update).await {
+                Ok(refused) => Input::Adopted(sessions.definitions(&identity), refused),
+                Err(error) => Input::StoreFailed(error.to_string()),
+            })
+        });
+    }
+
+    pub(super) fn offered_all(&mut self) {
+        let (Some(device), sessions) = (self.device(), Arc::clone(&self.sessions)) else { return };
+        self.start(async move {
+            if let Err(error) = sessions.door.history.offered_all(device).await {
+                tracing::warn!(%device, %error, "it was not noted that a device has given back what it holds; its next session will say so again");
+            }
+            Done::input(Input::HintsLost)
+        });
+    }
+}
