@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Door;
 use crate::merger::MergeQueue;
+use crate::metrics;
 
 pub use conversation::{Conversation, Done, Job};
 
@@ -125,6 +126,7 @@ impl Sessions {
                 () = stopping.cancelled() => driver.stop(),
             }
         };
+        metrics::ended(&reason);
         driver.end().finish().await;
         link.close(&format!("{reason:?}")).await;
         reason

@@ -143,6 +143,7 @@ impl<F: Frames> Driver<F> {
         if let Effect::Close(reason) = effect {
             return Step::Closed(reason);
         }
+        metrics::asked(&effect, self.uplink.machine.moment().wall);
         if let Err(error) = self.step(effect).await {
             self.feed(Input::StoreFailed(error.to_string()));
         }
@@ -150,7 +151,6 @@ impl<F: Frames> Driver<F> {
     }
 
     async fn step(&mut self, effect: Effect) -> Result<(), Failed> {
-        metrics::asked(&effect, self.uplink.machine.moment().wall);
         let store = &self.uplink.store;
         match effect {
             Effect::Send(channel, message) => self.frames.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::{Order, Sessions};
 use crate::admission::{Guest, Turned};
 use crate::merger::News;
+use crate::metrics;
 
 /// A finished piece of asynchronous work.
 #[derive(Debug)]
@@ -204,6 +205,7 @@ impl<F: Frames> Conversation<F> {
     }
 
     fn feed(&mut self, input: Input) {
+        metrics::heard(&input);
         self.session.handle(self.sessions.door.time.machine().now(), input);
     }
 
@@ -285,7 +287,7 @@ impl<F: Frames> Conversation<F> {
         };
         let store = Arc::clone(&self.sessions.store);
         self.start(async move {
-            Done::input(match store.pull(request).await {
+            Done::input(match metrics::timed("pull", store.pull(request)).await {
                 Ok(page) => {
                     for key in page.buckets.iter().flat_map(|bucket| &bucket.damaged) {
                         tracing::error!(collection = %key.collection, id = %key.id, "a stored record is damaged and was not delivered");
