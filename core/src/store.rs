@@ -3,17 +3,21 @@
 //! A store keeps; it does not decide. What a batch of entries changes is decided by [`crate::merge`], whose steps a store calls with its
 //! locks held. Everything here is durable when its future is ready.
 
+mod changing;
 mod ledger;
+mod recovering;
 mod rows;
 pub mod transfer;
 
 use std::fmt;
 
+pub use changing::*;
 pub use ledger::*;
+pub use recovering::*;
 pub use rows::*;
 
 use crate::future::BoxFuture;
-use crate::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use crate::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use crate::query::{Page, Select};
 use crate::schema::{Collection, Schema};
 use crate::stamp::Origin;
@@ -48,7 +52,7 @@ pub enum StoreError {
 }
 
 /// The socket.
-pub trait HubStore: fmt::Debug + Send + Sync {
+pub trait HubStore: RecoveryStore + fmt::Debug + Send + Sync {
     /// Kind, version and place; proves that the store answers.
     fn info(&self) -> StoreFuture<'_, StoreInfo>;
 
@@ -63,6 +67,16 @@ pub trait HubStore: fmt::Debug + Send + Sync {
 
     /// Makes a collection and its table; the name must be free. Gives the schema with it.
     fn create_collection(&self, project: ProjectId, collection: Collection) -> StoreFuture<'_, Schema>;
+
+    /// Changes a collection's rules and counts up its revision; everything else of it stays. Its records are to be placed anew by
+    /// [`Self::rebucket`], which goes on where it was if this comes again. Gives the schema with it.
+    fn alter_rules(&self, project: ProjectId, collection: CollectionId, rules: Vec<String>) -> StoreFuture<'_, Schema>;
+
+    /// Visits the next records of a collection whose rules were changed, in one transaction; `None` when there is nothing to do.
+    fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>>;
+
+    /// The collections whose records are being placed by new rules.
+    fn rebucketing(&self, project: ProjectId) -> StoreFuture<'_, Vec<Rebucketing>>;
 
     /// Merges a batch in one transaction, and retries by itself what a retry can mend. All of the batch is committed, or nothing of it; only
     /// a connection that is lost at COMMIT leaves it unknown which, and then the error is [`StoreError::Unavailable`]. A local write is
@@ -93,6 +107,13 @@ pub trait HubStore: fmt::Debug + Send + Sync {
 
     /// Revokes a device; false when there is none.
     fn revoke(&self, project: ProjectId, id: DeviceId, now: Eff) -> StoreFuture<'_, bool>;
+
+    /// Gives a device a bucket, or another right on one that it has; false when there is no such device.
+    fn grant(&self, project: ProjectId, id: DeviceId, bucket: String, write: bool) -> StoreFuture<'_, bool>;
+
+    /// Takes a bucket away from a device, whether it was granted or follows from its claims; false when there is no such device. What the
+    /// device has made there up to `accept_until` is still taken when it comes.
+    fn ungrant(&self, project: ProjectId, id: DeviceId, bucket: String, accept_until: Eff) -> StoreFuture<'_, bool>;
 
     /// Takes note of a hello and says what is known of the device's logs.
     fn arrive(&self, project: ProjectId, arrival: Arrival) -> StoreFuture<'_, Admission>;
@@ -132,6 +153,15 @@ pub trait HubStore: fmt::Debug + Send + Sync {
 
     /// Every log that has ever been met: what names the author of a change whose stamp is not known.
     fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>>;
+
+    /// One refused entry, whatever became of it.
+    fn quarantined(&self, project: ProjectId, n: u64) -> StoreFuture<'_, Option<QuarantinedEntry>>;
+
+    /// Lets an open refused entry go; false when it is not open. It stays on record.
+    fn drop_quarantined(&self, project: ProjectId, n: u64, now: Eff) -> StoreFuture<'_, bool>;
+
+    /// The refused entries of one log that were not merged after all, by lane and position: what its device must have heard.
+    fn refusals(&self, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> StoreFuture<'_, Vec<QuarantineRow>>;
 
     /// Numbers for `status`.
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts>;

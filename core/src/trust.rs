@@ -173,19 +173,34 @@ pub struct Certificate {
     pub buckets: Vec<String>,
     /// When it was issued: the hub's time, in microseconds since 1970 UTC.
     pub issued_us: i64,
+    /// Names and values of the claims that it was given at enrolment.
+    pub claims: Vec<(String, String)>,
 }
 
 impl Certificate {
-    /// The canonical bytes: `{ 0: project, 1: key, 2: name, 3: [bucket, …], 4: issued }`.
+    /// The canonical bytes: `{ 0: project, 1: key, 2: name, 3: [bucket, …], 4: issued, ? 5: [[name, value], …] }`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.map(5).u64(0).u64(self.project.get()).u64(1).bytes(self.key.as_bytes()).u64(2).text(&self.name);
+        writer
+            .map(5 + usize::from(!self.claims.is_empty()))
+            .u64(0)
+            .u64(self.project.get())
+            .u64(1)
+            .bytes(self.key.as_bytes())
+            .u64(2)
+            .text(&self.name);
         writer.u64(3).array(self.buckets.len());
         for bucket in &self.buckets {
             writer.text(bucket);
         }
         writer.u64(4).i64(self.issued_us);
+        if !self.claims.is_empty() {
+            writer.u64(5).array(self.claims.len());
+            for (name, value) in &self.claims {
+                writer.array(2).text(name).text(value);
+            }
+        }
         writer.into_bytes()
     }
 
@@ -196,7 +211,8 @@ impl Certificate {
     /// When it is malformed or over a limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        let (mut project, mut key, mut name, mut buckets, mut issued_us) = (None, None, String::new(), Vec::new(), 0);
+        let (mut project, mut key, mut name, mut issued_us) = (None, None, String::new(), 0);
+        let (mut buckets, mut claims) = (Vec::new(), Vec::new());
         reader.each_key(|key_, reader| {
             match key_ {
                 0 => project = ProjectId::new(reader.u64()?),
@@ -204,16 +220,26 @@ impl Certificate {
                 2 => name = label(reader, limits::NAME_BYTES_MAX)?,
                 3 => buckets = decode_labels(reader)?,
                 4 => issued_us = reader.i64()?,
+                5 => claims = decode_claims(reader)?,
                 _ => reader.skip()?,
             }
             Ok(())
         })?;
         reader.end()?;
         match (project, key) {
-            (Some(project), Some(key)) => Ok(Self { project, key, name, buckets, issued_us }),
+            (Some(project), Some(key)) => Ok(Self { project, key, name, buckets, issued_us, claims }),
             _ => Err(Malformed::what("certificate")),
         }
     }
+}
+
+fn decode_claims(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Malformed> {
+    let len = reader.array()?;
+    if len > limits::CLAIMS_MAX {
+        return Err(Malformed::what("too many claims"));
+    }
+    let pair = |reader: &mut Reader<'_>| Ok((label(reader, limits::NAME_BYTES_MAX)?, label(reader, limits::BUCKET_KEY_BYTES_MAX)?));
+    (0..len).map(|_| reader.tuple(2, pair)).collect()
 }
 
 fn decode_labels(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {

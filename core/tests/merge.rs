@@ -10,7 +10,7 @@ use memory::*;
 use mobo_core::author::{Edit, Intent};
 use mobo_core::entry::{Entry, Header, Payload, Provenance, chain_next, chain_start};
 use mobo_core::ids::*;
-use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared, Rights, prepare_push};
+use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared, Retry, Rights, prepare_push};
 use mobo_core::message::{Code, Push, PushedEntry};
 use mobo_core::table::{Action, TableOp, op::encode_payload};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
@@ -99,6 +99,10 @@ fn hub(devices: &[&Device]) -> MemoryHub {
         hub.boots.insert(device.keys.device(), [(BootId([1; 8]), 0)].into());
     }
     hub
+}
+
+fn seq(number: u64) -> Seq {
+    Seq::new(number).unwrap()
 }
 
 fn merged(outcome: &Outcome) -> &Merged {
@@ -338,4 +342,42 @@ fn a_refused_entry_was_not_merged_before() {
     assert_eq!(hub.quarantined, 1);
     hub.merge(vec![fresh.prepared(1, 1)]);
     assert!(hub.rows()["r"].contains("Int(2)"), "{:?}", hub.rows());
+}
+
+/// A refused entry that is retried is merged under the stamp of when it was made, once, whatever came of its log meanwhile; and a copy that
+/// its device authored again is the same entry, whichever comes first.
+#[test]
+fn r15_a_retried_entry_is_merged_once_under_its_old_stamp() {
+    for copy_first in [false, true] {
+        let mut device = Device::new(1);
+        device.put("r", "a", "first", 1);
+        device.put("q", "c", "refused", 20);
+        device.put("q", "c", "last", 300);
+        let origin = Provenance { incarnation: device.incarnation, lane: Lane::State, seq: seq(2), eid: device.entries[1].eid().unwrap() };
+        let copy = encode_payload(&[op("q", Action::Patch, &[(TITLE, "copy")], 20)], None);
+        device.seal_with(copy, Some(origin));
+        let mut hub = hub(&[&device]);
+        let outcomes = hub.merge(vec![device.prepared(1, 2)]);
+        assert_eq!(merged(&outcomes[0]).rejects.iter().map(|reject| reject.seq).collect::<Vec<_>>(), [seq(2)]);
+        device.rights = Rights::Buckets(["site:c".to_owned()].into());
+        hub.merge(vec![device.prepared(3, if copy_first { 4 } else { 3 })]);
+        let retry = |site: &str| {
+            let rights = Rights::Buckets([site.to_owned()].into());
+            Prepared::Retry(Box::new(Retry { lane: device.lane(), seq: seq(2), rights }))
+        };
+        let again = hub.merge(vec![retry("site:a")]);
+        assert_eq!(merged(&again[0]).rejects[0].code, Code::FORBIDDEN, "nothing has changed: it stays where it is");
+        // Twice in one batch, and once more.
+        let outcomes = hub.merge(vec![retry("site:c"), retry("site:c")]);
+        assert_eq!(merged(&outcomes[0]).rejects, []);
+        assert!(matches!(outcomes[1], Outcome::Refused(_)), "{:?}", outcomes[1]);
+        assert!(matches!(hub.merge(vec![retry("site:c")])[0], Outcome::Refused(_)));
+        if !copy_first {
+            hub.merge(vec![device.prepared(4, 4)]);
+        }
+        // The copy is a later write than both; what came first is the same entry, and so adds nothing the second time.
+        let want = if copy_first { "copy" } else { "last" };
+        assert!(hub.rows()["q"].starts_with(&format!("Text(\"{want}\") Text(\"c\") Int(320)")), "{copy_first}: {:?}", hub.rows());
+        hub.check();
+    }
 }

@@ -1,10 +1,13 @@
 //! What an operator does with a hub: collections, devices, keys, and looking at how it is. The control socket calls these.
 
+mod changing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobo_core::buckets::{ALL, is_bucket_key};
+pub use changing::Late;
+use mobo_core::buckets::{ALL, is_bucket_key, is_claim};
 use mobo_core::ids::{CollectionId, DeviceId, FieldId, Lane};
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema, SchemaError, check_collection};
@@ -72,6 +75,13 @@ impl Hub {
         let opened = self.opened()?;
         let collection = define(new)?;
         check_collection(&collection)?;
+        if opened.history.era().recovering {
+            // The ids that a collection had may still come back with it (rule R18).
+            return Err(AdminError::Usage(
+                "this hub still collects what its devices hold: make collections when `mobo-hub recover status` says that it has ended"
+                    .to_owned(),
+            ));
+        }
         let _one_at_a_time = opened.schema_lock.lock().await;
         let known = opened.store.schema(opened.project).await?;
         if known.by_name(&collection.name).is_some() {
@@ -94,12 +104,13 @@ impl Hub {
         Ok(Arc::clone(&self.opened()?.schema.borrow()))
     }
 
-    /// Invites one device: the token that it joins with, within `ttl`.
+    /// Invites one device with these buckets and claims (`NAME=VALUE`, each): the token that it joins with, within `ttl`.
     ///
     /// # Errors
     ///
     /// [`AdminError`].
-    pub async fn invite(&self, name: &str, buckets: &[String], ttl: Duration) -> Result<JoinToken, AdminError> {
+    pub async fn invite(&self, name: &str, rights: &(Vec<String>, Vec<String>), ttl: Duration) -> Result<JoinToken, AdminError> {
+        let (buckets, claims) = rights;
         let opened = self.opened()?;
         if name.len() > limits::NAME_BYTES_MAX || name.chars().any(char::is_control) {
             return Err(AdminError::Usage(format!(
@@ -113,12 +124,17 @@ impl Hub {
         if buckets.len() > limits::BUCKETS_PER_DEVICE_MAX {
             return Err(AdminError::Usage(format!("a device holds at most {} buckets", limits::BUCKETS_PER_DEVICE_MAX)));
         }
+        let claims = claims.iter().map(|claim| parse_claim(claim)).collect::<Result<BTreeSet<_>, _>>()?;
+        if claims.len() > limits::CLAIMS_MAX {
+            return Err(AdminError::Usage(format!("a device has at most {} claims", limits::CLAIMS_MAX)));
+        }
+        let claims = claims.into_iter().collect();
         let buckets: BTreeSet<String> = buckets.iter().cloned().collect();
         let buckets = if buckets.is_empty() { vec![ALL.to_owned()] } else { buckets.into_iter().collect() };
         let secret = entropy::bytes::<16>()?.to_vec();
         let ttl = ttl.min(limits::INVITE_TTL_MAX);
         let expires = opened.time.now().plus(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX));
-        let invite = Invite { secret_hash: secret_hash(&secret), name: name.to_owned(), buckets, expires };
+        let invite = Invite { secret_hash: secret_hash(&secret), name: name.to_owned(), buckets, claims, expires };
         opened.store.invite(opened.project, invite).await?;
         Ok(JoinToken {
             project: opened.project,
@@ -193,6 +209,15 @@ impl Hub {
         };
         opened.store.create_key(opened.project, row.clone()).await?;
         Ok((key.text().to_owned(), row))
+    }
+}
+
+fn parse_claim(text: &str) -> Result<(String, String), AdminError> {
+    match text.split_once('=') {
+        Some((name, value)) if is_claim(name, value) => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(AdminError::Usage(format!(
+            "\"{text}\" is not a claim: write NAME=VALUE without spaces or braces, such as site=plant-4; `id` and `device` are taken"
+        ))),
     }
 }
 

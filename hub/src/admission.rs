@@ -1,21 +1,27 @@
 //! Who may come in: enrolments and hellos, decided against the store.
 
+mod instances;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
+use mobo_core::buckets::rights_of;
+use mobo_core::ids::{BucketId, DeviceId, LaneKey, ProjectId, RecordId, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
-    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, Reject, SignedHello, TimelineInfo,
+    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, Reject, SignedHello,
     Welcome,
 };
-use mobo_core::session::hub::{HubIdentity, Refusal};
+use mobo_core::session::hub::Refusal;
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, QuarantineRow, StoreError};
 use mobo_core::trust::{Certificate, Statement, secret_hash};
 use mobo_protocol::{FEATURES, PROTO};
 use mobo_runtime::machine;
 
+use instances::{told, word};
+
+use crate::history::History;
 use crate::hub_time::HubTime;
 
 /// Chains that an order to refence carries, newest ones: what is older is found by its provenance.
@@ -26,10 +32,8 @@ const REFENCE_CHAINS_MAX: u64 = 1_000;
 pub struct Door {
     /// The store.
     pub store: Arc<dyn HubStore>,
-    /// Keys and project.
-    pub identity: Arc<HubIdentity>,
     /// The hub's history.
-    pub timeline: TimelineInfo,
+    pub history: Arc<History>,
     /// The hub's time.
     pub time: Arc<HubTime>,
     /// After how long a silent peer is pinged.
@@ -83,12 +87,13 @@ impl Door {
         if hello.proto_min > PROTO || hello.proto_max < PROTO {
             return Err(away(Code::VERSION, "no common protocol version: upgrade the older of the two"));
         }
-        let project = self.identity.project;
+        let project = self.project();
         if hello.project != project {
             return Err(away(Code::WRONG_PROJECT, "this hub does not serve the device's project"));
         }
-        let Some(device) = self.store.device(project, hello.device).await? else {
-            return Err(away(Code::UNKNOWN_DEVICE, "the hub does not know this device: join it again with a new token"));
+        let device = match self.store.device(project, hello.device).await? {
+            Some(device) => device,
+            None => self.readmit(hello).await?,
         };
         let statement = Statement::Hello { binding, hello: &signed.bytes };
         if !statement.is_signed_by(&device.key, &signed.signature) {
@@ -98,9 +103,15 @@ impl Door {
             return Err(away(Code::REVOKED, "this device was revoked: ask the operator of the hub, and join again"));
         }
         let admission = self.arrive(hello).await?;
+        self.look_back(hello, &admission).await?;
         if let Some(refence) = self.refence(hello, &admission).await? {
+            self.twice((hello.device, hello.incarnation), word(refence.reason)).await?;
             self.store.fence(project, hello.device, hello.incarnation).await?;
             return Err(Turned::Away(Refusal::Refence(refence)));
+        }
+        if self.store.is_continued(project, hello.device, hello.incarnation).await? {
+            // Another instance found by itself that it is a copy, and has gone on under a log of its own.
+            self.twice((hello.device, hello.incarnation), "continued").await?;
         }
         self.admit(hello, device, admission).await
     }
@@ -109,7 +120,7 @@ impl Door {
         let now = self.time.now();
         let offset = now.0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
         // A generation counts only on the timeline that gave it (R17).
-        let session = hello.session.filter(|(timeline, _)| *timeline == self.identity.timeline).map_or(0, |(_, session)| session);
+        let session = hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
         let arrival = Arrival {
             device: hello.device,
             incarnation: hello.incarnation,
@@ -119,12 +130,12 @@ impl Door {
             now,
             session,
         };
-        self.store.arrive(self.identity.project, arrival).await
+        self.store.arrive(self.project(), arrival).await
     }
 
     /// What makes a log unfit to go on (replication.md D2): it is shorter than the hub's, differs from it, or belongs to an older session.
     async fn refence(&self, hello: &Hello, admission: &Admission) -> Result<Option<Refence>, StoreError> {
-        let shown = hello.session.filter(|(timeline, _)| *timeline == self.identity.timeline).map_or(0, |(_, session)| session);
+        let shown = hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
         for status in &admission.lanes {
             let report = hello.lanes.iter().find(|report| report.lane == status.lane);
             if let Some(reason) = self.unfit(hello, status, report).await? {
@@ -148,7 +159,7 @@ impl Door {
         // The device's own proof must lie on the hub's chain.
         let Some(proof) = report.proof.filter(|proof| proof.acked <= hub_last) else { return Ok(None) };
         let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
-        let chain = self.store.chain_at(self.identity.project, lane, proof.acked).await?;
+        let chain = self.store.chain_at(self.project(), lane, proof.acked).await?;
         Ok(chain.filter(|chain| *chain != proof.chain).map(|_| RefenceReason::Forked))
     }
 
@@ -165,8 +176,11 @@ impl Door {
     ///
     /// The store's.
     pub async fn forked(&self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) -> Result<Refence, StoreError> {
+        if let Err(Turned::Store(error)) = self.twice((lane.device, lane.incarnation), word(reason)).await {
+            return Err(error);
+        }
         let refence = self.write_order(lane, (None, hub_last), hub_last, reason).await?;
-        self.store.fence(self.identity.project, lane.device, lane.incarnation).await?;
+        self.store.fence(self.project(), lane.device, lane.incarnation).await?;
         Ok(refence)
     }
 
@@ -182,7 +196,7 @@ impl Door {
         let first = (acked.map_or(0, Seq::get) + 1).max(last.saturating_sub(REFENCE_CHAINS_MAX));
         let mut chains = Vec::new();
         for seq in (first..=last).filter_map(Seq::new) {
-            if let Some(chain) = self.store.chain_at(self.identity.project, lane, seq).await? {
+            if let Some(chain) = self.store.chain_at(self.project(), lane, seq).await? {
                 chains.push((seq, chain));
             }
         }
@@ -191,15 +205,15 @@ impl Door {
     }
 
     async fn admit(&self, hello: &Hello, device: DeviceRow, admission: Admission) -> Result<Guest, Turned> {
-        let grants = self.grants(&device).await?;
+        let (rights, grants) = self.rights(&device).await?;
         let held: BTreeSet<BucketId> = grants.iter().map(|grant| grant.bucket).collect();
         let revokes = hello.buckets.iter().map(|report| report.bucket).filter(|bucket| !held.contains(bucket)).collect();
-        let schema_rev = self.store.schema(self.identity.project).await?.rev;
-        let rights = grants.iter().filter(|grant| grant.write).map(|grant| grant.key.clone()).collect();
+        let schema_rev = self.store.schema(self.project()).await?.rev;
+        let era = self.history.era();
         let welcome = Welcome {
             proto: PROTO,
             features: hello.features & FEATURES,
-            timeline: self.timeline.clone(),
+            timeline: told(&era.timeline, &held, hello),
             session: admission.session,
             ordinal: admission.ordinal,
             hub_time: self.time.now(),
@@ -209,10 +223,10 @@ impl Door {
             schema_rev,
             frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),
             keepalive_ms: u32::try_from(self.keepalive.as_millis()).unwrap_or(u32::MAX),
-            recovering: false,
+            recovering: era.recovering,
         };
         let rejects = self.unheard(hello, &welcome.lanes).await?;
-        Ok(Guest { key: device.key, rights: Rights::Buckets(rights), welcome: Box::new(welcome), rejects })
+        Ok(Guest { key: device.key, rights, welcome: Box::new(welcome), rejects })
     }
 
     /// The refusals on record behind what the device has heard, where the hub is further than that.
@@ -221,20 +235,31 @@ impl Door {
         if lanes.iter().all(|status| status.last <= heard(status.lane)) {
             return Ok(Vec::new());
         }
-        let rows = self.store.quarantine(self.identity.project, None, limits::QUARANTINE_RESENT_MAX).await?;
-        let own = rows.into_iter().filter(|row| {
-            row.lane.device == hello.device && row.lane.incarnation == hello.incarnation && Some(row.seq) > heard(row.lane.lane)
-        });
+        let rows = self.store.refusals(self.project(), hello.device, hello.incarnation).await?;
+        let own = rows.into_iter().filter(|row| Some(row.seq) > heard(row.lane.lane));
         Ok(own.map(reject_of).collect())
     }
 
-    async fn grants(&self, device: &DeviceRow) -> Result<Vec<Grant>, StoreError> {
+    /// What a device may write, and the buckets that it may read: by name, and by its claims under the rules that are in force.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn rights(&self, device: &DeviceRow) -> Result<(Rights, Vec<Grant>), StoreError> {
+        let project = self.project();
+        let (schema, moving) = (self.store.schema(project).await?, self.store.rebucketing(project).await?);
+        let rights = rights_of(&schema, &moving, device);
+        if rights.truncated {
+            let (device, max) = (&device.name, limits::BUCKETS_PER_DEVICE_MAX);
+            tracing::warn!(device, max, "the claims of a device give it more buckets than a device can hold: it gets the first of them");
+        }
         let fresh = || machine::random(self.time.machine()).map(BucketId::from_entropy);
-        let keys = device.grants.iter().map(|(key, _)| Ok((key.clone(), fresh()?)));
+        let keys = rights.buckets.keys().map(|key| Ok((key.clone(), fresh()?)));
         let keys = keys.collect::<Result<_, StoreError>>()?;
-        let buckets = self.store.ensure_buckets(self.identity.project, keys).await?;
-        let write = |key: &str| device.grants.iter().any(|(granted, write)| granted == key && *write);
-        Ok(buckets.into_iter().map(|(key, bucket)| Grant { bucket, write: write(&key), key }).collect())
+        let buckets = self.store.ensure_buckets(project, keys).await?;
+        let write = |key: &str| rights.buckets.get(key).copied().unwrap_or_default();
+        let grants = buckets.into_iter().map(|(key, bucket)| Grant { bucket, write: write(&key), key }).collect();
+        Ok((Rights::Buckets(rights.grants), grants))
     }
 
     /// Enrols the holder of an invitation's secret: certifies its key, and grants it the invitation's buckets.
@@ -247,7 +272,7 @@ impl Door {
             return Err(error(Code::BAD_SIGNATURE, "the request is not signed by the key that it enrols"));
         }
         let busy = |store: StoreError| PeerError { retry_after_ms: 2_000, ..error(Code::BUSY, &store.to_string()) };
-        let (project, now, hash) = (self.identity.project, self.time.now(), secret_hash(&enrol.secret));
+        let (project, now, hash) = (self.project(), self.time.now(), secret_hash(&enrol.secret));
         let state = self.store.invite_state(project, hash, now).await.map_err(busy)?;
         let id = DeviceId::of(&enrol.key);
         let invite = match &state {
@@ -257,11 +282,28 @@ impl Door {
         };
         let name = [invite.name.as_str(), enrol.name.as_str()].into_iter().find(|name| !name.is_empty()).unwrap_or_default();
         let name = if name.is_empty() { id.to_string().chars().take(8).collect() } else { name.to_owned() };
-        let certificate =
-            Certificate { project, key: enrol.key, name: name.clone(), buckets: invite.buckets.clone(), issued_us: now.0 }.encode();
+        let certificate = Certificate {
+            project,
+            key: enrol.key,
+            name: name.clone(),
+            buckets: invite.buckets.clone(),
+            issued_us: now.0,
+            claims: invite.claims.clone(),
+        }
+        .encode();
         let grants = invite.buckets.iter().map(|bucket| (bucket.clone(), true)).collect();
-        let row =
-            DeviceRow { id, key: enrol.key, name, certificate: certificate.clone(), enrolled: now, revoked: None, seen: None, grants };
+        let row = DeviceRow {
+            id,
+            key: enrol.key,
+            name,
+            certificate: certificate.clone(),
+            enrolled: now,
+            revoked: None,
+            seen: None,
+            grants,
+            claims: invite.claims.clone(),
+            ended: Vec::new(),
+        };
         match self.store.enrol(project, hash, row).await.map_err(busy)? {
             InviteState::Open(_) => Ok(self.sign(certificate)),
             InviteState::Used(user) if user == id => self.enrolled_before(project, id).await,
@@ -279,7 +321,7 @@ impl Door {
     }
 
     fn sign(&self, certificate: Vec<u8>) -> Enrolled {
-        let signature = Statement::Certificate(&certificate).sign(&self.identity.keys);
+        let signature = Statement::Certificate(&certificate).sign(&self.history.era().identity.keys);
         Enrolled { certificate, signature }
     }
 }
@@ -298,21 +340,4 @@ fn refused(state: &InviteState) -> PeerError {
             error(Code::TOKEN_INVALID, "this hub has given no such join token; make one with `mobo-hub device invite`")
         }
     }
-}
-
-/// The log of the hub itself must be known to its store before it can write.
-///
-/// # Errors
-///
-/// The store's.
-pub async fn register_hub_log(
-    store: &dyn HubStore,
-    identity: &HubIdentity,
-    incarnation: Incarnation,
-    time: &HubTime,
-    boot: mobo_core::ids::BootId,
-) -> Result<(), StoreError> {
-    let arrival =
-        Arrival { device: identity.keys.device(), incarnation, parent: None, ordinal: None, boot: (boot, 0), now: time.now(), session: 0 };
-    store.arrive(identity.project, arrival).await.map(|_| ())
 }

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod node;
 pub mod postgres;
+mod rebucket;
 pub mod records;
 pub mod sessions;
 pub mod settings;

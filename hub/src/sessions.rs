@@ -1,18 +1,22 @@
 //! The hub's sessions: one driver for each link, carrying out what the session machine of `core` asks for.
 
 mod conversation;
+mod recovering;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::ids::DeviceId;
+use mobo_core::ids::{DeviceId, Incarnation};
 use mobo_core::limits;
 use mobo_core::link::{Link, LinkError, Listener};
-use mobo_core::schema::Schema;
+use mobo_core::message::{Definition, SchemaUpdate};
+use mobo_core::schema::{Collection, Schema};
 use mobo_core::session::CloseReason;
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::HubStore;
+use mobo_runtime::bus::Bus;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::outbox::Outbox;
 use mobo_runtime::tasks::Tasks;
@@ -26,22 +30,26 @@ use crate::metrics;
 
 pub use conversation::{Conversation, Done, Job};
 
+use telling::Teller;
+
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Sessions {
     /// The store.
     pub store: Arc<dyn HubStore>,
-    /// Keys and project.
-    pub identity: Arc<HubIdentity>,
     /// Lets devices in.
     pub door: Arc<Door>,
     /// The way into the store.
     pub merges: MergeQueue,
     /// The collections.
     pub schema: watch::Receiver<Arc<Schema>>,
-    live: Mutex<BTreeMap<DeviceId, (u64, mpsc::Sender<Order>)>>,
+    /// By log: two instances of one device, which a copied folder makes, each keep their session.
+    live: Mutex<Live>,
     next: AtomicUsize,
+    teller: Teller,
 }
+
+type Live = BTreeMap<(DeviceId, Incarnation), (u64, mpsc::Sender<Order>)>;
 
 /// What a session is told from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,14 +58,23 @@ pub enum Order {
     Revoked,
     /// The device has connected anew: this session is a ghost.
     Superseded,
+    /// What the device may read or write has changed.
+    Rights,
 }
 
 impl Sessions {
     /// Ready to take links.
     #[must_use]
     pub fn new(door: Arc<Door>, merges: MergeQueue, schema: watch::Receiver<Arc<Schema>>) -> Self {
-        let (store, identity) = (Arc::clone(&door.store), Arc::clone(&door.identity));
-        Self { store, identity, door, merges, schema, live: Mutex::default(), next: AtomicUsize::new(1) }
+        let store = Arc::clone(&door.store);
+        Self { store, door, merges, schema, live: Mutex::default(), next: AtomicUsize::new(1), teller: Teller::default() }
+    }
+
+    /// The same, telling this bus what happens in sessions.
+    #[must_use]
+    pub fn telling(mut self, bus: &Bus) -> Self {
+        self.teller = Teller::to(bus);
+        self
     }
 
     /// Devices that are connected now.
@@ -69,13 +86,23 @@ impl Sessions {
     /// True if this device is connected now.
     #[must_use]
     pub fn is_live(&self, device: DeviceId) -> bool {
-        self.registry().contains_key(&device)
+        self.registry().keys().any(|log| log.0 == device)
     }
 
     /// Tells the session of a revoked device to end; it is gone within [`limits::REVOCATION_MAX`].
     pub fn revoked(&self, device: DeviceId) {
-        if let Some((_, orders)) = self.registry().get(&device) {
+        for (_, (_, orders)) in self.registry().iter().filter(|(log, _)| log.0 == device) {
             let _ = orders.try_send(Order::Revoked);
+        }
+    }
+
+    /// Tells the session of a device to look up what it may do now; all sessions, where no device is named.
+    pub fn rights_changed(&self, device: Option<DeviceId>) {
+        for (live, (_, orders)) in self.registry().iter() {
+            if device.is_none_or(|device| device == live.0) {
+                // A session that has so many orders before it will look after this one, too.
+                let _ = orders.try_send(Order::Rights);
+            }
         }
     }
 
@@ -106,6 +133,7 @@ impl Sessions {
         let mut driver = Conversation::new(Arc::clone(self), outbox, (link.binding(), link.peer()));
         let mut hints = self.merges.hints();
         let mut schema = self.schema.clone();
+        let mut eras = self.door.history.watch();
         let mut work = JoinSet::new();
         let reason = loop {
             if let Some(reason) = driver.carry_out().await {
@@ -121,37 +149,56 @@ impl Sessions {
                 Some(Ok(done)) = work.join_next(), if !work.is_empty() => driver.done(done),
                 hint = hints.recv() => driver.news(hint),
                 Ok(()) = schema.changed() => driver.schema_changed(),
+                Ok(()) = eras.changed() => driver.era_changed(),
                 Some(order) = driver.orders.recv() => driver.order(order),
                 () = at(timeout) => driver.tick(),
                 () = stopping.cancelled() => driver.stop(),
             }
         };
         metrics::ended(&reason);
+        if let Some(device) = driver.device() {
+            self.teller.lost(device, &reason);
+        }
         driver.end().finish().await;
         link.close(&format!("{reason:?}")).await;
         reason
     }
 
-    fn registry(&self) -> std::sync::MutexGuard<'_, BTreeMap<DeviceId, (u64, mpsc::Sender<Order>)>> {
+    /// The collections as they are told on a timeline.
+    fn definitions(&self, identity: &HubIdentity) -> Arc<SchemaUpdate> {
+        let schema = Arc::clone(&self.schema.borrow());
+        let define = |collection: &Collection| {
+            let bytes = collection.to_cbor();
+            let mac = identity.offer.schema(identity.project, collection.id, identity.timeline, &bytes);
+            Definition { bytes, collection: Some(collection.clone()), mac }
+        };
+        let definitions = schema.iter().map(define).collect();
+        Arc::new(SchemaUpdate { timeline: identity.timeline, rev: schema.rev, definitions, more: false })
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, device: DeviceId, orders: mpsc::Sender<Order>) -> (DeviceId, u64) {
+    fn enter(&self, log: (DeviceId, Incarnation), orders: mpsc::Sender<Order>) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
-        if let Some((_, ghost)) = self.registry().insert(device, (number, orders)) {
+        if let Some((_, ghost)) = self.registry().insert(log, (number, orders)) {
             let _ = ghost.try_send(Order::Superseded);
         }
-        (device, number)
+        (log, number)
     }
 
-    fn leave(&self, registered: Option<(DeviceId, u64)>) {
-        let Some((device, number)) = registered else { return };
+    fn leave(&self, registered: Option<Registered>) {
+        let Some((log, number)) = registered else { return };
         let mut live = self.registry();
-        if live.get(&device).is_some_and(|(current, _)| *current == number) {
-            live.remove(&device);
+        if live.get(&log).is_some_and(|(current, _)| *current == number) {
+            live.remove(&log);
         }
     }
 }
+
+/// A session's place among those that are live.
+type Registered = ((DeviceId, Incarnation), u64);
 
 fn gone(error: LinkError) -> CloseReason {
     match error {

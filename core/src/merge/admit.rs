@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::prepare::{Content, Prepared, PreparedEntry, PreparedPush, Rights};
+use super::prepare::{Content, Prepared, PreparedEntry, PreparedPush};
+use super::retry::{self, AdmittedRetry, KeptEntry};
 use super::time::{Boots, Decided, LaneTime, decide, known};
-use super::{Context, LocalBody, LocalWrite, Outcome};
+use super::{Context, LocalBody, LocalWrite, Outcome, Rights};
 use crate::engine::Author;
 use crate::entry::chain_start;
 use crate::ids::{Chain, DeviceId, Eid, LaneKey, Ordinal, ProjectId, RecordKey, Seq};
@@ -29,6 +30,8 @@ pub struct LaneWants {
     pub ranges: Vec<(LaneKey, Seq, Seq)>,
     /// Which of these identities were merged before, as an entry's own or as the origin of a re-authored one (rule R15).
     pub origins: BTreeSet<(DeviceId, Eid)>,
+    /// These entries, if they are open in quarantine; and which of their identities were merged before ([`KeptEntry::eids`]).
+    pub retries: BTreeSet<(LaneKey, Seq)>,
 }
 
 /// What step 1 reads.
@@ -42,6 +45,8 @@ pub struct LaneReads {
     pub origins: BTreeSet<(DeviceId, Eid)>,
     /// The boots of the devices of the wanted lanes.
     pub boots: BTreeMap<DeviceId, Boots>,
+    /// The wanted entries that are open in quarantine.
+    pub retries: BTreeMap<(LaneKey, Seq), KeptEntry>,
 }
 
 /// A lane as the store has it.
@@ -69,7 +74,7 @@ impl LaneState {
         Self { last: None, chain: chain_start(project, key), time, ordinal, ancestors, fenced: false }
     }
 
-    fn author(&self, key: &LaneKey) -> Author {
+    pub(super) fn author(&self, key: &LaneKey) -> Author {
         Author { device: key.device, incarnation: key.incarnation, ordinal: self.ordinal, ancestors: self.ancestors.clone() }
     }
 }
@@ -93,6 +98,8 @@ pub(super) enum Admission {
     Push(AdmittedPush),
     /// A local write.
     Local(Box<LocalWrite>, Author),
+    /// A refused entry.
+    Retry(Box<AdmittedRetry>),
 }
 
 /// A push with its new entries.
@@ -135,6 +142,10 @@ impl<'a> Merge<'a> {
                 Prepared::Local(write) => {
                     wants.lanes.insert(write.lane);
                 }
+                Prepared::Retry(retry) => {
+                    wants.lanes.insert(retry.lane);
+                    wants.retries.insert((retry.lane, retry.seq));
+                }
                 Prepared::Push(push) => {
                     wants.lanes.insert(push.lane);
                     let last = push.entries.last().map_or(push.first, |entry| entry.seq);
@@ -164,6 +175,7 @@ impl<'a> Merge<'a> {
                     }
                     None => Admission::Settled(refence(None)),
                 },
+                Prepared::Retry(again) => retry::admit(*again, &lanes, &mut reads),
                 Prepared::Push(push) => {
                     let (key, signature) = (push.lane, push.signature);
                     let admission = admit_push(*push, &mut lanes, &mut reads, self.context.now);
@@ -275,16 +287,17 @@ pub(super) fn wanted(items: &[Admission]) -> BTreeSet<RecordKey> {
                     keys.extend(edits.iter().map(|edit| RecordKey { collection: write.collection, id: edit.id.clone() }));
                 }
             }
-            Admission::Push(push) => {
-                for entry in &push.entries {
-                    match &entry.prepared.content {
-                        Content::Table(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
-                        Content::Document(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
-                        Content::Stream | Content::Lost | Content::Poison(_) => {}
-                    }
-                }
-            }
+            Admission::Push(push) => push.entries.iter().for_each(|entry| named(&entry.prepared, &mut keys)),
+            Admission::Retry(again) => named(&again.entry.prepared, &mut keys),
         }
     }
     keys
+}
+
+fn named(prepared: &PreparedEntry, keys: &mut BTreeSet<RecordKey>) {
+    match &prepared.content {
+        Content::Table(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
+        Content::Document(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
+        Content::Stream | Content::Lost | Content::Poison(_) => {}
+    }
 }

@@ -4,24 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState, wanted};
-use super::prepare::{Content, Rights};
-use super::time::{Decided, of_op};
+use super::parts::{Doing, Part, document_parts, table_parts, wrong_kind};
+use super::place::{bucket_keys, present_keys};
+use super::prepare::Content;
 use super::{
-    ChangeWrite, ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, SampleWrite, Writes,
+    Change, ChangeWrite, ConflictWrite, Context, EntryOutcome, EntryWrite, LaneWrite, Merged, Outcome, QuarantineWrite, Rights,
+    SampleWrite, Writes,
 };
-use crate::buckets;
-use crate::document::DocumentOp;
-use crate::engine::{self, Applying, Author, Refusal, Stamped};
-use crate::entry::{Entry, Header, Payload};
+use crate::engine::{self, Applying, Author, Refusal};
+use crate::entry::{Entry, Payload};
 use crate::ids::{BucketId, DeviceId, Eid, LaneKey, Position, RecordKey, Seq, StateHash, Ver};
 use crate::limits;
 use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
-use crate::stamp::{Origin, Stamp};
+use crate::stamp::Origin;
 use crate::stream::Segment;
-use crate::table::TableOp;
-use crate::time::Eff;
 
 /// A record as the store has it.
 #[derive(Clone, Debug)]
@@ -93,6 +91,7 @@ impl<'a> Admitted<'a> {
             .map(|item| match item {
                 Admission::Settled(outcome) => outcome,
                 Admission::Push(push) => Outcome::Merged(run.push(push)),
+                Admission::Retry(again) => run.retry(*again),
                 Admission::Local(write, author) => {
                     let lane = write.lane;
                     let outcome = run.local(*write, &author);
@@ -121,13 +120,7 @@ pub(super) struct Run<'a> {
     blocked: BTreeSet<(RecordKey, Origin)>,
     origins: BTreeSet<(DeviceId, Eid)>,
     pub(super) lanes: BTreeMap<LaneKey, LaneState>,
-    writes: Writes,
-}
-
-/// What one entry does to one record.
-struct Part<'o> {
-    key: &'o RecordKey,
-    ops: RecordOps<'o>,
+    pub(super) writes: Writes,
 }
 
 impl<'a> Run<'a> {
@@ -175,13 +168,51 @@ impl<'a> Run<'a> {
 
     /// Applies one entry; what it is refused for is kept, and its position is used all the same.
     pub(super) fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
+        let (outcome, reject) = self.judge(lane, (author, author), rights, &entry);
+        let AdmittedEntry { prepared, decided, .. } = entry;
+        let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
+        if let (Some(reject), EntryOutcome::Quarantined) = (&reject, outcome) {
+            let prepared = Arc::clone(&prepared);
+            self.writes.quarantine.push(QuarantineWrite { lane: *lane, reject: reject.clone(), prepared });
+        }
+        self.writes.entries.push(EntryWrite {
+            lane: *lane,
+            seq: prepared.seq,
+            eid: prepared.eid,
+            origin,
+            chain: prepared.chain,
+            eff: decided.eff,
+            outcome,
+            prepared,
+        });
+        reject
+    }
+
+    /// Applies one entry to the records that it names, all of it or nothing; `tallies` is the log that its increments are counted under.
+    pub(super) fn judge(
+        &mut self,
+        lane: &LaneKey,
+        (author, tallies): (&Author, &Author),
+        rights: &Rights,
+        entry: &AdmittedEntry,
+    ) -> (EntryOutcome, Option<Reject>) {
         let AdmittedEntry { prepared, decided, lane_before } = entry;
         let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
         let known = crate::protect!(
             "provenance.known",
             origin.into_iter().chain(prepared.eid).any(|eid| self.origins.contains(&(lane.device, eid)))
         );
-        let doing = Doing { lane, author, rights, seq: prepared.seq, decided, lane_before, header: prepared.header.as_ref(), known };
+        let doing = Doing {
+            lane,
+            author,
+            tallies,
+            rights,
+            seq: prepared.seq,
+            decided: *decided,
+            lane_before: *lane_before,
+            header: prepared.header.as_ref(),
+            known,
+        };
         let result = match &prepared.content {
             Content::Table(ops) => self.apply_parts(&doing, table_parts(ops, &doing)),
             Content::Document(ops) => self.apply_parts(&doing, document_parts(ops, &doing)),
@@ -199,21 +230,7 @@ impl<'a> Run<'a> {
             self.origins.extend(prepared.eid.into_iter().chain(origin).map(|eid| (lane.device, eid)));
         }
         let reject = result.err().map(|(record, refusal)| self.reject(lane, prepared.seq, record, refusal));
-        if let (Some(reject), EntryOutcome::Quarantined) = (&reject, outcome) {
-            let prepared = Arc::clone(&prepared);
-            self.writes.quarantine.push(QuarantineWrite { lane: *lane, reject: reject.clone(), prepared });
-        }
-        self.writes.entries.push(EntryWrite {
-            lane: *lane,
-            seq: prepared.seq,
-            eid: prepared.eid,
-            origin,
-            chain: prepared.chain,
-            eff: decided.eff,
-            outcome,
-            prepared,
-        });
-        reject
+        (outcome, reject)
     }
 
     fn reject(&mut self, lane: &LaneKey, seq: Seq, record: Option<RecordKey>, refusal: Refusal) -> Reject {
@@ -277,14 +294,20 @@ impl<'a> Run<'a> {
         let blocked = self.blocked.contains(&(key.clone(), origin));
         let timeline = self.context.timeline.short();
         let working = self.records.get_mut(key).ok_or_else(wrong)?;
-        if !working.buckets.is_empty() && !doing.rights.allow_any(&working.buckets) {
-            return Err(Refusal::new(Code::FORBIDDEN, format!("this device may not write in {}", working.buckets.join(", "))));
+        // Of a record that nobody has written yet, there is nothing that somebody else may see.
+        let before = (working.stored.is_some() || working.touched).then(|| working.buckets.clone());
+        if let Some(before) = &before {
+            // First of all, so that a refusal tells nothing about what the record holds.
+            let unmoved = Change { before: Some(before), after: before };
+            if let Some(why) = doing.rights.refuse(unmoved, doing.decided.eff) {
+                return Err(Refusal::new(Code::FORBIDDEN, why));
+            }
         }
         let merged = if doing.known {
             engine::Merged::default()
         } else {
             let applying = Applying {
-                author: doing.author,
+                author: if matches!(part.ops, RecordOps::Table(_)) { doing.tallies } else { doing.author },
                 seq: doing.seq,
                 ver: working.ver,
                 uncertain: doing.decided.uncertain,
@@ -302,9 +325,8 @@ impl<'a> Run<'a> {
             return Err(Refusal::new(Code::TOO_LARGE, detail));
         }
         let buckets = bucket_keys(collection, key, working);
-        if !doing.rights.allow_any(&buckets) {
-            let place = if buckets.is_empty() { "no bucket".to_owned() } else { buckets.join(", ") };
-            return Err(Refusal::new(Code::FORBIDDEN, format!("the record would be in {place}, where this device may not write")));
+        if let Some(why) = doing.rights.refuse(Change { before: before.as_deref(), after: &buckets }, doing.decided.eff) {
+            return Err(Refusal::new(Code::FORBIDDEN, why));
         }
         working.buckets = buckets;
         working.touched = true;
@@ -329,71 +351,4 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
-}
-
-/// One author's writes to one collection travel on one lane: otherwise their order, which counters rely on, would not be known.
-fn wrong_kind(collection: &Collection) -> Refusal {
-    let (kind, lane) = (collection.kind.name(), collection.lane.number());
-    Refusal::new(Code::WRONG_KIND, format!("\"{}\" is a {kind}, and its entries travel on lane {lane}", collection.name))
-}
-
-/// What is the same for all parts of an entry.
-struct Doing<'o> {
-    lane: &'o LaneKey,
-    author: &'o Author,
-    rights: &'o Rights,
-    seq: Seq,
-    decided: Decided,
-    lane_before: Eff,
-    header: Option<&'o Header>,
-    /// Merged before, under its provenance: its author only waits to see the records delivered.
-    known: bool,
-}
-
-impl Doing<'_> {
-    fn stamp(&self, before_us: u64, op: usize) -> Stamp {
-        Stamp {
-            eff: of_op(self.lane_before, self.decided.eff, before_us),
-            device: self.author.device,
-            ordinal: self.author.ordinal,
-            seq: self.seq,
-            op: u32::try_from(op).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-fn table_parts<'o>(ops: &'o [TableOp], doing: &Doing<'_>) -> Vec<Part<'o>> {
-    let mut by_key: BTreeMap<&RecordKey, Vec<Stamped<'o, TableOp>>> = BTreeMap::new();
-    for (index, op) in ops.iter().enumerate() {
-        by_key.entry(&op.key).or_default().push(Stamped { op, stamp: doing.stamp(op.before_us, index) });
-    }
-    by_key.into_iter().map(|(key, ops)| Part { key, ops: RecordOps::Table(ops) }).collect()
-}
-
-fn document_parts<'o>(ops: &'o [DocumentOp], doing: &Doing<'_>) -> Vec<Part<'o>> {
-    let mut by_key: BTreeMap<&RecordKey, Vec<Stamped<'o, DocumentOp>>> = BTreeMap::new();
-    for (index, op) in ops.iter().enumerate() {
-        by_key.entry(&op.key).or_default().push(Stamped { op, stamp: doing.stamp(op.before_us, index) });
-    }
-    by_key.into_iter().map(|(key, ops)| Part { key, ops: RecordOps::Document(ops) }).collect()
-}
-
-fn present_keys(stored: Option<&Stored>) -> Vec<String> {
-    let memberships = stored.map(|stored| stored.memberships.as_slice()).unwrap_or_default();
-    let mut keys: Vec<String> = memberships.iter().filter(|member| member.present).map(|member| member.key.clone()).collect();
-    keys.sort_unstable();
-    keys
-}
-
-/// The buckets of a record now. A hidden record stays where it was, so that those who hold it hear of its end.
-fn bucket_keys(collection: &Collection, key: &RecordKey, working: &Working) -> Vec<String> {
-    let columns = working.state.project(collection);
-    if columns.is_none() && !working.buckets.is_empty() {
-        return working.buckets.clone();
-    }
-    let columns = columns.unwrap_or_default();
-    buckets::keys_of(collection, key.id.as_str(), |name| {
-        let index = collection.fields.iter().position(|field| field.name == name)?;
-        columns.get(index)
-    })
 }

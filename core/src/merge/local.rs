@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::admit::AdmittedEntry;
 use super::apply::Run;
-use super::prepare::{Rights, prepare_entry};
+use super::prepare::prepare_entry;
 use super::time::{Decided, LaneTime};
-use super::{LocalBody, LocalWrite, Merged, Outcome};
+use super::{LocalBody, LocalWrite, Merged, Outcome, Rights};
 use crate::author::{self, RecordOp};
 use crate::document;
 use crate::engine::Author;

@@ -14,15 +14,23 @@
 
 pub mod admit;
 pub mod apply;
+pub mod joining;
 mod local;
+mod parts;
 pub mod place;
 pub mod prepare;
+mod rebucket;
+mod retry;
+mod rights;
 pub mod time;
 
 pub use admit::{Admitted, LaneReads, LaneState, LaneWants, Merge};
 pub use apply::{Applied, Membership, Stored};
+pub use joining::{Joined, Joining, Offered, RefusedOffer};
 pub use place::{BucketState, BucketWants, Placed, Rivals};
-pub use prepare::{Prepared, PreparedEntry, Rights, prepare_push};
+pub use prepare::{Prepared, PreparedEntry, prepare_push};
+pub use retry::{KeptEntry, Retried, Retry};
+pub use rights::{Change, Grants, Rights};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,6 +165,8 @@ pub struct Writes {
     pub changes: Vec<ChangeWrite>,
     /// Decisions to be seen.
     pub conflicts: Vec<ConflictWrite>,
+    /// Refused entries that were tried again.
+    pub retried: Vec<Retried>,
 }
 
 /// Where a record's row is.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::apply::{Applied, Membership, Working};
+use super::apply::{Applied, Membership, Stored, Working};
 use super::{ConflictWrite, Hint, MemberWrite, Outcome, Place, RecordWrite, Writes};
+use crate::buckets;
 use crate::digest::Digest;
 use crate::document::{ChangeId, conflict};
 use crate::ids::{BucketId, Position, RecordKey, StateHash};
+use crate::schema::Collection;
 use crate::stamp::Stamp;
 
 /// The buckets that step 3 needs, locked in ascending order of their ids.
@@ -70,7 +72,7 @@ impl<'a> Applied<'a> {
     /// True if nothing needs to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.entries.is_empty()
+        self.writes.entries.is_empty() && self.writes.retried.is_empty() && self.touched() == 0
     }
 
     /// Assigns positions and digests, and gives rivals their stamps.
@@ -189,4 +191,20 @@ fn name_rivals(writes: &mut Writes, mut known: Rivals) {
 fn fresh_id((entropy, key): ([u8; 32], &String)) -> BucketId {
     let hash = blake3::keyed_hash(&entropy, key.as_bytes());
     BucketId::from_entropy(hash.as_bytes().first_chunk().copied().unwrap_or([1; 8]))
+}
+
+pub(super) fn present_keys(stored: Option<&Stored>) -> Vec<String> {
+    let memberships = stored.map(|stored| stored.memberships.as_slice()).unwrap_or_default();
+    let mut keys: Vec<String> = memberships.iter().filter(|member| member.present).map(|member| member.key.clone()).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// The buckets of a record now. A hidden record stays where it was, so that those who hold it hear of its end.
+pub(super) fn bucket_keys(collection: &Collection, key: &RecordKey, working: &Working) -> Vec<String> {
+    let columns = working.state.project(collection);
+    if columns.is_none() && !working.buckets.is_empty() {
+        return working.buckets.clone();
+    }
+    buckets::keys_in(collection, key, &columns.unwrap_or_default())
 }

@@ -1,9 +1,8 @@
 //! Before the transaction: what can be checked of a push without reading anything.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::LocalWrite;
+use super::{LocalWrite, Retry, Rights};
 use crate::document::{self, DocumentOp};
 use crate::engine::Refusal;
 use crate::entry::{Entry, Header, Payload, chain_next};
@@ -14,26 +13,6 @@ use crate::table::{self, TableOp};
 use crate::time::Eff;
 use crate::trust::{LaneHead, Statement};
 
-/// What an author may write.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Rights {
-    /// Everything: the hub itself.
-    All,
-    /// Records in these buckets.
-    Buckets(BTreeSet<String>),
-}
-
-impl Rights {
-    /// True if one of `buckets` may be written.
-    #[must_use]
-    pub fn allow_any(&self, buckets: &[String]) -> bool {
-        match self {
-            Self::All => true,
-            Self::Buckets(granted) => buckets.iter().any(|bucket| granted.contains(bucket)),
-        }
-    }
-}
-
 /// A submission, ready for the transaction. Cloning one is cheap, so that a transaction can be tried again.
 #[derive(Clone, Debug)]
 pub enum Prepared {
@@ -41,6 +20,8 @@ pub enum Prepared {
     Push(Box<PreparedPush>),
     /// A write through the hub's API.
     Local(Box<LocalWrite>),
+    /// A refused entry, to be merged after all.
+    Retry(Box<Retry>),
 }
 
 /// A push whose signature and chain hold in themselves.

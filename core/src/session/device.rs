@@ -1,6 +1,7 @@
 //! The device's side of a session.
 
 mod down;
+mod recovering;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,8 +12,9 @@ use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::message::{
-    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
+    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, Offer, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
 };
+use crate::recover::{Flow, Moved};
 use crate::time::{Eff, Instant, Moment};
 
 /// Everything that can happen to a device's session.
@@ -25,6 +27,12 @@ pub enum Input {
     Undecided(Vec<(Lane, Seq)>),
     /// The store has taken a welcome in: where each bucket is to be pulled from.
     Admitted(Vec<(BucketId, Position)>),
+    /// The store has taken in a welcome of another timeline than it knew: what is to be offered before anything is pulled (rule R18).
+    Moved(Moved),
+    /// The store's answer to [`Effect::ReadDefinitions`].
+    Definitions(SchemaUpdate),
+    /// The store's answer to [`Effect::ReadOffer`]: one page of a bucket, with its last position where more follows.
+    Offer(Box<Offer>, Option<Position>),
     /// The store's answer to [`Effect::Read`]: a signed push, or nothing behind that position.
     Entries(Lane, Option<Box<Push>>),
     /// Local entries were committed.
@@ -63,8 +71,20 @@ pub enum Input {
 pub enum Effect {
     /// Send a message.
     Send(Channel, Box<Message>),
-    /// Take in the hub's welcome, then answer [`Input::Admitted`].
+    /// Take in the hub's welcome, then answer [`Input::Admitted`] or [`Input::Moved`].
     Admit(Box<Welcome>),
+    /// Read the definitions as the hub delivered them, then answer [`Input::Definitions`].
+    ReadDefinitions,
+    /// Read what is held of a bucket that is to be offered, from the start or behind a position, then answer [`Input::Offer`].
+    ReadOffer(BucketId, Option<Position>),
+    /// The hub has joined all of a bucket: it may be pulled again, or purged where it may not be read any more.
+    Offered(BucketId),
+    /// Everything was offered: answer [`Input::Admitted`] with where to pull from.
+    Resume,
+    /// Start the pull of a bucket over: the hub has forgotten what is older (rule R20).
+    Resync(BucketId),
+    /// A pull that started over ended there: what it did not name is gone.
+    Sweep(BucketId, Position),
     /// Read entries of a lane behind a position, at most one push of them, then answer [`Input::Entries`].
     Read(Lane, Option<Seq>),
     /// Store an ack.
@@ -120,6 +140,8 @@ pub struct DeviceSession {
     /// Those that were pulled again because they differed, until everything is equal.
     pulled_again: BTreeSet<BucketId>,
     timeline: Option<Timeline>,
+    /// The way through a new timeline, until it is gone.
+    flow: Option<Flow>,
     pull: u64,
     unconfirmed_bytes: u64,
     equal: bool,
@@ -143,6 +165,7 @@ impl DeviceSession {
             awaiting_schema: BTreeSet::new(),
             pulled_again: BTreeSet::new(),
             timeline: None,
+            flow: None,
             pull: 0,
             unconfirmed_bytes: 0,
             equal: false,
@@ -196,6 +219,9 @@ impl DeviceSession {
             }
             Input::Undecided(from) => from.iter().for_each(|(lane, seq)| self.lanes.rewind(*lane, *seq)),
             Input::Admitted(cursors) => self.admitted(cursors),
+            Input::Moved(moved) => self.moved(moved),
+            Input::Definitions(update) => self.offer_definitions(update),
+            Input::Offer(offer, more) => self.offer(offer, more),
             Input::Entries(lane, push) => self.entries(lane, push),
             Input::Appended(lane) => {
                 self.drained = false;
@@ -224,6 +250,7 @@ impl DeviceSession {
             (_, Message::Error(error)) if error.fatal => self.close(CloseReason::Refused(error)),
             (_, Message::Bye) => self.close(CloseReason::PeerLeft),
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
+            (State::Live, Message::Error(error)) => self.complaint(error),
             (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
             (State::Live | State::Admitting, message) => self.live(message),
             (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
@@ -244,9 +271,13 @@ impl DeviceSession {
             }
             Message::Schema(update) => self.schema(update),
             Message::Grant(grant) => {
-                self.cursors.insert(grant.bucket, Position(0));
+                let bucket = grant.bucket;
                 self.effects.push_back(Effect::Granted(grant));
-                self.pull();
+                // One that is held gets another right, and is read on from where it is.
+                if self.flow.is_none() && !self.cursors.contains_key(&bucket) {
+                    self.cursors.insert(bucket, Position(0));
+                    self.pull();
+                }
             }
             Message::Revoke(bucket) => {
                 self.cursors.remove(&bucket);
@@ -255,8 +286,15 @@ impl DeviceSession {
             }
             // Of an earlier pull.
             Message::Checkpoint(_) => {}
-            Message::OfferAck(_) | Message::Audit(_) | Message::Resync { .. } | Message::Sweep { .. } => {
-                let detail = "this device does not take offers, audits or sweeps yet; upgrade it".to_owned();
+            Message::OfferAck(ack) => self.offer_ack(&ack),
+            Message::Resync { bucket, .. } => self.resync(bucket),
+            Message::Sweep { bucket, to } => {
+                if self.cursors.contains_key(&bucket) {
+                    self.effects.push_back(Effect::Sweep(bucket, to));
+                }
+            }
+            Message::Audit(_) => {
+                let detail = "this device does not take audits yet; upgrade it".to_owned();
                 let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
                 self.send(Channel::Control, Message::Error(error));
             }
@@ -294,7 +332,9 @@ impl DeviceSession {
     }
 
     fn admitted(&mut self, cursors: Vec<(BucketId, Position)>) {
-        if self.state == State::Admitting {
+        let resumed = self.flow.as_ref().is_some_and(|flow| !flow.holds());
+        if self.state == State::Admitting || resumed {
+            self.flow = None;
             self.cursors = cursors.into_iter().collect();
             self.state = State::Live;
             self.pull();

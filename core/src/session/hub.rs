@@ -1,8 +1,11 @@
 //! The hub's side of a session.
 
 mod down;
+mod recovering;
+mod rights;
+mod up;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +13,14 @@ use super::CloseReason;
 use crate::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, ProjectId, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
-use crate::merge::{Hint, Merged, Outcome};
+use crate::merge::{Hint, Outcome};
 use crate::message::{
-    Ack, Code, Enrol, Enrolled, Message, Nack, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate, SignedHello, Welcome,
+    Code, Enrol, Enrolled, Grant, Message, Offer, OfferAck, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate, SignedHello,
+    Welcome,
 };
 use crate::store::PullPage;
 use crate::time::Instant;
-use crate::trust::{KeyPair, LaneHead, OfferKey, Statement};
+use crate::trust::{KeyPair, OfferKey};
 
 /// Bytes that a device may have in flight on a lane.
 pub const LANE_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
@@ -34,6 +38,10 @@ pub enum Input {
     Merged(LaneKey, Outcome),
     /// A push that was refused before it was merged.
     PushRefused(LaneKey, Code),
+    /// The answer to [`Effect::Join`].
+    Joined(OfferAck),
+    /// The answer to [`Effect::Adopt`]: the collections as they are now, and those that cannot be taken, in a sentence.
+    Adopted(Arc<SchemaUpdate>, Option<String>),
     /// The answer to [`Effect::Pull`].
     Page(Box<PullPage>),
     /// Buckets have changed.
@@ -42,6 +50,8 @@ pub enum Input {
     HintsLost,
     /// Collections have changed, or the device's schema is old.
     Schema(Arc<SchemaUpdate>),
+    /// What the device may read and write now.
+    Rights(Vec<Grant>),
     /// The device was revoked.
     Revoked,
     /// The time of [`HubSession::poll_timeout`] has come.
@@ -74,6 +84,12 @@ pub enum Effect {
     Merge(LaneKey, Box<Push>),
     /// Read what changed behind these cursors, then answer [`Input::Page`].
     Pull(Vec<(BucketId, Position)>),
+    /// Join what the device offers, then answer [`Input::Joined`]. One at a time.
+    Join(Box<Offer>),
+    /// Take in definitions that the device offers, then answer [`Input::Adopted`].
+    Adopt(Box<SchemaUpdate>),
+    /// The device has given back all that it holds: it pulls everything that it may read.
+    OfferedAll,
     /// Answer a ping, with the hub's time in it.
     Pong(Ping),
     /// The lane has forked: find the chains that the device may share, then answer [`Input::Admitted`] with the refence.
@@ -132,7 +148,10 @@ pub struct HubSession {
     device: Option<(DeviceId, Incarnation)>,
     down: Down,
     schema_rev: u64,
-    granted: BTreeSet<BucketId>,
+    /// What the device may read, and whether it may write there.
+    granted: BTreeMap<BucketId, bool>,
+    /// True until a device of a restored hub has given back all that it holds.
+    owes_offers: bool,
     keepalive: Option<Duration>,
     last_heard: Instant,
 }
@@ -148,7 +167,8 @@ impl HubSession {
             device: None,
             down: Down::default(),
             schema_rev: 0,
-            granted: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            owes_offers: false,
             keepalive,
             last_heard: now,
         }
@@ -158,6 +178,12 @@ impl HubSession {
     #[must_use]
     pub fn device(&self) -> Option<DeviceId> {
         self.device.map(|(device, _)| device)
+    }
+
+    /// The device and its log, once it said hello.
+    #[must_use]
+    pub fn log(&self) -> Option<(DeviceId, Incarnation)> {
+        self.device
     }
 
     /// Takes the next effect.
@@ -187,7 +213,8 @@ impl HubSession {
             }
             Input::Admitted(Ok(welcome)) => {
                 self.state = State::Live;
-                self.granted = welcome.grants.iter().map(|grant| grant.bucket).collect();
+                self.granted = welcome.grants.iter().map(|grant| (grant.bucket, grant.write)).collect();
+                self.owes_offers = welcome.recovering;
                 self.send(Channel::Control, Message::Welcome(welcome));
             }
             Input::Admitted(Err(Refusal::Refence(refence))) => {
@@ -202,10 +229,13 @@ impl HubSession {
             Input::Enrolled(Err(error)) => self.refuse(error),
             Input::Merged(lane, outcome) => self.merged(&lane, outcome),
             Input::PushRefused(lane, code) => self.push_refused(&lane, code),
+            Input::Joined(ack) => self.send(Channel::Control, Message::OfferAck(ack)),
+            Input::Adopted(update, refused) => self.adopted(&update, refused),
             Input::Page(page) => self.page(*page),
             Input::Hints(hints) => self.hints(&hints),
             Input::HintsLost => self.down.due |= self.down.live,
             Input::Schema(update) => self.schema(&update),
+            Input::Rights(grants) => self.rights(grants),
             Input::Revoked => {
                 let detail = "this device was revoked: ask the operator of the hub, and join again".to_owned();
                 self.refuse(PeerError { code: Code::REVOKED, detail, fatal: true, retry_after_ms: 0 });
@@ -255,12 +285,14 @@ impl HubSession {
             Message::Pull(pull) => self.pull(&pull),
             Message::CursorAck(at) => {
                 self.down.sent_bytes = 0;
-                let at = at.into_iter().filter(|(bucket, _)| self.granted.contains(bucket)).collect();
+                let at = at.into_iter().filter(|(bucket, _)| self.granted.contains_key(bucket)).collect();
                 self.effects.push_back(Effect::Cursors(at));
             }
             Message::Ping(ping) => self.effects.push_back(Effect::Pong(ping)),
-            Message::Offer(_) | Message::SchemaOffer(_) | Message::Fetch { .. } | Message::Audit(_) => {
-                let detail = "this hub does not take offers, fetches or audits yet; upgrade it".to_owned();
+            Message::Offer(offer) => self.effects.push_back(Effect::Join(Box::new(offer))),
+            Message::SchemaOffer(update) => self.effects.push_back(Effect::Adopt(Box::new(update))),
+            Message::Fetch { .. } | Message::Audit(_) => {
+                let detail = "this hub does not take fetches or audits yet; upgrade it".to_owned();
                 let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
                 self.send(Channel::Control, Message::Error(error));
             }
@@ -287,59 +319,8 @@ impl HubSession {
         }
     }
 
-    fn push(&mut self, push: Push) {
-        let Some((device, incarnation)) = self.device else { return };
-        if crate::protect!("push.own-log", push.incarnation != incarnation) || push.on_behalf.is_some() {
-            let detail = "entries of another log are not taken here yet".to_owned();
-            self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
-            return;
-        }
-        let lane = LaneKey { device, incarnation, lane: push.lane };
-        self.effects.push_back(Effect::Merge(lane, Box::new(push)));
-    }
-
-    fn merged(&mut self, lane: &LaneKey, outcome: Outcome) {
-        match outcome {
-            Outcome::Merged(merged) => {
-                for reject in &merged.rejects {
-                    self.send(Channel::Control, Message::Reject(reject.clone()));
-                }
-                let ack = self.ack(lane, merged);
-                self.send(Channel::Control, Message::Ack(ack));
-            }
-            Outcome::Nack { expect, code } => {
-                self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
-            }
-            Outcome::Refence { hub_last, reason } => self.effects.push_back(Effect::Refence(*lane, hub_last, reason)),
-            Outcome::Refused(error) => self.push_refused_with(error.to_string()),
-        }
-    }
-
-    fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
-        let head = LaneHead { project: self.identity.project, lane: *lane, last: merged.acked, chain: merged.chain };
-        Ack {
-            lane: lane.lane,
-            incarnation: lane.incarnation,
-            acked: merged.acked,
-            chain: merged.chain,
-            safe: None,
-            credit_bytes: LANE_CREDIT_BYTES,
-            eff_first: merged.eff_first,
-            effs: merged.effs,
-            signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
-        }
-    }
-
-    fn push_refused(&mut self, lane: &LaneKey, code: Code) {
-        let detail = format!("a push on lane {} was refused: {}", lane.lane.number(), code.name());
-        self.refuse(PeerError { code, detail, fatal: true, retry_after_ms: 0 });
-    }
-
-    fn push_refused_with(&mut self, detail: String) {
-        self.refuse(PeerError { code: Code::INTERNAL, detail, fatal: true, retry_after_ms: 1_000 });
-    }
-
     fn pull(&mut self, pull: &Pull) {
+        self.pulls_again(pull);
         let mut damaged = std::mem::take(&mut self.down.damaged);
         // What is read again is judged again.
         damaged.retain(|bucket, from| pull.wants.iter().any(|want| want.0 == *bucket && want.1 > *from));
@@ -347,7 +328,7 @@ impl HubSession {
             pull: pull.pull,
             live: pull.live,
             // What was not granted is not delivered, whatever is asked for.
-            cursors: pull.wants.iter().copied().filter(|(bucket, _)| self.granted.contains(bucket)).collect(),
+            cursors: pull.wants.iter().copied().filter(|(bucket, _)| self.granted.contains_key(bucket)).collect(),
             due: true,
             reading: self.down.reading,
             credit_bytes: u64::from(pull.credit_bytes),

@@ -54,8 +54,12 @@ pub struct DeviceRow {
     pub revoked: Option<Eff>,
     /// When it last said hello.
     pub seen: Option<Eff>,
-    /// Keys of the buckets that it may read, and whether it may write there.
+    /// Keys of the buckets that it was granted, and whether it may write there; by key.
     pub grants: Vec<(String, bool)>,
+    /// Names and values of its claims, which the rules of collections give it buckets by; in order, each once.
+    pub claims: Vec<(String, String)>,
+    /// Keys of the buckets that were taken away, also from its claims, and up to when what it has made there is still taken; by key.
+    pub ended: Vec<(String, Eff)>,
 }
 
 /// An invitation.
@@ -67,6 +71,8 @@ pub struct Invite {
     pub name: String,
     /// The buckets that the device gets.
     pub buckets: Vec<String>,
+    /// The claims that the device gets.
+    pub claims: Vec<(String, String)>,
     /// When it ends.
     pub expires: Eff,
 }

@@ -33,6 +33,16 @@ impl Action {
         }
     }
 
+    /// The word for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+
     /// The action for a number.
     #[must_use]
     pub const fn from_code(code: u8) -> Option<Self> {

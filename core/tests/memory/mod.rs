@@ -10,8 +10,8 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::*;
 use mobo_core::merge::time::{Boots, LaneTime};
 use mobo_core::merge::{
-    BucketState, Context, EntryOutcome, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite, Rivals, Stored,
-    Writes,
+    BucketState, Context, EntryOutcome, KeptEntry, LaneReads, LaneState, LaneWants, Membership, Merge, Outcome, Prepared, RecordWrite,
+    Rivals, Stored, Writes,
 };
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
@@ -47,7 +47,7 @@ pub(crate) fn schema() -> Schema {
 /// What a batch says of memberships beyond first buckets.
 type Members = BTreeMap<RecordKey, Vec<(BucketId, Option<(Position, bool)>)>>;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct MemoryHub {
     pub(crate) lanes: BTreeMap<LaneKey, LaneState>,
     pub(crate) entries: BTreeMap<(LaneKey, Seq), (Chain, Eff, u8)>,
@@ -58,6 +58,7 @@ pub(crate) struct MemoryHub {
     pub(crate) blocked: BTreeSet<(RecordKey, Origin)>,
     pub(crate) conflicts: usize,
     pub(crate) quarantined: usize,
+    pub(crate) kept: BTreeMap<(LaneKey, Seq), KeptEntry>,
     pub(crate) clock: i64,
 }
 
@@ -103,15 +104,18 @@ impl MemoryHub {
     fn read_lanes(&self, wants: &LaneWants) -> LaneReads {
         let in_range =
             |key: &(LaneKey, Seq)| wants.ranges.iter().any(|(lane, first, last)| key.0 == *lane && (*first..=*last).contains(&key.1));
+        let retries: BTreeMap<_, _> = wants.retries.iter().filter_map(|at| Some((*at, self.kept.get(at)?.clone()))).collect();
+        let retried: BTreeSet<_> = retries.iter().flat_map(|(at, kept)| kept.eids().into_iter().map(|eid| (at.0.device, eid))).collect();
         LaneReads {
             lanes: wants.lanes.iter().filter_map(|key| Some((*key, self.lanes.get(key)?.clone()))).collect(),
             known: self.entries.iter().filter(|(key, _)| in_range(key)).map(|(key, (chain, eff, _))| (*key, (*chain, *eff))).collect(),
-            origins: self.origins.intersection(&wants.origins).copied().collect(),
+            origins: self.origins.iter().filter(|origin| wants.origins.contains(origin) || retried.contains(origin)).copied().collect(),
             boots: self.boots.clone(),
+            retries,
         }
     }
 
-    fn write(&mut self, writes: Writes) {
+    pub(crate) fn write(&mut self, writes: Writes) {
         for lane in writes.lanes {
             let state = self.lanes.get_mut(&lane.key).unwrap();
             (state.last, state.chain, state.time) = (Some(lane.last), lane.chain, LaneTime { eff: lane.eff, clock: lane.clock });
@@ -119,9 +123,19 @@ impl MemoryHub {
         for entry in writes.entries {
             let old = self.entries.insert((entry.lane, entry.seq), (entry.chain, entry.eff, entry.outcome.code()));
             assert!(old.is_none(), "I1, I11: one position, one entry");
+            if entry.outcome == EntryOutcome::Quarantined {
+                let before = Seq::new(entry.seq.get() - 1).map_or(Eff(0), |seq| self.entries[&(entry.lane, seq)].1);
+                let kept = KeptEntry { entry: entry.prepared.entry.clone(), chain: entry.chain, eff: entry.eff, before };
+                self.kept.insert((entry.lane, entry.seq), kept);
+            }
             if matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known) {
                 self.origins.extend(entry.eid.into_iter().chain(entry.origin).map(|eid| (entry.lane.device, eid)));
             }
+        }
+        for again in writes.retried.iter().filter(|again| again.reject.is_none()) {
+            let kept = self.kept.remove(&(again.lane, again.seq)).unwrap();
+            self.entries.get_mut(&(again.lane, again.seq)).unwrap().2 = again.outcome.code();
+            self.origins.extend(kept.eids().into_iter().map(|eid| (again.lane.device, eid)));
         }
         for bucket in writes.buckets {
             self.buckets.insert(bucket.key.clone(), bucket);

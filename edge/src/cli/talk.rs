@@ -16,12 +16,7 @@ pub(super) fn plain(common: &Common, verb: &str, args: Value) -> Result<ExitCode
 }
 
 /// Parses what the user wrote before anybody is asked.
-pub(super) fn write(
-    common: &Common,
-    verb: &str,
-    (collection, id, waiting): (&str, Option<&str>, Waiting),
-    json: &str,
-) -> Result<ExitCode, Failure> {
+pub(super) fn write(common: &Common, verb: &str, (collection, id, waiting): (&str, Option<&str>, Waiting), json: &str) -> Result<ExitCode, Failure> {
     let value: Value = serde_json::from_str(json).map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the fields like '{\"title\": \"Pump 7\", \"hours\": {\"$inc\": 2}}'")
     })?;
@@ -43,6 +38,14 @@ pub(super) fn written(common: &Common, verb: &str, mut args: Value, waiting: Wai
     let level = reached.unwrap_or(AckLevel::Local);
     let message = format!("the write is done and kept here; after {} s it is {level}, not {}", waiting.timeout, waiting.wait);
     Err(Failure::failed(message, "it goes on by itself: `mobo-edge status` says what is pending, and how the link is"))
+}
+
+/// Writes a refused entry again, corrected where fields are given.
+pub(super) fn retry(common: &Common, n: u64, json: Option<&str>) -> Result<ExitCode, Failure> {
+    let value: Option<Value> = json.map(serde_json::from_str).transpose().map_err(|error| {
+        Failure::usage(format!("this is not JSON: {error}"), "write the corrected fields like '{\"site\": \"plant-4\"}'")
+    })?;
+    plain(common, "quarantine retry", json!({ "n": n, "value": value }))
 }
 
 pub(super) fn status(common: &Common) -> Result<ExitCode, Failure> {

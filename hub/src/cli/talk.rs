@@ -34,6 +34,14 @@ pub(super) fn health(common: &Common) -> Result<ExitCode, Failure> {
     Ok(command::health_code(&report))
 }
 
+/// Retries a refused entry; the code says whether it was merged.
+pub(super) fn retry(common: &Common, n: u64) -> Result<ExitCode, Failure> {
+    let answer = ask(&common.data_dir, "quarantine retry", json!({ "n": n }))?;
+    command::show(common.output, &answer)?;
+    let merged = answer.get("status").and_then(Value::as_str) == Some("retried");
+    Ok(if merged { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// Prints the token alone, so that it can go straight into another command.
 pub(super) fn invite(common: &Common, args: &Value) -> Result<ExitCode, Failure> {
     line(common, "device invite", args, "token")

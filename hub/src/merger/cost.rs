@@ -14,6 +14,7 @@ pub(super) fn of(submission: &Prepared) -> (usize, usize) {
             LocalBody::Append(segment) => (1, segment.before_us.len()),
         },
         Prepared::Push(push) => (push.entries.len(), push.entries.iter().map(|entry| of_entry(entry)).sum()),
+        Prepared::Retry(_) => (1, 1),
     }
 }
 

@@ -209,7 +209,7 @@ mod tests {
     fn number(submission: &Prepared) -> u8 {
         match submission {
             Prepared::Local(write) => write.nonce.0[0],
-            Prepared::Push(_) => panic!("no push was made"),
+            Prepared::Push(_) | Prepared::Retry(_) => panic!("no push was made"),
         }
     }
 

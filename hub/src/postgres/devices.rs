@@ -17,17 +17,19 @@ use super::session::Tx;
 /// Keeps an invitation.
 pub(super) async fn invite(tx: &mut Tx, project: ProjectId, invite: &Invite) -> Result<(), Failure> {
     let buckets = serde_json::Value::from(invite.buckets.clone()).to_string();
-    let insert =
-        sqlx::query("INSERT INTO mobo.invite(secret_hash, project, name, buckets, expires_us) VALUES ($1, $2, $3, $4::text::jsonb, $5)");
+    let insert = sqlx::query(
+        "INSERT INTO mobo.invite(secret_hash, project, name, buckets, expires_us, claims) VALUES ($1, $2, $3, $4::text::jsonb, $5, $6::text::jsonb)",
+    );
     let insert = insert.bind(invite.secret_hash).bind(project.sql()).bind(&invite.name).bind(buckets).bind(invite.expires.0);
-    tx.run(insert).await.map(|_| ())
+    tx.run(insert.bind(claims_to_json(&invite.claims))).await.map(|_| ())
 }
 
 /// What became of an invitation; locked until the transaction ends, so that it is used once.
 pub(super) async fn invite_state(tx: &mut Tx, project: ProjectId, hash: [u8; 32], now: Eff, lock: bool) -> Result<InviteState, Failure> {
-    const LOOK: &str = "SELECT name, buckets::text, expires_us, used_by FROM mobo.invite WHERE secret_hash = $1 AND project = $2";
+    const LOOK: &str =
+        "SELECT name, buckets::text, expires_us, used_by, claims::text FROM mobo.invite WHERE secret_hash = $1 AND project = $2";
     const LOCK: &str =
-        "SELECT name, buckets::text, expires_us, used_by FROM mobo.invite WHERE secret_hash = $1 AND project = $2 FOR UPDATE";
+        "SELECT name, buckets::text, expires_us, used_by, claims::text FROM mobo.invite WHERE secret_hash = $1 AND project = $2 FOR UPDATE";
     let look = sqlx::query(if lock { LOCK } else { LOOK }).bind(hash).bind(project.sql());
     let Some(row) = tx.row(look).await? else { return Ok(InviteState::Unknown) };
     if let Some(user) = row.try_get::<Option<[u8; 16]>, _>(3)? {
@@ -39,7 +41,8 @@ pub(super) async fn invite_state(tx: &mut Tx, project: ProjectId, hash: [u8; 32]
     }
     let buckets: String = row.try_get(1)?;
     let buckets = serde_json::from_str(&buckets).map_err(|error| Failure::damaged(format!("buckets of an invitation: {error}")))?;
-    Ok(InviteState::Open(Invite { secret_hash: hash, name: row.try_get(0)?, buckets, expires }))
+    let claims = claims(row.try_get(4)?)?;
+    Ok(InviteState::Open(Invite { secret_hash: hash, name: row.try_get(0)?, buckets, claims, expires }))
 }
 
 /// Uses an invitation for a device. What is given back is how it was found.
@@ -50,16 +53,18 @@ pub(super) async fn enrol(tx: &mut Tx, project: ProjectId, hash: [u8; 32], devic
     tx.run(used.bind(hash).bind(device.id.0).bind(device.enrolled.0)).await?;
     // A device that comes again with another invitation keeps its logs and gets new rights; whoever gave the invitation has taken it back in.
     let insert = sqlx::query(
-        "INSERT INTO mobo.device(project, id, key, name, certificate, enrolled_us) VALUES ($1, $2, $3, $4, $5, $6) \
+        "INSERT INTO mobo.device(project, id, key, name, certificate, enrolled_us, claims) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb) \
          ON CONFLICT (project, id) DO UPDATE SET name = excluded.name, certificate = excluded.certificate, \
-         enrolled_us = excluded.enrolled_us, revoked_us = NULL",
+         enrolled_us = excluded.enrolled_us, revoked_us = NULL, claims = excluded.claims",
     )
     .bind(project.sql())
     .bind(device.id.0)
     .bind(device.key.0)
     .bind(&device.name)
     .bind(&device.certificate)
-    .bind(device.enrolled.0);
+    .bind(device.enrolled.0)
+    .bind(claims_to_json(&device.claims));
     tx.run(insert).await?;
     let forget = sqlx::query("DELETE FROM mobo.grant WHERE project = $1 AND device = $2").bind(project.sql()).bind(device.id.0);
     tx.run(forget).await?;
@@ -72,26 +77,72 @@ pub(super) async fn enrol(tx: &mut Tx, project: ProjectId, hash: [u8; 32], devic
     Ok(state)
 }
 
+/// Takes a device back on its certificate. One that is known stays as it is.
+pub(super) async fn readmit(tx: &mut Tx, project: ProjectId, device: &DeviceRow) -> Result<(), Failure> {
+    let insert = sqlx::query(
+        "INSERT INTO mobo.device(project, id, key, name, certificate, enrolled_us) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+    )
+    .bind(project.sql())
+    .bind(device.id.0)
+    .bind(device.key.0)
+    .bind(&device.name)
+    .bind(&device.certificate)
+    .bind(device.enrolled.0);
+    if tx.run(insert).await? == 0 {
+        return Ok(());
+    }
+    let (buckets, writes): (Vec<&str>, Vec<bool>) = device.grants.iter().map(|(key, write)| (key.as_str(), *write)).unzip();
+    let grants = sqlx::query(
+        "INSERT INTO mobo.grant(project, device, bucket, write) SELECT $1, $2, u.bucket, u.write FROM unnest($3::text[], $4::bool[]) \
+         AS u(bucket, write) ON CONFLICT DO NOTHING",
+    );
+    tx.run(grants.bind(project.sql()).bind(device.id.0).bind(buckets).bind(writes)).await?;
+    Ok(())
+}
+
 /// One device, or all of them, by name.
 pub(super) async fn devices(tx: &mut Tx, project: ProjectId, only: Option<DeviceId>) -> Result<Vec<DeviceRow>, Failure> {
     let only = only.map(|id| id.0);
     let look = sqlx::query(
-        "SELECT id, key, name, certificate, enrolled_us, revoked_us, seen_us FROM mobo.device \
+        "SELECT id, key, name, certificate, enrolled_us, revoked_us, seen_us, claims::text FROM mobo.device \
          WHERE project = $1 AND ($2::bytea IS NULL OR id = $2) ORDER BY name, id",
     );
     let rows = tx.rows(look.bind(project.sql()).bind(only)).await?;
     let look = sqlx::query(
-        "SELECT device, bucket, write FROM mobo.grant WHERE project = $1 AND ($2::bytea IS NULL OR device = $2) ORDER BY device, bucket",
+        "SELECT device, bucket, write, ended_us FROM mobo.grant WHERE project = $1 AND ($2::bytea IS NULL OR device = $2) \
+         ORDER BY device, bucket",
     );
-    let mut grants: BTreeMap<DeviceId, Vec<(String, bool)>> = BTreeMap::new();
+    let mut grants: BTreeMap<DeviceId, Granted> = BTreeMap::new();
     for row in tx.rows(look.bind(project.sql()).bind(only)).await? {
-        grants.entry(DeviceId(row.try_get(0)?)).or_default().push((row.try_get(1)?, row.try_get(2)?));
+        let granted = grants.entry(DeviceId(row.try_get(0)?)).or_default();
+        match row.try_get::<Option<i64>, _>(3)? {
+            None => granted.live.push((row.try_get(1)?, row.try_get(2)?)),
+            Some(end) => granted.ended.push((row.try_get(1)?, Eff(end))),
+        }
     }
     rows.iter().map(|row| device(row, &mut grants)).collect()
 }
 
-fn device(row: &PgRow, grants: &mut BTreeMap<DeviceId, Vec<(String, bool)>>) -> Result<DeviceRow, Failure> {
+/// Buckets that a device has, and such as it had.
+#[derive(Default)]
+struct Granted {
+    live: Vec<(String, bool)>,
+    ended: Vec<(String, Eff)>,
+}
+
+fn claims(text: String) -> Result<Vec<(String, String)>, Failure> {
+    serde_json::from_str(&text).map_err(|error| Failure::damaged(format!("claims: {error}")))
+}
+
+/// `[[name, value], …]`
+fn claims_to_json(claims: &[(String, String)]) -> String {
+    let pairs: Vec<Vec<String>> = claims.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect();
+    serde_json::Value::from(pairs).to_string()
+}
+
+fn device(row: &PgRow, grants: &mut BTreeMap<DeviceId, Granted>) -> Result<DeviceRow, Failure> {
     let id = DeviceId(row.try_get(0)?);
+    let granted = grants.remove(&id).unwrap_or_default();
     Ok(DeviceRow {
         id,
         key: PublicKey(row.try_get(1)?),
@@ -100,7 +151,9 @@ fn device(row: &PgRow, grants: &mut BTreeMap<DeviceId, Vec<(String, bool)>>) -> 
         enrolled: Eff(row.try_get(4)?),
         revoked: row.try_get::<Option<i64>, _>(5)?.map(Eff),
         seen: row.try_get::<Option<i64>, _>(6)?.map(Eff),
-        grants: grants.remove(&id).unwrap_or_default(),
+        grants: granted.live,
+        claims: claims(row.try_get(7)?)?,
+        ended: granted.ended,
     })
 }
 
@@ -108,6 +161,26 @@ fn device(row: &PgRow, grants: &mut BTreeMap<DeviceId, Vec<(String, bool)>>) -> 
 pub(super) async fn revoke(tx: &mut Tx, project: ProjectId, id: DeviceId, now: Eff) -> Result<bool, Failure> {
     let revoke = sqlx::query("UPDATE mobo.device SET revoked_us = coalesce(revoked_us, $3) WHERE project = $1 AND id = $2");
     Ok(tx.run(revoke.bind(project.sql()).bind(id.0).bind(now.0)).await? == 1)
+}
+
+/// Gives a device a bucket, or another right on one that it has; false when there is no such device.
+pub(super) async fn grant(tx: &mut Tx, project: ProjectId, id: DeviceId, (bucket, write): (&str, bool)) -> Result<bool, Failure> {
+    let grant = sqlx::query(
+        "INSERT INTO mobo.grant(project, device, bucket, write) SELECT project, id, $3, $4 FROM mobo.device WHERE project = $1 AND id = $2 \
+         ON CONFLICT (project, device, bucket) DO UPDATE SET write = excluded.write, ended_us = NULL",
+    );
+    Ok(tx.run(grant.bind(project.sql()).bind(id.0).bind(bucket).bind(write)).await? > 0)
+}
+
+/// Takes a bucket away from a device; false when there is no such device.
+pub(super) async fn ungrant(tx: &mut Tx, project: ProjectId, id: DeviceId, (bucket, accept_until): (&str, Eff)) -> Result<bool, Failure> {
+    // Where it might only read, nothing that it has made is taken, whenever that was.
+    let ungrant = sqlx::query(
+        "INSERT INTO mobo.grant AS g(project, device, bucket, ended_us) SELECT project, id, $3, $4 FROM mobo.device \
+         WHERE project = $1 AND id = $2 ON CONFLICT (project, device, bucket) DO UPDATE \
+         SET ended_us = CASE WHEN g.write THEN least(coalesce(g.ended_us, excluded.ended_us), excluded.ended_us) ELSE $5 END",
+    );
+    Ok(tx.run(ungrant.bind(project.sql()).bind(id.0).bind(bucket).bind(accept_until.0).bind(i64::MIN)).await? > 0)
 }
 
 /// Takes note of a hello and says what is known of the device's logs.
@@ -149,14 +222,16 @@ async fn incarnation(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -> Resu
     Ok((Ordinal(known(u32::try_from(row.try_get::<i32, _>(0)?).ok(), "ordinal")?), row.try_get(1)?))
 }
 
-/// Generation of the new session, and the highest one that the device has ever shown. Both are 0 for the hub's own log.
+/// Generation of the new session of a log, and the highest one that its device has ever shown.
 async fn session(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -> Result<(u64, u64), Failure> {
     let shown = i64::try_from(arrival.session).unwrap_or(i64::MAX - 1).min(i64::MAX - 1);
+    let seen = sqlx::query("UPDATE mobo.device SET seen_us = $3 WHERE project = $1 AND id = $2");
+    tx.run(seen.bind(project.sql()).bind(arrival.device.0).bind(arrival.now.0)).await?;
     let next = sqlx::query(
-        "UPDATE mobo.device SET session = greatest(session, $3) + 1, confirmed = greatest(confirmed, $3), seen_us = $4 \
-         WHERE project = $1 AND id = $2 RETURNING session, confirmed",
+        "UPDATE mobo.incarnation SET session = greatest(session, $4) + 1, confirmed = greatest(confirmed, $4) \
+         WHERE project = $1 AND device = $2 AND incarnation = $3 RETURNING session, confirmed",
     );
-    let row = tx.row(next.bind(project.sql()).bind(arrival.device.0).bind(shown).bind(arrival.now.0)).await?;
+    let row = tx.row(next.bind(project.sql()).bind(arrival.device.0).bind(arrival.incarnation.sql()).bind(shown)).await?;
     let Some(row) = row else { return Ok((0, 0)) };
     Ok((row.try_get::<i64, _>(0)?.cast_unsigned(), row.try_get::<i64, _>(1)?.cast_unsigned()))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mobo_core::digest::Digest;
-use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey};
+use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Position, ProjectId, RecordKey};
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow};
@@ -12,8 +12,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::changes;
-use super::devices::{lane, seq};
 use super::error::{Failure, known};
+use super::quarantine;
 use super::session::Tx;
 use super::stored;
 use super::table::table;
@@ -85,22 +85,7 @@ pub(super) async fn quarantine(tx: &mut Tx, project: ProjectId, after: Option<u6
          WHERE project = $1 AND status = 0 AND n < $3 ORDER BY n DESC LIMIT $2",
     );
     let after = after.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX));
-    tx.rows(look.bind(project.sql()).bind(i64::from(limit)).bind(after)).await?.iter().map(refused).collect()
-}
-
-fn refused(row: &PgRow) -> Result<QuarantineRow, Failure> {
-    let device = DeviceId(row.try_get(1)?);
-    let incarnation = known(Incarnation::from_sql(row.try_get(2)?), "incarnation")?;
-    let collection = row.try_get::<Option<i64>, _>(5)?.and_then(CollectionId::from_sql);
-    Ok(QuarantineRow {
-        n: known(u64::try_from(row.try_get::<i64, _>(0)?).ok(), "number")?,
-        lane: LaneKey { device, incarnation, lane: lane(row.try_get(3)?)? },
-        seq: known(seq(row.try_get(4)?), "seq")?,
-        record: collection.zip(row.try_get(6)?),
-        code: known(u16::try_from(row.try_get::<i32, _>(7)?).ok(), "code")?,
-        detail: row.try_get(8)?,
-        at: Eff(row.try_get(9)?),
-    })
+    tx.rows(look.bind(project.sql()).bind(i64::from(limit)).bind(after)).await?.iter().map(quarantine::row).collect()
 }
 
 /// Numbers for `status`.

@@ -10,15 +10,20 @@ mod records;
 mod rows;
 mod samples;
 
-pub(super) use buckets::ensure as ensure_buckets;
+pub(super) use buckets::{ensure as ensure_buckets, lock_and_read as lock_and_read_buckets};
 use mobo_core::backoff::Backoff;
+use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::merge::{Context, Merge, Placed, Rivals, Writes};
+use mobo_core::schema::Schema;
 use mobo_core::store::{MergeBatch, MergeReport, StoreError};
+use mobo_core::time::Eff;
+pub(super) use records::lock_and_read as lock_and_read_records;
 
 use super::Inner;
 use super::changes;
 use super::error::Failure;
+use super::quarantine;
 use super::schemas;
 use super::session::{Purpose, Tx};
 
@@ -53,7 +58,7 @@ fn jitter(entropy: &[u8; 32], attempt: u32) -> u64 {
 }
 
 async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure> {
-    let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
+    let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
     match attempt(&mut tx, store, batch).await {
         Ok(Step::Commit(report)) => {
             let report = tx.finish(Ok(report)).await?;
@@ -110,17 +115,19 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let states = buckets::lock_and_read(tx, &store.known, batch.project, &wants).await?;
     let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
     let Placed { writes, outcomes, hints } = applied.place(states, rivals);
-    write(tx, batch, schema, &writes).await?;
+    write(tx, (batch.project, batch.now), schema, &writes).await?;
     Ok(Step::Commit((MergeReport { outcomes, hints, conflicts: writes.decided() }, keys)))
 }
 
-async fn write(tx: &mut Tx, batch: &MergeBatch, schema: &mobo_core::schema::Schema, writes: &Writes) -> Result<(), Failure> {
-    rows::write(tx, batch.project, schema, &writes.records).await?;
+/// Writes what a merge, or a change of rules, has decided.
+pub(super) async fn write(tx: &mut Tx, (project, now): (ProjectId, Eff), schema: &Schema, writes: &Writes) -> Result<(), Failure> {
+    rows::write(tx, project, schema, &writes.records).await?;
     samples::write(tx, schema, &writes.samples).await?;
-    buckets::write(tx, batch.project, &writes.buckets, &writes.members).await?;
-    log::write_lanes(tx, batch.project, &writes.lanes).await?;
-    log::write_entries(tx, batch.project, &writes.entries).await?;
-    log::write_quarantine(tx, (batch.project, batch.now), schema, &writes.quarantine).await?;
-    changes::write(tx, batch.project, &writes.changes).await?;
-    log::write_conflicts(tx, (batch.project, batch.now), schema, &writes.conflicts).await
+    buckets::write(tx, project, &writes.buckets, &writes.members).await?;
+    log::write_lanes(tx, project, &writes.lanes).await?;
+    log::write_entries(tx, project, &writes.entries).await?;
+    log::write_quarantine(tx, (project, now), schema, &writes.quarantine).await?;
+    quarantine::write(tx, (project, now), &writes.retried).await?;
+    changes::write(tx, project, &writes.changes).await?;
+    log::write_conflicts(tx, (project, now), schema, &writes.conflicts).await
 }

@@ -17,7 +17,11 @@ mod known;
 mod look;
 mod merge;
 mod migrate;
+mod offers;
 mod pull;
+mod quarantine;
+mod rebucket;
+mod recovery;
 mod schemas;
 mod select;
 mod session;
@@ -30,15 +34,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
-    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
-};
+use mobo_core::store::{Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed, Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, Row};
@@ -86,6 +87,18 @@ impl PostgresHubStore {
         let _ = connection.close().await;
         let pool = address.pool();
         Ok(Self { inner: Arc::new(Inner { pool, address, known: Known::default() }) })
+    }
+
+    /// The version of the database at a URL, and where it is: looked at with one connection, and changed in nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub async fn version_at(url: &str) -> Result<(String, String), StoreError> {
+        let address = Address::parse(url)?;
+        let (connection, version) = address.connect().await?;
+        let _ = connection.close().await;
+        Ok((version, address.shown))
     }
 
     async fn begin(&self, purpose: Purpose) -> Result<Tx, StoreError> {
@@ -144,6 +157,26 @@ impl HubStore for PostgresHubStore {
         transaction!(self, Write, |tx| schemas::create(tx, project, &collection))
     }
 
+    fn alter_rules(&self, project: ProjectId, collection: CollectionId, rules: Vec<String>) -> StoreFuture<'_, Schema> {
+        transaction!(self, Write, |tx| rebucket::alter(tx, project, collection, rules))
+    }
+
+    fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Merge).await?;
+            let inner = Arc::clone(&self.inner);
+            apart(async move || {
+                let step = rebucket::step(&mut tx, &inner, &batch).await;
+                Ok(tx.finish(step).await?)
+            })
+            .await
+        })
+    }
+
+    fn rebucketing(&self, project: ProjectId) -> StoreFuture<'_, Vec<Rebucketing>> {
+        transaction!(self, Read, |tx| rebucket::under_way(tx, project))
+    }
+
     fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport> {
         let inner = Arc::clone(&self.inner);
         Box::pin(apart(async move || merge::merge(&inner, &batch).await))
@@ -195,6 +228,14 @@ impl HubStore for PostgresHubStore {
 
     fn revoke(&self, project: ProjectId, id: DeviceId, now: Eff) -> StoreFuture<'_, bool> {
         transaction!(self, Write, |tx| devices::revoke(tx, project, id, now))
+    }
+
+    fn grant(&self, project: ProjectId, id: DeviceId, bucket: String, write: bool) -> StoreFuture<'_, bool> {
+        transaction!(self, Write, |tx| devices::grant(tx, project, id, (&bucket, write)))
+    }
+
+    fn ungrant(&self, project: ProjectId, id: DeviceId, bucket: String, accept_until: Eff) -> StoreFuture<'_, bool> {
+        transaction!(self, Write, |tx| devices::ungrant(tx, project, id, (&bucket, accept_until)))
     }
 
     fn arrive(&self, project: ProjectId, arrival: Arrival) -> StoreFuture<'_, Admission> {
@@ -252,6 +293,18 @@ impl HubStore for PostgresHubStore {
 
     fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>> {
         transaction!(self, Read, |tx| look::logs(tx, project))
+    }
+
+    fn quarantined(&self, project: ProjectId, n: u64) -> StoreFuture<'_, Option<QuarantinedEntry>> {
+        transaction!(self, Read, |tx| quarantine::entry(tx, project, n))
+    }
+
+    fn drop_quarantined(&self, project: ProjectId, n: u64, now: Eff) -> StoreFuture<'_, bool> {
+        transaction!(self, Write, |tx| quarantine::drop(tx, project, n, now))
+    }
+
+    fn refusals(&self, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> StoreFuture<'_, Vec<QuarantineRow>> {
+        transaction!(self, Read, |tx| quarantine::refusals(tx, project, device, incarnation))
     }
 
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts> {

@@ -24,6 +24,12 @@ pub(super) async fn current(tx: &mut Tx, remembered: &Known, project: ProjectId)
     Ok(schema)
 }
 
+/// The schema, locked against changes until this transaction ends.
+pub(super) async fn locked(tx: &mut Tx, project: ProjectId) -> Result<Schema, Failure> {
+    let rev = rev(tx, project, "SELECT schema_rev FROM mobo.project WHERE id = $1 FOR UPDATE").await?;
+    read(tx, project, rev).await
+}
+
 /// Makes a collection and its table, and gives the schema with it.
 pub(super) async fn create(tx: &mut Tx, project: ProjectId, collection: &Collection) -> Result<Schema, Failure> {
     check_collection(collection).map_err(|error| Failure::refused(error.to_string()))?;

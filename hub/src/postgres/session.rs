@@ -14,11 +14,17 @@ use super::error::Failure;
 /// A statement with its arguments.
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
+/// Held together by those who place records by the rules of collections, alone by whoever changes these. Any number, as long as it is the same
+/// in every hub.
+pub(super) const SCHEMA_LOCK: i64 = 0x6d6f_626f_7275_6c65;
+
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Purpose {
     /// Changes: READ COMMITTED, so that what is read after a lock is what the lock's last holder wrote.
     Write,
+    /// Likewise, placing records by rules that stay the same until it ends.
+    Merge,
     /// Reads, all in one snapshot.
     Read,
     /// Reads, all in one snapshot, that may take their time.
@@ -29,7 +35,7 @@ impl Purpose {
     /// The longest run of one statement.
     const fn patience(self) -> Duration {
         match self {
-            Self::Write | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
+            Self::Write | Self::Merge | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
             Self::Audit => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
         }
     }
@@ -41,8 +47,11 @@ impl Purpose {
             "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
              SET LOCAL idle_in_transaction_session_timeout = {idle}"
         );
+        let write = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {timeouts}; SET LOCAL mobo.applying = 'on'");
         match self {
-            Self::Write => format!("BEGIN ISOLATION LEVEL READ COMMITTED; {timeouts}; SET LOCAL mobo.applying = 'on'"),
+            Self::Write => write,
+            // With the first words, so that it costs no time: what is read next is read after it.
+            Self::Merge => format!("{write}; SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"),
             Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
         }
     }

@@ -8,9 +8,10 @@ use mobo_core::ids::{BucketId, DeviceId, LaneKey, Position, PublicKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::Channel;
 use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{Code, Definition, Enrol, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello};
-use mobo_core::schema::Collection;
-use mobo_core::session::hub::{Effect, Input, Refusal};
+use mobo_core::message::{
+    Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello,
+};
+use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
 use mobo_core::store::PullRequest;
 use mobo_core::time::Instant;
@@ -18,7 +19,7 @@ use mobo_protocol::DecodeError;
 use mobo_runtime::outbox::Frames;
 use tokio::sync::{broadcast, mpsc};
 
-use super::{Order, Sessions};
+use super::{Order, Registered, Sessions};
 use crate::admission::{Guest, Turned};
 use crate::merger::News;
 use crate::metrics;
@@ -31,10 +32,11 @@ pub struct Done(Finished);
 enum Finished {
     Input(Input),
     Guest(Box<Guest>),
+    Rights(u64, Rights, Vec<Grant>),
 }
 
 impl Done {
-    const fn input(input: Input) -> Self {
+    pub(super) const fn input(input: Input) -> Self {
         Self(Finished::Input(input))
     }
 }
@@ -45,7 +47,9 @@ pub type Job = BoxFuture<'static, Done>;
 /// Carries out one session. Whoever runs it feeds what happens, then calls [`carry_out`](Self::carry_out), then runs what was
 /// [`started`](Self::started).
 pub struct Conversation<F> {
-    sessions: Arc<Sessions>,
+    pub(super) sessions: Arc<Sessions>,
+    /// Of the timeline that this session lives on.
+    pub(super) identity: Arc<HubIdentity>,
     session: HubSession,
     frames: F,
     binding: Vec<u8>,
@@ -53,7 +57,9 @@ pub struct Conversation<F> {
     started: Vec<Job>,
     guest: Option<(PublicKey, Rights)>,
     unheard: Vec<Reject>,
-    registered: Option<(DeviceId, u64)>,
+    registered: Option<Registered>,
+    /// How often it was asked what the device may do.
+    asked: u64,
     teller: mpsc::Sender<Order>,
     /// What the session is told from outside: for [`order`](Self::order).
     pub orders: mpsc::Receiver<Order>,
@@ -69,10 +75,16 @@ impl<F: Frames> Conversation<F> {
     /// Waits for a hello; `(binding, peer)` are the link's.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, frames: F, (binding, peer): (Vec<u8>, String)) -> Self {
-        let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&sessions.identity), None);
+        let identity = Arc::clone(&sessions.door.history.era().identity);
+        let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&identity), None);
         let (teller, orders) = mpsc::channel(4);
         let (started, unheard) = (Vec::new(), Vec::new());
-        Self { sessions, session, frames, binding, peer, started, guest: None, unheard, registered: None, teller, orders }
+        Self { sessions, identity, session, frames, binding, peer, started, guest: None, unheard, registered: None, asked: 0, teller, orders }
+    }
+
+    /// The device, once it is let in.
+    pub(super) fn device(&self) -> Option<DeviceId> {
+        self.registered.map(|((device, _), _)| device)
     }
 
     /// When [`tick`](Self::tick) is due. May change after every call.
@@ -99,7 +111,15 @@ impl<F: Frames> Conversation<F> {
     /// Something that was started is done.
     pub fn done(&mut self, Done(done): Done) {
         let input = match done {
-            Finished::Input(input) => input,
+            Finished::Input(input) => return self.answered(input),
+            // Asked for once more since: that answer is to come, and the newer one.
+            Finished::Rights(asked, ..) if asked != self.asked => return,
+            Finished::Rights(_, rights, grants) => {
+                if let Some(guest) = &mut self.guest {
+                    guest.1 = rights;
+                }
+                Input::Rights(grants)
+            }
             Finished::Guest(guest) => {
                 self.guest = Some((guest.key, guest.rights));
                 self.unheard = guest.rejects;
@@ -122,12 +142,22 @@ impl<F: Frames> Conversation<F> {
     pub fn schema_changed(&mut self) {
         let update = self.schema_update();
         self.feed(Input::Schema(update));
+        // Other rules may give it other buckets by its claims.
+        self.look_up_rights();
+    }
+
+    /// The hub's history has changed: a session of another timeline is over.
+    pub fn era_changed(&mut self) {
+        if self.sessions.door.history.era().timeline.timeline != self.identity.timeline {
+            self.feed(Input::Stop);
+        }
     }
 
     /// Somebody outside has something to say to this session.
     pub fn order(&mut self, order: Order) {
         self.feed(match order {
             Order::Revoked => Input::Revoked,
+            Order::Rights => return self.look_up_rights(),
             Order::Superseded => Input::Stop,
         });
     }
@@ -186,6 +216,9 @@ impl<F: Frames> Conversation<F> {
             Effect::Admit(hello) => self.admit(hello),
             Effect::Enrol(enrol) => self.enrol(enrol),
             Effect::Merge(lane, push) => self.merge(lane, *push).await,
+            Effect::Join(offer) => self.join(*offer),
+            Effect::Adopt(update) => self.adopt(*update),
+            Effect::OfferedAll => self.offered_all(),
             Effect::Pull(wants) => self.pull(wants),
             Effect::Cursors(at) => self.cursors(at),
             Effect::Pong(ping) => {
@@ -206,30 +239,52 @@ impl<F: Frames> Conversation<F> {
 
     fn feed(&mut self, input: Input) {
         metrics::heard(&input);
+        self.sessions.teller.heard((&self.peer, self.device()), &input);
         self.session.handle(self.sessions.door.time.machine().now(), input);
     }
 
-    fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+    pub(super) fn start(&mut self, work: impl Future<Output = Done> + Send + 'static) {
         self.started.push(Box::pin(work));
     }
 
     fn welcomed(&mut self) {
-        let Some(device) = self.session.device() else { return };
-        self.registered = Some(self.sessions.enter(device, self.teller.clone()));
+        let Some(log) = self.session.log() else { return };
+        let device = log.0;
+        self.registered = Some(self.sessions.enter(log, self.teller.clone()));
+        self.sessions.teller.live(device);
         // Refusals come before any ack that would cover them.
         for reject in std::mem::take(&mut self.unheard).into_iter().filter(|_| mobo_core::protect!("reject.told-again", true)) {
             let _ = self.send(Channel::Control, &Message::Reject(reject));
         }
-        // Registered first, looked at again then: a revocation finds this session, or this finds the revocation.
-        let (store, project) = (Arc::clone(&self.sessions.store), self.sessions.identity.project);
-        self.start(async move {
-            Done::input(match store.device(project, device).await {
-                Ok(Some(row)) if row.revoked.is_none() => Input::Hints(Arc::new(Vec::new())),
-                Ok(_) => Input::Revoked,
-                Err(error) => Input::StoreFailed(error.to_string()),
-            })
-        });
+        // Registered first, looked at again then: a change of rights finds this session, or this finds the change.
         self.schema_changed();
+    }
+
+    /// Asks what the device may do now, once it is known.
+    fn look_up_rights(&mut self) {
+        let (Some(device), door) = (self.device(), Arc::clone(&self.sessions.door)) else { return };
+        self.asked += 1;
+        let asked = self.asked;
+        self.start(async move {
+            let row = match door.store.device(door.project(), device).await {
+                Ok(Some(row)) if row.revoked.is_none() => row,
+                Ok(_) => return Done::input(Input::Revoked),
+                Err(error) => return Done::input(Input::StoreFailed(error.to_string())),
+            };
+            match door.rights(&row).await {
+                Ok((rights, grants)) => Done(Finished::Rights(asked, rights, grants)),
+                Err(error) => Done::input(Input::StoreFailed(error.to_string())),
+            }
+        });
+    }
+
+    fn answered(&mut self, input: Input) {
+        let merged = matches!(input, Input::Merged(..));
+        self.feed(input);
+        // What it has merged into a bucket that was taken away from it, no batch brings back: the next checkpoint tells it.
+        if merged && matches!(&self.guest, Some((_, Rights::Buckets(grants))) if !grants.ended.is_empty()) {
+            self.feed(Input::HintsLost);
+        }
     }
 
     fn admit(&mut self, hello: Box<SignedHello>) {
@@ -255,13 +310,20 @@ impl<F: Frames> Conversation<F> {
 
     fn enrol(&mut self, enrol: Box<Enrol>) {
         let (binding, door) = (self.binding.clone(), Arc::clone(&self.sessions.door));
-        self.start(async move { Done::input(Input::Enrolled(door.enrol(&enrol, &binding).await)) });
+        let sessions = Arc::clone(&self.sessions);
+        self.start(async move {
+            let enrolled = door.enrol(&enrol, &binding).await;
+            if enrolled.is_ok() {
+                sessions.teller.enrolled(DeviceId::of(&enrol.key), &enrol.name);
+            }
+            Done::input(Input::Enrolled(enrolled))
+        });
     }
 
     /// Checks a push here, in order, and queues it; only waiting for the verdict is left to the side.
     async fn merge(&mut self, lane: LaneKey, push: Push) {
         let Some((key, rights)) = &self.guest else { return };
-        match prepare_push(self.sessions.identity.project, lane, key, push, rights.clone()) {
+        match prepare_push(self.identity.project, lane, key, push, rights.clone()) {
             Err(code) => self.feed(Input::PushRefused(lane, code)),
             Ok(prepared) => {
                 let verdict = self.sessions.merges.submit(prepared).await;
@@ -279,7 +341,7 @@ impl<F: Frames> Conversation<F> {
     fn pull(&mut self, wants: Vec<(BucketId, Position)>) {
         let Some(device) = self.session.device() else { return };
         let request = PullRequest {
-            project: self.sessions.identity.project,
+            project: self.identity.project,
             device,
             wants,
             items_max: limits::BATCH_ITEMS_MAX,
@@ -301,7 +363,7 @@ impl<F: Frames> Conversation<F> {
 
     fn cursors(&mut self, at: Vec<(BucketId, Position)>) {
         let Some(device) = self.session.device() else { return };
-        let (store, project) = (Arc::clone(&self.sessions.store), self.sessions.identity.project);
+        let (store, project) = (Arc::clone(&self.sessions.store), self.identity.project);
         let now = self.sessions.door.time.now();
         self.start(async move {
             if let Err(error) = store.cursors(project, device, at, now).await {
@@ -312,14 +374,6 @@ impl<F: Frames> Conversation<F> {
     }
 
     fn schema_update(&self) -> Arc<SchemaUpdate> {
-        let schema = Arc::clone(&self.sessions.schema.borrow());
-        let identity = &self.sessions.identity;
-        let define = |collection: &Collection| {
-            let bytes = collection.to_cbor();
-            let mac = identity.offer.schema(identity.project, collection.id, identity.timeline, &bytes);
-            Definition { bytes, collection: Some(collection.clone()), mac }
-        };
-        let definitions = schema.iter().map(define).collect();
-        Arc::new(SchemaUpdate { timeline: identity.timeline, rev: schema.rev, definitions, more: false })
+        self.sessions.definitions(&self.identity)
     }
 }

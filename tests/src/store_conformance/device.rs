@@ -44,8 +44,8 @@ pub struct Device {
     pub lanes: BTreeMap<Lane, Vec<Entry>>,
     /// What it sees: its own writes only.
     view: BTreeMap<RecordKey, RecordState>,
-    /// The buckets that it may write.
-    rights: Rights,
+    /// What it may write.
+    pub rights: Rights,
 }
 
 impl Device {
@@ -54,7 +54,7 @@ impl Device {
         let keys = KeyPair::from_secret(&world.draw());
         let buckets: Vec<String> = buckets.iter().map(|bucket| (*bucket).to_owned()).collect();
         let secret_hash = world.draw();
-        let invite = Invite { secret_hash, name: name.to_owned(), buckets: buckets.clone(), expires: Eff(i64::MAX) };
+        let invite = Invite { secret_hash, name: name.to_owned(), buckets: buckets.clone(), claims: vec![], expires: Eff(i64::MAX) };
         world.store.invite(world.project, invite).await.expect("an invitation");
         let row = Self::row(&keys, name, &buckets);
         world.store.enrol(world.project, secret_hash, row).await.expect("an enrolment");
@@ -84,6 +84,8 @@ impl Device {
             revoked: None,
             seen: None,
             grants: buckets.iter().map(|bucket| (bucket.clone(), true)).collect(),
+            claims: vec![],
+            ended: vec![],
         }
     }
 

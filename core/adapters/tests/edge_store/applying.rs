@@ -92,7 +92,7 @@ async fn r14_a_refused_entry_is_taken_back_alone() {
         assert_eq!((&p["runs"], &p["site"], &q["speed"]), (&json!(1011), &json!("x"), &json!(1.5)));
     }
     device.take(answer).await;
-    let inbox = device.store.inbox(10).await.unwrap();
+    let inbox = device.store.inbox(None, 10).await.unwrap();
     assert_eq!((inbox.len(), inbox[0].seq, inbox[0].record.as_ref()), (1, seq(4), Some(&world.key("pumps", "p"))));
     assert_eq!(device.store.counts().await.unwrap().rejected, 1);
     device.sync(&world).await;
@@ -343,8 +343,8 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
     };
     world.timeline = Timeline([10; 16]);
     let admitted = device.hello(&world).await;
-    assert_eq!(admitted.cursors[0].1.0, 0);
     let bucket = admitted.cursors[0].0;
+    assert_eq!((admitted.cursors[0].1.0, admitted.moved.unwrap().offers), (0, vec![bucket]));
     let mut checkpoint = checkpoint.unwrap();
     batches[0].bucket = bucket;
     batches[0].timeline = world.timeline;
@@ -355,12 +355,20 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
         assert_eq!(head.0, restored_bucket);
         head.0 = bucket;
     }
+    // Nothing is pulled, swept or purged before it was offered, in whatever session.
+    let refused = device.store.apply(batches[0].clone()).await;
+    assert!(matches!(refused, Err(ApplyError::Mismatch(Mismatch::Unoffered(_)))), "{refused:?}");
+    device.store.revoke(bucket).await.unwrap();
+    assert_eq!(device.hello(&world).await.moved.unwrap().offers, [bucket]);
+    let (offer, more) = device.store.offer(bucket, None).await.unwrap();
+    let offered: Vec<&str> = offer.rows.iter().map(|item| item.id.as_str()).collect();
+    assert_eq!((offered, more), (vec!["kept", "forgotten"], None));
+    assert_eq!(device.store.counts().await.unwrap().records, 2, "shown all the while");
+    device.store.offered(bucket).await.unwrap();
+    assert_eq!(device.hello(&world).await.moved, None);
     apply(&device, batches).await;
-    for _ in 0..2 {
-        assert!(device.store.checkpoint(checkpoint.clone()).await.unwrap().equal());
-        let counts = device.store.counts().await.unwrap();
-        assert_eq!((counts.records, counts.buckets[0].unconfirmed), (2, 1), "shown, and said to be unconfirmed");
-    }
+    let counts = device.store.counts().await.unwrap();
+    assert_eq!((counts.records, counts.buckets[0].unconfirmed), (2, 1), "shown until the pull is complete");
     // A version of the old timeline says nothing about what was seen on the new one.
     for (id, seen) in [("kept", true), ("forgotten", false)] {
         let at = device.write(&world, "orders", Intent::Patch, id, json!({"n": 5})).await.entry.unwrap().seq;
@@ -368,10 +376,10 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
         let mobo_core::entry::Payload::Present(payload) = entry.payload else { panic!() };
         assert_eq!(mobo_core::table::op::decode_payload(&payload).unwrap()[0].base_ver.0 > 0, seen, "{id}");
     }
-    device.store.resync(bucket).await.unwrap();
-    device.store.sweep(bucket, mobo_core::ids::Position(0)).await.unwrap();
+    // What was offered and is not named by a complete pull is gone: the hub had its say.
+    assert!(device.store.checkpoint(checkpoint.clone()).await.unwrap().equal());
     let counts = device.store.counts().await.unwrap();
-    assert_eq!((counts.records, counts.buckets[0].unconfirmed), (2, 2), "another pull from the start does not change that");
+    assert_eq!(counts.buckets[0].unconfirmed, 0);
     checkpoint.heads.clear();
     assert!(
         !device.store.checkpoint(checkpoint).await.unwrap().equal(),

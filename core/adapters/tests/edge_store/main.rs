@@ -7,5 +7,6 @@ mod documents;
 mod keeping;
 mod random;
 mod refencing;
+mod refusals;
 mod world;
 mod writing;

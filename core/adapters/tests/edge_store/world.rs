@@ -1,6 +1,6 @@
 //! A hub's store, devices' stores, and what passes between them, piece by piece.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -203,7 +203,7 @@ impl World {
         let keys = KeyPair::from_secret(&self.draw());
         let labels: Vec<String> = buckets.iter().map(|bucket| (*bucket).to_owned()).collect();
         let secret_hash = self.draw();
-        let invite = Invite { secret_hash, name: name.to_owned(), buckets: labels.clone(), expires: Eff(i64::MAX) };
+        let invite = Invite { secret_hash, name: name.to_owned(), buckets: labels.clone(), claims: Vec::new(), expires: Eff(i64::MAX) };
         self.hub.invite(self.project, invite).await.unwrap();
         let row = DeviceRow {
             id: keys.device(),
@@ -214,6 +214,8 @@ impl World {
             revoked: None,
             seen: None,
             grants: labels.iter().map(|label| (label.clone(), true)).collect(),
+            claims: Vec::new(),
+            ended: Vec::new(),
         };
         self.hub.enrol(self.project, secret_hash, row).await.unwrap();
         let path = self.folder.path().join(format!("{name}.db"));
@@ -353,6 +355,11 @@ impl Device {
     }
 
     pub(crate) fn submission(&self, world: &World, lane: Lane, outgoing: Outgoing) -> Prepared {
+        let rights = Rights::Buckets(self.grants.iter().filter(|grant| grant.write).map(|grant| grant.key.clone()).collect());
+        self.submission_as(world, lane, outgoing, rights)
+    }
+
+    fn submission_as(&self, world: &World, lane: Lane, outgoing: Outgoing, rights: Rights) -> Prepared {
         let key = LaneKey { device: self.keys.device(), incarnation: outgoing.incarnation, lane };
         let last = seq(outgoing.first.get() + outgoing.entries.len() as u64 - 1);
         let head = LaneHead { project: world.project, lane: key, last, chain: outgoing.head_chain };
@@ -366,7 +373,6 @@ impl Device {
             signature: Statement::Push(&head).sign(&self.keys),
             on_behalf: None,
         };
-        let rights = Rights::Buckets(self.grants.iter().map(|grant| grant.key.clone()).collect::<BTreeSet<_>>());
         prepare_push(world.project, key, &self.keys.public(), push, rights).unwrap()
     }
 
@@ -374,7 +380,17 @@ impl Device {
     pub(crate) async fn push(&self, world: &World, lane: Lane, after: Option<Seq>, entries_max: usize) -> Option<Answer> {
         let outgoing = self.outgoing(lane, after, entries_max).await?;
         let incarnation = outgoing.incarnation;
-        let merged = world.merge(self.submission(world, lane, outgoing)).await;
+        Some(Self::answer((lane, incarnation), world.merge(self.submission(world, lane, outgoing)).await))
+    }
+
+    /// The same of everything behind a position, under other rights.
+    pub(crate) async fn push_as(&self, world: &World, lane: Lane, after: Option<Seq>, rights: Rights) -> Option<Answer> {
+        let outgoing = self.outgoing(lane, after, 1_000).await?;
+        let incarnation = outgoing.incarnation;
+        Some(Self::answer((lane, incarnation), world.merge(self.submission_as(world, lane, outgoing, rights)).await))
+    }
+
+    fn answer((lane, incarnation): (Lane, Incarnation), merged: Merged) -> Answer {
         let ack = Ack {
             lane,
             incarnation,
@@ -386,7 +402,7 @@ impl Device {
             effs: merged.effs,
             signature: Signature([0; 64]),
         };
-        Some(Answer { ack, rejects: merged.rejects })
+        Answer { ack, rejects: merged.rejects }
     }
 
     pub(crate) async fn take(&self, answer: Answer) {

@@ -13,7 +13,7 @@ use crate::postgres::session::Tx;
 
 /// Makes missing buckets, locks all in ascending order, then reads their heads and digests: in one statement with the locks, heads would
 /// be right and digests those of before the wait.
-pub(super) async fn lock_and_read(
+pub(in crate::postgres) async fn lock_and_read(
     tx: &mut Tx,
     remembered: &Known,
     project: ProjectId,

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobo_core::entry::chain_start;
 use mobo_core::ids::{BootId, Chain, DeviceId, Eid, Incarnation, Lane, LaneKey, Ordinal, ProjectId, Seq};
 use mobo_core::merge::time::{Boots, LaneTime};
-use mobo_core::merge::{LaneReads, LaneState, LaneWants};
+use mobo_core::merge::{KeptEntry, LaneReads, LaneState, LaneWants};
 use mobo_core::time::{Eff, Mono};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::postgres::devices::{lane, seq};
 use crate::postgres::error::{Failure, known};
+use crate::postgres::quarantine;
 use crate::postgres::session::Tx;
 
 /// What there is of the wanted lanes.
@@ -41,9 +42,12 @@ pub(super) async fn lock_and_read(tx: &mut Tx, project: ProjectId, wants: &LaneW
         return Ok(Found::Missing(missing));
     }
     let known = read_known(tx, project, wants, &lanes).await?;
-    let origins = read_origins(tx, project, &wants.origins).await?;
+    let retries = read_kept(tx, project, &logs, &wants.retries).await?;
+    let mut eids = quarantine::eids(&retries);
+    eids.extend(&wants.origins);
+    let origins = read_origins(tx, project, &eids).await?;
     let boots = read_boots(tx, project, &keys.devices).await?;
-    Ok(Found::All(LaneReads { lanes, known, origins, boots }))
+    Ok(Found::All(LaneReads { lanes, known, origins, boots, retries }))
 }
 
 /// Makes the rows of lanes without entries, so that there is something to lock.
@@ -201,6 +205,25 @@ async fn read_known(
         entries.insert((key(&row)?, at), (Chain(row.try_get(4)?), Eff(row.try_get(5)?)));
     }
     Ok(entries)
+}
+
+/// The entries that are to be tried again, as far as they are open.
+async fn read_kept(
+    tx: &mut Tx,
+    project: ProjectId,
+    logs: &Logs,
+    wanted: &BTreeSet<(LaneKey, Seq)>,
+) -> Result<BTreeMap<(LaneKey, Seq), KeptEntry>, Failure> {
+    let mut kept = BTreeMap::new();
+    for (key, seq) in wanted {
+        let Some((entry, chain, eff)) = quarantine::kept(tx, project, key, *seq).await? else { continue };
+        let before = match quarantine::eff_before(tx, project, key, *seq).await? {
+            Some(before) => before,
+            None => begin(tx, project, logs, key).await?,
+        };
+        kept.insert((*key, *seq), KeptEntry { entry, chain, eff, before });
+    }
+    Ok(kept)
 }
 
 async fn read_origins(tx: &mut Tx, project: ProjectId, wanted: &BTreeSet<(DeviceId, Eid)>) -> Result<BTreeSet<(DeviceId, Eid)>, Failure> {

@@ -17,10 +17,10 @@ use crate::postgres::stored::{self, Source, by_collection, ids};
 use crate::postgres::table::table;
 
 /// Records, and the authors of documents with a refused change.
-type Records = (BTreeMap<RecordKey, Stored>, BTreeSet<(RecordKey, Origin)>);
+pub(in crate::postgres) type Records = (BTreeMap<RecordKey, Stored>, BTreeSet<(RecordKey, Origin)>);
 
 /// Locks the records, then reads them with their buckets.
-pub(super) async fn lock_and_read(
+pub(in crate::postgres) async fn lock_and_read(
     tx: &mut Tx,
     remembered: &Known,
     (project, schema): (ProjectId, &Schema),

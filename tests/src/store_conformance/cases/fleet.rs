@@ -42,14 +42,16 @@ pub async fn invitations_are_used_once(place: Box<dyn Place>) {
     let world = World::new(place, 4).await;
     let (store, project, hash) = (&world.store, world.project, [5; 32]);
     let buckets = vec!["all".to_owned(), "site:a".to_owned()];
-    let invite = Invite { secret_hash: hash, name: "pi".to_owned(), buckets: buckets.clone(), expires: Eff(START + 100) };
+    let claims = vec![("site".to_owned(), "plant-4".to_owned()), ("site".to_owned(), "plant \"5\"".to_owned())];
+    let expires = Eff(START + 100);
+    let invite = Invite { secret_hash: hash, name: "pi".to_owned(), buckets: buckets.clone(), claims: claims.clone(), expires };
     store.invite(project, invite.clone()).await.unwrap();
     let state = |hash, now| store.invite_state(project, hash, Eff(now));
     assert_eq!(state(hash, START).await.unwrap(), InviteState::Open(invite.clone()));
     assert_eq!(state(hash, START + 100).await.unwrap(), InviteState::Expired);
     assert_eq!(state([6; 32], START).await.unwrap(), InviteState::Unknown);
 
-    let row = |byte: u8| Device::row(&KeyPair::from_secret(&[byte; 32]), "pi", &buckets);
+    let row = |byte: u8| DeviceRow { claims: claims.clone(), ..Device::row(&KeyPair::from_secret(&[byte; 32]), "pi", &buckets) };
     let (one, two) = (row(1), row(2));
     let enrol = |hash, device: &DeviceRow| store.enrol(project, hash, device.clone());
     let late = DeviceRow { enrolled: Eff(START + 100), ..one.clone() };
@@ -71,7 +73,7 @@ pub async fn invitations_are_used_once(place: Box<dyn Place>) {
     assert_eq!(store.counts(project).await.unwrap().devices, 0);
     // Another invitation takes it in again.
     store.invite(project, Invite { secret_hash: [7; 32], buckets: vec!["all".to_owned()], ..invite.clone() }).await.unwrap();
-    let again = DeviceRow { enrolled: Eff(START + 5), certificate: vec![9], grants: vec![("all".to_owned(), true)], ..one };
+    let again = DeviceRow { enrolled: Eff(START + 5), certificate: vec![9], grants: vec![("all".to_owned(), true)], claims: vec![], ..one };
     assert!(matches!(enrol([7; 32], &again).await.unwrap(), InviteState::Open(_)));
     assert_eq!(store.device(project, again.id).await.unwrap(), Some(again));
 }

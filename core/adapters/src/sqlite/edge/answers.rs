@@ -196,6 +196,8 @@ pub struct Admitted {
     /// By lane, the first entry that the hub has and whose effective time this device never learned, because its ack was lost: pushed
     /// again from there on, they are acknowledged again with what the hub decided (rule R7).
     pub undecided: Vec<(Lane, Seq)>,
+    /// What comes before any pull, where the hub is on a new timeline (rule R18).
+    pub moved: Option<mobo_core::recover::Moved>,
     /// A lane on which the hub has other entries than this log, or more: the identity is used twice, and a new log is due.
     pub forked: Option<Lane>,
     /// Records whose rows changed because a bucket may not be read any more.
@@ -236,6 +238,9 @@ pub enum Mismatch {
     /// The device does not hold that bucket.
     #[error("this device does not hold bucket {0}")]
     Bucket(BucketId),
+    /// It is not offered yet to a hub that has gone back in time.
+    #[error("bucket {0} is not offered to the hub yet")]
+    Unoffered(BucketId),
     /// Positions of another history.
     #[error("it counts on timeline {batch}, the bucket on {bucket}")]
     Timeline {
@@ -331,6 +336,8 @@ pub struct Record {
     pub state: RecordState,
     /// True while operations of this device's own are not in a delivered state.
     pub pending: bool,
+    /// True if it is here only for these: no bucket of this device holds it any more, or none ever will.
+    pub detached: bool,
 }
 
 /// Something that was committed on this device.

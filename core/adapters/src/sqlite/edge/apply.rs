@@ -1,10 +1,9 @@
 //! Taking in what the hub delivers: a batch continues a bucket's cursor, or nothing of it happens.
 
 use mobo_core::ids::{BucketId, Position, RecordKey};
-use mobo_core::message::{Batch, Grant, Item, ItemBody, Reject, Welcome};
+use mobo_core::message::{Batch, Grant, Item, ItemBody, Welcome};
 use mobo_core::record::RecordState;
 use mobo_core::schema::Schema;
-use mobo_core::time::Wall;
 use rusqlite::Connection;
 
 use super::ack;
@@ -14,8 +13,8 @@ use super::desk::{Delivered, Desk};
 use super::fault::Try;
 use super::members::{self, BucketRow, Sweep};
 use super::meta::{self, Log};
-use super::outbox::{self, EntryState, seq_sql};
-use super::overlays;
+use super::recover;
+use super::outbox;
 use crate::sqlite::error::Failure;
 
 /// Applies a batch. Everything that can be wrong with it is found before anything is written.
@@ -24,6 +23,9 @@ pub(super) fn batch(conn: &Connection, schema: &Schema, batch: Batch) -> Result<
     let (Some(log), Some(bucket)) = (Log::read(conn)?, members::bucket(conn, batch.bucket)?) else {
         return mismatch(Mismatch::Bucket(batch.bucket));
     };
+    if recover::holds(conn, batch.bucket)? {
+        return mismatch(Mismatch::Unoffered(batch.bucket));
+    }
     if bucket.timeline != batch.timeline {
         return mismatch(Mismatch::Timeline { batch: batch.timeline, bucket: bucket.timeline });
     }
@@ -72,37 +74,11 @@ fn set_cursor(conn: &Connection, bucket: BucketId, cursor: Position) -> Try<()> 
     Ok(())
 }
 
-/// Takes in the hub's word that an entry was refused: it is told, and what it did is shown no more. Everything else stays.
-pub(super) fn rejected(conn: &Connection, schema: &Schema, reject: &Reject, heard: Wall) -> Try<Vec<RecordKey>> {
-    let at = (reject.incarnation, reject.lane, reject.seq);
-    let record = reject.record.as_ref();
-    let sql = "INSERT INTO mobo_inbox (incarnation, lane, seq, collection, id, code, detail, at_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-               ON CONFLICT (incarnation, lane, seq) DO NOTHING";
-    conn.prepare_cached(sql)?.execute((
-        at.0.sql(),
-        at.1.number(),
-        seq_sql(at.2),
-        record.map(|record| record.0.sql()),
-        record.map(|record| record.1.as_str()),
-        reject.code.0,
-        &reject.detail,
-        heard.0,
-    ))?;
-    outbox::set_state(conn, at, EntryState::Rejected)?;
-    let Some(log) = Log::read(conn)? else { return Ok(Vec::new()) };
-    let keys = overlays::of_entry(conn, at)?;
-    overlays::drop_entry(conn, at)?;
-    let mut desk = Desk::new(conn, schema, log);
-    for key in &keys {
-        desk.show(key, None)?;
-    }
-    desk.finish()
-}
-
 /// Takes in a welcome: session, history, rights, and how far the lanes are merged.
 pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> Try<Admitted> {
     let Some(log) = Log::read(conn)? else { return Err(not_joined()) };
     meta::set_session(conn, welcome.session, welcome.ordinal, &welcome.timeline)?;
+    let moved = recover::arrive(conn, schema, (&log, welcome))?;
     let mut changed = Vec::new();
     for bucket in &welcome.revokes {
         changed.extend(compare::revoke(conn, schema, *bucket)?);
@@ -126,7 +102,7 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
             Some(_) | None => {}
         }
     }
-    Ok(Admitted { cursors, undecided, forked, changed })
+    Ok(Admitted { cursors, moved, undecided, forked, changed })
 }
 
 /// Takes in that a bucket may be read. One that is held already keeps its cursor, unless it counts on another timeline.

@@ -1,7 +1,8 @@
 //! What `status` and a health check answer.
 
+use mobo_core::author::Edit;
 use mobo_core::digest::Digest;
-use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey, Seq, Timeline};
+use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Position, RecordKey, Seq, Timeline};
 use mobo_core::message::Grant;
 
 /// A lane for `status`.
@@ -43,8 +44,11 @@ pub struct EdgeCounts {
     pub pending: u64,
     /// Visible records of all tables and documents.
     pub records: u64,
-    /// Entries that the hub refused.
+    /// Entries that the hub refused and nobody has decided about.
     pub rejected: u64,
+    /// Records that are here only for own edits which the hub does not have yet: no bucket of this device holds them. At most
+    /// [`mobo_core::limits::LIST_ROWS`] of them.
+    pub detached: Vec<RecordKey>,
     /// Entries in the outbox, acknowledged ones included.
     pub kept: u64,
     /// Their bytes.
@@ -56,7 +60,7 @@ pub struct EdgeCounts {
 }
 
 /// An entry that the hub refused.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct InboxRow {
     /// Its number, for `quarantine show`.
     pub n: u64,
@@ -74,6 +78,65 @@ pub struct InboxRow {
     pub detail: String,
     /// When it was heard, in microseconds since 1970 UTC by this device's clock.
     pub at_us: i64,
+    /// What became of it.
+    pub status: InboxStatus,
+    /// When it was tried again or let go, by the same clock; `None` while it is open.
+    pub settled_us: Option<i64>,
+    /// What it did; `None` for samples, and for what cannot be read.
+    pub edits: Option<Vec<RefusedEdit>>,
+    /// The refused entry that it builds on, by its number.
+    pub blocked_by: Option<u64>,
+    /// The entry that it was authored again as.
+    pub next: Option<(Incarnation, Lane, Seq)>,
+}
+
+/// What became of an entry that the hub refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InboxStatus {
+    /// It waits for somebody to decide.
+    Open,
+    /// It was authored again.
+    Retried,
+    /// Somebody let it go.
+    Dropped,
+}
+
+impl InboxStatus {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Retried => 1,
+            Self::Dropped => 2,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Open),
+            1 => Some(Self::Retried),
+            2 => Some(Self::Dropped),
+            _ => None,
+        }
+    }
+
+    /// The word for people.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Retried => "retried",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What a refused entry did to one record, as somebody would write it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefusedEdit {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The edit.
+    pub edit: Edit,
 }
 
 /// What a health check finds.

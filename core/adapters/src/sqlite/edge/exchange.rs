@@ -1,14 +1,16 @@
 //! What the hub says, as the session hands it over: acks, refusals, batches, checkpoints, rights, definitions.
 
 use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey};
-use mobo_core::message::{Ack, Batch, Checkpoint, Grant, Refence, Reject, SchemaUpdate, Welcome};
+use mobo_core::message::{Ack, Batch, Checkpoint, Grant, Offer, Refence, Reject, SchemaUpdate, Welcome};
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
 use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Refenced};
 use super::counts::EdgeAudit;
-use super::members::Sweep;
-use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, records, refence};
+use super::members::{self, Sweep};
+use super::refence::Why;
+use super::refusals::{self, Refused};
+use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, records, recover, refence};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -50,21 +52,26 @@ impl EdgeStore {
         self.commit(move |conn, _| ack::trim(conn, &keep), |_, _| {}).await
     }
 
-    /// Takes in that an entry was refused: it goes to the inbox, and what it did is shown no more. Gives the records that changed.
+    /// Takes in that an entry was refused: it goes to the inbox, what it did is shown no more, and what was built on it is written again
+    /// without it. Gives the records that changed.
     ///
     /// # Errors
     ///
     /// A [`StoreError`].
     pub async fn rejected(&self, reject: Reject) -> Result<Vec<RecordKey>, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let at = (inner.sources.moment)().wall;
-            Ok((apply::rejected(conn, &*inner.schema.get(conn)?, &reject, at)?, reject.lane))
+            let heard = (inner.sources.moment)().wall;
+            let nonce = || (inner.sources.nonce)();
+            Ok((refusals::take(conn, &*inner.schema.get(conn)?, (&reject, heard), nonce)?, reject.lane))
         };
-        let tell = |inner: &Inner, (changed, lane): &(Vec<RecordKey>, Lane)| {
-            inner.tell(records(changed));
+        let tell = |inner: &Inner, (refused, lane): &(Refused, Lane)| {
+            inner.tell(records(&refused.changed));
             inner.tell(levels::settled([*lane]));
+            if refused.appended {
+                inner.tell(vec![Change::LaneAppended(*lane)]);
+            }
         };
-        Ok(self.commit(work, tell).await?.0)
+        Ok(self.commit(work, tell).await?.0.changed)
     }
 
     /// Applies a batch, if it continues its bucket's cursor.
@@ -91,6 +98,40 @@ impl EdgeStore {
     pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Compared, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &*inner.schema.get(conn)?, &checkpoint);
         self.commit(work, |inner, compared| inner.tell(records(&compared.changed))).await
+    }
+
+    /// A page of what is to be offered of a bucket, from the start or behind a position; with its last position where more follow.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn offer(&self, bucket: BucketId, after: Option<Position>) -> Result<(Offer, Option<Position>), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            if let Some(joined) = after {
+                recover::sent(conn, bucket, joined)?;
+            }
+            recover::page(conn, &*inner.schema.get(conn)?, bucket, after)
+        };
+        self.commit(work, |_, _| {}).await
+    }
+
+    /// Takes in that the hub has joined all of a bucket.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn offered(&self, bucket: BucketId) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| recover::offered(conn, &*inner.schema.get(conn)?, bucket);
+        self.commit(work, |inner, changed| inner.tell(records(changed))).await.map(|_| ())
+    }
+
+    /// Where each bucket is to be pulled from.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn cursors(&self) -> Result<Vec<(BucketId, Position)>, StoreError> {
+        self.read(|conn, _| Ok(members::buckets(conn)?.iter().map(|bucket| (bucket.grant.bucket, bucket.cursor)).collect())).await
     }
 
     /// Starts the pull of a bucket over, because the hub has forgotten what is older; ended by a checkpoint or a sweep.
@@ -153,13 +194,29 @@ impl EdgeStore {
     pub async fn refence(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
             let nonce = || (inner.sources.nonce)();
-            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh), nonce)
+            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh, Why::Twice), nonce)
         };
         self.commit(work, |inner, _| {
             inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
             inner.tell(levels::settled(Lane::ALL));
         })
         .await
+    }
+
+    /// Starts the log `fresh`, because a restored hub has lost entries of the old one that are not kept any more (rule R22).
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn begin_again(&self, fresh: Incarnation) -> Result<Refenced, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let nonce = || (inner.sources.nonce)();
+            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Trimmed), nonce)
+        };
+        self.commit(work, |inner, _| {
+            inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
+            inner.tell(levels::settled(Lane::ALL));
+        }).await
     }
 
     /// Takes in collection definitions.

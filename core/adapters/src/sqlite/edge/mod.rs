@@ -12,15 +12,21 @@ mod compare;
 mod counts;
 mod definitions;
 mod desk;
+mod detached;
 mod exchange;
 mod fault;
 mod identity;
+mod inbox;
+mod keeping;
 mod levels;
 mod members;
 mod meta;
 mod outbox;
 mod overlays;
+mod recover;
 mod refence;
+mod refusals;
+mod retry;
 mod rows;
 mod status;
 mod stream;
@@ -46,7 +52,7 @@ pub use answers::{
     Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Identity, Keep, Mismatch, Node, Outgoing, Pending, Record, Refenced,
     Report, Sealed, Standing, WriteError, Written,
 };
-pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount};
+pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, RefusedEdit};
 pub use levels::Reached;
 
 use super::error::Failure;
@@ -244,15 +250,6 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn counts(&self) -> Result<EdgeCounts, StoreError> {
         self.read(|conn, inner| status::counts(conn, &*inner.schema.get(conn)?)).await
-    }
-
-    /// What the hub refused, newest first.
-    ///
-    /// # Errors
-    ///
-    /// A [`StoreError`].
-    pub async fn inbox(&self, limit: u32) -> Result<Vec<InboxRow>, StoreError> {
-        self.read(move |conn, _| status::inbox(conn, limit)).await
     }
 
     /// Recomputes chains, hashes and digests from what is stored.

@@ -79,6 +79,15 @@ pub(super) fn of_record(conn: &Connection, key: &RecordKey) -> Try<Vec<EntryAt>>
     all(statement.query((key.collection.sql(), key.id.as_str()))?, entry_at)
 }
 
+/// The entries that are laid over any record and were sealed later than this one, in the order in which they were sealed.
+pub(super) fn after(conn: &Connection, at: EntryAt) -> Try<Vec<EntryAt>> {
+    let sql = "SELECT DISTINCT v.incarnation, v.lane, v.seq, o.rowid FROM mobo_overlay v
+               JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq
+               WHERE o.rowid > (SELECT rowid FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3) ORDER BY o.rowid";
+    let mut statement = conn.prepare_cached(sql)?;
+    all(statement.query((at.0.sql(), at.1.number(), seq_sql(at.2)))?, entry_at)
+}
+
 /// The records that an entry is laid over.
 pub(super) fn of_entry(conn: &Connection, at: EntryAt) -> Try<Vec<RecordKey>> {
     let sql = "SELECT collection, id FROM mobo_overlay WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";

@@ -35,6 +35,17 @@ struct Move<'c> {
     new: Log,
     documents: BTreeMap<RecordKey, Twin>,
     decoded: Decoded,
+    why: Why,
+}
+
+/// Why a log ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// It is used twice.
+    Twice,
+    /// A restored hub has lost entries of it that are not kept any more, so that nothing can follow them. What those did, and what later
+    /// ones did that were acknowledged and came back, is in the rows that are offered (rule R22): only the rest is authored again.
+    Trimmed,
 }
 
 /// A document as the old log made it, and as the new one does.
@@ -48,7 +59,7 @@ struct Twin {
 pub(super) fn refence(
     conn: &Connection,
     schema: &Schema,
-    (order, fresh): (Option<&Refence>, Incarnation),
+    (order, fresh, why): (Option<&Refence>, Incarnation, Why),
     mut nonce: impl FnMut() -> Nonce,
 ) -> Try<Refenced> {
     let Some(old) = Log::read(conn)? else { return Err(Failure::refused("this device has not joined a hub yet")) };
@@ -59,7 +70,7 @@ pub(super) fn refence(
     let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
     meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
     let new = Log { incarnation: fresh, ..old };
-    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default() };
+    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default(), why };
     for lane in Lane::ALL {
         for seq in pending(conn, old.incarnation, lane)? {
             let row = known(outbox::entry(conn, old.incarnation, lane, seq)?, "entry in the outbox")?;
@@ -103,7 +114,8 @@ impl Move<'_> {
         let from = (self.old.incarnation, lane, row.seq);
         let keys = overlays::of_entry(self.conn, from)?;
         let header = Header::decode(&row.entry.header)?;
-        let resealed = self.reseal(from, &row, &header, nonce)?;
+        let is_offered = self.why == Why::Trimmed && row.eff.is_some() && keys.is_empty() && header.kind() != Some(Kind::Stream);
+        let resealed = if is_offered { None } else { self.reseal(from, &row, &header, nonce)? };
         outbox::set_state(self.conn, from, EntryState::Superseded)?;
         overlays::drop_entry(self.conn, from)?;
         let Some(entry) = resealed else { return Ok(false) };
@@ -124,8 +136,7 @@ impl Move<'_> {
         // Of an entry that was authored again before, the first sealing is what counts.
         let first = header.provenance.filter(|_| mobo_core::protect!("refence.first-origin", true));
         let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid });
-        let header =
-            Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
+        let header = Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
         if header.kind() != Some(Kind::Document) {
             return Ok(Some(Entry::seal(&header, payload.clone())));
         }
@@ -183,7 +194,7 @@ impl Move<'_> {
 }
 
 /// The edit that leads from one shown record to another; `None` when they show the same.
-fn difference(collection: &Collection, key: &RecordKey, (before, after): (&RecordState, &RecordState)) -> Option<Edit> {
+pub(super) fn difference(collection: &Collection, key: &RecordKey, (before, after): (&RecordState, &RecordState)) -> Option<Edit> {
     let edit = |intent, fields| Some(Edit { id: key.id.clone(), intent, fields });
     match (before.project(collection), after.project(collection)) {
         (None, None) => None,
@@ -213,7 +224,7 @@ fn fields(collection: &Collection, before: &[Value], after: &[Value]) -> Map<Str
 }
 
 /// The user who wrote an entry of operations.
-fn author_of(payload: &[u8]) -> Result<Option<String>, Malformed> {
+pub(super) fn author_of(payload: &[u8]) -> Result<Option<String>, Malformed> {
     let mut author = None;
     Reader::new(payload).each_key(|key, reader| {
         match key {

@@ -2,7 +2,7 @@
 
 use mobo_core::digest::Digest;
 use mobo_core::entry::{chain_next, chain_start};
-use mobo_core::ids::{CollectionId, Incarnation, Lane, RecordId, RecordKey, Seq};
+use mobo_core::ids::{Incarnation, Lane, RecordId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::StoreError;
@@ -12,7 +12,8 @@ use super::ack;
 use super::answers::Record;
 use super::bases;
 use super::compare::{Part, members_of};
-use super::counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, LaneCount};
+use super::counts::{BucketCount, EdgeAudit, EdgeCounts, LaneCount};
+use super::detached;
 use super::fault::{Try, all};
 use super::members::{self, BucketRow};
 use super::meta::Log;
@@ -25,7 +26,7 @@ use crate::sqlite::table::quoted;
 pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
     let mut counts = EdgeCounts {
         pending: count(conn, "SELECT count(*) FROM mobo_outbox WHERE state = 0")?,
-        rejected: count(conn, "SELECT count(*) FROM mobo_inbox")?,
+        rejected: count(conn, "SELECT count(*) FROM mobo_inbox WHERE status = 0")?,
         kept: count(conn, "SELECT count(*) FROM mobo_outbox")?,
         kept_bytes: ack::bytes(conn)?,
         ..EdgeCounts::default()
@@ -37,6 +38,7 @@ pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
         let lane = |(lane, row): (Lane, LaneRow)| LaneCount { lane, last: row.last, hub: row.acked, safe: row.safe };
         counts.lanes = outbox::lanes(conn, log.incarnation)?.into_iter().map(lane).collect();
     }
+    counts.detached = detached::records(conn, schema)?;
     for bucket in members::buckets(conn)? {
         let unconfirmed = members_of(conn, schema, bucket.grant.bucket, Part::Unconfirmed)?.len() as u64;
         let BucketRow { grant, timeline, cursor, digest, checked, diverged, sweep: _ } = bucket;
@@ -51,32 +53,16 @@ pub(super) fn record(conn: &Connection, schema: &Schema, key: &RecordKey) -> Try
     match Rows::new(conn, log.project, schema).read(key)? {
         None => Ok(None),
         Some((Err(why), _)) => Err(Failure::damaged(format!("\"{}\": {why}; run `mobo-edge health check`", key.id))),
-        Some((Ok(state), kept)) => Ok(Some(Record { ver: kept.ver, state, pending: bases::row(conn, key)?.is_some() })),
+        Some((Ok(state), kept)) => {
+            let pending = bases::row(conn, key)?.is_some();
+            let detached = pending && detached::is_detached(conn, schema, key)?;
+            Ok(Some(Record { ver: kept.ver, state, pending, detached }))
+        }
     }
 }
 
 fn count(conn: &Connection, sql: &str) -> Try<u64> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
-}
-
-/// What the hub refused, newest first.
-pub(super) fn inbox(conn: &Connection, limit: u32) -> Try<Vec<InboxRow>> {
-    let sql = "SELECT n, incarnation, lane, seq, collection, id, code, detail, at_us FROM mobo_inbox ORDER BY n DESC LIMIT ?1";
-    let mut statement = conn.prepare_cached(sql)?;
-    all(statement.query([limit])?, |row| {
-        let collection = row.get::<_, Option<i64>>(4)?.and_then(CollectionId::from_sql);
-        let id = row.get::<_, Option<String>>(5)?.and_then(|id| RecordId::new(id).ok());
-        Ok(InboxRow {
-            n: row.get::<_, i64>(0)?.cast_unsigned(),
-            incarnation: known(Incarnation::from_sql(row.get(1)?), "incarnation")?,
-            lane: known(Lane::from_number(row.get(2)?), "lane")?,
-            seq: known(outbox::seq(row.get(3)?), "position of an entry")?,
-            record: collection.zip(id).map(|(collection, id)| RecordKey { collection, id }),
-            code: row.get(6)?,
-            detail: row.get(7)?,
-            at_us: row.get(8)?,
-        })
-    })
 }
 
 /// Recomputes the file's trees, every own chain, every row's hash and every bucket's digest.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mobo_core::author::{self, Edit, EditError, RecordOp, Writer};
 use mobo_core::document;
 use mobo_core::engine::{Author, Refusal};
-use mobo_core::entry::{Entry, Header};
+use mobo_core::entry::{Entry, Header, Provenance};
 use mobo_core::ids::{CollectionId, Nonce, RecordKey, Seq, Timeline, Ver};
 use mobo_core::limits;
 use mobo_core::overlay::{self, Pending};
@@ -42,8 +42,19 @@ struct Draft {
 pub(super) fn write(
     conn: &Connection,
     schema: &Schema,
+    what: (CollectionId, &[Edit], Option<&str>),
+    seal: (Moment, Nonce),
+) -> Result<Written, WriteError> {
+    write_again(conn, schema, what, seal, None)
+}
+
+/// The same, for edits that were sealed before: the hub takes both for one entry (rule R15).
+pub(super) fn write_again(
+    conn: &Connection,
+    schema: &Schema,
     (collection, edits, author): (CollectionId, &[Edit], Option<&str>),
     (moment, nonce): (Moment, Nonce),
+    provenance: Option<Provenance>,
 ) -> Result<Written, WriteError> {
     let collection = schema.get(collection).ok_or(WriteError::UnknownCollection(collection))?;
     if collection.kind == Kind::Stream {
@@ -57,7 +68,8 @@ pub(super) fn write(
     if ops.is_empty() {
         return Ok(Written { entry: None, changed: Vec::new() });
     }
-    let entry = Entry::seal(&header(collection, &log, moment, nonce), payload(collection, ops, author)?);
+    let header = Header { provenance, ..header(collection, &log, moment, nonce) };
+    let entry = Entry::seal(&header, payload(collection, ops, author)?);
     let seq = outbox::next(conn, log.incarnation, collection.lane)?;
     drafts.retain(|_, draft| !draft.ops.is_empty());
     for (key, draft) in &mut drafts {

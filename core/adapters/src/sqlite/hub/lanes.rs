@@ -13,30 +13,32 @@ use mobo_core::store::{Admission, Arrival};
 use mobo_core::time::{Eff, Mono};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::entries;
+use super::{entries, quarantine};
 use crate::sqlite::error::{Failure, known};
 
 /// Takes note of a hello. The hub's own log comes through here, too, and is no device's.
 pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<Admission, Failure> {
     let (id, device) = ((project.sql(), arrival.device.as_bytes()), arrival.device);
-    let shown = arrival.session.cast_signed();
-    let sql = "UPDATE mobo_device SET session = 1 + max(session, ?3), confirmed = max(confirmed, ?3), seen_us = ?4 \
-               WHERE project = ?1 AND id = ?2 RETURNING session, confirmed";
-    let sessions = connection.query_row(sql, (id.0, id.1, shown, arrival.now.0), |row| Ok((row.get(0)?, row.get(1)?)));
-    let (session, confirmed): (i64, i64) = sessions.optional()?.unwrap_or_default();
+    connection.execute("UPDATE mobo_device SET seen_us = ?3 WHERE project = ?1 AND id = ?2", (id.0, id.1, arrival.now.0))?;
     let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
     connection.execute(sql, (id.0, id.1, arrival.boot.0.as_bytes(), arrival.boot.1))?;
     note_log(connection, project, arrival)?;
+    let (session, confirmed) = session(connection, project, arrival)?;
     let log = known(log(connection, project, device, arrival.incarnation)?, "log")?;
     let lanes = Lane::ALL.map(|lane| status(connection, project, &LaneKey { device, incarnation: arrival.incarnation, lane }));
-    Ok(Admission {
-        ordinal: log.ordinal,
-        fenced: log.fenced,
-        session: session.cast_unsigned(),
-        confirmed: confirmed.cast_unsigned(),
-        lanes: lanes.into_iter().collect::<Result<_, _>>()?,
-    })
+    Ok(Admission { ordinal: log.ordinal, fenced: log.fenced, session, confirmed, lanes: lanes.into_iter().collect::<Result<_, _>>()? })
+}
+
+/// Generation of the new session of a log, and the highest one that its device has ever shown.
+fn session(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<(u64, u64), Failure> {
+    let shown = arrival.session.min(i64::MAX.cast_unsigned() - 1).cast_signed();
+    let sql = "UPDATE mobo_incarnation SET session = 1 + max(session, ?4), confirmed = max(confirmed, ?4) \
+               WHERE project = ?1 AND device = ?2 AND incarnation = ?3 RETURNING session, confirmed";
+    let key = (project.sql(), arrival.device.as_bytes(), arrival.incarnation.sql());
+    let found = connection.query_row(sql, (key.0, key.1, key.2, shown), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+    let (session, confirmed) = found.optional()?.unwrap_or_default();
+    Ok((session.cast_unsigned(), confirmed.cast_unsigned()))
 }
 
 /// Closes a log.
@@ -65,6 +67,7 @@ pub(super) fn read(connection: &Connection, project: ProjectId, wants: &LaneWant
             reads.origins.insert((*device, *eid));
         }
     }
+    quarantine::read_kept(connection, project, &wants.retries, &mut reads)?;
     Ok(reads)
 }
 
@@ -130,6 +133,12 @@ fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -
     let clock = boot.zip(mono).map(|(boot, mono)| (BootId(boot), Mono(mono.cast_unsigned())));
     let last = Some(known(Seq::new(last.cast_unsigned()), "position in a lane")?);
     Ok(LaneState { last, chain: Chain(chain), time: LaneTime { eff: Eff(eff), clock }, ordinal: log.ordinal, ancestors, fenced })
+}
+
+/// The time above which a lane of this log begins.
+pub(super) fn begin(connection: &Connection, project: ProjectId, key: &LaneKey) -> Result<Eff, Failure> {
+    let log = known(log(connection, project, key.device, key.incarnation)?, "log")?;
+    Ok(origins_of(connection, project, key.device, &log)?.1)
 }
 
 /// The logs that a log continues, and the time above which it starts: that of its fork entry or, where no ancestor has one, the enrolment.

@@ -11,13 +11,17 @@ use mobo_core::stamp::Origin;
 use mobo_core::store::{MergeBatch, MergeReport};
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
+use super::schema::Schemas;
 use super::{changes, identity, lanes, write};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{RecordReader, StoredRecord};
 
 /// Merges a batch.
-pub(super) fn merge(connection: &Connection, batch: MergeBatch) -> Result<MergeReport, Failure> {
+pub(super) fn merge(connection: &Connection, schemas: &Schemas, batch: MergeBatch) -> Result<MergeReport, Failure> {
     let MergeBatch { project, schema, timeline, now, entropy, submissions } = batch;
+    // Rules may have changed since the batch was gathered, and records are placed by those that are in force.
+    let current = schemas.of(connection, project)?;
+    let schema = if current.rev > schema.rev { current } else { schema };
     let merge = Merge::new(Context { project, schema: &schema, timeline, now, entropy }, submissions);
     let lanes = lanes::read(connection, project, &merge.wants())?;
     let admitted = merge.admit(lanes);
@@ -34,12 +38,17 @@ pub(super) fn merge(connection: &Connection, batch: MergeBatch) -> Result<MergeR
 }
 
 #[derive(Default)]
-struct Read {
-    records: BTreeMap<RecordKey, Stored>,
-    blocked: BTreeSet<(RecordKey, Origin)>,
+pub(super) struct Read {
+    pub(super) records: BTreeMap<RecordKey, Stored>,
+    pub(super) blocked: BTreeSet<(RecordKey, Origin)>,
 }
 
-fn read_records(connection: &Connection, project: ProjectId, schema: &Schema, keys: &BTreeSet<RecordKey>) -> Result<Read, Failure> {
+pub(super) fn read_records(
+    connection: &Connection,
+    project: ProjectId,
+    schema: &Schema,
+    keys: &BTreeSet<RecordKey>,
+) -> Result<Read, Failure> {
     let mut read = Read::default();
     let mut members = Members::new(connection, project)?;
     let mut blocked =
@@ -112,7 +121,7 @@ impl<'c> Members<'c> {
     }
 }
 
-fn read_buckets(connection: &Connection, project: ProjectId, wants: BucketWants) -> Result<Vec<BucketState>, Failure> {
+pub(super) fn read_buckets(connection: &Connection, project: ProjectId, wants: BucketWants) -> Result<Vec<BucketState>, Failure> {
     let mut buckets = BTreeMap::new();
     for (key, fresh) in wants.keys {
         let (id, head, digest) = identity::bucket(connection, project, &key, fresh)?;

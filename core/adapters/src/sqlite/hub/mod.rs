@@ -11,7 +11,11 @@ mod keys;
 mod lanes;
 mod ledger;
 mod merge;
+mod offers;
 mod pull;
+mod quarantine;
+mod rebucket;
+mod recovery;
 mod schema;
 pub mod transfer;
 mod write;
@@ -20,14 +24,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{
     Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
-    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, RecordRow, StoreError, StoreFuture, StoreInfo,
+    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed, Rebucketing,
+    RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 
@@ -114,8 +119,25 @@ impl HubStore for SqliteHubStore {
         Box::pin(self.writer.run(move |connection| schema::create(connection, project, &collection)))
     }
 
+    fn alter_rules(&self, project: ProjectId, collection: CollectionId, rules: Vec<String>) -> StoreFuture<'_, Schema> {
+        Box::pin(self.writer.run(move |connection| rebucket::alter(connection, project, collection, rules)))
+    }
+
+    fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {
+        let schemas = Arc::clone(&self.schemas);
+        Box::pin(self.writer.run(move |connection| {
+            let schema = schemas.of(connection, batch.project)?;
+            rebucket::step(connection, &batch, &schema)
+        }))
+    }
+
+    fn rebucketing(&self, project: ProjectId) -> StoreFuture<'_, Vec<Rebucketing>> {
+        Box::pin(self.readers.read(move |connection| rebucket::under_way(connection, project)))
+    }
+
     fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport> {
-        Box::pin(self.writer.run(move |connection| merge::merge(connection, batch)))
+        let schemas = Arc::clone(&self.schemas);
+        Box::pin(self.writer.run(move |connection| merge::merge(connection, &schemas, batch)))
     }
 
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {
@@ -152,6 +174,14 @@ impl HubStore for SqliteHubStore {
 
     fn revoke(&self, project: ProjectId, id: DeviceId, now: Eff) -> StoreFuture<'_, bool> {
         Box::pin(self.writer.run(move |connection| devices::revoke(connection, project, id, now)))
+    }
+
+    fn grant(&self, project: ProjectId, id: DeviceId, bucket: String, write: bool) -> StoreFuture<'_, bool> {
+        Box::pin(self.writer.run(move |connection| devices::grant(connection, project, id, (&bucket, write))))
+    }
+
+    fn ungrant(&self, project: ProjectId, id: DeviceId, bucket: String, accept_until: Eff) -> StoreFuture<'_, bool> {
+        Box::pin(self.writer.run(move |connection| devices::ungrant(connection, project, id, (&bucket, accept_until))))
     }
 
     fn arrive(&self, project: ProjectId, arrival: Arrival) -> StoreFuture<'_, Admission> {
@@ -208,6 +238,18 @@ impl HubStore for SqliteHubStore {
 
     fn logs(&self, project: ProjectId) -> StoreFuture<'_, Vec<Origin>> {
         Box::pin(self.readers.read(move |connection| ledger::logs(connection, project)))
+    }
+
+    fn quarantined(&self, project: ProjectId, n: u64) -> StoreFuture<'_, Option<QuarantinedEntry>> {
+        Box::pin(self.readers.read(move |connection| quarantine::entry(connection, project, n)))
+    }
+
+    fn drop_quarantined(&self, project: ProjectId, n: u64, now: Eff) -> StoreFuture<'_, bool> {
+        Box::pin(self.writer.run(move |connection| quarantine::drop(connection, project, n, now)))
+    }
+
+    fn refusals(&self, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> StoreFuture<'_, Vec<QuarantineRow>> {
+        Box::pin(self.readers.read(move |connection| quarantine::refusals(connection, project, device, incarnation)))
     }
 
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts> {

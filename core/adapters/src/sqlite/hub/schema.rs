@@ -56,13 +56,13 @@ pub(super) fn create(connection: &Connection, project: ProjectId, collection: &C
     load(connection, project, rev.cast_unsigned())
 }
 
-fn rev(connection: &Connection, project: ProjectId) -> Result<u64, Failure> {
+pub(super) fn rev(connection: &Connection, project: ProjectId) -> Result<u64, Failure> {
     let mut statement = connection.prepare_cached("SELECT schema_rev FROM mobo_project WHERE id = ?1")?;
     let rev: Option<i64> = statement.query_row([project.sql()], |row| row.get(0)).optional()?;
     Ok(rev.unwrap_or_default().cast_unsigned())
 }
 
-fn load(connection: &Connection, project: ProjectId, rev: u64) -> Result<Schema, Failure> {
+pub(super) fn load(connection: &Connection, project: ProjectId, rev: u64) -> Result<Schema, Failure> {
     let mut statement = connection.prepare_cached("SELECT definition FROM mobo_collection WHERE project = ?1")?;
     let mut rows = statement.query([project.sql()])?;
     let mut schema = Schema::new(rev, []);

@@ -26,6 +26,7 @@ pub(super) fn write(connection: &Connection, project: ProjectId, (schema, now): 
     lanes(connection, project, &writes.lanes)?;
     entries::write(connection, project, &writes.entries)?;
     quarantine(connection, project, (schema, now), &writes.quarantine)?;
+    super::quarantine::write(connection, project, now, &writes.retried)?;
     changes::write(connection, project, &writes.changes)?;
     conflicts(connection, project, (schema, now), &writes.conflicts)
 }

@@ -1,0 +1,71 @@
+//! An entry taken apart: what it does to each record, and what is the same for all of it.
+
+use std::collections::BTreeMap;
+
+use super::Rights;
+use super::time::{Decided, of_op};
+use crate::document::DocumentOp;
+use crate::engine::{Author, Refusal, Stamped};
+use crate::entry::Header;
+use crate::ids::{LaneKey, RecordKey, Seq};
+use crate::message::Code;
+use crate::record::RecordOps;
+use crate::schema::Collection;
+use crate::stamp::Stamp;
+use crate::table::TableOp;
+use crate::time::Eff;
+
+/// What one entry does to one record.
+pub(super) struct Part<'o> {
+    pub(super) key: &'o RecordKey,
+    pub(super) ops: RecordOps<'o>,
+}
+
+/// One author's writes to one collection travel on one lane: otherwise their order, which counters rely on, would not be known.
+pub(super) fn wrong_kind(collection: &Collection) -> Refusal {
+    let (kind, lane) = (collection.kind.name(), collection.lane.number());
+    Refusal::new(Code::WRONG_KIND, format!("\"{}\" is a {kind}, and its entries travel on lane {lane}", collection.name))
+}
+
+/// What is the same for all parts of an entry.
+pub(super) struct Doing<'o> {
+    pub(super) lane: &'o LaneKey,
+    pub(super) author: &'o Author,
+    /// The same, but for the log that increments are counted under.
+    pub(super) tallies: &'o Author,
+    pub(super) rights: &'o Rights,
+    pub(super) seq: Seq,
+    pub(super) decided: Decided,
+    pub(super) lane_before: Eff,
+    pub(super) header: Option<&'o Header>,
+    /// Merged before, under its provenance: its author only waits to see the records delivered.
+    pub(super) known: bool,
+}
+
+impl Doing<'_> {
+    fn stamp(&self, before_us: u64, op: usize) -> Stamp {
+        Stamp {
+            eff: of_op(self.lane_before, self.decided.eff, before_us),
+            device: self.author.device,
+            ordinal: self.author.ordinal,
+            seq: self.seq,
+            op: u32::try_from(op).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+pub(super) fn table_parts<'o>(ops: &'o [TableOp], doing: &Doing<'_>) -> Vec<Part<'o>> {
+    let mut by_key: BTreeMap<&RecordKey, Vec<Stamped<'o, TableOp>>> = BTreeMap::new();
+    for (index, op) in ops.iter().enumerate() {
+        by_key.entry(&op.key).or_default().push(Stamped { op, stamp: doing.stamp(op.before_us, index) });
+    }
+    by_key.into_iter().map(|(key, ops)| Part { key, ops: RecordOps::Table(ops) }).collect()
+}
+
+pub(super) fn document_parts<'o>(ops: &'o [DocumentOp], doing: &Doing<'_>) -> Vec<Part<'o>> {
+    let mut by_key: BTreeMap<&RecordKey, Vec<Stamped<'o, DocumentOp>>> = BTreeMap::new();
+    for (index, op) in ops.iter().enumerate() {
+        by_key.entry(&op.key).or_default().push(Stamped { op, stamp: doing.stamp(op.before_us, index) });
+    }
+    by_key.into_iter().map(|(key, ops)| Part { key, ops: RecordOps::Document(ops) }).collect()
+}
