@@ -115,7 +115,8 @@
 //! let file = folder.path().join("count");
 //! let counter = Counter { file: Arc::new(Mutex::new(file.clone())), every: Mutex::default(), tasks: Mutex::default() };
 //! let mut board = Motherboard::new("example 0.1.0", Clock::start().unwrap(), Console::plain(Box::new(std::io::sink())));
-//! board.configured(Config::load([&(&EVERY as &dyn Define)], &Sources::default()).unwrap());
+//! static ALL: &[&dyn Define] = &[&EVERY];
+//! board.configured(Config::load(ALL, &Sources::default()).unwrap());
 //! board.plug(counter);
 //! let mut handle = board.handle();
 //! let (reason, ()) = tokio::join!(board.run(), async {

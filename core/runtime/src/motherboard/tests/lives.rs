@@ -171,7 +171,7 @@ async fn a_part_that_hangs_in_health_is_restarted() {
         bad.hangs.store(true, Ordering::Relaxed);
         let mut seen = Vec::new();
         while seen.last().map(String::as_str) != Some("healthy") {
-            seen.extend(field(&*health.recv().await.unwrap(), "to"));
+            seen.extend(field(&health.recv().await.unwrap(), "to"));
             bad.hangs.store(seen.len() < 3, Ordering::Relaxed);
         }
         assert_eq!(seen, ["degraded", "critical", "failed", "recovering", "healthy"]);

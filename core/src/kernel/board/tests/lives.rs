@@ -189,10 +189,13 @@ fn a_part_that_leaks_its_stop_deadline_is_cut_and_started_again() {
     assert_eq!((states(&world).as_str(), world.answers.join(" ")), ("degraded: store=running gate=failed", "1: ok gate".to_owned()));
 }
 
+/// What is commanded, what the board does, what it answers, and how it ends.
+type Case = (&'static [&'static str], &'static [&'static str], &'static [&'static str], &'static str);
+
 #[test]
 fn commands_keep_to_the_order_of_need() {
     let parts = "control! store gate:store mqtt?";
-    let cases: &[(&[&str], &[&str], &[&str], &str)] = &[
+    let cases: &[Case] = &[
         (&["do stop gate"], &["stop gate"], &["ok gate"], "degraded: control=running store=running gate=stopped mqtt=running"),
         (
             &["do stop gate", "do start gate"],
