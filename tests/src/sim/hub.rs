@@ -73,17 +73,17 @@ impl HubNode {
         let socket = Arc::clone(&store) as Arc<dyn HubStore>;
         let opened = wait(assemble(socket, &self.keys, machine), || writer.turn())?;
         let merger = Merger {
+            bus: None,
             store: Arc::clone(&opened.store),
             project: opened.project,
-            timeline: opened.timeline.timeline,
+            history: Arc::clone(&opened.history),
             time: Arc::clone(&opened.time),
             schema: opened.schema.subscribe(),
         };
         let (queue, desk) = merger.desk();
         let door = Arc::new(Door {
             store: Arc::clone(&opened.store),
-            identity: Arc::clone(&opened.identity),
-            timeline: opened.timeline.clone(),
+            history: Arc::clone(&opened.history),
             time: Arc::clone(&opened.time),
             keepalive: mobo_core::limits::KEEPALIVE,
         });
