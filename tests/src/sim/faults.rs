@@ -67,21 +67,20 @@ impl World {
                 self.soon((1_000_000, 20_000_000), Event::HubDiskHeals);
                 Ok(())
             }
-            Fault::ClockJump => {
-                self.trace.count("clock jumps");
-                let by = self.rng.below(2 * TEN_YEARS_US).cast_signed() - TEN_YEARS_US.cast_signed();
-                if self.rng.chance(15) {
-                    self.hub.machine.jump(by);
-                } else {
-                    self.devices[device].machine.jump(by);
-                }
-                Ok(())
-            }
+            Fault::ClockJump => self.jump(device),
             Fault::RestoreDevice => self.restore_device(device),
             Fault::CloneDevice => self.clone_device(device),
             Fault::LieDevice => self.lie(device),
             Fault::RestoreHub => self.restore_hub(),
         }
+    }
+
+    fn jump(&mut self, device: usize) -> Try {
+        self.trace.count("clock jumps");
+        let by = self.rng.below(2 * TEN_YEARS_US).cast_signed() - TEN_YEARS_US.cast_signed();
+        let machine = if self.rng.chance(15) { &self.hub.machine } else { &self.devices[device].machine };
+        machine.jump(by);
+        Ok(())
     }
 
     fn link_fault(&mut self, fault: Fault) -> Try {
