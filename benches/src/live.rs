@@ -140,7 +140,14 @@ impl Driver {
                 | Effect::Refence(_)
                 | Effect::PutSchema(_)
                 | Effect::Granted(_)
-                | Effect::Revoked(_) => {}
+                | Effect::Revoked(_)
+                | Effect::Offered(_)
+                | Effect::Resync(_)
+                | Effect::Sweep(..)
+                // It holds nothing, and is never told that it has to give it back.
+                | Effect::ReadDefinitions
+                | Effect::ReadOffer(..)
+                | Effect::Resume => {}
             }
         }
         None

@@ -31,6 +31,7 @@ pub mod overlay;
 pub mod protect;
 pub mod query;
 pub mod record;
+pub mod recover;
 pub mod rfc3339;
 pub mod schema;
 pub mod session;

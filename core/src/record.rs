@@ -84,6 +84,19 @@ impl RecordState {
         }
     }
 
+    /// The state that holds everything that either holds (rule R11).
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when one of them is damaged, or when they are of different kinds.
+    pub fn join(&self, collection: &Collection, other: &Self) -> Result<Self, Refusal> {
+        match (self, other) {
+            (Self::Table(left), Self::Table(right)) => TableEngine.join(collection, left, right).map(Self::Table),
+            (Self::Document(left), Self::Document(right)) => DocumentEngine.join(collection, left, right).map(Self::Document),
+            _ => Err(Refusal::new(Code::WRONG_KIND, format!("\"{}\" is a {}", collection.name, collection.kind.name()))),
+        }
+    }
+
     /// The columns of the record's row; `None` when it is not visible.
     #[must_use]
     pub fn project(&self, collection: &Collection) -> Option<Vec<Value>> {

@@ -13,6 +13,7 @@ use mobo_core::ids::*;
 use mobo_core::limits;
 use mobo_core::merge::{Hint, Merged, Outcome};
 use mobo_core::message::*;
+use mobo_core::recover::Moved;
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::session::{DeviceSession, HubSession, device, hub};
 use mobo_core::store::{BucketPage, PullPage};
@@ -169,6 +170,19 @@ fn device_input(word: &str) -> device::Input {
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
         "resync" => message(Message::Resync { bucket: BUCKET, floor: Position(0) }),
+        "sweep" => message(Message::Sweep { bucket: BUCKET, to: Position(9) }),
+        "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
+        // One bucket to be offered, and a lane with that many entries.
+        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))] }),
+        "definitions" => {
+            device::Input::Definitions(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false })
+        }
+        "page" => {
+            let offer = Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: !numbers.is_empty() };
+            device::Input::Offer(Box::new(offer), numbers.first().map(|at| Position(*at)))
+        }
+        "joined" => message(Message::OfferAck(OfferAck { bucket: BUCKET, joined: 1, refused: 0 })),
+        "unsupported" => message(error(Code::UNSUPPORTED, false)),
         "later" => message(Message::Ignored { kind: 99 }),
         "broken" => device::Input::StoreFailed("disk".into()),
         "stop" => device::Input::Stop,
@@ -313,9 +327,35 @@ fn n5_a_silent_hub_is_pinged_and_given_up_within_one_and_a_half_keepalives() {
     device_row(&format!("{LIVE}; ping"), ">pong");
 }
 
+/// A device on a new timeline: what comes before what, and that a link may break anywhere.
+#[test]
+fn r18_a_device_offers_before_it_pulls() {
+    const MOVED: &str = "open; welcome; moved 1";
+    device_row(MOVED, "readdefinitions");
+    device_row(&format!("{MOVED}; definitions"), ">schemaoffer");
+    device_row(&format!("{MOVED}; appended"), "");
+    // The hub's definitions are here: what is kept is pushed, and acknowledged.
+    const PUSHED: &str = "open; welcome; moved 1; definitions; schema; entries 1 1; none 0; none 1; none 2; none 3";
+    device_row(&format!("{MOVED}; definitions; schema"), "putschema, read 0 0");
+    device_row(PUSHED, "");
+    device_row(&format!("{PUSHED}; ack 1"), "acked, readoffer");
+    device_row(&format!("{PUSHED}; ack 1; page 7"), ">offer");
+    device_row(&format!("{PUSHED}; ack 1; page 7; joined"), "readoffer");
+    device_row(&format!("{PUSHED}; ack 1; page 7; joined; page"), ">offer");
+    device_row(&format!("{PUSHED}; ack 1; page 7; joined; page; joined"), "offered, resume");
+    device_row(&format!("{PUSHED}; ack 1; page; joined; admitted 3"), ">pull 3");
+    // Nothing else makes it pull, and nothing touches what is not offered.
+    device_row(&format!("{PUSHED}; batch 0 0 3"), "");
+    device_row(&format!("{PUSHED}; sweep"), "");
+    device_row(&format!("{PUSHED}; resync"), "close Violation");
+    device_row(&format!("{PUSHED}; ack 1; page; unsupported"), "close Refused");
+}
+
 #[test]
 fn a_live_device_answers_what_it_cannot_do_and_ends_what_makes_no_sense() {
-    device_row(&format!("{LIVE}; resync"), ">error unsupported");
+    device_row(&format!("{LIVE}; audit"), ">error unsupported");
+    device_row(&format!("{LIVE}; resync"), "resync, >pull 0");
+    device_row(&format!("{LIVE}; sweep"), "sweep");
     device_row(&format!("{LIVE}; hello"), "close Violation");
     device_row(&format!("{LIVE}; refence"), "refence, close Refenced");
     device_row(&format!("{LIVE}; error fatal"), "close Refused");
@@ -353,6 +393,14 @@ fn hub_input(word: &str) -> hub::Input {
             message(Message::Enrol(Enrol { secret: vec![], key: PublicKey([0; 32]), name: String::new(), signature: Signature([0; 64]) }))
         }
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
+        "recovering" => hub::Input::Admitted(Ok(Box::new(Welcome { recovering: true, ..welcome() }))),
+        "joined" => hub::Input::Joined(OfferAck { bucket: BUCKET, joined: 1, refused: 0 }),
+        "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
+        "schemaoffer" => message(Message::SchemaOffer(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false })),
+        "adopted" | "refused" if !rest.is_empty() || verb == "adopted" => {
+            let update = SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false };
+            hub::Input::Adopted(Arc::new(update), (verb == "refused").then(|| "taken".to_owned()))
+        }
         "refused" => hub::Input::Admitted(Err(hub::Refusal::Error(refuse))),
         "enrolled" => hub::Input::Enrolled(Ok(Enrolled { certificate: vec![], signature: Signature([0; 64]) })),
         "token" => hub::Input::Enrolled(Err(PeerError { code: Code::TOKEN_USED, ..refuse })),
@@ -476,7 +524,16 @@ fn r13_a_hub_gives_no_digest_of_a_bucket_with_damaged_records() {
 #[test]
 fn a_hub_ends_what_must_end_and_answers_the_rest() {
     hub_row("hello; admitted; revoked", ">error revoked, close Refused");
-    hub_row("hello; admitted; offer", ">error unsupported");
+    hub_row("hello; admitted; audit", ">error unsupported");
+    hub_row("hello; admitted; offer", "join");
+    hub_row("hello; admitted; offer; joined", ">offerack");
+    hub_row("hello; admitted; schemaoffer", "adopt");
+    hub_row("hello; admitted; schemaoffer; adopted", ">schema");
+    hub_row("hello; admitted; schemaoffer; refused some", ">error wrong_kind, >schema");
+    // A device that pulls all that it may read has offered it.
+    hub_row("hello; recovering; pull 0", "offeredall, pull 0");
+    hub_row("hello; recovering; pull 0; page 0 3 3; pull 0", "pull 0");
+    hub_row("hello; recovering; steal", "pull -");
     hub_row("hello; admitted; ack", "close Violation");
     hub_row("hello; admitted; ping", "pong");
     hub_row("hello; admitted; read", "cursors");

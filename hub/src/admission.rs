@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mobo_core::buckets::rights_of;
-use mobo_core::ids::{BucketId, DeviceId, LaneKey, ProjectId, RecordId, Seq, Ver};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
@@ -49,6 +49,8 @@ pub struct Guest {
     pub rights: Rights,
     /// The hub's answer.
     pub welcome: Box<Welcome>,
+    /// The log that its log continues: whoever is still at that one is another instance of the device.
+    pub continues: Option<Incarnation>,
     /// Refusals that the device may not have heard of: their acks were lost, or this is its first word since.
     pub rejects: Vec<Reject>,
 }
@@ -226,7 +228,8 @@ impl Door {
             recovering: era.recovering,
         };
         let rejects = self.unheard(hello, &welcome.lanes).await?;
-        Ok(Guest { key: device.key, rights, welcome: Box::new(welcome), rejects })
+        let continues = hello.parent.map(|parent| parent.incarnation);
+        Ok(Guest { key: device.key, rights, welcome: Box::new(welcome), continues, rejects })
     }
 
     /// The refusals on record behind what the device has heard, where the hub is further than that.

@@ -89,6 +89,10 @@ impl Sessions {
         self.registry().keys().any(|log| log.0 == device)
     }
 
+    fn is_live_log(&self, log: (DeviceId, Incarnation)) -> bool {
+        self.registry().contains_key(&log)
+    }
+
     /// Tells the session of a revoked device to end; it is gone within [`limits::REVOCATION_MAX`].
     pub fn revoked(&self, device: DeviceId) {
         for (_, (_, orders)) in self.registry().iter().filter(|(log, _)| log.0 == device) {

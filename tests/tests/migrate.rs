@@ -16,7 +16,10 @@ use mobo_core::store::{ApiKeyRow, HubStore, Invite, StoreError};
 use mobo_core::time::Eff;
 use mobo_hub::migrate::{Place, Progress, migrate};
 use mobo_hub::postgres;
+use mobo_tests::cli::Cli;
+use mobo_tests::cluster::digest;
 use mobo_tests::postgres::Database;
+use mobo_tests::process::{Launch, Node};
 use mobo_tests::seed::Seed;
 use mobo_tests::store_conformance::cases::schedule::{self, Schedule};
 use mobo_tests::store_conformance::{self, World};
@@ -90,7 +93,7 @@ async fn world(ground: &Ground, seed: &Seed) -> (World, Schedule) {
         revoked: None,
     };
     world.store.create_key(world.project, key).await.unwrap();
-    let invite = Invite { secret_hash: [8; 32], name: "later".to_owned(), buckets: vec!["all".to_owned()], expires: Eff(i64::MAX) };
+    let invite = Invite { secret_hash: [8; 32], name: "later".to_owned(), buckets: vec!["all".to_owned()], claims: Vec::new(), expires: Eff(i64::MAX) };
     world.store.invite(world.project, invite).await.unwrap();
     (world, schedule)
 }
@@ -224,6 +227,53 @@ fn spoil(path: &Path) {
          UPDATE mobo_flag SET applying = 0;",
     );
     changed.unwrap();
+}
+
+/// Goal: an operator changes the store of a hub, there and back, and its devices notice nothing.
+/// Method: the verbs as people type them, with a device that writes while the hub is away; digests are compared at each step.
+#[test]
+fn an_operator_changes_the_store_and_devices_notice_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, database) = (folder.path().join("hub"), Database::fresh());
+    let quic = mobo_tests::cluster::quiet_address();
+    let launch = Launch::hub(&data).set("quic.listen", &quic);
+    let mut hub = launch.clone().boot();
+    hub.cli().args(["collection", "create", "work_orders", "title:text", "hours:counter"]).run().expect_success();
+    let token = hub.cli().args(["device", "invite", "--name", "one"]).run().expect_success().text();
+    let edge = folder.path().join("one");
+    Cli::edge(&edge).args(["join", &token]).run().expect_success();
+    let device = Launch::edge(&edge).boot();
+    device.cli().args(["sync"]).run().expect_success();
+    let put = |id: &str| drop(device.cli().args(["put", "work_orders", id, r#"{"title":"x","hours":{"$inc":1}}"#]).run().expect_success());
+    put("wo-1");
+    let agree = |hub: &Node| {
+        device.cli().args(["sync"]).run().expect_success();
+        let (hub, device) = (hub.status(), device.status());
+        assert_eq!((digest(&hub), &hub["records"]), (digest(&device), &device["records"]), "{hub} {device}");
+        (hub["timeline"].clone(), hub["records"].clone())
+    };
+    let (timeline, _) = agree(&hub);
+    let running = hub.cli().args(["store", "migrate", "--to", &database.url()]).run().expect_code(1);
+    assert!(running.stderr.contains("in use by process"), "{}", running.stderr);
+    assert!(hub.terminate().success());
+
+    put("wo-2");
+    let secret = launch.cli().args(["store", "migrate", "--to", "postgres://u:canary-sekret@db/x"]).run().expect_code(2);
+    assert!(secret.stderr.contains("@FILE") && !secret.stderr.contains("canary-sekret"), "{}", secret.stderr);
+    let moved = launch.cli().args(["store", "migrate", "--to", &database.url(), "-o", "json"]).run().expect_success();
+    assert!(moved.json()["rows"].as_u64().unwrap() > 10, "{}", moved.stdout);
+    assert!(moved.stderr.contains("arrived  work_orders: 1 rows") && moved.stderr.contains("next: set store.url"), "{}", moved.stderr);
+    let mut hub = launch.clone().set("store.url", &database.url()).boot();
+    assert_eq!(agree(&hub), (timeline.clone(), 2.into()));
+    assert!(hub.terminate().success());
+
+    put("wo-3");
+    let taken = launch.cli().env("MOBO_STORE__URL", &database.url()).args(["store", "migrate", "--to", "sqlite"]).run().expect_code(1);
+    assert!(taken.stderr.contains("hub.db is there already: move it away"), "{}", taken.stderr);
+    std::fs::rename(data.join("hub.db"), data.join("hub.db.old")).unwrap();
+    launch.cli().env("MOBO_STORE__URL", &database.url()).args(["store", "migrate", "--to", "sqlite"]).run().expect_success();
+    let hub = launch.boot();
+    assert_eq!(agree(&hub), (timeline, 3.into()));
 }
 
 /// Both stores have the same tables of their own, with the same columns: a table that is added to one alone would not travel.

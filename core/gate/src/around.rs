@@ -21,10 +21,11 @@ use crate::problem::Problem;
 use crate::watch::{Ended, Watching};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const RECOVERING: HeaderName = HeaderName::from_static("mobo-recovering");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, ETag, Link, Location, Mobo-Ack, Preference-Applied, \
+    "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, ETag, Link, Location, Mobo-Ack, Mobo-Recovering, Preference-Applied, \
      Proxy-Status, Range-Unit, RateLimit, RateLimit-Policy, Retry-After, Server, Server-Timing, Transfer-Encoding, X-Request-Id",
 );
 
@@ -53,6 +54,9 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.shown);
+    if gate.backend().recovering() {
+        headers.insert(RECOVERING, HeaderValue::from_static("true"));
+    }
     if from_page {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);

@@ -27,8 +27,8 @@ mod problem;
 mod query;
 mod rest;
 pub mod serve;
-pub mod watch;
 pub mod upgrade;
+pub mod watch;
 
 pub use backend::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
 pub use gate::{Gate, Peer, Settings};

@@ -40,9 +40,14 @@ pub trait Take: Send + 'static {
 
 fn answer<T: Take>(request: Request, taken: Option<T>) -> Response {
     let Some(accept) = accept(request.headers()) else {
-        return Problem::new(StatusCode::UPGRADE_REQUIRED, "MB426", "Upgrade Required", "only WebSocket sessions of version 13 are taken here")
-            .hint("devices come here with the address ws://host:port of this hub")
-            .into_response();
+        return Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "MB426",
+            "Upgrade Required",
+            "only WebSocket sessions of version 13 are taken here",
+        )
+        .hint("devices come here with the address ws://host:port of this hub")
+        .into_response();
     };
     let Some(taken) = taken else {
         return Problem::busy("the part that takes WebSocket sessions does not run").into_response();

@@ -29,14 +29,14 @@ pub static LOG_FORMAT: Setting<String> =
     Setting::new("log.format", "text", "0.1.0", "How a log line looks: text for people, json for collectors.").one_of(&["text", "json"]);
 /// Where the log goes.
 pub static LOG_FILE: Setting<Option<String>> =
-    Setting::new("log.file", "", "0.2.0", "A file for the log, which is kept within the next two bounds. Empty: standard error.");
+    Setting::new("log.file", "", "0.1.0", "A file for the log, which is kept within the next two bounds. Empty: standard error.");
 /// When the log file is put aside.
 pub static LOG_FILE_BYTES: Setting<ByteSize> =
-    Setting::new("log.file_bytes_max", "16MiB", "0.2.0", "Size at which the log file is put aside and a new one begun.")
+    Setting::new("log.file_bytes_max", "16MiB", "0.1.0", "Size at which the log file is put aside and a new one begun.")
         .within("64KiB", "4GiB");
 /// How many log files there are.
 pub static LOG_FILES: Setting<i64> =
-    Setting::new("log.files_max", "5", "0.2.0", "Log files that are kept, the current one among them; the oldest is removed.")
+    Setting::new("log.files_max", "5", "0.1.0", "Log files that are kept, the current one among them; the oldest is removed.")
         .within("1", "100");
 /// The settings of this module, for the node's list.
 pub static SETTINGS: &[&dyn Define] = &[&LOG_LEVEL, &LOG_FORMAT, &LOG_FILE, &LOG_FILE_BYTES, &LOG_FILES];

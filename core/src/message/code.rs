@@ -48,6 +48,8 @@ codes! {
     TOKEN_EXPIRED = 15, "token_expired";
     /// The invitation has been used.
     TOKEN_USED = 16, "token_used";
+    /// The device is shut out for a while: it begins one new log after the other.
+    SUSPENDED = 17, "suspended";
     /// The push does not start where the hub's lane ends.
     GAP = 20, "gap";
     /// The chain does not fit the entries.

@@ -11,6 +11,8 @@ use crate::limits;
 struct Flow {
     /// The last position that was sent; reading goes on behind it.
     sent: Option<Seq>,
+    /// The hub has everything up to here.
+    acked: Option<Seq>,
     /// The last position of each push that waits for its ack.
     in_flight: VecDeque<Seq>,
     /// True while the store is asked for entries.
@@ -26,7 +28,7 @@ pub(super) struct Lanes([Flow; 4]);
 impl Lanes {
     /// Starts a lane behind what the hub has.
     pub(super) fn start(&mut self, lane: Lane, hub_last: Option<Seq>) {
-        *self.flow(lane) = Flow { sent: hub_last, more: true, ..Flow::default() };
+        *self.flow(lane) = Flow { sent: hub_last, acked: hub_last, more: true, ..Flow::default() };
     }
 
     /// Entries were appended.
@@ -71,6 +73,18 @@ impl Lanes {
             flow.in_flight.pop_front();
         }
         flow.sent = if crate::protect!("push.sent-forward", flow.sent > Some(acked)) { flow.sent } else { Some(acked) };
+        flow.acked = flow.acked.max(Some(acked));
+    }
+
+    /// How far the hub has a lane.
+    pub(super) fn acked_up_to(&self, lane: Lane) -> Option<Seq> {
+        let [state, events, telemetry, blobs] = &self.0;
+        match lane {
+            Lane::State => state.acked,
+            Lane::Events => events.acked,
+            Lane::Telemetry => telemetry.acked,
+            Lane::Blobs => blobs.acked,
+        }
     }
 
     /// The hub expects `expect` next: everything behind it is sent again.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
-use mobo_core::ids::{BucketId, Incarnation, Lane, LaneKey, Seq};
+use mobo_core::ids::{BucketId, Incarnation, Lane, LaneKey, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SignedHello, Welcome};
+use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SchemaUpdate, SignedHello, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
@@ -199,6 +199,26 @@ impl<F: Frames> Driver<F> {
             Effect::Revoked(bucket) => {
                 store.revoke(bucket).await?;
             }
+            Effect::ReadDefinitions => {
+                let node = store.node().await?;
+                let timeline = node.timeline.map(|info| info.timeline).unwrap_or(Timeline([0; 16]));
+                let definitions = store.definitions().await?;
+                self.feed(Input::Definitions(SchemaUpdate { timeline, rev: node.schema_rev, definitions, more: false }));
+            }
+            Effect::ReadOffer(bucket, after) => {
+                let (offer, more) = store.offer(bucket, after).await?;
+                tracing::info!(%bucket, records = offer.rows.len(), "offering what this device holds to a hub that has gone back in time");
+                self.feed(Input::Offer(Box::new(offer), more));
+            }
+            Effect::Offered(bucket) => store.offered(bucket).await?,
+            Effect::Resume => {
+                let cursors = store.cursors().await?;
+                self.feed(Input::Admitted(cursors));
+            }
+            Effect::Resync(bucket) => store.resync(bucket).await?,
+            Effect::Sweep(bucket, to) => {
+                store.sweep(bucket, to).await?;
+            }
             Effect::Drained => {
                 self.uplink.status.send_modify(|status| status.drained = true);
             }
@@ -224,7 +244,13 @@ impl<F: Frames> Driver<F> {
             status.drained = false;
         });
         self.feed(Input::Undecided(admitted.undecided));
-        self.feed(Input::Admitted(admitted.cursors));
+        match admitted.moved {
+            Some(moved) => {
+                tracing::warn!(offers = moved.offers.len(), "the hub has gone back in time: this device gives back what it holds");
+                self.feed(Input::Moved(moved));
+            }
+            None => self.feed(Input::Admitted(admitted.cursors)),
+        }
         Ok(())
     }
 
@@ -235,8 +261,11 @@ impl<F: Frames> Driver<F> {
             Pending::Nothing => None,
             Pending::Entries(outgoing) => Some(Box::new(self.sign(lane, outgoing).await?)),
             Pending::Trimmed(kept) => {
-                tracing::error!(lane = lane.number(), kept = kept.get(), "the hub has lost entries that this device no longer keeps");
-                return Err(Failed::Trimmed(kept));
+                tracing::warn!(lane = lane.number(), kept = kept.get(), "the hub has lost entries that this device no longer keeps");
+                // What they did is in the rows that this device offers; what it still keeps goes on in a new log.
+                let fresh = Incarnation::from_entropy(machine::random(self.uplink.machine.as_ref())?);
+                self.uplink.store.begin_again(fresh).await?;
+                return Err(Failed::Trimmed);
             }
         };
         self.feed(Input::Entries(lane, push));
@@ -300,8 +329,8 @@ enum Failed {
     Forked,
     #[error("the hub acknowledged other entries than this device's: two devices use one identity")]
     Foreign,
-    #[error("the hub is behind entry {}, the oldest that this device keeps: restore a newer backup on the hub", .0.get())]
-    Trimmed(Seq),
+    #[error("the hub has lost entries that this device no longer keeps; a new log was started, and what they did is offered")]
+    Trimmed,
 }
 
 async fn hello(uplink: &Uplink) -> Result<Hello, StoreError> {

@@ -60,7 +60,7 @@ impl Door {
             revoked: None,
             seen: None,
             grants: certificate.buckets.into_iter().map(|bucket| (bucket, true)).collect(),
-            claims: Vec::new(),
+            claims: certificate.claims,
             ended: Vec::new(),
         };
         tracing::warn!(device = %device.id, name = device.name, "a device that this hub does not know has its certificate: it is taken back");
@@ -86,7 +86,7 @@ impl Door {
 
     /// Notes that a log was found in two places, and tells the operator, once. A device whose logs do that again and again is shut out for a
     /// while: something copies its folder, and each copy would begin another log.
-    pub(super) async fn twice(&self, (device, incarnation): (DeviceId, Incarnation), reason: &str) -> Result<(), Turned> {
+    pub(crate) async fn twice(&self, (device, incarnation): (DeviceId, Incarnation), reason: &str) -> Result<(), Turned> {
         let now = self.time.now();
         let since = now.before(u64::try_from(limits::TWICE_WINDOW.as_micros()).unwrap_or(u64::MAX));
         let twice = Twice { device, incarnation, reason: reason.to_owned(), at: now };

@@ -80,14 +80,16 @@ pub(super) async fn enrol(tx: &mut Tx, project: ProjectId, hash: [u8; 32], devic
 /// Takes a device back on its certificate. One that is known stays as it is.
 pub(super) async fn readmit(tx: &mut Tx, project: ProjectId, device: &DeviceRow) -> Result<(), Failure> {
     let insert = sqlx::query(
-        "INSERT INTO mobo.device(project, id, key, name, certificate, enrolled_us) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        "INSERT INTO mobo.device(project, id, key, name, certificate, enrolled_us, claims) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb) ON CONFLICT DO NOTHING",
     )
     .bind(project.sql())
     .bind(device.id.0)
     .bind(device.key.0)
     .bind(&device.name)
     .bind(&device.certificate)
-    .bind(device.enrolled.0);
+    .bind(device.enrolled.0)
+    .bind(claims_to_json(&device.claims));
     if tx.run(insert).await? == 0 {
         return Ok(());
     }

@@ -22,17 +22,30 @@ pub(super) async fn hub(tx: &mut Tx, first: &HubRow, project: ProjectId) -> Resu
             .bind(first.timeline.timeline.as_bytes())
             .bind(first.time.0);
     if tx.run(insert).await? == 1 {
-        for (depth, parent) in (1_i32..).zip(&first.timeline.parents) {
-            let insert = sqlx::query("INSERT INTO mobo.timeline_parent(depth, timeline, heads) VALUES ($1, $2, $3)")
-                .bind(depth)
-                .bind(parent.timeline.as_bytes())
-                .bind(encode_heads(&parent.heads));
-            tx.run(insert).await?;
-        }
+        write_parents(tx, &first.timeline.parents).await?;
     }
     let insert = sqlx::query("INSERT INTO mobo.project(id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING");
     tx.run(insert.bind(project.sql()).bind(PROJECT)).await?;
     Ok((read(tx).await?, read_project(tx).await?))
+}
+
+/// Writes the history of a new timeline, with the log that the hub itself begins on it.
+pub(super) async fn set_history(tx: &mut Tx, history: &TimelineInfo, incarnation: Incarnation) -> Result<(), Failure> {
+    let set = sqlx::query("UPDATE mobo.hub SET timeline = $1, incarnation = $2");
+    tx.run(set.bind(history.timeline.as_bytes()).bind(incarnation.sql())).await?;
+    tx.run(sqlx::query("DELETE FROM mobo.timeline_parent")).await?;
+    write_parents(tx, &history.parents).await
+}
+
+async fn write_parents(tx: &mut Tx, parents: &[TimelineParent]) -> Result<(), Failure> {
+    for (depth, parent) in (1_i32..).zip(parents) {
+        let insert = sqlx::query("INSERT INTO mobo.timeline_parent(depth, timeline, heads) VALUES ($1, $2, $3)")
+            .bind(depth)
+            .bind(parent.timeline.as_bytes())
+            .bind(encode_heads(&parent.heads));
+        tx.run(insert).await?;
+    }
+    Ok(())
 }
 
 /// Raises the time reservation to at least `until`, and gives what it is now.
@@ -42,7 +55,8 @@ pub(super) async fn reserve_time(tx: &mut Tx, until: Eff) -> Result<Eff, Failure
     Ok(Eff(row.try_get(0)?))
 }
 
-async fn read(tx: &mut Tx) -> Result<HubRow, Failure> {
+/// The hub as it is on record.
+pub(super) async fn read(tx: &mut Tx) -> Result<HubRow, Failure> {
     let row = tx.row(sqlx::query("SELECT hub_key, incarnation, timeline, time_us FROM mobo.hub")).await?;
     let row = row.ok_or_else(|| Failure::damaged("the store has lost its hub"))?;
     let mut parents = Vec::new();

@@ -23,8 +23,8 @@ use binary::{Encoder, Form};
 const STAY: [&str; 1] = ["migration"];
 /// Any number but that of the migrations, as long as it is the same in every hub.
 const LOCK: i64 = 0x6d6f_626f_6d6f_7665;
-/// How often to look whether another hub has gone, and how long to wait in between.
-const OTHERS_LOOKS: u32 = 20;
+/// How often to look whether another hub, or another move, has gone, and how long to wait in between.
+const OTHERS_LOOKS: u32 = 50;
 const OTHERS_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// A hub's database whose rows are read, all in one snapshot.
@@ -92,8 +92,7 @@ impl Import {
     /// [`StoreError::Refused`] when there is a hub in it, or somebody else fills it. Else as for a store.
     pub async fn begin(url: &str) -> Result<Self, StoreError> {
         let mut tx = begin(url, Purpose::Write).await?;
-        let row = tx.row(sqlx::query("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK)).await?;
-        if !known(row, "lock")?.try_get::<bool, _>(0).map_err(Failure::from)? {
+        if !lock(&mut tx).await? {
             return Err(StoreError::Refused("another move into this database is under way: wait until it has ended".to_owned()));
         }
         for table in tables(&mut tx).await? {
@@ -185,6 +184,20 @@ async fn begin(url: &str, purpose: Purpose) -> Result<Tx, StoreError> {
     let mut tx = Tx::begin(&address.pool(), purpose).await?;
     tx.patient().await?;
     Ok(tx)
+}
+
+/// Takes the lock of those who fill this database. The database takes a moment to notice that one who had it was killed.
+async fn lock(tx: &mut Tx) -> Result<bool, Failure> {
+    let mut looks = 0;
+    loop {
+        let row = tx.row(sqlx::query("SELECT pg_try_advisory_xact_lock($1)").bind(LOCK)).await?;
+        let is_ours: bool = known(row, "lock")?.try_get(0)?;
+        looks += 1;
+        if is_ours || looks == OTHERS_LOOKS {
+            return Ok(is_ours);
+        }
+        tokio::time::sleep(OTHERS_PAUSE).await;
+    }
 }
 
 /// Connections of hubs besides this one. One that has just been closed takes a moment to go.

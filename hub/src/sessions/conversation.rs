@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, DeviceId, LaneKey, Position, PublicKey, Seq};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, PublicKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::Channel;
 use mobo_core::merge::{Hint, Rights, prepare_push};
@@ -57,6 +57,7 @@ pub struct Conversation<F> {
     started: Vec<Job>,
     guest: Option<(PublicKey, Rights)>,
     unheard: Vec<Reject>,
+    pub(super) continues: Option<Incarnation>,
     registered: Option<Registered>,
     /// How often it was asked what the device may do.
     asked: u64,
@@ -79,7 +80,7 @@ impl<F: Frames> Conversation<F> {
         let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&identity), None);
         let (teller, orders) = mpsc::channel(4);
         let (started, unheard) = (Vec::new(), Vec::new());
-        Self { sessions, identity, session, frames, binding, peer, started, guest: None, unheard, registered: None, asked: 0, teller, orders }
+        Self { sessions, identity, session, frames, binding, peer, started, guest: None, unheard, continues: None, registered: None, asked: 0, teller, orders }
     }
 
     /// The device, once it is let in.
@@ -123,6 +124,7 @@ impl<F: Frames> Conversation<F> {
             Finished::Guest(guest) => {
                 self.guest = Some((guest.key, guest.rights));
                 self.unheard = guest.rejects;
+                self.continues = guest.continues;
                 Input::Admitted(Ok(guest.welcome))
             }
         };
@@ -252,6 +254,7 @@ impl<F: Frames> Conversation<F> {
         let device = log.0;
         self.registered = Some(self.sessions.enter(log, self.teller.clone()));
         self.sessions.teller.live(device);
+        self.look_for_the_other();
         // Refusals come before any ack that would cover them.
         for reject in std::mem::take(&mut self.unheard).into_iter().filter(|_| mobo_core::protect!("reject.told-again", true)) {
             let _ = self.send(Channel::Control, &Message::Reject(reject));

@@ -7,6 +7,7 @@ use mobo_core::session::hub::Input;
 use mobo_runtime::outbox::Frames;
 
 use super::conversation::{Conversation, Done};
+use crate::admission::Turned;
 
 impl<F: Frames> Conversation<F> {
     pub(super) fn join(&mut self, offer: Offer) {
@@ -32,6 +33,21 @@ impl<F: Frames> Conversation<F> {
                 Err(error) => Input::StoreFailed(error.to_string()),
             })
         });
+    }
+
+    /// A log that this one continues and that is live is another instance of the device: its folder was copied.
+    pub(super) fn look_for_the_other(&mut self) {
+        let (Some(device), Some(parent)) = (self.device(), self.continues) else { return };
+        let door = Arc::clone(&self.sessions.door);
+        if self.sessions.is_live_log((device, parent)) {
+            self.start(async move {
+                match door.twice((device, parent), "continued").await {
+                    Ok(()) => Done::input(Input::HintsLost),
+                    Err(Turned::Away(refusal)) => Done::input(Input::Admitted(Err(refusal))),
+                    Err(Turned::Store(error)) => Done::input(Input::StoreFailed(error.to_string())),
+                }
+            });
+        }
     }
 
     pub(super) fn offered_all(&mut self) {

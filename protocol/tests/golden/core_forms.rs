@@ -247,7 +247,7 @@ fn payloads() -> Vec<Form> {
                 reader.end().unwrap();
             },
         ),
-        form("certificate_with_claims", "The same for a device with claims.", claiming().encode(), |golden| {
+        form("certificate-claims", "Certificate of a device with claims: names and values.", claiming().encode(), |golden| {
             assert_eq!(Certificate::decode(golden).unwrap(), claiming());
         }),
         form("certificate", "Certificate of the device, without the signature.", certificate().encode(), |golden| {

@@ -122,7 +122,7 @@ impl World {
         });
         let nonce = random(self.hub.machine.as_ref()).unwrap_or_default();
         let local = LocalWrite {
-            lane: life.opened.author.lane(collection.lane),
+            lane: life.opened.history.era().author.lane(collection.lane),
             collection: collection.id,
             body: LocalBody::Edits(draft.edits),
             moment: self.hub.machine.moment(),

@@ -9,6 +9,7 @@ mod node;
 mod records;
 mod samples;
 mod socket;
+mod watching;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 pub static LISTEN: Setting<Option<SocketAddr>> = Setting::new(
     "metrics.listen",
     "",
-    "0.2.0",
+    "0.1.0",
     "Address of /metrics, and of /metrics/devices, for Prometheus, as in 127.0.0.1:9464. Who reaches it needs no key. Empty: none.",
 );
 /// The settings of this module, for the node's list.

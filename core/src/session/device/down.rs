@@ -70,6 +70,9 @@ impl DeviceSession {
     }
 
     pub(super) fn schema(&mut self, update: SchemaUpdate) {
+        if let Some(flow) = &mut self.flow {
+            flow.definitions_came(&update);
+        }
         self.effects.push_back(Effect::PutSchema(Box::new(update)));
         if !self.awaiting_schema.is_empty() {
             self.pull();

@@ -5,6 +5,7 @@ use crate::ids::{Incarnation, Lane, Seq, StateHash};
 use crate::link::Channel;
 use crate::message::{Batch, Checkpoint, Item, ItemBody};
 use crate::store::{BucketPage, PullItem, PullPage};
+use crate::trust::{Statement, checkpoint_bytes};
 
 impl HubSession {
     pub(super) fn page(&mut self, page: PullPage) {
@@ -32,8 +33,10 @@ impl HubSession {
             }
         }
         if !self.down.due {
-            let checkpoint =
-                Checkpoint { pull: self.down.pull, timeline: self.identity.timeline, heads, own_merged: page.own_merged, signature: None };
+            let (pull, timeline) = (self.down.pull, self.identity.timeline);
+            // A device keeps it: one day it may prove to a restored hub that it was further.
+            let signature = Some(Statement::Checkpoint(&checkpoint_bytes(timeline, &heads)).sign(&self.identity.keys));
+            let checkpoint = Checkpoint { pull, timeline, heads, own_merged: page.own_merged, signature };
             self.send(Channel::Down, Message::Checkpoint(checkpoint));
         }
     }

@@ -3,6 +3,7 @@
 //! [`story`] is what happens; [`cluster`] has the nodes, [`proxy`] the wires that are cut, [`plan`] what is written and [`writers`] and
 //! [`vitals`] write it; [`journal`] carries what was acknowledged to [`judge`](mod@judge), a process of its own, of which [`court`] is this end.
 
+mod clone;
 mod cluster;
 mod collections;
 mod court;
@@ -51,6 +52,15 @@ pub(crate) struct Args {
     /// Make the same choices as another run; which seed it had is in its first line.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Another scene than the whole story.
+    #[command(subcommand)]
+    scene: Option<Scene>,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum Scene {
+    /// A device's folder is copied, and both run: both people's writes are kept, and the operator hears of it.
+    Clone,
 }
 
 /// `mobo demo-judge …`
@@ -76,9 +86,19 @@ fn store(text: &str) -> Result<Store, String> {
 
 /// Runs the demo to its exit code.
 pub(crate) fn run(args: &Args) -> ExitCode {
+    if let Some(Scene::Clone) = args.scene {
+        return ended(clone_scene(args), args);
+    }
     match demo(args) {
         Ok(verdict) if verdict.lost + verdict.duplicated == 0 && verdict.converged() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(exit::FAILED),
+        Err(error) => ended(Err(error), args),
+    }
+}
+
+fn ended(told: anyhow::Result<()>, args: &Args) -> ExitCode {
+    match told {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.root_cause().is::<Interrupted>() => {
             eprintln!("interrupted: the nodes are stopped");
             ExitCode::from(INTERRUPTED)
@@ -92,6 +112,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             ExitCode::from(exit::FAILED)
         }
     }
+}
+
+fn clone_scene(args: &Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let interrupt = Interrupt::default();
+    listen(&runtime, &interrupt)?;
+    let folder = tempfile::Builder::new().prefix("mobo-demo-").tempdir().context("no temporary folder can be made")?;
+    clone::play(folder.path(), &interrupt, args.json)
 }
 
 /// Runs the judge to his exit code.

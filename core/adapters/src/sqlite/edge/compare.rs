@@ -16,6 +16,7 @@ use super::fault::{Try, all};
 use super::members::{self, BucketRow, Sweep, UNCONFIRMED};
 use super::meta::{self, Log};
 use super::overlays;
+use super::recover;
 use super::rows::key_of;
 use crate::sqlite::table::quoted;
 
@@ -51,9 +52,7 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
     let comparable = level || !shares_records(conn)?;
     for bucket in members::buckets(conn)? {
         let id = bucket.grant.bucket;
-        let standing = match at(&bucket)
-            .map(|(_, head, digest)| (!mobo_core::protect!("checkpoint.same-position", bucket.cursor != head), bucket.digest == digest))
-        {
+        let standing = match at(&bucket).map(|(_, head, digest)| (!mobo_core::protect!("checkpoint.same-position", bucket.cursor != head), bucket.digest == digest)) {
             Some((true, true)) => Standing::Equal,
             Some((true, false)) if comparable && bucket.diverged > 0 && bucket.sweep != Sweep::No => Standing::Disputed,
             Some((true, false)) if comparable => Standing::Diverged,
@@ -149,7 +148,7 @@ pub(super) fn sweep(conn: &Connection, schema: &Schema, bucket: BucketId, to: Po
 
 /// The bucket may not be read any more. What is pending on its records stays.
 pub(super) fn revoke(conn: &Connection, schema: &Schema, bucket: BucketId) -> Try<Vec<RecordKey>> {
-    if members::bucket(conn, bucket)?.is_none() {
+    if members::bucket(conn, bucket)?.is_none() || recover::defer_revoke(conn, bucket)? {
         return Ok(Vec::new());
     }
     let keys = members_of(conn, schema, bucket, Part::All)?;
@@ -198,7 +197,7 @@ pub(super) fn members_of(conn: &Connection, schema: &Schema, bucket: BucketId, p
 }
 
 /// Every table that says which bucket a record is in: its name, and its columns for bucket, position and collection.
-fn tables(schema: &Schema) -> impl Iterator<Item = (String, &'static str, &'static str, String)> {
+pub(super) fn tables(schema: &Schema) -> impl Iterator<Item = (String, &'static str, &'static str, String)> {
     let node = ["mobo_hidden", "mobo_document", "mobo_member"];
     let node = node.into_iter().map(|name| (name.to_owned(), "bucket", "position", "collection".to_owned()));
     let rows = schema.iter().filter(|collection| collection.kind == Kind::Table);

@@ -163,6 +163,12 @@ fn held(kept: Option<&Kept>, base: Option<&BaseRow>) -> Option<(Ver, StateHash)>
     }
 }
 
+/// Hash of a record as it was delivered; `None` when it never was.
+pub(super) fn delivered_hash(conn: &Connection, rows: &mut Rows<'_>, key: &RecordKey) -> Try<Option<StateHash>> {
+    let kept = rows.kept(key)?;
+    Ok(held(kept.as_ref(), bases::row(conn, key)?.as_ref()).map(|held| held.1))
+}
+
 /// The buckets that a record is in: the first stands with its row.
 struct Spots {
     home: Option<Spot>,

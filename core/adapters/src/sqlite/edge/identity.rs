@@ -6,8 +6,9 @@ use mobo_core::ids::Incarnation;
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
-use super::answers::{Identity, Node, Report};
+use super::answers::{Identity, Node, Refenced, Report};
 use super::fault::Try;
+use super::refence::{self, Why};
 use super::{EdgeStore, Inner, members, meta, outbox};
 use crate::sqlite::error::Failure;
 
@@ -63,6 +64,26 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn set_fingerprint(&self, fingerprint: Vec<u8>) -> Result<(), StoreError> {
         self.commit(move |conn, _| meta::set(conn, meta::FINGERPRINT, fingerprint), |_, ()| {}).await
+    }
+
+    /// Looks whether the machine is the one that the log was started on, before anything is written: where it is another, this is a copy,
+    /// and it goes on under the log `fresh`. What it looks like now is kept. `None` where nothing had to be done.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn settle_fingerprint(&self, now: Vec<u8>, fresh: Incarnation) -> Result<Option<Refenced>, StoreError> {
+        let work = move |conn: &Connection, inner: &Inner| {
+            let node = meta::node(conn)?;
+            let is_copy = node.fingerprint.as_ref().is_some_and(|known| *known != now) && node.incarnation.is_some();
+            meta::set(conn, meta::FINGERPRINT, now)?;
+            if !is_copy {
+                return Ok(None);
+            }
+            let nonce = || (inner.sources.nonce)();
+            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Twice), nonce).map(Some)
+        };
+        self.commit(work, |_, _| {}).await
     }
 
     /// What a hello says, read in one snapshot.

@@ -64,10 +64,10 @@ pub(super) fn enrol(
 
 /// Takes a device back on its certificate. One that is known stays as it is.
 pub(super) fn readmit(connection: &Connection, project: ProjectId, device: &DeviceRow) -> Result<(), Failure> {
-    let sql = "INSERT INTO mobo_device(project, id, key, name, certificate, enrolled_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    let sql = "INSERT INTO mobo_device(project, id, key, name, certificate, enrolled_us, claims) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
                ON CONFLICT DO NOTHING";
-    let id = device.id.as_bytes();
-    let row = (project.sql(), id, device.key.as_bytes(), &device.name, &device.certificate, device.enrolled.0);
+    let (id, claims) = (device.id.as_bytes(), to_json(pairs(&device.claims)));
+    let row = (project.sql(), id, device.key.as_bytes(), &device.name, &device.certificate, device.enrolled.0, claims);
     if connection.execute(sql, row)? == 0 {
         return Ok(());
     }

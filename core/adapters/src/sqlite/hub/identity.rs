@@ -66,6 +66,19 @@ pub(super) fn bucket(
     Ok((known(BucketId::from_sql(id), "bucket")?, Position(i64::cast_unsigned(head)), Digest(digest)))
 }
 
+/// The hub as it is on record.
+pub(super) fn current(connection: &Connection) -> Result<HubRow, Failure> {
+    stored(connection)?.ok_or_else(|| Failure::refused("the store has no hub yet"))
+}
+
+/// Writes the history of a new timeline, with the log that the hub itself begins on it.
+pub(super) fn set_history(connection: &Connection, history: &TimelineInfo, incarnation: Incarnation) -> Result<(), Failure> {
+    let sql = "UPDATE mobo_hub SET timeline = ?1, incarnation = ?2";
+    connection.execute(sql, (history.timeline.as_bytes(), incarnation.sql()))?;
+    connection.execute("DELETE FROM mobo_timeline_parent", [])?;
+    write_parents(connection, &history.parents)
+}
+
 fn stored(connection: &Connection) -> Result<Option<HubRow>, Failure> {
     let sql = "SELECT hub_key, incarnation, timeline, time_us FROM mobo_hub";
     let row = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
@@ -87,7 +100,11 @@ fn stored(connection: &Connection) -> Result<Option<HubRow>, Failure> {
 fn write(connection: &Connection, row: &HubRow) -> Result<(), Failure> {
     let sql = "INSERT INTO mobo_hub(one, hub_key, incarnation, timeline, time_us) VALUES (1, ?1, ?2, ?3, ?4)";
     connection.execute(sql, (row.key.as_bytes(), row.incarnation.sql(), row.timeline.timeline.as_bytes(), row.time.0))?;
-    for (depth, parent) in (1_i64..).zip(&row.timeline.parents) {
+    write_parents(connection, &row.timeline.parents)
+}
+
+fn write_parents(connection: &Connection, parents: &[TimelineParent]) -> Result<(), Failure> {
+    for (depth, parent) in (1_i64..).zip(parents) {
         let sql = "INSERT INTO mobo_timeline_parent(depth, timeline, heads) VALUES (?1, ?2, ?3)";
         connection.execute(sql, (depth, parent.timeline.as_bytes(), encode_heads(&parent.heads)))?;
     }
