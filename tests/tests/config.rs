@@ -80,7 +80,9 @@ fn a_running_node_reads_its_settings_again() {
     assert!(mobo_protocol::JoinToken::parse(&token).unwrap().addresses.iter().any(|address| address.contains("hub.example:1")), "{token}");
 
     write("info", "[quic]\nadvertise = \"hub.example:1\"\n[log.unknown]\nx = 1\n");
-    told.wait(|event| event["taken"] == 0 && event["detail"].as_str().is_some_and(|detail| detail.contains("there is no setting log.unknown")));
+    told.wait(|event| {
+        event["taken"] == 0 && event["detail"].as_str().is_some_and(|detail| detail.contains("there is no setting log.unknown"))
+    });
     write("info", "[metrics]\nlisten = \"127.0.0.1:0\"\n");
     told.wait(|event| event["waiting"] == "metrics.listen");
     let checked = hub.cli().args(["config", "check"]).run().expect_success();

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::SqliteHubStore;
@@ -93,7 +93,13 @@ async fn world(ground: &Ground, seed: &Seed) -> (World, Schedule) {
         revoked: None,
     };
     world.store.create_key(world.project, key).await.unwrap();
-    let invite = Invite { secret_hash: [8; 32], name: "later".to_owned(), buckets: vec!["all".to_owned()], claims: Vec::new(), expires: Eff(i64::MAX) };
+    let invite = Invite {
+        secret_hash: [8; 32],
+        name: "later".to_owned(),
+        buckets: vec!["all".to_owned()],
+        claims: Vec::new(),
+        expires: Eff(i64::MAX),
+    };
     world.store.invite(world.project, invite).await.unwrap();
     (world, schedule)
 }

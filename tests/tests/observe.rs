@@ -71,7 +71,11 @@ fn a_node_counts_what_happens() {
     api.post("/rest/v1/work_orders", &json!({"id": "wo-2", "title": "more"})).unwrap().expect_status(201);
     cluster.converge(&[&device]);
     at_least(&scrape(&device, "/metrics"), "mobo_sync_changes_received_total", 1.0);
-    Client::new(&cluster.hub().address("http")).with_header("apikey", "mobo_sec_nobody").get("/rest/v1/work_orders").unwrap().expect_status(401);
+    Client::new(&cluster.hub().address("http"))
+        .with_header("apikey", "mobo_sec_nobody")
+        .get("/rest/v1/work_orders")
+        .unwrap()
+        .expect_status(401);
 
     let text = scrape(cluster.hub(), "/metrics");
     let route = "route=\"/rest/v1/{collection}\"";
@@ -130,7 +134,10 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     for rule in rules {
         assert!(alerted.insert(rule["alert"].as_str().unwrap()), "{rule}");
         assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{rule}");
-        assert!(rule["annotations"]["summary"].is_string() && rule["annotations"]["action"].is_string() && rule["for"].is_string(), "{rule}");
+        assert!(
+            rule["annotations"]["summary"].is_string() && rule["annotations"]["action"].is_string() && rule["for"].is_string(),
+            "{rule}"
+        );
     }
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()).map(|target| target["expr"].as_str().unwrap());
     let mut asked = 0;
