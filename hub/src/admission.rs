@@ -10,8 +10,7 @@ use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, Record
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
-    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, Reject, SignedHello,
-    Welcome,
+    Code, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, PeerError, Refence, RefenceReason, Reject, SignedHello, Welcome,
 };
 use mobo_core::session::hub::Refusal;
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, QuarantineRow, StoreError};
@@ -122,7 +121,8 @@ impl Door {
         let now = self.time.now();
         let offset = now.0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
         // A generation counts only on the timeline that gave it (R17).
-        let session = hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
+        let session =
+            hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
         let arrival = Arrival {
             device: hello.device,
             incarnation: hello.incarnation,
@@ -137,7 +137,8 @@ impl Door {
 
     /// What makes a log unfit to go on (replication.md D2): it is shorter than the hub's, differs from it, or belongs to an older session.
     async fn refence(&self, hello: &Hello, admission: &Admission) -> Result<Option<Refence>, StoreError> {
-        let shown = hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
+        let shown =
+            hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
         for status in &admission.lanes {
             let report = hello.lanes.iter().find(|report| report.lane == status.lane);
             if let Some(reason) = self.unfit(hello, status, report).await? {

@@ -16,9 +16,9 @@ use crate::node::{Hub, VERSION};
 mod board;
 mod grants;
 mod health;
-mod recovery;
 mod ledger;
 mod quarantine;
+mod recovery;
 
 /// Answers the control socket.
 #[derive(Debug)]

@@ -201,9 +201,8 @@ impl History {
         for definition in update.definitions {
             // Of a kind of a later version: this one cannot say whose it is, and its owner will.
             let Some(collection) = &definition.collection else { continue };
-            let is_ours = |timeline: Timeline| {
-                identity.offer.schema(identity.project, collection.id, timeline, &definition.bytes) == definition.mac
-            };
+            let is_ours =
+                |timeline: Timeline| identity.offer.schema(identity.project, collection.id, timeline, &definition.bytes) == definition.mac;
             if is_ours(update.timeline) || timelines(&era.timeline).any(is_ours) {
                 valid.push(definition);
             } else {

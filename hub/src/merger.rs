@@ -14,8 +14,8 @@ use mobo_core::limits;
 use mobo_core::merge::{Hint, Outcome, Prepared};
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, MergeBatch, MergeReport, StoreError};
-use mobo_runtime::machine;
 use mobo_runtime::bus::Bus;
+use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -177,7 +177,14 @@ impl Merges for Merger {
     async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
         let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
-        let batch = MergeBatch { project: self.project, schema, timeline: self.history.era().timeline.timeline, now: self.time.now(), entropy, submissions };
+        let batch = MergeBatch {
+            project: self.project,
+            schema,
+            timeline: self.history.era().timeline.timeline,
+            now: self.time.now(),
+            entropy,
+            submissions,
+        };
         let schema = Arc::clone(&batch.schema);
         let report = metrics::timed("merge", self.store.merge(batch)).await?;
         metrics::merged(&schema, &report);

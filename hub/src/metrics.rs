@@ -23,7 +23,8 @@ static SENT: Counter = Counter::new("mobo_sync_changes_sent_total", "Records tha
 static CONFLICTS: Counters<1> =
     Counters::new("mobo_sync_conflicts_total", ["collection"], "Decisions of merges that went into the ledger.");
 static QUARANTINED: Counters<1> = Counters::new("mobo_sync_quarantined_total", ["code"], "Entries that went to quarantine.");
-static DAMAGED: Counter = Counter::new("mobo_store_damaged_records_total", "Records that do not fit their own hash and were not delivered.");
+static DAMAGED: Counter =
+    Counter::new("mobo_store_damaged_records_total", "Records that do not fit their own hash and were not delivered.");
 static STORE_DURATION: Durations<1> =
     Durations::new("mobo_store_operation_duration_seconds", ["operation"], "How long the store takes, from the call to the answer.");
 static STORE_FAILURES: Counters<2> =

@@ -240,7 +240,8 @@ fn metrics_part(hub: &Arc<Hub>) -> MetricsPart {
 fn addresses(hub: &Hub) -> Vec<String> {
     let http = hub.http().map(|address| format!("API      http://{address}"));
     let quic = hub.quic().map(|address| format!("devices  {address} (QUIC)"));
-    let store = hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.history.era().timeline.timeline));
+    let store =
+        hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.history.era().timeline.timeline));
     let mqtt = hub.mqtt().map(|address| format!("devices  {address} (MQTT)"));
     let ws = hub.http().map(|address| format!("devices  ws://{address}{} (WebSocket)", WS_PATH));
     http.into_iter().chain(quic).chain(mqtt).chain(ws).chain(store).collect()

@@ -76,8 +76,7 @@ impl Door {
             None => BTreeMap::new(),
         };
         let key = era.identity.keys.public();
-        let known =
-            Known { project: self.project(), key: &key, timeline: &era.timeline, lanes: &admission.lanes, heads: &heads };
+        let known = Known { project: self.project(), key: &key, timeline: &era.timeline, lanes: &admission.lanes, heads: &heads };
         let Verdict::Restored(foreign) = recover::judge(hello, &known) else { return Ok(()) };
         self.history.fork(era.timeline.timeline, foreign).await?;
         let detail = "the hub has gone back in time and has just found it out: connect again, and give back what it lost".to_owned();

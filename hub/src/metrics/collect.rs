@@ -55,10 +55,8 @@ impl HubMetrics {
     fn board(&self, out: &mut Exposition) {
         let report = self.hub.board.report();
         let revision = option_env!("MOBO_REVISION").unwrap_or("unknown");
-        out.family("mobo_build_info", Kind::Gauge, "This program.").sample(
-            &[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))],
-            1.0,
-        );
+        out.family("mobo_build_info", Kind::Gauge, "This program.")
+            .sample(&[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))], 1.0);
         let is_up = report.state.word() == "ready";
         out.gauge("mobo_up", "Whether every part of the board works.", f64::from(u8::from(is_up)));
         let mut parts = out.family("mobo_component_state", Kind::Gauge, "The state that each part is in.");

@@ -39,7 +39,11 @@ use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed, Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo};
+use mobo_core::store::{
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite,
+    InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed,
+    Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
+};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, Row};

@@ -88,12 +88,7 @@ async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &Ref
 }
 
 /// Takes definitions back.
-pub(super) async fn adopt(
-    tx: &mut Tx,
-    project: ProjectId,
-    rev: u64,
-    definitions: &[Definition],
-) -> Result<(Schema, Vec<String>), Failure> {
+pub(super) async fn adopt(tx: &mut Tx, project: ProjectId, rev: u64, definitions: &[Definition]) -> Result<(Schema, Vec<String>), Failure> {
     // As whoever changes rules: nobody places a record meanwhile.
     tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(SCHEMA_LOCK)).await?;
     let held = schemas::locked(tx, project).await?;

@@ -8,9 +8,7 @@ use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, PublicK
 use mobo_core::limits;
 use mobo_core::link::Channel;
 use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{
-    Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello,
-};
+use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
 use mobo_core::store::PullRequest;
@@ -80,7 +78,22 @@ impl<F: Frames> Conversation<F> {
         let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&identity), None);
         let (teller, orders) = mpsc::channel(4);
         let (started, unheard) = (Vec::new(), Vec::new());
-        Self { sessions, identity, session, frames, binding, peer, started, guest: None, unheard, continues: None, registered: None, asked: 0, teller, orders }
+        Self {
+            sessions,
+            identity,
+            session,
+            frames,
+            binding,
+            peer,
+            started,
+            guest: None,
+            unheard,
+            continues: None,
+            registered: None,
+            asked: 0,
+            teller,
+            orders,
+        }
     }
 
     /// The device, once it is let in.
