@@ -6,7 +6,7 @@
 mod agreement;
 mod packet;
 
-pub use agreement::{Agreed, Opening, Refusal, RefusalReason, answer, broker_password};
+pub use agreement::{Agreed, Opening, Refusal, RefusalReason, Refused, answer, broker_password};
 pub use packet::{CONTENT_OVERHEAD_BYTES, Content, Opened, Opener, Packet, Sealer};
 
 /// The version of sealed links that this crate speaks.

@@ -34,6 +34,9 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// A packet that tells the device, where its link's name could be read, and what it says.
+pub type Refused = (Option<Vec<u8>>, Refusal);
+
 /// What both ends have once they agreed.
 #[derive(Debug)]
 pub struct Agreed {
@@ -110,13 +113,13 @@ impl Opening {
 ///
 /// # Errors
 ///
-/// A refusal, as a packet to send where the link's name could be read.
+/// [`Refused`].
 pub fn answer(
     keys: &KeyPair,
     open: &[u8],
     secret: [u8; 32],
     packet_bytes_max: usize,
-) -> Result<(Vec<u8>, Agreed), (Option<Vec<u8>>, Refusal)> {
+) -> Result<(Vec<u8>, Agreed), Refused> {
     let refuse = |link: Option<LinkId>, reason, detail: &str| {
         let refusal = Refusal { reason, detail: detail.to_owned() };
         (link.map(|link| Packet::Refuse(link, refusal.clone()).encode()), refusal)
