@@ -114,12 +114,7 @@ impl Opening {
 /// # Errors
 ///
 /// [`Refused`].
-pub fn answer(
-    keys: &KeyPair,
-    open: &[u8],
-    secret: [u8; 32],
-    packet_bytes_max: usize,
-) -> Result<(Vec<u8>, Agreed), Refused> {
+pub fn answer(keys: &KeyPair, open: &[u8], secret: [u8; 32], packet_bytes_max: usize) -> Result<(Vec<u8>, Agreed), Refused> {
     let refuse = |link: Option<LinkId>, reason, detail: &str| {
         let refusal = Refusal { reason, detail: detail.to_owned() };
         (link.map(|link| Packet::Refuse(link, refusal.clone()).encode()), refusal)

@@ -11,7 +11,8 @@ mod client;
 mod dialer;
 mod listener;
 
-#[cfg(all(test, feature = "broker"))]
+#[cfg(test)]
+#[cfg(feature = "broker")]
 mod tests;
 
 pub use dialer::MqttDialer;
