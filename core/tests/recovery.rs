@@ -56,8 +56,7 @@ struct Device {
 impl Device {
     fn new(n: u8) -> Self {
         let keys = KeyPair::from_secret(&[n; 32]);
-        let mut device =
-            Self { keys, entries: vec![], chains: vec![], effs: vec![], held: BTreeMap::new(), timeline: Timeline([0; 16]) };
+        let mut device = Self { keys, entries: vec![], chains: vec![], effs: vec![], held: BTreeMap::new(), timeline: Timeline([0; 16]) };
         device.chains.push(chain_start(PROJECT, &device.lane()));
         device
     }
@@ -246,7 +245,8 @@ fn run(seed: u64, dies: bool) -> u32 {
     if !dies {
         let fresh = reference(&mut devices, &hub);
         assert_eq!(hub.rows(), fresh.rows(), "seed {seed}");
-        let hashes = |hub: &MemoryHub| hub.records.iter().map(|(key, stored)| (key.clone(), state(stored).state_hash())).collect::<Vec<_>>();
+        let hashes =
+            |hub: &MemoryHub| hub.records.iter().map(|(key, stored)| (key.clone(), state(stored).state_hash())).collect::<Vec<_>>();
         assert_eq!(hashes(&hub), hashes(&fresh), "seed {seed}");
     }
     restores

@@ -174,9 +174,7 @@ fn device_input(word: &str) -> device::Input {
         "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
         // One bucket to be offered, and a lane with that many entries.
         "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))] }),
-        "definitions" => {
-            device::Input::Definitions(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false })
-        }
+        "definitions" => device::Input::Definitions(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false }),
         "page" => {
             let offer = Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: !numbers.is_empty() };
             device::Input::Offer(Box::new(offer), numbers.first().map(|at| Position(*at)))

@@ -94,7 +94,8 @@ fn cluster_device(cluster: &Cluster, name: &str) -> Node {
 fn first_writes(one: &Node, two: &Node, cluster: &Cluster) {
     for device in [one, two] {
         wait::until("the collections on the device", SOON, || {
-            (device.http().get("/rest/v1/orders").ok()?.status == 200 && device.http().get("/rest/v1/notes").ok()?.status == 200).then_some(())
+            (device.http().get("/rest/v1/orders").ok()?.status == 200 && device.http().get("/rest/v1/notes").ok()?.status == 200)
+                .then_some(())
         });
     }
     put(one, "orders", "shared", r#"{"title": "first", "hours": 1}"#);

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn pushes_wait_until_the_hub_knows_the_collections_of_this_device() {
-        let cases: [(&[(u64, u64)], bool, bool); 6] = [
+        type Said<'a> = &'a [(u64, u64)];
+        let cases: [(Said<'_>, bool, bool); 6] = [
             (&[], false, false),
             (&[(1, 1)], false, false),
             (&[(1, 1), (2, 4)], false, false),

@@ -221,7 +221,7 @@ impl DeviceSession {
             Input::Admitted(cursors) => self.admitted(cursors),
             Input::Moved(moved) => self.moved(moved),
             Input::Definitions(update) => self.offer_definitions(update),
-            Input::Offer(offer, more) => self.offer(offer, more),
+            Input::Offer(offer, more) => self.offer(*offer, more),
             Input::Entries(lane, push) => self.entries(lane, push),
             Input::Appended(lane) => {
                 self.drained = false;

@@ -199,6 +199,24 @@ impl<F: Frames> Driver<F> {
             Effect::Revoked(bucket) => {
                 store.revoke(bucket).await?;
             }
+            effect @ (Effect::ReadDefinitions
+            | Effect::ReadOffer(..)
+            | Effect::Offered(_)
+            | Effect::Resume
+            | Effect::Resync(_)
+            | Effect::Sweep(..)) => self.give_back(effect).await?,
+            Effect::Drained => {
+                self.uplink.status.send_modify(|status| status.drained = true);
+            }
+            Effect::Close(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What a device does for a hub that has gone back in time, and pulls that the hub starts over.
+    async fn give_back(&mut self, effect: Effect) -> Result<(), Failed> {
+        let store = &self.uplink.store;
+        match effect {
             Effect::ReadDefinitions => {
                 let node = store.node().await?;
                 let timeline = node.timeline.map(|info| info.timeline).unwrap_or(Timeline([0; 16]));
@@ -219,10 +237,19 @@ impl<F: Frames> Driver<F> {
             Effect::Sweep(bucket, to) => {
                 store.sweep(bucket, to).await?;
             }
-            Effect::Drained => {
-                self.uplink.status.send_modify(|status| status.drained = true);
-            }
-            Effect::Close(_) => {}
+            Effect::Send(..)
+            | Effect::Admit(_)
+            | Effect::Read(..)
+            | Effect::Acked(_)
+            | Effect::Rejected(_)
+            | Effect::Refence(_)
+            | Effect::PutSchema(_)
+            | Effect::Apply(_)
+            | Effect::Compare(_)
+            | Effect::Granted(_)
+            | Effect::Revoked(_)
+            | Effect::Drained
+            | Effect::Close(_) => {}
         }
         Ok(())
     }

@@ -33,10 +33,10 @@ impl DeviceSession {
         }
     }
 
-    pub(super) fn offer(&mut self, offer: Box<Offer>, more: Option<Position>) {
+    pub(super) fn offer(&mut self, offer: Offer, more: Option<Position>) {
         let Some(flow) = &mut self.flow else { return };
         flow.sent(more);
-        self.send(Channel::Control, Message::Offer(*offer));
+        self.send(Channel::Control, Message::Offer(offer));
     }
 
     pub(super) fn offer_ack(&mut self, ack: &OfferAck) {
@@ -66,8 +66,8 @@ impl DeviceSession {
     }
 
     pub(super) fn resync(&mut self, bucket: BucketId) {
-        if self.cursors.contains_key(&bucket) {
-            self.cursors.insert(bucket, Position(0));
+        if let Some(cursor) = self.cursors.get_mut(&bucket) {
+            *cursor = Position(0);
             self.effects.push_back(Effect::Resync(bucket));
             self.pull();
         } else if self.flow.is_some() {

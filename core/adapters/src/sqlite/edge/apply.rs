@@ -13,8 +13,8 @@ use super::desk::{Delivered, Desk};
 use super::fault::Try;
 use super::members::{self, BucketRow, Sweep};
 use super::meta::{self, Log};
-use super::recover;
 use super::outbox;
+use super::recover;
 use crate::sqlite::error::Failure;
 
 /// Applies a batch. Everything that can be wrong with it is found before anything is written.

@@ -52,7 +52,9 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
     let comparable = level || !shares_records(conn)?;
     for bucket in members::buckets(conn)? {
         let id = bucket.grant.bucket;
-        let standing = match at(&bucket).map(|(_, head, digest)| (!mobo_core::protect!("checkpoint.same-position", bucket.cursor != head), bucket.digest == digest)) {
+        let standing = match at(&bucket)
+            .map(|(_, head, digest)| (!mobo_core::protect!("checkpoint.same-position", bucket.cursor != head), bucket.digest == digest))
+        {
             Some((true, true)) => Standing::Equal,
             Some((true, false)) if comparable && bucket.diverged > 0 && bucket.sweep != Sweep::No => Standing::Disputed,
             Some((true, false)) if comparable => Standing::Diverged,

@@ -216,7 +216,8 @@ impl EdgeStore {
         self.commit(work, |inner, _| {
             inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
             inner.tell(levels::settled(Lane::ALL));
-        }).await
+        })
+        .await
     }
 
     /// Takes in collection definitions.

@@ -138,7 +138,10 @@ fn unconfirm(conn: &Connection, schema: &Schema, bucket: BucketRow, (timeline, a
             let hash = delivered_hash(conn, &mut rows, key)?;
             digests.replace(conn, id, key, (hash, None))?;
         }
-        conn.execute(&format!("UPDATE {table} SET {position} = {position} + {UNCONFIRMED} WHERE {condition}"), (id.sql(), above.0.cast_signed()))?;
+        conn.execute(
+            &format!("UPDATE {table} SET {position} = {position} + {UNCONFIRMED} WHERE {condition}"),
+            (id.sql(), above.0.cast_signed()),
+        )?;
     }
     digests.store(conn)?;
     let Some(bucket) = members::bucket(conn, id)? else { return Ok(()) };

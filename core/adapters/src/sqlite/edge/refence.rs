@@ -136,7 +136,8 @@ impl Move<'_> {
         // Of an entry that was authored again before, the first sealing is what counts.
         let first = header.provenance.filter(|_| mobo_core::protect!("refence.first-origin", true));
         let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid });
-        let header = Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
+        let header =
+            Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
         if header.kind() != Some(Kind::Document) {
             return Ok(Some(Entry::seal(&header, payload.clone())));
         }

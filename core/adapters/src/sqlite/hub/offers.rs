@@ -73,7 +73,12 @@ fn keep(
 }
 
 /// Takes definitions back.
-pub(super) fn adopt(connection: &Connection, project: ProjectId, rev: u64, definitions: &[Definition]) -> Result<(Schema, Vec<String>), Failure> {
+pub(super) fn adopt(
+    connection: &Connection,
+    project: ProjectId,
+    rev: u64,
+    definitions: &[Definition],
+) -> Result<(Schema, Vec<String>), Failure> {
     let held = schema::load(connection, project, schema::rev(connection, project)?)?;
     let Adoption { lost, rules, mut refused } = recover::adopt(&held, definitions);
     let mut changed = held.rev < rev;
