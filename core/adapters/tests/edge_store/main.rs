@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_arguments, reason = "a test: the panic is the report")]
 
 mod applying;
+mod bootstrap;
 mod documents;
 mod keeping;
 mod random;
