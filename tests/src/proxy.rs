@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::seed::Rng;
 
@@ -209,7 +209,7 @@ async fn later(after: Duration, send: impl Future<Output = io::Result<()>> + Sen
         return;
     }
     tokio::spawn(async move {
-        sleep(after).await;
+        sleep_until(Instant::now() + after).await;
         let _ = send.await;
     });
 }
@@ -246,7 +246,7 @@ async fn pipe(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
         let mut weather = wire.weather.1.clone();
         let Ok(now) = weather.wait_for(|weather| !weather.is_cut).await.map(|weather| *weather) else { return };
         if !now.delay.is_zero() {
-            sleep(now.delay).await;
+            sleep_until(Instant::now() + now.delay).await;
         }
         wire.counts.carried.fetch_add(1, Ordering::Relaxed);
         if to.write_all(buffer.get(..bytes).unwrap_or_default()).await.is_err() {
