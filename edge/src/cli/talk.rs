@@ -16,7 +16,12 @@ pub(super) fn plain(common: &Common, verb: &str, args: Value) -> Result<ExitCode
 }
 
 /// Parses what the user wrote before anybody is asked.
-pub(super) fn write(common: &Common, verb: &str, (collection, id, waiting): (&str, Option<&str>, Waiting), json: &str) -> Result<ExitCode, Failure> {
+pub(super) fn write(
+    common: &Common,
+    verb: &str,
+    (collection, id, waiting): (&str, Option<&str>, Waiting),
+    json: &str,
+) -> Result<ExitCode, Failure> {
     let value: Value = serde_json::from_str(json).map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the fields like '{\"title\": \"Pump 7\", \"hours\": {\"$inc\": 2}}'")
     })?;

@@ -50,10 +50,10 @@ pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
 }
 
 fn decided(error: &StoreError) -> ControlError {
-    match error {
-        StoreError::Refused(why) => ControlError::usage("refused", why.clone(), "see `mobo-edge quarantine list`"),
-        other => store_error(other),
+    if let StoreError::Refused(why) = error {
+        return ControlError::usage("refused", why.clone(), "see `mobo-edge quarantine list`");
     }
+    store_error(error)
 }
 
 /// What a list says of a refused entry.

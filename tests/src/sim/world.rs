@@ -258,7 +258,8 @@ impl World {
         let life = self.hub.life.as_mut().expect("it has booted");
         let (store, door, project) = (Arc::clone(&life.store), Arc::clone(&life.door), life.opened.project);
         let buckets = vec!["all".to_owned(), format!("site:{}", device.site)];
-        let invite = Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, claims: Vec::new(), expires: Eff(i64::MAX) };
+        let invite =
+            Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, claims: Vec::new(), expires: Eff(i64::MAX) };
         life.wait(store.invite(project, invite))?;
         let signature = Statement::Enrol { binding: b"", secret: &secret }.sign(&device.keys);
         let enrol = Enrol { secret: secret.to_vec(), key: device.keys.public(), name: device.name.clone(), signature };

@@ -53,7 +53,7 @@ pub(super) fn retry(
 
 /// Lets a refused entry go; it stays on record.
 pub(super) fn drop(conn: &Connection, n: u64, moment: Moment) -> Try<()> {
-    open_row(conn, n).map_err(StoreError::from)?;
+    open_row(conn, n)?;
     inbox::settle(conn, n, (InboxStatus::Dropped, moment.wall), None)
 }
 
