@@ -60,6 +60,9 @@ impl Transport {
 /// Makes the dialer of one transport for a device of a project; `None` where it needs to know the project, and there is none.
 type Make = fn(&KeyPair, Option<ProjectId>, Transport) -> Option<Box<dyn Dialer>>;
 
+/// What came of asking one transport.
+type Attempt = (Transport, Result<Box<dyn Link>, LinkError>);
+
 /// All ways to the hub, as one dialer: it takes several addresses at once, with commas between them.
 pub struct Routes {
     keys: KeyPair,
@@ -136,7 +139,7 @@ impl Routes {
         let plan = self.plan(addresses);
         let preferred = plan.iter().map(|(transport, _)| *transport).min();
         let mut left = plan.into_iter();
-        let mut attempts: JoinSet<(Transport, Result<Box<dyn Link>, LinkError>)> = JoinSet::new();
+        let mut attempts: JoinSet<Attempt> = JoinSet::new();
         let mut failures: Vec<(Transport, LinkError)> = Vec::new();
         let mut begun = Vec::new();
         loop {
@@ -149,7 +152,8 @@ impl Routes {
             } else if attempts.is_empty() {
                 return Err(first_failure(failures, self.only));
             }
-            let patience = if left.len() > 0 { Instant::now() + limits::FALLBACK_AFTER } else { Instant::now() + Duration::from_secs(3_600) };
+            let patience =
+                if left.len() > 0 { Instant::now() + limits::FALLBACK_AFTER } else { Instant::now() + Duration::from_secs(3_600) };
             match timeout_at(patience, attempts.join_next()).await {
                 Ok(Some(Ok((transport, Ok(link))))) => {
                     self.opened(transport, preferred.filter(|preferred| begun.contains(preferred)), &failures);
@@ -175,7 +179,8 @@ impl Routes {
         let failed = failures.iter().find(|(failed, _)| *failed == asked);
         let why = failed.map_or_else(
             || {
-                let advice = if asked == Transport::Quic { ": UDP is blocked, or the path carries less than 1280 bytes at once" } else { "" };
+                let advice =
+                    if asked == Transport::Quic { ": UDP is blocked, or the path carries less than 1280 bytes at once" } else { "" };
                 format!("{} did not answer within {} s{advice}", asked.word(), limits::FALLBACK_AFTER.as_secs_f32())
             },
             |(_, error)| format!("{}: {error}", asked.word()),
