@@ -40,7 +40,7 @@ fn a_hub_goes_back_in_time_on_postgres() {
 fn go_back(place: Place) {
     let mut cluster = Cluster::boot(place);
     cluster.create(&[ORDERS, NOTES, VITALS]);
-    let (mut one, mut two) = (cluster.device("one"), cluster.device("two"));
+    let (mut one, two) = (cluster.device("one"), cluster.device("two"));
     first_writes(&one, &two, &cluster);
     cluster.stop_hub();
     let copy = Copy::of(&cluster);

@@ -362,7 +362,7 @@ async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() 
     assert_eq!(device.hello(&world).await.moved.unwrap().offers, [bucket]);
     let (offer, more) = device.store.offer(bucket, None).await.unwrap();
     let offered: Vec<&str> = offer.rows.iter().map(|item| item.id.as_str()).collect();
-    assert_eq!((offered, more), (vec!["kept", "forgotten"], None));
+    assert_eq!((offered, more), (vec!["forgotten", "kept"], None));
     assert_eq!(device.store.counts().await.unwrap().records, 2, "shown all the while");
     device.store.offered(bucket).await.unwrap();
     assert_eq!(device.hello(&world).await.moved, None);

@@ -58,8 +58,12 @@ pub(super) fn defer_revoke(conn: &Connection, bucket: BucketId) -> Try<bool> {
 pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Log, &Welcome)) -> Try<Option<Moved>> {
     let now = welcome.timeline.timeline;
     for bucket in members::buckets(conn)? {
+        let id = bucket.grant.bucket;
         if bucket.timeline != now {
             leave_timeline(conn, schema, welcome, bucket)?;
+        } else if let Some(due) = due(conn, id)? {
+            // Rights may have come back, or gone, since it was last met.
+            put(conn, id, &Due { revoked: !welcome.grants.iter().any(|grant| grant.bucket == id), ..due })?;
         }
     }
     let is_new = before.timeline.is_some_and(|timeline| timeline != now);
