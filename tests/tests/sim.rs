@@ -1,5 +1,7 @@
 //! The simulated world with a fixed set of seeds; fresh ones are for `cargo run --release -p mobo-tests --bin sim -- --seeds N`.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
