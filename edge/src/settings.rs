@@ -21,9 +21,13 @@ pub static HUB_URL: Setting<String> = Setting::new(
 )
 .url();
 /// Which transport.
-pub static TRANSPORT: Setting<String> =
-    Setting::new("link.transport", "auto", "0.1.0", "How to reach the hub. auto prefers QUIC, and takes MQTT or WebSocket where QUIC does not get through.")
-        .one_of(&["auto", "quic", "mqtt", "ws"]);
+pub static TRANSPORT: Setting<String> = Setting::new(
+    "link.transport",
+    "auto",
+    "0.1.0",
+    "How to reach the hub. auto prefers QUIC, and takes MQTT or WebSocket where QUIC does not get through.",
+)
+.one_of(&["auto", "quic", "mqtt", "ws"]);
 /// How long entries stay.
 pub static OUTBOX_KEEP: Setting<Duration> = Setting::new(
     "outbox.keep",
