@@ -41,7 +41,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print the summary as one line of JSON.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// Where the hub keeps its rows: `sqlite`, or postgres://user:password@host/database with an empty database.
     #[arg(long, default_value = "sqlite", value_name = "STORE", value_parser = store)]
