@@ -124,7 +124,9 @@ impl Desk {
                 wait_drained(&self.edge, Duration::from_millis(timeout)).await;
                 sync_report(&self.edge).await.map_err(|error| store_error(&error))
             }
-            "quarantine list" | "quarantine show" | "quarantine retry" | "quarantine drop" => quarantine::answer(&self.edge, verb, args).await,
+            "quarantine list" | "quarantine show" | "quarantine retry" | "quarantine drop" => {
+                quarantine::answer(&self.edge, verb, args).await
+            }
             "put" | "patch" | "delete" | "get" | "list" | "append" => records::answer(&self.edge, verb, args).await,
             _ => Err(ControlError::usage("verb", format!("the device does not know the verb \"{verb}\""), "see `mobo-edge --help`")),
         }

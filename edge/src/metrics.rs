@@ -23,8 +23,7 @@ static LAST_SUCCESS: Gauge =
     Gauge::new("mobo_sync_last_success_timestamp_seconds", "When the hub last acknowledged something, or agreed with this device.");
 
 /// All of them but those of the API.
-pub static ALL: &[&dyn Metric] =
-    &[&SESSIONS, &SENT, &RECEIVED, &REJECTED, &LAST_SUCCESS];
+pub static ALL: &[&dyn Metric] = &[&SESSIONS, &SENT, &RECEIVED, &REJECTED, &LAST_SUCCESS];
 
 /// Counts and measures the requests of the gate.
 #[derive(Clone, Copy, Debug)]
@@ -95,10 +94,8 @@ impl EdgeMetrics {
     fn board(&self, out: &mut Exposition) {
         let report = self.board.report();
         let revision = option_env!("MOBO_REVISION").unwrap_or("unknown");
-        out.family("mobo_build_info", Kind::Gauge, "This program.").sample(
-            &[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))],
-            1.0,
-        );
+        out.family("mobo_build_info", Kind::Gauge, "This program.")
+            .sample(&[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))], 1.0);
         let is_up = report.state.word() == "ready";
         out.gauge("mobo_up", "Whether every part of the board works.", f64::from(u8::from(is_up)));
         let mut parts = out.family("mobo_component_state", Kind::Gauge, "The state that each part is in.");

@@ -33,8 +33,8 @@ use mobo_runtime::{entropy, ground};
 use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
-use crate::metrics::EdgeMetrics;
 use crate::join::{JoinError, enrol};
+use crate::metrics::EdgeMetrics;
 use crate::patience::WaitingRoom;
 use crate::routes::Routes;
 use crate::settings;

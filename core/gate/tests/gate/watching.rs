@@ -36,12 +36,15 @@ impl Watch for Book {
     }
 }
 
+/// A path, the headers of a request, and what is watched.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[tokio::test]
 async fn every_request_is_heard_of_by_its_route() {
     let book = Arc::new(Book::default());
     let world = World::with(NodeKind::Hub, Settings { watch: Some(Arc::clone(&book) as _), ..Settings::default() });
     let good = key(Role::Service);
-    let cases: [(&str, &[(&str, &str)], &[&str]); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("GET /livez", &[], &["came", "GET /livez 200", "left"]),
         ("GET /no/where?x=1", &[], &["came", "GET none 404", "left"]),
         ("GET /rest/v1/work_orders", &[("apikey", good.text())], &["came", "key None", "GET /rest/v1/{collection} 200", "left"]),

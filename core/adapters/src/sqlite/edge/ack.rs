@@ -165,8 +165,14 @@ fn may_go(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq),
     let superseded = state == EntryState::Superseded.code();
     let kept_elsewhere = if !mobo_core::protect!("trim.acked", true) {
         true
-    } else if has_backup && !(hard && lane != Lane::State) { safe } else { acked };
-    Ok(!mobo_core::protect!("trim.shown", shown) && !mobo_core::protect!("trim.pending", state == EntryState::Pending.code()) && (superseded || kept_elsewhere))
+    } else if has_backup && !(hard && lane != Lane::State) {
+        safe
+    } else {
+        acked
+    };
+    Ok(!mobo_core::protect!("trim.shown", shown)
+        && !mobo_core::protect!("trim.pending", state == EntryState::Pending.code())
+        && (superseded || kept_elsewhere))
 }
 
 fn drop_first(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq)) -> Try<u64> {
