@@ -5,7 +5,7 @@
 //! 1. `--set key=value`; never a secret, because every user of a machine can read a command line;
 //! 2. the environment: `MOBO_SECTION__KEY`, and for what is secret `MOBO_SECTION__KEY_FILE`, which names a file with the value;
 //! 3. credentials of the service manager, `$CREDENTIALS_DIRECTORY/section.key`, for what is secret;
-//! 4. `DIR/secrets.sealed`, an encrypted file ([`secrets`](crate::secrets));
+//! 4. `DIR/secrets.sealed`, an encrypted file ([`crate::secrets`]);
 //! 5. `--config FILE`, or else `DIR/mobo.toml`;
 //! 6. `/etc/mobo/*.toml` (later names win);
 //! 7. defaults.
