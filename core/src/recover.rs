@@ -1,7 +1,7 @@
 //! A hub that has gone back in time, and how its fleet gives back what it lost (rules R16 to R23).
 //!
 //! A restore makes a new **timeline**: the copy's history goes on under another name, so that no position, version or session of the lost
-//! part can be taken for one of the new part. [`proof`] finds out from a hello that the hub was restored; [`fork`] writes the history of
+//! part can be taken for one of the new part. `proof` finds out from a hello that the hub was restored; [`fork`] writes the history of
 //! the new timeline; [`Flow`] is what a device then does, in this order:
 //!
 //! | stage \ event | admitted on a new timeline | `Schema`, last | acks up to where its lanes were | offer read | `OfferAck` | `Error` unsupported |

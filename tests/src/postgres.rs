@@ -202,7 +202,8 @@ impl Server {
             // Behind the name, which may hold anything: state, parent.
             stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
         };
-        let all = fs::read_dir("/proc").expect("a system with processes").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let all =
+            fs::read_dir("/proc").expect("a system with processes").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let server = all.filter(|pid| *pid == first || parent(*pid) == Some(first));
         for pid in server.filter_map(rustix::process::Pid::from_raw) {
             // One that has ended meanwhile stands still, too.

@@ -163,7 +163,9 @@ fn a_fresh_hub_is_closed() {
     stranger.get("/rest/v1/work_orders").unwrap().expect_status(401);
     let about = stranger.get("/openapi.json").unwrap().text();
     assert!(!about.contains("work_orders"), "a stranger is told of collections: {about}");
-    for (setting, node) in [("http.listen", "mobo-hub"), ("quic.listen", "mobo-hub"), ("mqtt.listen", "mobo-hub"), ("http.listen", "mobo-edge")] {
+    for (setting, node) in
+        [("http.listen", "mobo-hub"), ("quic.listen", "mobo-hub"), ("mqtt.listen", "mobo-hub"), ("http.listen", "mobo-edge")]
+    {
         let shown = Cli::new(node).data_dir(cluster.folder("none")).args(["config", "show", "-o", "json"]).run().expect_success().json();
         let setting = shown.as_array().unwrap().iter().find(|shown| shown["key"] == setting).unwrap();
         assert!(setting["value"].as_str().unwrap().starts_with("127.0.0.1:"), "{node}: {setting}");
