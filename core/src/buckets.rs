@@ -84,7 +84,7 @@ pub struct DeviceRights {
 
 /// What a device may read and write under the rules of `schema`: what it was granted, and what its claims give it. What was granted or taken
 /// away by name goes before what follows from claims. While records are still being placed by new rules, the old ones give it buckets, too,
-/// so that nothing is gone before it arrives elsewhere.
+/// so that a record that has not been placed yet is not gone with its old bucket.
 #[must_use]
 pub fn rights_of(schema: &Schema, moving: &[Rebucketing], device: &DeviceRow) -> DeviceRights {
     let mut rights = DeviceRights { buckets: device.grants.iter().cloned().collect(), ..DeviceRights::default() };
