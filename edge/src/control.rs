@@ -75,28 +75,34 @@ pub fn explain_join(failure: &JoinFailure) -> Failure {
     }
 }
 
-/// Waits until everything is exchanged, what was written a moment ago included, or for the end of patience.
-pub async fn wait_drained(edge: &Edge, timeout: Duration) {
-    edge.wake.notify_one();
-    let mut status = edge.link.subscribe();
-    let drained = async {
-        while status.wait_for(|status| status.drained).await.is_ok() {
-            // A write of a moment ago counts, also where the uplink is too busy to have heard of it.
-            if sync_report(edge).await.is_ok_and(|report| report.get("pending") != Some(&json!(0))) && status.changed().await.is_ok() {
-                continue;
-            }
-            return;
-        }
-    };
-    let _ = tokio::time::timeout(timeout, drained).await;
-}
-
-/// What a sync has come to.
+/// Waits until everything is exchanged, what was written a moment ago included, or for the end of patience; gives what it has come to.
+///
+/// The report is the one that ended the wait: a later look may fall into the moment in which the uplink looks for more.
 ///
 /// # Errors
 ///
 /// When the store cannot say.
-pub async fn sync_report(edge: &Edge) -> Result<Value, StoreError> {
+pub async fn sync_drained(edge: &Edge, timeout: Duration) -> Result<Value, StoreError> {
+    edge.wake.notify_one();
+    let mut status = edge.link.subscribe();
+    let drained = async {
+        while status.wait_for(|status| status.drained).await.is_ok() {
+            let report = sync_report(edge).await?;
+            // A write of a moment ago counts, also where the uplink is too busy to have heard of it.
+            if report.get("drained") == Some(&json!(true)) || status.changed().await.is_err() {
+                return Ok(report);
+            }
+        }
+        sync_report(edge).await
+    };
+    match tokio::time::timeout(timeout, drained).await {
+        Ok(report) => report,
+        Err(_elapsed) => sync_report(edge).await,
+    }
+}
+
+/// The link is read before the counts: what is drained then and has nothing pending after it was exchanged whole.
+async fn sync_report(edge: &Edge) -> Result<Value, StoreError> {
     let link = edge.link.borrow().clone();
     let counts = edge.store()?.counts().await?;
     Ok(json!({
@@ -121,8 +127,7 @@ impl Desk {
             "join" => self.join(args).await,
             "sync" => {
                 let timeout = args.get("timeout_ms").and_then(Value::as_u64).unwrap_or(60_000);
-                wait_drained(&self.edge, Duration::from_millis(timeout)).await;
-                sync_report(&self.edge).await.map_err(|error| store_error(&error))
+                sync_drained(&self.edge, Duration::from_millis(timeout)).await.map_err(|error| store_error(&error))
             }
             "quarantine list" | "quarantine show" | "quarantine retry" | "quarantine drop" => {
                 quarantine::answer(&self.edge, verb, args).await

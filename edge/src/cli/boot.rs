@@ -14,7 +14,7 @@ use mobo_runtime::telemetry;
 use serde_json::{Value, json};
 
 use super::Common;
-use crate::control::{explain_join, sync_report, wait_drained};
+use crate::control::{explain_join, sync_drained};
 use crate::node::{self, Edge};
 use crate::settings;
 
@@ -100,8 +100,7 @@ async fn once(common: &Common, timeout: Duration) -> Result<Value, Failure> {
     edge.open().await.map_err(failed)?;
     let stopping = tokio_util::sync::CancellationToken::new();
     let uplink = tokio::spawn(edge.uplink().map_err(failed)?.run(stopping.clone(), edge.clock));
-    wait_drained(&edge, timeout).await;
-    let report = sync_report(&edge).await.map_err(failed)?;
+    let report = sync_drained(&edge, timeout).await.map_err(failed)?;
     stopping.cancel();
     let _ = uplink.await;
     if let Ok(store) = edge.store() {
