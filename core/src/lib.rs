@@ -11,6 +11,7 @@
 
 pub mod author;
 pub mod backoff;
+pub mod backup;
 pub mod buckets;
 pub mod cbor;
 pub mod digest;

@@ -2,10 +2,12 @@
 //!
 //! An operator reads the whole envelope here; a reviewer finds that everything from outside has a bound.
 
+mod backup;
 mod board;
 
 use std::time::Duration;
 
+pub use backup::*;
 pub use board::*;
 
 // identity
