@@ -8,7 +8,7 @@ use mobo_core::time::Wall;
 use mobo_gate::watch::{Ended, Watch};
 use mobo_runtime::clock::Clock;
 use mobo_runtime::component::BoxFuture;
-use mobo_runtime::metrics::{Collect, Counter, Counters, Exposition, Gauge, Kind, Metric, http};
+use mobo_runtime::metrics::{Collect, Counter, Counters, Exposition, Gauge, Kind, Metric, board, http};
 use mobo_runtime::motherboard::BoardHandle;
 
 use crate::node::{Edge, VERSION};
@@ -90,25 +90,12 @@ impl EdgeMetrics {
         let clock = edge.clock;
         Self { edge, board, clock }
     }
-
-    fn board(&self, out: &mut Exposition) {
-        let report = self.board.report();
-        let revision = option_env!("MOBO_REVISION").unwrap_or("unknown");
-        out.family("mobo_build_info", Kind::Gauge, "This program.")
-            .sample(&[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))], 1.0);
-        let is_up = report.state.word() == "ready";
-        out.gauge("mobo_up", "Whether every part of the board works.", f64::from(u8::from(is_up)));
-        let mut parts = out.family("mobo_component_state", Kind::Gauge, "The state that each part is in.");
-        for part in &report.components {
-            parts.sample(&[("component", part.name.as_str()), ("state", part.state.word())], 1.0);
-        }
-    }
 }
 
 impl Collect for EdgeMetrics {
     fn collect<'a>(&'a self, out: &'a mut Exposition) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.board(out);
+            board::expose(out, &self.board, VERSION);
             let state = self.edge.link.borrow().state;
             let live = u8::from(state == LinkState::Live);
             let mut peers = out.family("mobo_sync_peers", Kind::Gauge, "Hubs, by whether this device is connected.");

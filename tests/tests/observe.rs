@@ -99,6 +99,8 @@ fn a_node_counts_what_happens() {
     assert_eq!(value(&text, "mobo_sync_peers{state=\"live\"}"), Some(1.0));
     assert_eq!(value(&text, "mobo_component_state{component=\"store\",state=\"running\"}"), Some(1.0));
     assert!(text.contains("mobo_build_info{version=\""), "{text}");
+    at_least(&text, "mobo_bus_events_total", 5.0);
+    assert_eq!(value(&text, "mobo_bus_dropped_total"), Some(0.0));
     at_least(&text, "process_resident_memory_bytes", 1e6);
     let types = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
     assert_eq!(types, names(&text).len(), "each metric is written once");

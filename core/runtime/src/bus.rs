@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
-pub use listener::{Listener, SubscriberReport, Subscription};
+pub use listener::{Listener, SubscriberReport, Subscription, Trouble};
 
 use listener::Queue;
 
@@ -39,6 +39,8 @@ struct Inner {
     refused: u64,
     queues: BTreeMap<u64, Arc<Queue>>,
     next: u64,
+    /// The troubles of subscribers that are gone.
+    gone: Trouble,
 }
 
 /// What somebody wants to hear, and how.
@@ -95,6 +97,8 @@ pub struct BusReport {
     pub refused: u64,
     /// Every subscriber of now.
     pub subscribers: Vec<SubscriberReport>,
+    /// The troubles of all subscribers, of those that are gone as well.
+    pub trouble: Trouble,
 }
 
 impl Bus {
@@ -108,7 +112,7 @@ impl Bus {
             }
         }
         let history = History::new(limits::EVENT_HISTORY_MAX);
-        let inner = Inner { topics: known, history, published: 0, refused: 0, queues: BTreeMap::new(), next: 0 };
+        let inner = Inner { topics: known, history, published: 0, refused: 0, queues: BTreeMap::new(), next: 0, gone: Trouble::default() };
         Self(Arc::new(Shared { clock, inner: Mutex::new(inner), closed: CancellationToken::new() }))
     }
 
@@ -156,8 +160,10 @@ impl Bus {
     #[must_use]
     pub fn report(&self) -> BusReport {
         let inner = self.inner();
-        let subscribers = inner.queues.values().map(|queue| queue.report()).collect();
-        BusReport { published: inner.published, refused: inner.refused, subscribers }
+        let subscribers: Vec<_> = inner.queues.values().map(|queue| queue.report()).collect();
+        let mut trouble = inner.gone;
+        subscribers.iter().for_each(|report| trouble.add(report));
+        BusReport { published: inner.published, refused: inner.refused, subscribers, trouble }
     }
 
     /// Ends the bus: listeners hear what waits for them, and then that there is no more. Waits until they have, within

@@ -7,6 +7,7 @@
 //! Names follow Prometheus: base units, `_total` for what only grows. No label holds the id of a user, device or record: those belong to
 //! [`Collect::devices`], which has an address of its own and is asked less often.
 
+pub mod board;
 mod exposition;
 pub mod http;
 mod listen;

@@ -79,6 +79,8 @@ type Reply = oneshot::Sender<Result<Done, Refusal>>;
 pub(crate) enum Message {
     Input(Input),
     Command(Command, Reply),
+    /// Hot settings have new values.
+    Settings,
 }
 
 struct Plug {
@@ -228,14 +230,15 @@ impl Motherboard {
                     return Input::Stop;
                 }
                 () = beat(self.pulse.as_mut()) => self.notifier.alive(),
-                Some(message) = self.inbox.recv() => return match message {
-                    Message::Input(input) => input,
+                Some(message) = self.inbox.recv() => match message {
+                    Message::Input(input) => return input,
                     Message::Command(command, reply) => {
                         self.commands += 1;
                         let id = CommandId(self.commands);
                         self.replies.insert(id, (command.clone(), reply));
-                        Input::Command { id, command }
+                        return Input::Command { id, command };
                     }
+                    Message::Settings => self.reconfigure(),
                 },
                 // Last: what has been answered by now is not late, however long this process stood still.
                 () = &mut alarm => return Input::Timeout,

@@ -51,12 +51,15 @@ impl Reloader {
     }
 }
 
-/// Tells the bus of a board what reloads come to.
+/// Tells a board what reloads come to: its bus, and its parts when settings of theirs have new values.
 pub fn reload_teller(board: BoardHandle) -> impl Fn(&Outcome) + Send + Sync + 'static {
     move |outcome| match outcome {
         Ok(reloaded) => {
             let waiting: Vec<&str> = reloaded.refused.iter().map(|change| change.key).collect();
             board.tell(topics::reloaded(reloaded.taken.len() as u64, &waiting.join(", "), None));
+            if !reloaded.taken.is_empty() {
+                board.settings_changed();
+            }
         }
         Err(problems) => board.tell(topics::reloaded(0, "", Some(problems.to_string()))),
     }

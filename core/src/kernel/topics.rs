@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bus::{Datum, Event, FieldSpec, Priority, TopicSpec};
-use super::{BoardState, ComponentName, ComponentState, ExitReason, Health, News};
+use super::{BoardState, ComponentName, ComponentState, ExitReason, Fault, Health, News};
 
 const fn topic(name: &'static str, priority: Priority, doc: &'static str, fields: &'static [FieldSpec]) -> TopicSpec {
     TopicSpec { name, doc, priority, fields }
@@ -41,6 +41,12 @@ static CIRCUIT: TopicSpec = topic(
 );
 static SWAP: TopicSpec =
     topic("component.swap", Priority::High, "What fills a component's socket was replaced.", &[COMPONENT, FieldSpec::text("said")]);
+static SETTINGS: TopicSpec = topic(
+    "component.settings",
+    Priority::High,
+    "A component did not take its new settings, and goes on with those it had.",
+    &[COMPONENT, FieldSpec::text("reason"), FieldSpec::text("advice")],
+);
 static HEALTH: TopicSpec = topic("health.changed", Priority::High, "A component's health changed.", &[COMPONENT, FROM, TO, DETAIL]);
 static ENROLLED: TopicSpec =
     topic("security.enrolled", Priority::High, "A device joined with an invitation.", &[DEVICE, FieldSpec::text("name")]);
@@ -79,7 +85,7 @@ static BACKUP: TopicSpec = topic(
 );
 
 /// Every topic of a node.
-pub static ALL: [&TopicSpec; 19] = [
+pub static ALL: [&TopicSpec; 20] = [
     &BOOT,
     &READY,
     &STOPPING,
@@ -88,6 +94,7 @@ pub static ALL: [&TopicSpec; 19] = [
     &RESTART,
     &CIRCUIT,
     &SWAP,
+    &SETTINGS,
     &HEALTH,
     &ENROLLED,
     &REVOKED,
@@ -155,6 +162,12 @@ fn health(component: &ComponentName, (from, to): (Health, Health), detail: Optio
 #[must_use]
 pub fn swap(component: &ComponentName, said: &str) -> Event {
     made(&SWAP, [component.as_str().into(), said.into()])
+}
+
+/// A part did not take its new settings.
+#[must_use]
+pub fn settings_refused(component: &ComponentName, fault: &Fault) -> Event {
+    made(&SETTINGS, [component.as_str().into(), fault.reason.as_str().into(), fault.advice.as_str().into()])
 }
 
 /// A device joined.
@@ -249,6 +262,7 @@ mod tests {
             stopping(&ExitReason::Stopped),
             reloaded(1, "http.listen", None),
             swap(&part, "done"),
+            settings_refused(&part, &Fault::new("r", "a")),
             enrolled("d", "n"),
             revoked("d"),
             turned_away("p", "r"),

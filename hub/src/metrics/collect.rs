@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mobo_core::limits;
 use mobo_core::store::{Counts, DeviceRow};
 use mobo_runtime::component::BoxFuture;
-use mobo_runtime::metrics::{Collect, Exposition, Kind};
+use mobo_runtime::metrics::{Collect, Exposition, Kind, board};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -52,17 +52,15 @@ impl HubMetrics {
         }
     }
 
-    fn board(&self, out: &mut Exposition) {
-        let report = self.hub.board.report();
-        let revision = option_env!("MOBO_REVISION").unwrap_or("unknown");
-        out.family("mobo_build_info", Kind::Gauge, "This program.")
-            .sample(&[("version", VERSION), ("revision", revision), ("rustc", env!("CARGO_PKG_RUST_VERSION"))], 1.0);
-        let is_up = report.state.word() == "ready";
-        out.gauge("mobo_up", "Whether every part of the board works.", f64::from(u8::from(is_up)));
-        let mut parts = out.family("mobo_component_state", Kind::Gauge, "The state that each part is in.");
-        for part in &report.components {
-            parts.sample(&[("component", part.name.as_str()), ("state", part.state.word())], 1.0);
-        }
+    /// What the cache of verified keys was asked.
+    fn cache(&self, out: &mut Exposition) {
+        let counts = self.hub.verified().counts();
+        let mut family =
+            out.family("mobo_cache_requests_total", Kind::Counter, "Lookups of verified keys, by whether they were remembered.");
+        family.sample(&[("cache", "keys"), ("result", "hit")], counts.hits as f64);
+        family.sample(&[("cache", "keys"), ("result", "miss")], counts.misses as f64);
+        let help = "Values that caches dropped for want of room.";
+        out.family("mobo_cache_evicted_total", Kind::Counter, help).sample(&[("cache", "keys")], counts.evicted as f64);
     }
 
     fn pool(&self, out: &mut Exposition) {
@@ -77,7 +75,8 @@ impl HubMetrics {
 impl Collect for HubMetrics {
     fn collect<'a>(&'a self, out: &'a mut Exposition) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.board(out);
+            board::expose(out, &self.hub.board, VERSION);
+            self.cache(out);
             self.pool(out);
             let live = self.hub.sessions().map_or(0, |sessions| sessions.live()) as f64;
             let mut peers = out.family("mobo_sync_peers", Kind::Gauge, "Devices that are not revoked, by whether they are connected.");

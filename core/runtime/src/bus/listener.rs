@@ -50,6 +50,25 @@ pub struct SubscriberReport {
     pub panicked: u64,
 }
 
+/// What subscribers did not hear, or did not bear.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Trouble {
+    /// Events that full queues dropped.
+    pub dropped: u64,
+    /// Events on which a handler did not end in time.
+    pub timed_out: u64,
+    /// Events on which a handler panicked.
+    pub panicked: u64,
+}
+
+impl Trouble {
+    pub(super) const fn add(&mut self, report: &SubscriberReport) {
+        self.dropped += report.dropped;
+        self.timed_out += report.timed_out;
+        self.panicked += report.panicked;
+    }
+}
+
 impl Queue {
     pub(super) fn push(&self, stamped: &Arc<Stamped>) {
         let topic = stamped.event.topic();
@@ -133,7 +152,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.bus.inner().queues.remove(&self.number);
+        let mut inner = self.bus.inner();
+        if let Some(queue) = inner.queues.remove(&self.number) {
+            inner.gone.add(&queue.report());
+        }
     }
 }
 

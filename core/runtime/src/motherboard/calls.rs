@@ -35,6 +35,20 @@ impl Motherboard {
         self.call = Some((name.clone(), self.spawn(async move { Input::Answer { turn, answer: answer.await } })));
     }
 
+    /// Gives every part the settings of now. One that cannot take them goes on with those it had, and that is told.
+    pub(super) fn reconfigure(&self) {
+        let Some(config) = &self.config else { return };
+        for plug in &self.plugs {
+            let (part, name, config, bus) = (Arc::clone(&plug.component), plug.spec.name.clone(), config.clone(), self.bus.clone());
+            tokio::spawn(async move {
+                if let Err(fault) = settled(async { part.configure(&config) }).await {
+                    tracing::error!(component = %name, reason = fault.reason, advice = fault.advice, "a component did not take its new settings");
+                    bus.publish(topics::settings_refused(&name, &fault));
+                }
+            });
+        }
+    }
+
     pub(super) fn probe(&mut self, turn: Turn, name: &ComponentName) {
         self.probes.retain(|_, call| !call.is_finished());
         let Some(plug) = self.plugs.iter().find(|plug| plug.spec.name == *name) else { return };

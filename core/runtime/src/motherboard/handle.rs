@@ -101,6 +101,16 @@ impl BoardHandle {
         }
     }
 
+    /// Says that hot settings have new values: every part is given them in [`Component::configure`](crate::component::Component::configure).
+    /// Never waits.
+    pub fn settings_changed(&self) {
+        if self.board.try_send(Message::Settings).is_err() {
+            let board = self.board.clone();
+            // A board that is over has no use for it.
+            tokio::spawn(async move { drop(board.send(Message::Settings).await) });
+        }
+    }
+
     /// The bus of the node.
     #[must_use]
     pub const fn bus(&self) -> &Bus {

@@ -19,6 +19,7 @@ struct Lamp {
     hangs: AtomicBool,
     starts: AtomicU64,
     configured: AtomicU64,
+    refuses: AtomicBool,
     verified: AtomicU64,
     beats: AtomicU64,
     place: Mutex<String>,
@@ -45,6 +46,9 @@ impl Component for Shared {
 
     fn configure(&self, _: &Config) -> Result<(), Fault> {
         self.0.configured.fetch_add(1, Ordering::Relaxed);
+        if self.0.refuses.load(Ordering::Relaxed) {
+            return Err(Fault::new("too bright", "choose less than 100"));
+        }
         Ok(())
     }
 
@@ -243,4 +247,28 @@ async fn parts_take_their_settings_before_they_test_themselves() {
     board.configured(Config::load(health::SETTINGS, &Sources::default()).unwrap());
     assert_eq!(run(board, 0).await, ExitReason::Stopped);
     assert_eq!(lamp.configured.load(Ordering::Relaxed), 1);
+}
+
+/// Goal: new values of hot settings reach every part; one that cannot take them is named, and goes on.
+#[tokio::test(start_paused = true)]
+async fn parts_take_new_settings_while_they_run() {
+    let (bright, dim) = (Lamp::new("bright", &[]), Lamp::new("dim", &[]));
+    let mut board = dark();
+    [&bright, &dim].iter().for_each(|lamp| board.plug(Shared(Arc::clone(lamp))));
+    board.configured(Config::load(health::SETTINGS, &Sources::default()).unwrap());
+    let (_signal, signals) = mpsc::channel(1);
+    let mut handle = board.handle();
+    let (reason, ()) = tokio::join!(board.drive(signals), async {
+        handle.until(|state| state == BoardState::Ready).await.unwrap();
+        bright.refuses.store(true, Ordering::Relaxed);
+        let mut refused = handle.bus().listen(Wants::all("test").of(Filter::parse("component.settings"))).unwrap();
+        handle.settings_changed();
+        let event = refused.recv().await.unwrap();
+        let told = ["component", "reason", "advice"].map(|name| field(&event, name).unwrap());
+        assert_eq!(told, ["bright", "too bright", "choose less than 100"]);
+        assert_eq!([&bright, &dim].map(|lamp| lamp.configured.load(Ordering::Relaxed)), [2, 2]);
+        assert_eq!([&bright, &dim].map(|lamp| lamp.starts()), [1, 1], "nobody was restarted");
+        handle.stop();
+    });
+    assert_eq!(reason, ExitReason::Stopped);
 }
