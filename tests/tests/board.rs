@@ -130,6 +130,12 @@ fn operators_are_told_what_cannot_be() {
     assert!(topics.as_array().unwrap().iter().any(|topic| topic["topic"] == "health.changed"), "{topics}");
 }
 
+/// How long Postgres stands still at least, unless the environment says otherwise.
+fn freeze() -> Duration {
+    let seconds = std::env::var("MOBO_FREEZE_SECONDS").map_or(5, |text| text.parse().expect("MOBO_FREEZE_SECONDS is a number"));
+    Duration::from_secs(seconds)
+}
+
 /// Goal: Postgres stands still for a while: the hub says so step by step, with no more changes than its thresholds allow; devices go on
 /// writing; and everything is merged afterwards, without a restart of anything.
 // faults: C-3, H-2
@@ -157,6 +163,7 @@ fn postgres_stands_still_and_the_board_says_so_step_by_step() {
     };
     let until = |state: &str| wait::until(state, SOON, || (component(&hub, "store")["health"] == state).then_some(()));
 
+    let frozen = std::time::Instant::now();
     server.freeze();
     until("failed");
     assert_eq!(store(&hub), ["degraded", "critical", "failed"]);
@@ -167,6 +174,9 @@ fn postgres_stands_still_and_the_board_says_so_step_by_step() {
     }
     let ready = hub.http().get("/readyz").unwrap();
     assert_eq!(ready.status, 503, "{}", ready.text());
+    // Long enough to see that the states do not move to and fro: MOBO_FREEZE_SECONDS=60 is the whole run.
+    std::thread::park_timeout(freeze().saturating_sub(frozen.elapsed()));
+    assert_eq!(store(&hub).len(), 3, "it stays failed");
     server.thaw();
     until("healthy");
     assert_eq!(store(&hub), ["degraded", "critical", "failed", "recovering", "healthy"], "five changes, and not one more");
