@@ -18,6 +18,7 @@
 //!
 //! - [`process`] starts a binary, waits for its `ready`, reads its stderr, kills it in every way;
 //! - [`cluster`] is a hub with devices that have joined it;
+//! - [`mod@faults`] is the catalogue of faults, and which test covers which row;
 //! - [`mod@field`] is a fleet behind wires of our own ([`proxy`]), to which everything happens;
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
@@ -36,6 +37,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod faults;
 pub mod field;
 pub mod http;
 pub mod mosquitto;
