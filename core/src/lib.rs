@@ -34,6 +34,7 @@ pub mod query;
 pub mod record;
 pub mod recover;
 pub mod rfc3339;
+pub mod rights;
 pub mod schema;
 pub mod session;
 pub mod stamp;
