@@ -82,6 +82,8 @@ pub struct Edge {
     /// Addresses that an operator gave the uplink in place of the settings', until the node stops.
     swapped: Slot<String>,
     board: OnceLock<BoardHandle>,
+    /// Counts changes of what users and keys may here.
+    pub(crate) rights: watch::Sender<u64>,
 }
 
 /// What readers want without waiting.
@@ -142,6 +144,7 @@ impl Edge {
             http: Slot::default(),
             metrics: Slot::default(),
             swapped: Slot::default(),
+            rights: watch::Sender::new(0),
             board: OnceLock::new(),
         })
     }

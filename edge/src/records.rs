@@ -10,7 +10,8 @@ use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
+    WriteDone, WriteRequest,
 };
 use mobo_runtime::board_desk;
 
@@ -83,9 +84,18 @@ impl Backend for EdgeRecords {
         })
     }
 
-    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>> {
-        // A program on the device itself is the device's own (rule R2). Keys of users reach devices with a later version.
-        Box::pin(async move { Ok((credential.caller == Caller::Local).then_some(Role::Service)) })
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {
+        // A program on the device itself is the device's own (rule R2).
+        let own = || Principal::of_role(self.project(), Role::Service);
+        Box::pin(async move { Ok((credential.caller == Caller::Local).then(own)) })
+    }
+
+    fn policies(&self) -> Arc<Policies> {
+        Arc::default()
+    }
+
+    fn rights_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.rights.subscribe()
     }
 
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {

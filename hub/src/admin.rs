@@ -193,8 +193,7 @@ impl Hub {
     /// [`AdminError`].
     pub async fn create_key(&self, name: &str, role: &str) -> Result<(String, ApiKeyRow), AdminError> {
         let opened = self.opened()?;
-        let role =
-            Role::from_name(role).ok_or_else(|| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
+        let role = Role::from_name(role).map_err(|_| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
         let kind = if role == Role::Anon { KeyKind::Public } else { KeyKind::Secret };
         let key = ApiKey::generate(kind, entropy::bytes()?);
         let row = ApiKeyRow {

@@ -86,10 +86,12 @@ pub struct Hub {
     mqtt: Slot<String>,
     ws: Slot<Arc<WsListener>>,
     verified: std::sync::Mutex<Cache<[u8; 32], Verified>>,
+    /// Counts changes of what users and keys may.
+    pub(crate) rights: watch::Sender<u64>,
 }
 
 /// An API key that the store knows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Verified {
     /// What it may do.
     pub role: Role,
@@ -211,6 +213,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
         mqtt: Slot::default(),
         ws: Slot::default(),
         verified: std::sync::Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::KEY_CACHE_TTL)),
+        rights: watch::Sender::new(0),
     });
     let (state, was_clean) = State::open(folder.path());
     board.remembers(state, was_clean);

@@ -12,7 +12,8 @@ use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
+    WriteDone, WriteRequest,
 };
 use mobo_runtime::{board_desk, entropy};
 
@@ -62,15 +63,15 @@ impl HubRecords {
         let Caller::Key(hash) = credential.caller else { return Ok(None) };
         let opened = self.hub.opened()?;
         let is_alive = |key: &Verified| key.expires.is_none_or(|end| end > opened.time.now());
-        let known = self.hub.verified().get(self.hub.clock.now(), &hash.0).copied();
+        let known = self.hub.verified().get(self.hub.clock.now(), &hash.0).cloned();
         if let Some(key) = known {
             return Ok(Some(key).filter(is_alive).map(|key| key.role));
         }
         let found = opened.store.key_by_hash(hash.0).await?;
         let found = found.filter(|(project, key)| *project == self.project && key.revoked.is_none());
-        let key = found.and_then(|(_, key)| Some(Verified { role: Role::from_name(&key.role)?, expires: key.expires }));
+        let key = found.and_then(|(_, key)| Some(Verified { role: Role::from_name(&key.role).ok()?, expires: key.expires }));
         // One that is not known is looked up again each time: it costs whoever shows it, and somebody may make it.
-        if let Some(key) = key {
+        if let Some(key) = key.clone() {
             self.hub.verified().put(self.hub.clock.now(), hash.0, key);
         }
         Ok(key.filter(is_alive).map(|key| key.role))
@@ -113,8 +114,16 @@ impl Backend for HubRecords {
         })
     }
 
-    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>> {
-        Box::pin(async move { self.role(&credential).await })
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {
+        Box::pin(async move { Ok(self.role(&credential).await?.map(|role| Principal::of_role(self.project, role))) })
+    }
+
+    fn policies(&self) -> Arc<Policies> {
+        Arc::default()
+    }
+
+    fn rights_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.hub.rights.subscribe()
     }
 
     fn recovering(&self) -> bool {

@@ -6,7 +6,8 @@ use axum::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, ORIGIN, USE
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 
-use crate::backend::{Caller, Credential, Role};
+use crate::auth::token::Token;
+use crate::backend::{Caller, Credential, Principal};
 use crate::gate::{Gate, Peer};
 use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
@@ -21,68 +22,99 @@ const PROXIED: [HeaderName; 4] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// What the caller may do; `None` for one who shows nothing and is nobody here.
+/// Who the caller is; `None` for one who shows nothing and is nobody here.
 ///
 /// # Errors
 ///
 /// 401 for a credential that is not good: it is never passed over.
-pub(crate) async fn role(gate: &Gate, parts: &Parts) -> Result<Option<Role>, Problem> {
-    let role = look(gate, parts).await;
+pub(crate) async fn principal(gate: &Gate, parts: &Parts) -> Result<Option<Principal>, Problem> {
+    let credential = credential(parts);
+    let method = match &credential {
+        Ok(Credential { caller: Caller::User { .. }, .. }) => "token",
+        _ => "key",
+    };
+    let principal = match credential {
+        Ok(credential) => prove(gate, credential).await,
+        Err(problem) => Err(problem),
+    };
     if let Some(watch) = &gate.settings().watch
         && (parts.headers.contains_key(APIKEY) || parts.headers.contains_key(AUTHORIZATION))
     {
-        let failure = role.as_ref().err().map(|problem| if problem.status().is_server_error() { "unavailable" } else { "refused" });
-        watch.authenticated("key", failure);
+        let failure = principal.as_ref().err().map(|problem| if problem.status().is_server_error() { "unavailable" } else { "refused" });
+        watch.authenticated(method, failure);
     }
-    role
+    principal
 }
 
-async fn look(gate: &Gate, parts: &Parts) -> Result<Option<Role>, Problem> {
-    let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
-        return Err(Problem::unauthorized("this node does not know where the call comes from"));
-    };
-    let caller = match shown_key(&parts.headers)? {
-        Some(key) => Caller::Key(key.hash()),
-        None if peer.ip().to_canonical().is_loopback() && is_local(parts) => Caller::Local,
-        None => Caller::Stranger,
-    };
-    let role = gate.backend().authenticate(Credential { caller, peer }).await?;
-    match (caller, role) {
-        (Caller::Key(_), None) => Err(Problem::unauthorized("this key is not known here, has ended, or was revoked")
-            .hint("`mobo-hub key list` shows the keys, `mobo-hub key create` makes one")),
-        (_, role) => Ok(role),
+/// Asks the node who that is; again, for whoever keeps a connection open.
+///
+/// # Errors
+///
+/// As [`principal`].
+pub(crate) async fn prove(gate: &Gate, credential: Credential) -> Result<Option<Principal>, Problem> {
+    let shown = !matches!(credential.caller, Caller::Local | Caller::Stranger);
+    let principal = gate.backend().authenticate(credential).await?;
+    if shown && principal.is_none() {
+        return Err(Problem::unauthorized("this key is not known here, has ended, or was revoked")
+            .hint("`mobo-hub key list` shows the keys, `mobo-hub key create` makes one"));
     }
+    Ok(principal)
 }
 
-/// As [`role`], for what only those may do who may use collections.
-pub(crate) async fn may_use_collections(gate: &Gate, parts: &Parts) -> Result<Role, Problem> {
-    match role(gate, parts).await? {
-        Some(role) if role.may_use_collections() => Ok(role),
+/// As [`principal`], for what only those may do who may use collections.
+pub(crate) async fn may_use_collections(gate: &Gate, parts: &Parts) -> Result<Principal, Problem> {
+    match principal(gate, parts).await? {
+        Some(principal) if principal.role.is_trusted() => Ok(principal),
         Some(_) => Err(Problem::no_policy()),
         None => Err(Problem::unauthorized("this needs a key")
             .hint("send one as `apikey: mobo_sec_…` or `Authorization: Bearer mobo_sec_…`; `mobo-hub key create` makes one")),
     }
 }
 
-fn shown_key(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
+/// What the caller shows.
+///
+/// # Errors
+///
+/// 401 for what is not well-formed, and for a secret key from a browser.
+pub(crate) fn credential(parts: &Parts) -> Result<Credential, Problem> {
+    let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
+        return Err(Problem::unauthorized("this node does not know where the call comes from"));
+    };
+    let caller = match shown(&parts.headers)? {
+        (key, Some(token)) => Caller::User { token, key: key.map(|key| key.hash()) },
+        (Some(key), None) => Caller::Key(key.hash()),
+        (None, None) if peer.ip().to_canonical().is_loopback() && is_local(parts) => Caller::Local,
+        (None, None) => Caller::Stranger,
+    };
+    Ok(Credential { caller, peer })
+}
+
+/// The key and the user's token of a request.
+fn shown(headers: &HeaderMap) -> Result<(Option<ApiKey>, Option<Token>), Problem> {
     let apikey = text(headers, &APIKEY)?;
     let bearer = match text(headers, &AUTHORIZATION)? {
         Some(value) => Some(bearer(value)?),
         None => None,
     };
-    // Clients of Supabase put the key into both. A bearer that is no key of ours would be a user's token.
-    if let Some(token) = bearer.filter(|token| key::kind_of(token).is_none() && Some(*token) != apikey) {
-        let hint = if token.starts_with("eyJ") { "users' tokens come with a later version; send a key" } else { "send a key" };
-        return Err(Problem::unauthorized("the bearer token is not a mobo key").hint(hint));
-    }
-    let Some(text) = apikey.or(bearer) else { return Ok(None) };
-    let key = ApiKey::parse(text).map_err(|bad| Problem::unauthorized(bad.to_string()))?;
+    // Clients of Supabase put the key into both: a bearer that is a key, of ours or not, is no user.
+    let user = bearer.filter(|token| key::kind_of(token).is_none() && Some(*token) != apikey);
+    let token = match user {
+        Some(text) => Some(Token::parse(text).ok_or_else(|| {
+            Problem::unauthorized("the bearer token is neither a mobo key nor a JSON web token")
+                .hint("send a key, or what /auth/v1/token gave")
+        })?),
+        None => None,
+    };
+    let key = match apikey.or(bearer.filter(|_| token.is_none())) {
+        Some(text) => Some(ApiKey::parse(text).map_err(|bad| Problem::unauthorized(bad.to_string()))?),
+        None => None,
+    };
     let is_browser = headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
-    if key.kind() == KeyKind::Secret && is_browser {
+    if is_browser && key.as_ref().is_some_and(|key| key.kind() == KeyKind::Secret) {
         return Err(Problem::unauthorized("a secret key was sent from a browser, where everybody can read it")
             .hint("use a key of role anon there, and keep mobo_sec_ keys on servers; revoke this one if it was ever published"));
     }
-    Ok(Some(key))
+    Ok((key, token))
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {

@@ -9,11 +9,15 @@ use mobo_core::future::BoxFuture;
 use mobo_core::ids::{ProjectId, RecordId};
 pub use mobo_core::level::{AckLevel, Patience};
 use mobo_core::query::{Page, Select};
+pub use mobo_core::rights::{Policies, Principal, Role};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::StoreError;
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 
+use tokio::sync::watch;
+
+use crate::auth::token::{Token, TokenError};
 use crate::key::KeyHash;
 
 /// What a backend answers.
@@ -45,9 +49,20 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Appends samples to a stream: one entry, all or nothing; ready as [`write`](Self::write) is.
     fn append(&self, collection: Arc<Collection>, segment: Segment, patience: Option<Patience>) -> BackendFuture<'_, AckLevel>;
 
-    /// What a caller may do; `None` for one who may not do anything. A key is looked up by its hash, so that no comparison of secrets can
-    /// be timed.
-    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>>;
+    /// Who a caller is; `None` for a stranger, and for a credential that is not good. A key is looked up by its hash, so that no comparison of
+    /// secrets can be timed.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Token`] for a user's token that is not good.
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>>;
+
+    /// The policies as they are now. Called for every request: it must be cheap.
+    fn policies(&self) -> Arc<Policies>;
+
+    /// Counts changes of anything that rights depend on: policies, roles, keys, users, sign-ins. Whoever keeps a connection open watches it and
+    /// proves its caller anew when it changes.
+    fn rights_changes(&self) -> watch::Receiver<u64>;
 
     /// True while a restored hub still collects what its devices hold: what is read may be older than it was (rule R18).
     fn recovering(&self) -> bool {
@@ -78,44 +93,6 @@ impl NodeKind {
     }
 }
 
-/// What a caller may do (rule R2).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// A trusted backend, or a program on the device itself: all collections.
-    Service,
-    /// An app without a user: nothing, until a policy allows it.
-    Anon,
-}
-
-impl Role {
-    /// The word in `key create --role`, and in the store.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Service => "service",
-            Self::Anon => "anon",
-        }
-    }
-
-    /// The role for a word.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Admin, Self::Service, Self::Anon].into_iter().find(|role| role.name() == name)
-    }
-
-    /// True for who may read and write collections that have no policy.
-    #[must_use]
-    pub const fn may_use_collections(self) -> bool {
-        match self {
-            Self::Admin | Self::Service => true,
-            Self::Anon => false,
-        }
-    }
-}
-
 /// Who calls, as far as the gate can see.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Credential {
@@ -126,10 +103,17 @@ pub struct Credential {
 }
 
 /// What a caller shows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Caller {
     /// A well-formed key.
     Key(KeyHash),
+    /// A user's token, and the key of the app that the user is in, where it is shown, too.
+    User {
+        /// The token.
+        token: Token,
+        /// The key.
+        key: Option<KeyHash>,
+    },
     /// No key, and the call was made by a program on this machine: from loopback, to a loopback name, neither forwarded by a proxy nor made
     /// by a page of another site in a browser.
     Local,
@@ -199,6 +183,9 @@ pub enum BackendError {
     /// The request cannot be fulfilled as it is; the sentence says why.
     #[error("{0}")]
     Refused(String),
+    /// The caller's token is not good.
+    #[error("{0}")]
+    Token(#[from] TokenError),
     /// The node had taken the write, and the hub refused it while the caller waited: it is taken back.
     #[error("the hub refused this write, and it is taken back here: {0}")]
     Rejected(String),

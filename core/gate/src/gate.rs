@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use mobo_core::limits;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -51,6 +51,38 @@ impl Default for Settings {
     }
 }
 
+/// Who a route is for. The matrix of rights asks every route with every caller, and this is what it expects.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Openness {
+    /// Anybody: it says nothing of what is stored.
+    Anybody,
+    /// What it gives depends on the caller, and strangers get nothing of what is stored.
+    Filtered,
+    /// Whoever a policy lets at the collection in its path, or whoever is trusted.
+    Collection,
+}
+
+/// A route: its path, who it is for, and what answers.
+type Route = (&'static str, Openness, MethodRouter<Gate>);
+
+/// Every route of the gate itself. A new one is added here and nowhere else: the test of the matrix of rights asks all of them.
+fn routes() -> Vec<Route> {
+    vec![
+        ("/", Openness::Anybody, get(health::root)),
+        ("/livez", Openness::Anybody, get(health::live)),
+        ("/readyz", Openness::Anybody, get(health::ready)),
+        ("/healthz", Openness::Anybody, get(health::ready)),
+        ("/openapi.json", Openness::Filtered, get(openapi::document)),
+        ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
+    ]
+}
+
+/// The paths of [`routes`], and who they are for.
+#[must_use]
+pub fn paths() -> Vec<(&'static str, Openness)> {
+    routes().into_iter().map(|(path, openness, _)| (path, openness)).collect()
+}
+
 /// Where a request comes from. [`serve`] puts it on every request; one without it is a stranger's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer(pub SocketAddr);
@@ -84,13 +116,8 @@ impl Gate {
 
     /// The routes, and those of `more`: they get request ids, CORS, problems and the guard against panics like the others.
     pub fn router_with(&self, more: Router) -> Router {
-        Router::new()
-            .route("/", get(health::root))
-            .route("/livez", get(health::live))
-            .route("/readyz", get(health::ready))
-            .route("/healthz", get(health::ready))
-            .route("/openapi.json", get(openapi::document))
-            .route("/rest/v1/{collection}", any(rest::handle))
+        let routes = routes().into_iter().fold(Router::new(), |router, (path, _, door)| router.route(path, door));
+        routes
             .with_state(self.clone())
             .merge(more)
             .fallback(async || Problem::no_route())

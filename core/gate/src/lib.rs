@@ -15,6 +15,7 @@
 
 mod access;
 mod around;
+pub mod auth;
 pub mod backend;
 mod body;
 mod gate;
@@ -30,6 +31,8 @@ pub mod serve;
 pub mod upgrade;
 pub mod watch;
 
-pub use backend::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
-pub use gate::{Gate, Peer, Settings};
+pub use backend::{
+    AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role, WriteDone, WriteRequest,
+};
+pub use gate::{Gate, Openness, Peer, Settings, paths};
 pub use problem::Problem;

@@ -9,15 +9,15 @@ use mobo_core::schema::{Collection, FieldType, Kind};
 use serde_json::{Map, Value as Json, json};
 
 use crate::access;
-use crate::backend::Role;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
 pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
-    let role = access::role(&gate, &request.into_parts().0).await?;
+    let caller = access::principal(&gate, &request.into_parts().0).await?;
     let schema = gate.backend().schema();
-    let mut collections: Vec<&Collection> = schema.iter().filter(|_| role.is_some_and(Role::may_use_collections)).collect();
+    let mut collections: Vec<&Collection> =
+        schema.iter().filter(|_| caller.as_ref().is_some_and(|caller| caller.role.is_trusted())).collect();
     collections.sort_by(|a, b| a.name.cmp(&b.name));
     let mut paths = node_paths();
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);

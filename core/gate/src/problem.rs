@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use mobo_core::author::EditError;
 use serde_json::json;
 
+use crate::auth::token::TokenError;
 use crate::backend::BackendError;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -183,9 +184,24 @@ impl From<BackendError> for Problem {
             BackendError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "XX001", "Store damaged", message)
                 .hint("run `health check` on this node: it says what is damaged"),
             BackendError::Refused(_) => refused(message),
+            BackendError::Token(error) => error.into(),
             BackendError::Rejected(_) => Self::new(StatusCode::CONFLICT, "MB409", "Refused by the hub", message)
                 .hint("`mobo-edge quarantine list` shows what was refused and why"),
         }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let code = match error {
+            TokenError::Expired | TokenError::NotYet | TokenError::Audience | TokenError::Claims(_) | TokenError::Ended => "PGRST303",
+            TokenError::UnknownKey | TokenError::Signature | TokenError::OtherProject => "PGRST301",
+        };
+        let hint = match error {
+            TokenError::Expired => "get another with the refresh token: POST /auth/v1/token?grant_type=refresh_token",
+            _ => "sign in again: POST /auth/v1/token?grant_type=password",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, "Not authenticated", error.to_string()).hint(hint).header(WWW_AUTHENTICATE, "Bearer")
     }
 }
 

@@ -30,7 +30,10 @@ pub struct Condition {
 enum Piece {
     Text(String),
     /// `{auth.NAME}`; `nested` within brackets.
-    Auth { name: String, nested: bool },
+    Auth {
+        name: String,
+        nested: bool,
+    },
 }
 
 /// A text that is no condition, with what would do.
@@ -207,9 +210,32 @@ mod tests {
     fn what_is_no_condition_is_refused() {
         let long = format!("a=eq.{}", "x".repeat(TEXT_BYTES_MAX));
         for bad in [
-            "", "a", "a=", "=eq.1", "a=eq.1&", "select=a", "order=a", "limit=1", "{auth.uid}=eq.1", "a=eq.{auth.uid", "a=eq.{auth.}", "a=eq.{auth.sub}",
-            "a=eq.{auth.app.}", "a=eq.{auth.user.x}", "a=like.{auth.uid}", "a=like.{auth.uid}*", "a=eq.x{auth.uid}", "a=eq.{auth.uid}x", "a={auth.uid}",
-            "a=is.{auth.uid}", "or=({auth.uid}.eq.1)", "or=(a.like.{auth.uid})", "a=match.{auth.uid}", "a=eq(any).{{auth.uid}}", "a=eq.\u{7}", &long,
+            "",
+            "a",
+            "a=",
+            "=eq.1",
+            "a=eq.1&",
+            "select=a",
+            "order=a",
+            "limit=1",
+            "{auth.uid}=eq.1",
+            "a=eq.{auth.uid",
+            "a=eq.{auth.}",
+            "a=eq.{auth.sub}",
+            "a=eq.{auth.app.}",
+            "a=eq.{auth.user.x}",
+            "a=like.{auth.uid}",
+            "a=like.{auth.uid}*",
+            "a=eq.x{auth.uid}",
+            "a=eq.{auth.uid}x",
+            "a={auth.uid}",
+            "a=is.{auth.uid}",
+            "or=({auth.uid}.eq.1)",
+            "or=(a.like.{auth.uid})",
+            "a=match.{auth.uid}",
+            "a=eq(any).{{auth.uid}}",
+            "a=eq.\u{7}",
+            &long,
         ] {
             assert!(Condition::parse(bad).is_err(), "{bad}");
         }

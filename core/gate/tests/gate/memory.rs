@@ -17,10 +17,13 @@ use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::stream::{Column, Segment};
 use mobo_core::time::Wall;
 use mobo_core::value::Value;
+use mobo_gate::auth::token::TokenError;
 use mobo_gate::backend::BackendFuture;
 use mobo_gate::key::{ApiKey, KeyHash, KeyKind};
-use mobo_gate::{AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Readiness, Role, WriteDone, WriteRequest};
-use tokio::sync::Semaphore;
+use mobo_gate::{
+    AckLevel, Backend, BackendError, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role, WriteDone, WriteRequest,
+};
+use tokio::sync::{Semaphore, watch};
 
 /// The node's time: 2026-02-03T04:05:06Z.
 pub(crate) const NOW_US: i64 = 1_770_091_506_000_000;
@@ -31,6 +34,10 @@ pub(crate) struct Memory {
     schema: Arc<Schema>,
     tables: Mutex<Tables>,
     keys: BTreeMap<KeyHash, Role>,
+    /// Who may what.
+    pub(crate) policies: Mutex<Arc<Policies>>,
+    /// Counts changes of it.
+    pub(crate) rights: watch::Sender<u64>,
     /// Entries that were written.
     pub(crate) entries: AtomicUsize,
     /// What reads and writes fail with.
@@ -53,7 +60,7 @@ pub(crate) fn key(role: Role) -> ApiKey {
     let (kind, fill) = match role {
         Role::Admin => (KeyKind::Secret, 1),
         Role::Service => (KeyKind::Secret, 2),
-        Role::Anon => (KeyKind::Public, 3),
+        Role::Anon | Role::Authenticated | Role::Named(_) => (KeyKind::Public, 3),
     };
     ApiKey::generate(kind, [fill; 20])
 }
@@ -106,7 +113,9 @@ impl Memory {
             node,
             schema: Arc::new(schema),
             tables: Mutex::default(),
-            keys: [Role::Admin, Role::Service, Role::Anon].into_iter().map(|role| (key(role).hash(), role)).collect(),
+            keys: [Role::Admin, Role::Service, Role::Anon].into_iter().map(|role| (key(role.clone()).hash(), role)).collect(),
+            policies: Mutex::default(),
+            rights: watch::Sender::new(0),
             entries: AtomicUsize::new(0),
             failure: Mutex::new(None),
             turnstile: Semaphore::new(0),
@@ -250,13 +259,23 @@ impl Backend for Memory {
         Box::pin(async move { self.append_now(&collection, &segment) })
     }
 
-    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Role>> {
+    fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {
         let role = match (self.node, credential.caller) {
+            (_, Caller::User { .. }) => return Box::pin(async { Err(TokenError::UnknownKey.into()) }),
             (NodeKind::Edge, Caller::Local) => Some(Role::Service),
-            (NodeKind::Hub, Caller::Key(hash)) => self.keys.get(&hash).copied(),
+            (NodeKind::Hub, Caller::Key(hash)) => self.keys.get(&hash).cloned(),
             (NodeKind::Edge, Caller::Key(_) | Caller::Stranger) | (NodeKind::Hub, Caller::Local | Caller::Stranger) => None,
         };
-        Box::pin(async move { self.check().map(|()| role) })
+        let principal = role.map(|role| Principal::of_role(self.project(), role));
+        Box::pin(async move { self.check().map(|()| principal) })
+    }
+
+    fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies.lock().unwrap())
+    }
+
+    fn rights_changes(&self) -> watch::Receiver<u64> {
+        self.rights.subscribe()
     }
 
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {

@@ -1,0 +1,3 @@
+//! Users: their tokens, and the doors of `/auth/v1` where they get them.
+
+pub mod token;
