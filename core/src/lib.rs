@@ -25,6 +25,7 @@ pub mod kernel;
 pub mod level;
 pub mod limits;
 pub mod link;
+pub mod live;
 pub mod merge;
 pub mod message;
 pub mod names;

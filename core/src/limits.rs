@@ -4,11 +4,13 @@
 
 mod backup;
 mod board;
+mod live;
 
 use std::time::Duration;
 
 pub use backup::*;
 pub use board::*;
+pub use live::*;
 
 // identity
 /// Longest record id.

@@ -18,6 +18,7 @@ pub use rows::*;
 
 use crate::future::BoxFuture;
 use crate::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use crate::live::LiveStore;
 use crate::query::{Page, Select};
 use crate::schema::{Collection, Schema};
 use crate::stamp::Origin;
@@ -52,7 +53,7 @@ pub enum StoreError {
 }
 
 /// The socket.
-pub trait HubStore: RecoveryStore + fmt::Debug + Send + Sync {
+pub trait HubStore: RecoveryStore + LiveStore + fmt::Debug + Send + Sync {
     /// Kind, version and place; proves that the store answers.
     fn info(&self) -> StoreFuture<'_, StoreInfo>;
 

@@ -23,6 +23,7 @@ pub(super) use records::lock_and_read as lock_and_read_records;
 use super::Inner;
 use super::changes;
 use super::error::Failure;
+use super::live;
 use super::quarantine;
 use super::schemas;
 use super::session::{Purpose, Tx};
@@ -129,5 +130,6 @@ pub(super) async fn write(tx: &mut Tx, (project, now): (ProjectId, Eff), schema:
     log::write_quarantine(tx, (project, now), schema, &writes.quarantine).await?;
     quarantine::write(tx, (project, now), &writes.retried).await?;
     changes::write(tx, project, &writes.changes).await?;
-    log::write_conflicts(tx, (project, now), schema, &writes.conflicts).await
+    log::write_conflicts(tx, (project, now), schema, &writes.conflicts).await?;
+    live::flush(tx, project).await
 }

@@ -14,6 +14,7 @@ mod error;
 mod hub;
 mod keys;
 mod known;
+mod live;
 mod look;
 mod merge;
 mod migrate;

@@ -6,16 +6,21 @@ use mobo_core::cbor::{Reader, Writer};
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind, Schema, check_collection};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::error::{Failure, known};
 use super::known::Known;
+use super::live::FOLLOWS;
 use super::session::Tx;
 use super::table;
 
 /// The schema as this transaction sees it.
 pub(super) async fn current(tx: &mut Tx, remembered: &Known, project: ProjectId) -> Result<Arc<Schema>, Failure> {
-    let rev = rev(tx, project, "SELECT schema_rev FROM mobo.project WHERE id = $1").await?;
+    let sql = format!("SELECT schema_rev, {FOLLOWS} FROM mobo.project WHERE id = $1");
+    let row = tx.row(sqlx::query(AssertSqlSafe(sql)).bind(project.sql())).await?;
+    let row = row.ok_or_else(|| Failure::refused(format!("there is no project {project}")))?;
+    tx.live.read(&row, 1)?;
+    let rev = known(u64::try_from(row.try_get::<i64, _>(0)?).ok(), "schema revision")?;
     if let Some(schema) = remembered.schema(project, rev) {
         return Ok(schema);
     }

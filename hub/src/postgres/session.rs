@@ -10,6 +10,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres};
 
 use super::error::Failure;
+use super::live::Pending;
 
 /// A statement with its arguments.
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
@@ -63,13 +64,15 @@ pub(super) struct Tx {
     connection: PoolConnection<Postgres>,
     patience: Duration,
     open: bool,
+    /// What goes into the log of changes.
+    pub(super) live: Pending,
 }
 
 impl Tx {
     /// Begins one.
     pub(super) async fn begin(pool: &PgPool, purpose: Purpose) -> Result<Self, Failure> {
         let connection = pool.acquire().await?;
-        let mut tx = Self { connection, patience: purpose.patience(), open: true };
+        let mut tx = Self { connection, patience: purpose.patience(), open: true, live: Pending::default() };
         let begin = sqlx::raw_sql(AssertSqlSafe(purpose.begin()));
         answered(tx.patience, begin.execute(&mut *tx.connection)).await?;
         Ok(tx)

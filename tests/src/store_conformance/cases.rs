@@ -5,6 +5,7 @@ pub mod changing;
 pub mod collections;
 pub mod fleet;
 pub mod ledger;
+pub mod live;
 pub mod merging;
 pub mod pulling;
 pub mod reading;

@@ -7,6 +7,7 @@ pub(crate) mod columns;
 pub mod edge;
 pub(crate) mod error;
 pub mod hub;
+pub(crate) mod live;
 pub(crate) mod meta;
 pub(crate) mod open;
 pub(crate) mod readers;

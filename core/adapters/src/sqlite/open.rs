@@ -64,11 +64,13 @@ impl Role {
                 ("0002_hub_changes", &[include_str!("schema/0002_hub_changes.sql")]),
                 ("0003_hub_rights", &[include_str!("schema/0003_hub_rights.sql")]),
                 ("0004_hub_recovery", &[include_str!("schema/0004_hub_recovery.sql")]),
+                ("0005_live", &[include_str!("schema/0005_live.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),
                 ("0002_edge_refusals", &[include_str!("schema/0002_edge_refusals.sql")]),
                 ("0003_edge_offers", &[include_str!("schema/0003_edge_offers.sql")]),
+                ("0004_live", &[include_str!("schema/0005_live.sql")]),
             ],
         }
     }

@@ -12,6 +12,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::columns::Bound;
 use super::error::Failure;
+use super::live::LiveLog;
 use super::table::quoted;
 
 /// Parameters before the fields, and one.
@@ -21,6 +22,8 @@ const FIRST_FIELD: usize = 7;
 pub(crate) struct SampleWriter<'c> {
     collection: &'c Collection,
     insert: CachedStatement<'c>,
+    /// Where somebody follows the stream.
+    live: Option<LiveLog<'c>>,
 }
 
 impl<'c> SampleWriter<'c> {
@@ -36,7 +39,7 @@ impl<'c> SampleWriter<'c> {
              ON CONFLICT DO NOTHING",
             quoted(&collection.name)
         );
-        Ok(Self { collection, insert: connection.prepare_cached(&insert)? })
+        Ok(Self { collection, insert: connection.prepare_cached(&insert)?, live: LiveLog::of(connection, collection)? })
     }
 
     /// Writes the samples of one entry, sealed at `eff`.
@@ -63,6 +66,6 @@ impl<'c> SampleWriter<'c> {
             }
             insert.raw_execute()?;
         }
-        Ok(())
+        self.live.as_mut().map_or(Ok(()), |live| live.sampled(lane, eff, segment))
     }
 }

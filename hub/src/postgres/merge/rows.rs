@@ -13,6 +13,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::postgres::cells::Column;
 use crate::postgres::error::Failure;
+use crate::postgres::live;
 use crate::postgres::session::Tx;
 use crate::postgres::table::{quoted, table};
 
@@ -28,6 +29,15 @@ pub(super) async fn write(tx: &mut Tx, project: ProjectId, schema: &Schema, reco
 }
 
 async fn write_some(tx: &mut Tx, project: ProjectId, collection: &Collection, records: &[RecordWrite]) -> Result<(), Failure> {
+    let before = live::before(tx, collection, records).await?;
+    write_places(tx, project, collection, records).await?;
+    if let Some(before) = before {
+        live::changed(tx, collection, before, records);
+    }
+    Ok(())
+}
+
+async fn write_places(tx: &mut Tx, project: ProjectId, collection: &Collection, records: &[RecordWrite]) -> Result<(), Failure> {
     let (visible, hidden): (Vec<&RecordWrite>, Vec<&RecordWrite>) = records.iter().partition(|record| record.columns.is_some());
     let was_visible: Vec<&str> = ids(hidden.iter().filter(|record| record.before == Place::Visible));
     if !was_visible.is_empty() {

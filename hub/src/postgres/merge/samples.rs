@@ -9,6 +9,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::postgres::cells::{Column, Micros};
 use crate::postgres::error::Failure;
+use crate::postgres::live;
 use crate::postgres::session::Tx;
 use crate::postgres::table::{quoted, table};
 
@@ -81,7 +82,9 @@ async fn write_some(tx: &mut Tx, collection: &Collection, segments: &[&SampleWri
     for column in columns {
         statement = column.bind(statement);
     }
-    tx.run(statement).await.map(|_| ())
+    tx.run(statement).await?;
+    live::sampled(tx, collection, segments);
+    Ok(())
 }
 
 fn insert(collection: &Collection, columns: &[Column<'_>]) -> String {

@@ -19,6 +19,7 @@ mod identity;
 mod inbox;
 mod keeping;
 mod levels;
+mod live;
 mod members;
 mod meta;
 mod outbox;

@@ -10,6 +10,7 @@ mod identity;
 mod keys;
 mod lanes;
 mod ledger;
+mod live;
 mod merge;
 mod offers;
 mod pull;

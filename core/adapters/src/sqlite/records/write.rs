@@ -14,6 +14,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use crate::sqlite::columns::Bound;
 use crate::sqlite::error::Failure;
+use crate::sqlite::live::LiveLog;
 use crate::sqlite::table::quoted;
 
 /// A record to be written.
@@ -46,6 +47,8 @@ pub(crate) struct RecordWriter<'c> {
     /// The hidden row, or the document.
     put_other: CachedStatement<'c>,
     drop_other: CachedStatement<'c>,
+    /// Where somebody follows the collection.
+    live: Option<LiveLog<'c>>,
 }
 
 const PUT_HIDDEN: &str = "INSERT INTO mobo_hidden(project, collection, id, ver, row, bucket, position) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
@@ -74,11 +77,19 @@ impl<'c> RecordWriter<'c> {
             drop_row: connection.prepare_cached(&drop_row)?,
             put_other: connection.prepare_cached(put_other)?,
             drop_other: connection.prepare_cached(drop_other)?,
+            live: LiveLog::of(connection, collection)?,
         })
     }
 
     /// Writes a record where it belongs now, and takes it away from where it was.
     pub(crate) fn write(&mut self, record: &NewRecord<'_>) -> Result<(), Failure> {
+        let Some(live) = &mut self.live else { return self.put(record) };
+        let before = live.shown(record.id)?;
+        self.put(record)?;
+        self.live.as_mut().map_or(Ok(()), |live| live.changed(before, record.columns.map(|columns| (record.id, columns))))
+    }
+
+    fn put(&mut self, record: &NewRecord<'_>) -> Result<(), Failure> {
         let meta = RowMeta { ver: record.ver, mac: record.mac, state_hash: record.state_hash };
         match (record.state, record.columns) {
             (RecordState::Table(state), Some(columns)) => {
@@ -109,6 +120,10 @@ impl<'c> RecordWriter<'c> {
 
     /// Removes every trace of a record.
     pub(crate) fn remove(&mut self, id: &RecordId) -> Result<(), Failure> {
+        if let Some(live) = &mut self.live {
+            let before = live.shown(id)?;
+            live.changed(before, None)?;
+        }
         self.drop_row.execute([id.as_str()])?;
         self.drop_other.execute((self.of_collection.0, self.of_collection.1, id.as_str()))?;
         Ok(())

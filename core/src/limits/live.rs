@@ -1,0 +1,74 @@
+//! The limits of realtime: the log of changes, its subscribers, channels and presence.
+
+use std::time::Duration;
+
+/// Changes that the log keeps; a subscriber that comes back from before them is told to read again.
+pub const LIVE_ROWS_MAX: u64 = 50_000;
+/// Bytes of rows in the log.
+pub const LIVE_BYTES_MAX: u64 = 16 << 20;
+/// After how many changes the log is cut to these bounds.
+pub const LIVE_CUT_EVERY: u64 = 256;
+/// Rows that one cut takes away at most.
+pub const LIVE_CUT_ROWS_MAX: u64 = 1_024;
+/// How long the changes of a collection are logged after somebody has last followed it.
+pub const LIVE_FOLLOW: Duration = Duration::from_secs(24 * 3_600);
+/// How often that is renewed while somebody follows it.
+pub const LIVE_FOLLOW_RENEW: Duration = Duration::from_secs(600);
+/// Rows of the log that are read at once.
+pub const LIVE_PAGE_ROWS_MAX: u32 = 500;
+/// Bytes of rows that are read at once, but at least one row.
+pub const LIVE_PAGE_BYTES_MAX: usize = 1 << 20;
+/// Changes that a node keeps in memory for its subscribers; who is further behind is served from the store.
+pub const LIVE_RING_MAX: usize = 4_096;
+/// Bytes of them.
+pub const LIVE_RING_BYTES_MAX: usize = 4 << 20;
+/// How often the log is read while nothing says that it has grown: another hub may have written to it.
+pub const LIVE_POLL: Duration = Duration::from_millis(500);
+/// Pause after the log could not be read.
+pub const LIVE_RETRY: Duration = Duration::from_secs(1);
+/// Subscribers that read the store at the same time to catch up; the others wait.
+pub const LIVE_CATCH_UP_MAX: usize = 2;
+/// Changes that a subscriber may be behind; then it is told to read again, and cut.
+pub const LIVE_BEHIND_MAX: u64 = 20_000;
+/// Subscriptions of one node at the same time.
+pub const LIVE_SUBSCRIBERS_MAX: usize = 1_000;
+/// How often the rights of a subscriber are asked again.
+pub const LIVE_RIGHTS_EVERY: Duration = Duration::from_secs(2);
+/// A comment goes out on an event stream after this silence.
+pub const SSE_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long an event stream's reader waits before it comes back.
+pub const SSE_RETRY: Duration = Duration::from_secs(2);
+/// Longest wait for a client of a WebSocket to take a frame.
+pub const WS_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A WebSocket from which nothing was heard for so long is asked, and closed after as long again.
+pub const WS_SILENCE: Duration = Duration::from_secs(60);
+/// Largest message that a client of a WebSocket sends.
+pub const WS_MESSAGE_BYTES_MAX: usize = 128 * 1024;
+/// Messages of others that wait for one client; more, and it is cut.
+pub const WS_QUEUE_MAX: usize = 1_024;
+/// Channels of one connection.
+pub const CHANNELS_PER_SOCKET_MAX: usize = 100;
+/// Channels of a node.
+pub const CHANNELS_MAX: usize = 10_000;
+/// Members of a presence channel.
+pub const PRESENCE_MEMBERS_MAX: usize = 100;
+/// Bytes of what a member says of itself.
+pub const PRESENCE_BYTES_MAX: usize = 2 * 1024;
+/// Letters of a channel's name.
+pub const CHANNEL_NAME_MAX: usize = 164;
+/// Letters of an event's name.
+pub const EVENT_NAME_MAX: usize = 200;
+/// Bytes of an event.
+pub const EVENT_BYTES_MAX: usize = 100 * 1024;
+/// Events of one batch.
+pub const EVENT_BATCH_MAX: usize = 10;
+/// Events of clients on one connection in a second.
+pub const CLIENT_EVENTS_PER_SECOND_MAX: u32 = 50;
+/// How far the clock of a server that publishes may be off.
+pub const PUBLISH_CLOCK_SKEW: Duration = Duration::from_secs(600);
+/// Events that a channel keeps for who comes back.
+pub const CHANNEL_HISTORY_MAX: usize = 64;
+/// Deepest nesting of a GraphQL query.
+pub const GRAPHQL_DEPTH_MAX: usize = 12;
+/// Fields of a GraphQL query, each counted with the rows that it may give.
+pub const GRAPHQL_COMPLEXITY_MAX: usize = 10_000;
