@@ -308,6 +308,10 @@ pub const USER_TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_SKEW: Duration = Duration::from_secs(30);
 /// Keys of one JWKS that are looked at.
 pub const JWKS_KEYS_MAX: usize = 16;
+/// How deep `and`, `or` and `not` of one query nest.
+pub const QUERY_DEPTH_MAX: usize = 16;
+/// Steps of one path into JSON.
+pub const QUERY_PATH_MAX: usize = 16;
 /// Columns that one query selects, or orders by.
 pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
 

@@ -1,10 +1,27 @@
-//! Reading: one query for both databases. The gate parses it, the adapters translate it.
+//! Reading: one query for both databases. The text of it is parsed here, the adapters translate it, and what a row looks like to its
+//! reader is made here again, so that no database decides it.
+//!
+//! The same [`Filter`] is the condition of a policy and of a subscription: [`Filter::holds`] decides it on one row, as SQL would.
 
+mod cast;
+mod filter;
+mod parse;
+mod path;
+mod pattern;
+
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+pub use cast::Cast;
+pub use filter::{Condition, Filter, Op, Row};
+pub use parse::{Parser, Query, QueryError, Reason, Variables};
+pub use path::{contains, follow, jsonb_order, jsonb_text};
+pub use pattern::like;
+
 use crate::ids::ProjectId;
+use crate::json::value_to_json;
 use crate::schema::{Collection, FieldType, Kind};
 use crate::value::Value;
 
@@ -17,15 +34,15 @@ pub struct Select {
     pub collection: Arc<Collection>,
     /// The columns to give, in order.
     pub columns: Vec<SelectedColumn>,
-    /// All must hold.
-    pub filters: Vec<Filter>,
+    /// Which rows.
+    pub filter: Filter,
     /// The order; rows that tie follow in the order of their key.
     pub order: Vec<Order>,
     /// At most so many rows.
     pub limit: u64,
     /// Rows to pass over first.
     pub offset: u64,
-    /// True: count all rows that the filters let through, too.
+    /// True: count all rows that the filter lets through, too.
     pub count: bool,
 }
 
@@ -47,56 +64,121 @@ pub enum ColumnType {
     Field(FieldType),
 }
 
+impl ColumnType {
+    /// The type of its values: a key is text.
+    #[must_use]
+    pub const fn field(self) -> FieldType {
+        match self {
+            Self::Key => FieldType::Text,
+            Self::Field(kind) => kind,
+        }
+    }
+}
+
+/// A column, or something inside of a column that holds JSON.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Operand {
+    /// The column.
+    pub column: Column,
+    /// The names and indexes that lead into it; empty for the whole column.
+    pub path: Vec<String>,
+    /// True: what is found is text (`->>`), not JSON (`->`).
+    pub text: bool,
+}
+
+impl Operand {
+    /// What its values are.
+    #[must_use]
+    pub fn kind(&self) -> FieldType {
+        match (self.path.is_empty(), self.text) {
+            (true, _) => self.column.kind.field(),
+            (false, true) => FieldType::Text,
+            (false, false) => FieldType::Json,
+        }
+    }
+
+    /// Its value, given that of its column.
+    #[must_use]
+    pub fn of(&self, column: Value) -> Value {
+        if self.path.is_empty() {
+            return column;
+        }
+        let Value::Json(text) = column else { return Value::Null };
+        let found = serde_json::from_str::<Json>(&text).ok().and_then(|json| follow(&json, &self.path).cloned());
+        match found {
+            None => Value::Null,
+            Some(Json::Null) if self.text => Value::Null,
+            Some(Json::String(text)) if self.text => Value::Text(text),
+            Some(json) if self.text => Value::Text(jsonb_text(&json)),
+            Some(json) => serde_json_canonicalizer::to_string(&json).map_or(Value::Null, Value::Json),
+        }
+    }
+}
+
+impl From<Column> for Operand {
+    fn from(column: Column) -> Self {
+        Self { column, path: Vec::new(), text: false }
+    }
+}
+
 /// A column that is given, under a name of the caller's choice.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SelectedColumn {
-    /// The column.
-    pub column: Column,
+    /// What is given.
+    pub operand: Operand,
+    /// The type that it is turned into; `None` leaves it as it is.
+    pub cast: Option<Cast>,
     /// Its name in the answer.
     pub alias: String,
 }
 
-/// A condition on one column.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Filter {
-    /// The column.
-    pub column: Column,
-    /// How it is compared.
-    pub op: FilterOp,
-    /// True: the opposite holds.
-    pub negated: bool,
+impl SelectedColumn {
+    /// What the reader gets, given the value of its column.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the value cannot be turned into the type that was asked for.
+    pub fn render(&self, column: Value) -> Result<Json, String> {
+        let value = self.operand.of(column);
+        match self.cast {
+            None => Ok(value_to_json(&value, self.operand.kind())),
+            Some(cast) => cast.apply(&value, self.operand.kind()),
+        }
+    }
 }
 
-/// How a column is compared. NULL compares with nothing, as in SQL.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FilterOp {
-    /// Equal.
-    Eq(Value),
-    /// Not equal.
-    Neq(Value),
-    /// Greater.
-    Gt(Value),
-    /// Greater or equal.
-    Gte(Value),
-    /// Less.
-    Lt(Value),
-    /// Less or equal.
-    Lte(Value),
-    /// One of these.
-    In(Vec<Value>),
-    /// Is null.
-    IsNull,
+impl From<Column> for SelectedColumn {
+    fn from(column: Column) -> Self {
+        Self { alias: column.name.clone(), operand: column.into(), cast: None }
+    }
 }
 
 /// One key of the order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Order {
-    /// The column.
-    pub column: Column,
+    /// By what.
+    pub operand: Operand,
     /// True: descending.
     pub descending: bool,
     /// True: rows without a value come first. As in Postgres, the default is `descending`.
     pub nulls_first: bool,
+}
+
+impl Order {
+    /// How two values follow each other.
+    #[must_use]
+    pub fn compare(&self, a: &Value, b: &Value) -> Ordering {
+        let nulls = |first: bool| if first { Ordering::Less } else { Ordering::Greater };
+        match (*a == Value::Null, *b == Value::Null) {
+            (true, true) => Ordering::Equal,
+            (true, false) => nulls(self.nulls_first),
+            (false, true) => nulls(!self.nulls_first),
+            (false, false) => {
+                let order = filter::order(a, b).unwrap_or(Ordering::Equal);
+                if self.descending { order.reverse() } else { order }
+            }
+        }
+    }
 }
 
 /// Rows, and how many there are in all.
@@ -104,8 +186,70 @@ pub struct Order {
 pub struct Page {
     /// The rows, by alias.
     pub rows: Vec<Map<String, Json>>,
-    /// All rows that the filters let through, where it was asked.
+    /// All rows that the filter lets through, where it was asked.
     pub total: Option<u64>,
+}
+
+impl Select {
+    /// All columns of a collection, all rows, in the order of their keys.
+    #[must_use]
+    pub fn all(project: ProjectId, collection: Arc<Collection>) -> Self {
+        let columns = columns(&collection).into_iter().map(SelectedColumn::from).collect();
+        Self {
+            project,
+            collection,
+            columns,
+            filter: Filter::all(),
+            order: Vec::new(),
+            limit: i64::MAX.unsigned_abs(),
+            offset: 0,
+            count: false,
+        }
+    }
+
+    /// The name of a column that the query uses and the collection does not have.
+    #[must_use]
+    pub fn foreign_column(&self) -> Option<&str> {
+        let known = columns(&self.collection);
+        let mut used: Vec<&Operand> = self.columns.iter().map(|selected| &selected.operand).collect();
+        used.extend(self.order.iter().map(|order| &order.operand));
+        self.filter.each(&mut |condition| used.push(&condition.operand));
+        used.into_iter().map(|operand| &operand.column).find(|column| !known.contains(column)).map(|column| column.name.as_str())
+    }
+
+    /// The columns that must be read for an answer, each once; [`row`](Self::row) takes their values in this order.
+    #[must_use]
+    pub fn needed(&self) -> Vec<&Column> {
+        let mut needed: Vec<&Column> = Vec::new();
+        for selected in &self.columns {
+            if !needed.contains(&&selected.operand.column) {
+                needed.push(&selected.operand.column);
+            }
+        }
+        needed
+    }
+
+    /// A row as its reader gets it, given the values of the [`needed`](Self::needed) columns.
+    ///
+    /// # Errors
+    ///
+    /// As [`SelectedColumn::render`].
+    pub fn row(&self, needed: &[&Column], values: Vec<Value>) -> Result<Map<String, Json>, String> {
+        let mut members = Map::new();
+        // The common case: every column once.
+        if needed.len() == self.columns.len() {
+            for (selected, value) in self.columns.iter().zip(values) {
+                members.insert(selected.alias.clone(), selected.render(value)?);
+            }
+            return Ok(members);
+        }
+        for selected in &self.columns {
+            let at = needed.iter().position(|column| **column == selected.operand.column);
+            let value = at.and_then(|at| values.get(at)).cloned().unwrap_or(Value::Null);
+            members.insert(selected.alias.clone(), selected.render(value)?);
+        }
+        Ok(members)
+    }
 }
 
 /// The columns that a collection's table shows to readers, in order: `id` and the fields, or `at`, `device` and the fields of a stream.

@@ -14,6 +14,7 @@ pub mod quic;
 mod reasons;
 #[cfg(feature = "sealed")]
 mod sealed;
+pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "websocket")]

@@ -18,13 +18,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mobo_core::names;
-use mobo_core::query::{Column, ColumnType, Filter, Page, Select, SelectedColumn, columns};
+use mobo_core::query::{Column, ColumnType, Filter, Page, Query, Select, SelectedColumn, columns};
 use mobo_core::schema::{Collection, Kind, Schema};
 
 use crate::gate::Gate;
 use crate::prefer::Prefer;
 use crate::problem::{self, Problem};
-use crate::query::{self, Query};
+use crate::query;
 use crate::{access, body};
 use accept::Accept;
 
@@ -84,7 +84,7 @@ impl<'a> Call<'a> {
         let schema = gate.backend().schema();
         let collection = schema.by_name(name).ok_or_else(|| no_collection(&schema, name))?;
         let columns = columns(collection);
-        let query = Query::parse(parts.uri.query(), name, &columns)?;
+        let query = query::parse(parts.uri.query(), name, &columns)?;
         let prefer = Prefer::of(&parts.headers)?;
         let accept = Accept::of(&parts.headers)?;
         Ok(Self { gate, parts, collection: Arc::new(collection.clone()), columns, query, prefer, accept })
@@ -92,7 +92,7 @@ impl<'a> Call<'a> {
 
     /// The columns that the caller wants to see.
     fn wanted(&self) -> Vec<SelectedColumn> {
-        self.query.select.clone().unwrap_or_else(|| query::all(&self.columns).collect())
+        self.query.select.clone().unwrap_or_else(|| self.columns.iter().cloned().map(SelectedColumn::from).collect())
     }
 
     /// The column that tells records apart.
@@ -101,16 +101,16 @@ impl<'a> Call<'a> {
     }
 
     async fn select(&self, window: Window) -> Result<Page, Problem> {
-        let Window { columns, filters, limit, offset, count } = window;
+        let Window { columns, filter, limit, offset, count } = window;
         let (project, collection, order) = (self.gate.backend().project(), Arc::clone(&self.collection), self.query.order.clone());
-        Ok(self.gate.backend().select(Select { project, collection, columns, filters, order, limit, offset, count }).await?)
+        Ok(self.gate.backend().select(Select { project, collection, columns, filter, order, limit, offset, count }).await?)
     }
 }
 
 /// Which part of a collection is read.
 struct Window {
     columns: Vec<SelectedColumn>,
-    filters: Vec<Filter>,
+    filter: Filter,
     limit: u64,
     offset: u64,
     count: bool,

@@ -9,7 +9,7 @@ use mobo_core::ids::RecordId;
 use mobo_core::level::{AckLevel, Patience};
 use mobo_core::limits;
 use mobo_core::names::nearest;
-use mobo_core::query::{ColumnType, Filter, FilterOp, Order, Select, SelectedColumn, columns};
+use mobo_core::query::{ColumnType, Filter, Op, Order, Select, columns};
 use mobo_core::schema::{Collection, Kind};
 use mobo_core::value::Value as FieldValue;
 use mobo_gate::backend::BackendError;
@@ -113,19 +113,13 @@ fn patience(args: &Value) -> Result<Option<Patience>, ControlError> {
 
 fn everything(edge: &Edge, collection: &Collection, limit: u64) -> Result<Select, ControlError> {
     let unjoined = || backend_error(&BackendError::Refused("this device has not joined a hub yet".to_owned()));
-    let columns = columns(collection);
-    let order =
-        columns.first().map(|column| Order { column: column.clone(), descending: collection.kind == Kind::Stream, nulls_first: false });
-    Ok(Select {
-        project: edge.project().ok_or_else(unjoined)?,
-        collection: Arc::new(collection.clone()),
-        columns: columns.into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect(),
-        filters: Vec::new(),
-        order: order.into_iter().collect(),
-        limit,
-        offset: 0,
-        count: false,
-    })
+    let order = columns(collection).first().map(|column| Order {
+        operand: column.clone().into(),
+        descending: collection.kind == Kind::Stream,
+        nulls_first: false,
+    });
+    let all = Select::all(edge.project().ok_or_else(unjoined)?, Arc::new(collection.clone()));
+    Ok(Select { order: order.into_iter().collect(), limit, ..all })
 }
 
 async fn list(edge: &Edge, collection: &Collection, limit: u64) -> Result<Value, ControlError> {
@@ -140,8 +134,8 @@ async fn get(edge: &Edge, collection: &Collection, id: &RecordId) -> Result<Valu
     }
     let mut select = everything(edge, collection, 1)?;
     let key = columns(collection).into_iter().find(|column| column.kind == ColumnType::Key);
-    let op = FilterOp::Eq(FieldValue::Text(id.to_string()));
-    select.filters = key.map(|column| Filter { column, op, negated: false }).into_iter().collect();
+    let op = Op::Eq(FieldValue::Text(id.to_string()));
+    select.filter = key.map_or_else(Filter::none, |column| Filter::is(column, op));
     let page = open(edge)?.select(select).await.map_err(|error| store_error(&error))?;
     let mut row = page.rows.into_iter().next().ok_or_else(|| no_record(collection, id))?;
     let key = mobo_core::ids::RecordKey { collection: collection.id, id: id.clone() };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mobo_core::ids::{RecordKey, StateHash};
-use mobo_core::query::{Select, SelectedColumn, columns};
+use mobo_core::query::Select;
 use mobo_core::record::RecordState;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::value::Value;
@@ -147,9 +147,7 @@ impl World {
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
         let collection = Arc::new(What::Samples.collection());
-        let columns = columns(&collection).into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect();
-        let select =
-            Select { project, collection, columns, filters: Vec::new(), order: Vec::new(), limit: 100_000, offset: 0, count: false };
+        let select = Select { limit: 100_000, ..Select::all(project, collection) };
         let page = life.wait(store.select(select)).map_err(store_failed)?;
         let mut samples = BTreeMap::new();
         for row in page.rows {

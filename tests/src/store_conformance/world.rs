@@ -9,7 +9,7 @@ use mobo_core::ids::{
 };
 use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::{Code, TimelineInfo};
-use mobo_core::query::{self, Order, Select, SelectedColumn};
+use mobo_core::query::{self, Order, Select};
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::store::{Arrival, HubRow, HubStore, MergeBatch, MergeReport};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
@@ -196,8 +196,7 @@ impl World {
     #[must_use]
     pub fn all(&self, collection: &str) -> Select {
         let collection = Arc::new(self.collection(collection).clone());
-        let columns = query::columns(&collection).into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect();
-        Select { project: self.project, collection, columns, filters: vec![], order: vec![], limit: 100_000, offset: 0, count: false }
+        Select { limit: 100_000, ..Select::all(self.project, collection) }
     }
 
     /// The rows that a query gives.
@@ -207,7 +206,7 @@ impl World {
 
     /// The one column of the rows that a query gives, as one text.
     pub async fn column(&self, mut select: Select, name: &str) -> String {
-        select.columns.retain(|selected| selected.column.name == name);
+        select.columns.retain(|selected| selected.operand.column.name == name);
         let rows = self.select(select).await;
         let text = |row: &Json| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
         rows.iter().map(text).collect::<Vec<_>>().join(" ")
@@ -217,7 +216,7 @@ impl World {
     #[must_use]
     pub fn order(&self, collection: &str, name: &str, descending: bool) -> Order {
         let column = query::columns(self.collection(collection)).into_iter().find(|column| column.name == name).expect("a column");
-        Order { column, descending, nulls_first: descending }
+        Order { operand: column.into(), descending, nulls_first: descending }
     }
 
     /// The id of a bucket, which is there.

@@ -23,15 +23,20 @@ pub(crate) struct Bound<'v>(pub(crate) &'v Value);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0 {
-            Value::Null | Value::Unknown(_) => ToSqlOutput::Borrowed(ValueRef::Null),
-            Value::Bool(value) => ToSqlOutput::Borrowed(ValueRef::Integer(i64::from(*value))),
-            Value::Int(number) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
-            Value::Float(number) => ToSqlOutput::Borrowed(ValueRef::Real(*number)),
-            Value::Text(text) | Value::Json(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
-            Value::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
-            Value::Timestamp(us) => ToSqlOutput::Owned(rusqlite::types::Value::Text(rfc3339::format(*us))),
-        })
+        Ok(bound(self.0))
+    }
+}
+
+/// What is bound of a value.
+pub(crate) fn bound(value: &Value) -> ToSqlOutput<'_> {
+    match value {
+        Value::Null | Value::Unknown(_) => ToSqlOutput::Borrowed(ValueRef::Null),
+        Value::Bool(value) => ToSqlOutput::Borrowed(ValueRef::Integer(i64::from(*value))),
+        Value::Int(number) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
+        Value::Float(number) => ToSqlOutput::Borrowed(ValueRef::Real(*number)),
+        Value::Text(text) | Value::Json(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+        Value::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+        Value::Timestamp(us) => ToSqlOutput::Owned(rusqlite::types::Value::Text(rfc3339::format(*us))),
     }
 }
 

@@ -151,6 +151,7 @@ fn checked(connection: &Connection, pragma: &str) -> Result<(), Failure> {
 fn settings(connection: &Connection, cache_kib: u32) -> Result<(), Failure> {
     connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(limits::SQLITE_STATEMENTS_MAX);
+    super::functions::add(connection)?;
     connection.execute_batch(&format!(
         "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; \
          PRAGMA cache_size = -{cache_kib};"

@@ -17,7 +17,7 @@ use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepar
 use mobo_core::message::{
     Ack, Batch, Checkpoint, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, Welcome,
 };
-use mobo_core::query::{self, Select, SelectedColumn};
+use mobo_core::query::Select;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubRow, HubStore, Invite, MergeBatch, PullRequest};
 use mobo_core::stream::{Column, Segment};
@@ -249,9 +249,7 @@ fn open(path: &std::path::Path, mono: &Arc<AtomicU64>) -> EdgeStore {
 }
 
 pub(crate) fn everything(project: ProjectId, collection: &Collection) -> Select {
-    let columns = query::columns(collection).into_iter().map(|column| SelectedColumn { alias: column.name.clone(), column }).collect();
-    let collection = Arc::new(collection.clone());
-    Select { project, collection, columns, filters: vec![], order: vec![], limit: 100_000, offset: 0, count: false }
+    Select { limit: 100_000, ..Select::all(project, Arc::new(collection.clone())) }
 }
 
 fn shown(rows: Vec<serde_json::Map<String, Json>>) -> Vec<Json> {

@@ -58,7 +58,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response, Problem> {
 
 /// A slip of the hand must not change a whole collection.
 fn check_filtered(call: &Call<'_>, method: &str) -> Result<(), Problem> {
-    if !call.query.filters.is_empty() || call.prefer.affected_max.is_some() {
+    if !call.query.filter.is_all() || call.prefer.affected_max.is_some() {
         return Ok(());
     }
     let message = format!("{method} requires a filter");
@@ -70,7 +70,7 @@ fn check_filtered(call: &Call<'_>, method: &str) -> Result<(), Problem> {
 async fn targets(call: &Call<'_>) -> Result<Vec<(RecordId, Map<String, Json>)>, Problem> {
     let most = limits::ROWS_PER_WRITE_MAX as u64;
     let (limit, offset) = (call.query.limit.unwrap_or(u64::MAX).min(most + 1), call.query.offset.unwrap_or(0));
-    let window = Window { columns: written::wanted_with_key(call), filters: call.query.filters.clone(), limit, offset, count: false };
+    let window = Window { columns: written::wanted_with_key(call), filter: call.query.filter.clone(), limit, offset, count: false };
     let page = call.select(window).await?;
     let rows = page.rows.len();
     if rows as u64 > most {

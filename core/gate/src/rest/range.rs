@@ -3,9 +3,9 @@
 use axum::http::header::RANGE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use mobo_core::limits;
+use mobo_core::query::Query;
 
 use crate::problem::Problem;
-use crate::query::Query;
 
 /// Rows to pass over, and rows to give at most.
 ///

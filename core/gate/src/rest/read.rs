@@ -8,7 +8,7 @@ use crate::problem::Problem;
 
 pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     let (offset, limit) = range::window(&call.parts.headers, &call.query)?;
-    let window = Window { columns: call.wanted(), filters: call.query.filters.clone(), limit, offset, count: call.prefer.count };
+    let window = Window { columns: call.wanted(), filter: call.query.filter.clone(), limit, offset, count: call.prefer.count };
     let page = call.select(window).await?;
     let (status, content_range) = range::status(offset, page.rows.len(), page.total)?;
     let mut response = call.accept.body(page)?;

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mobo_core::ids::RecordId;
 use mobo_core::limits;
-use mobo_core::query::{Filter, FilterOp, Page, SelectedColumn};
+use mobo_core::query::{Filter, Op, Page, SelectedColumn};
 use mobo_core::value::Value;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value as Json};
@@ -34,7 +34,7 @@ pub(super) struct Done {
 /// The columns that the caller wants to see, and the key.
 pub(super) fn wanted_with_key(call: &Call<'_>) -> Vec<SelectedColumn> {
     let mut columns = if call.prefer.returns == Return::Representation { call.wanted() } else { Vec::new() };
-    columns.push(SelectedColumn { column: call.key(), alias: KEY_ALIAS.to_owned() });
+    columns.push(SelectedColumn { alias: KEY_ALIAS.to_owned(), ..call.key().into() });
     columns
 }
 
@@ -71,8 +71,8 @@ pub(super) async fn rows(call: &Call<'_>, ids: &[RecordId]) -> Result<Vec<Map<St
         return Ok(Vec::new());
     }
     let values = ids.iter().map(|id| Value::Text(id.as_str().to_owned())).collect();
-    let filters = vec![Filter { column: call.key(), op: FilterOp::In(values), negated: false }];
-    let window = Window { columns: wanted_with_key(call), filters, limit: ids.len() as u64, offset: 0, count: false };
+    let filter = Filter::is(call.key(), Op::In(values));
+    let window = Window { columns: wanted_with_key(call), filter, limit: ids.len() as u64, offset: 0, count: false };
     let page = call.select(window).await?;
     let mut by_key: BTreeMap<RecordId, Map<String, Json>> = BTreeMap::new();
     for mut row in page.rows {

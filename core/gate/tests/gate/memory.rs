@@ -9,9 +9,8 @@ use mobo_core::author::{EditError, Writer, author};
 use mobo_core::engine::Author;
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{CollectionId, DeviceId, FieldId, Incarnation, Lane, Ordinal, ProjectId, RecordKey, Ver};
-use mobo_core::json::value_to_json;
 use mobo_core::overlay::provisional;
-use mobo_core::query::{ColumnType, Filter, FilterOp, Page, Select, columns};
+use mobo_core::query::{Order, Page, Row, Select, columns};
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::stream::{Column, Segment};
@@ -180,19 +179,19 @@ impl Memory {
     fn select_now(&self, select: &Select) -> Result<Page, BackendError> {
         self.check()?;
         let mut rows = self.all_rows(&select.collection);
-        rows.retain(|row| select.filters.iter().all(|filter| holds(filter, row)));
+        rows.retain(|row| select.filter.lets_through(row));
         // Stable: rows that tie keep the order of their key.
-        rows.sort_by(|a, b| select.order.iter().map(|order| compare(order, a, b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal));
+        let by = |order: &Order, row: &BTreeMap<String, Value>| order.operand.of(row.value(&order.operand.column));
+        rows.sort_by(|a, b| {
+            select.order.iter().map(|order| order.compare(&by(order, a), &by(order, b))).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+        });
         let total = select.count.then_some(rows.len() as u64);
         let window = rows.into_iter().skip(usize::try_from(select.offset).unwrap()).take(usize::try_from(select.limit).unwrap());
+        let needed = select.needed();
         let shown = |row: BTreeMap<String, Value>| {
-            let json = |column: &mobo_core::query::Column| match column.kind {
-                ColumnType::Key => value_to_json(&row[&column.name], FieldType::Text),
-                ColumnType::Field(kind) => value_to_json(row.get(&column.name).unwrap_or(&Value::Null), kind),
-            };
-            select.columns.iter().map(|selected| (selected.alias.clone(), json(&selected.column))).collect()
+            select.row(&needed, needed.iter().map(|column| row.value(column)).collect()).map_err(BackendError::Refused)
         };
-        Ok(Page { rows: window.map(shown).collect(), total })
+        Ok(Page { rows: window.map(shown).collect::<Result<_, _>>()?, total })
     }
 
     fn all_rows(&self, collection: &Collection) -> Vec<BTreeMap<String, Value>> {
@@ -281,67 +280,5 @@ impl Backend for Memory {
     fn readiness(&self) -> BoxFuture<'_, Vec<Readiness>> {
         let state = self.check().map_err(|error| error.to_string());
         Box::pin(async { vec![Readiness::of("store", state), Readiness::of("sync", Ok(()))] })
-    }
-}
-
-/// As in SQL: nothing holds of NULL but that it is one.
-fn holds(filter: &Filter, row: &BTreeMap<String, Value>) -> bool {
-    let value = row.get(&filter.column.name).unwrap_or(&Value::Null);
-    if filter.op == FilterOp::IsNull {
-        return (*value == Value::Null) != filter.negated;
-    }
-    if *value == Value::Null {
-        return false;
-    }
-    let is = |other: &Value, wanted: &[Ordering]| wanted.contains(&order(value, other));
-    let held = match &filter.op {
-        FilterOp::Eq(other) => is(other, &[Ordering::Equal]),
-        FilterOp::Neq(other) => is(other, &[Ordering::Less, Ordering::Greater]),
-        FilterOp::Gt(other) => is(other, &[Ordering::Greater]),
-        FilterOp::Gte(other) => is(other, &[Ordering::Greater, Ordering::Equal]),
-        FilterOp::Lt(other) => is(other, &[Ordering::Less]),
-        FilterOp::Lte(other) => is(other, &[Ordering::Less, Ordering::Equal]),
-        FilterOp::In(others) => others.iter().any(|other| is(other, &[Ordering::Equal])),
-        FilterOp::IsNull => unreachable!("answered above"),
-    };
-    held != filter.negated
-}
-
-fn compare(by: &mobo_core::query::Order, a: &BTreeMap<String, Value>, b: &BTreeMap<String, Value>) -> Ordering {
-    let (a, b) = (a.get(&by.column.name).unwrap_or(&Value::Null), b.get(&by.column.name).unwrap_or(&Value::Null));
-    match (a == &Value::Null, b == &Value::Null) {
-        (true, true) => Ordering::Equal,
-        (true, false) => {
-            if by.nulls_first {
-                Ordering::Less
-            } else {
-                Ordering::Greater
-            }
-        }
-        (false, true) => {
-            if by.nulls_first {
-                Ordering::Greater
-            } else {
-                Ordering::Less
-            }
-        }
-        (false, false) => {
-            if by.descending {
-                order(b, a)
-            } else {
-                order(a, b)
-            }
-        }
-    }
-}
-
-fn order(a: &Value, b: &Value) -> Ordering {
-    match (a, b) {
-        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::Int(a), Value::Int(b)) | (Value::Timestamp(a), Value::Timestamp(b)) => a.cmp(b),
-        (Value::Float(a), Value::Float(b)) => a.total_cmp(b),
-        (Value::Text(a), Value::Text(b)) | (Value::Json(a), Value::Json(b)) => a.cmp(b),
-        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-        other => panic!("values of two types: {other:?}"),
     }
 }

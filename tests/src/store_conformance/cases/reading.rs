@@ -1,7 +1,7 @@
 //! Queries: both databases give the same rows in the same order and the same JSON.
 
 use mobo_core::author::Intent;
-use mobo_core::query::{Filter, FilterOp, Order, Page, Select};
+use mobo_core::query::{Condition, Filter, Op, Order, Page, Select};
 use mobo_core::value::Value;
 use serde_json::{Value as Json, json};
 
@@ -18,15 +18,15 @@ async fn with_rows(place: Box<dyn Place>, rows: &[(&str, Json)]) -> World {
 }
 
 impl World {
-    fn query(&self, filters: &[(&str, FilterOp, bool)], order: Vec<Order>) -> Select {
-        let filter = |(name, op, negated): &(&str, FilterOp, bool)| {
-            let column = self.order("work_orders", name, false).column;
-            Filter { column, op: op.clone(), negated: *negated }
+    fn query(&self, filters: &[(&str, Op, bool)], order: Vec<Order>) -> Select {
+        let filter = |(name, op, negated): &(&str, Op, bool)| {
+            let filter = Filter::Is(Condition { operand: self.order("work_orders", name, false).operand, op: op.clone() });
+            if *negated { filter.negated() } else { filter }
         };
-        Select { filters: filters.iter().map(filter).collect(), order, ..self.all("work_orders") }
+        Select { filter: Filter::And(filters.iter().map(filter).collect()), order, ..self.all("work_orders") }
     }
 
-    async fn ids(&self, filters: &[(&str, FilterOp, bool)], order: Vec<Order>) -> String {
+    async fn ids(&self, filters: &[(&str, Op, bool)], order: Vec<Order>) -> String {
         self.column(self.query(filters, order), "id").await
     }
 }
@@ -45,39 +45,39 @@ pub async fn filters_orders_and_counts(place: Box<dyn Place>) {
         ("e", json!({"title": "z", "due": "1969-12-31T23:59:59.5Z", "meta": {"z": 1.0, "a": [true, null, "ä"]}})),
     ];
     let world = with_rows(place, &rows).await;
-    let is = |op: FilterOp| (op, false);
-    let not = |op: FilterOp| (op, true);
+    let is = |op: Op| (op, false);
+    let not = |op: Op| (op, true);
     let cases = [
-        ("title", is(FilterOp::Eq(text("x"))), "a c"),
-        ("title", not(FilterOp::Eq(text("x"))), "b e"),
-        ("title", is(FilterOp::Neq(text("x"))), "b e"),
-        ("title", is(FilterOp::Eq(Value::Null)), ""),
-        ("title", is(FilterOp::IsNull), "d"),
-        ("title", not(FilterOp::IsNull), "a b c e"),
-        ("title", is(FilterOp::In(vec![text("y"), text("z")])), "b e"),
-        ("title", not(FilterOp::In(vec![text("y"), text("z")])), "a c"),
-        ("title", is(FilterOp::In(vec![])), ""),
-        ("title", not(FilterOp::In(vec![])), "a b c d e"),
-        ("n", is(FilterOp::Gt(Value::Int(1))), "b c d"),
-        ("n", is(FilterOp::Gte(Value::Int(3))), "b d"),
-        ("n", not(FilterOp::Gte(Value::Int(3))), "a c"),
-        ("n", is(FilterOp::In(vec![Value::Int(1), Value::Int(2)])), "a c"),
-        ("ratio", is(FilterOp::Lt(Value::Float(0.5))), "b"),
-        ("ratio", is(FilterOp::Lte(Value::Float(0.5))), "a b"),
-        ("done", is(FilterOp::Eq(Value::Bool(false))), "b"),
-        ("due", is(FilterOp::Gt(Value::Timestamp(0))), "d"),
-        ("due", is(FilterOp::Lt(Value::Timestamp(0))), "e"),
-        ("due", is(FilterOp::Eq(Value::Timestamp(-500_000))), "e"),
-        ("photo", is(FilterOp::Eq(Value::Bytes(vec![0, 1]))), "d"),
-        ("hours", is(FilterOp::Eq(Value::Int(5))), "a"),
-        ("hours", is(FilterOp::Eq(Value::Int(0))), "b c d e"),
-        ("id", is(FilterOp::Gte(text("d"))), "d e"),
-        ("title", is(FilterOp::Eq(text("' OR 1=1 --"))), ""),
+        ("title", is(Op::Eq(text("x"))), "a c"),
+        ("title", not(Op::Eq(text("x"))), "b e"),
+        ("title", is(Op::Neq(text("x"))), "b e"),
+        ("title", is(Op::Eq(Value::Null)), ""),
+        ("title", is(Op::IsNull), "d"),
+        ("title", not(Op::IsNull), "a b c e"),
+        ("title", is(Op::In(vec![text("y"), text("z")])), "b e"),
+        ("title", not(Op::In(vec![text("y"), text("z")])), "a c"),
+        ("title", is(Op::In(vec![])), ""),
+        ("title", not(Op::In(vec![])), "a b c d e"),
+        ("n", is(Op::Gt(Value::Int(1))), "b c d"),
+        ("n", is(Op::Gte(Value::Int(3))), "b d"),
+        ("n", not(Op::Gte(Value::Int(3))), "a c"),
+        ("n", is(Op::In(vec![Value::Int(1), Value::Int(2)])), "a c"),
+        ("ratio", is(Op::Lt(Value::Float(0.5))), "b"),
+        ("ratio", is(Op::Lte(Value::Float(0.5))), "a b"),
+        ("done", is(Op::Eq(Value::Bool(false))), "b"),
+        ("due", is(Op::Gt(Value::Timestamp(0))), "d"),
+        ("due", is(Op::Lt(Value::Timestamp(0))), "e"),
+        ("due", is(Op::Eq(Value::Timestamp(-500_000))), "e"),
+        ("photo", is(Op::Eq(Value::Bytes(vec![0, 1]))), "d"),
+        ("hours", is(Op::Eq(Value::Int(5))), "a"),
+        ("hours", is(Op::Eq(Value::Int(0))), "b c d e"),
+        ("id", is(Op::Gte(text("d"))), "d e"),
+        ("title", is(Op::Eq(text("' OR 1=1 --"))), ""),
     ];
     for (name, (op, negated), want) in cases {
         assert_eq!(world.ids(&[(name, op.clone(), negated)], vec![]).await, want, "{name} {op:?} negated {negated}");
     }
-    let both = [("title", FilterOp::Eq(text("x")), false), ("n", FilterOp::Gt(Value::Int(1)), false)];
+    let both = [("title", Op::Eq(text("x")), false), ("n", Op::Gt(Value::Int(1)), false)];
     assert_eq!(world.ids(&both, vec![]).await, "c", "all must hold");
 
     let by = |name: &str, descending| world.order("work_orders", name, descending);
@@ -93,7 +93,7 @@ pub async fn filters_orders_and_counts(place: Box<dyn Place>) {
 
 async fn pages_and_json(world: &World) {
     let by_n = || vec![world.order("work_orders", "n", false)];
-    let page = |limit, offset| Select { limit, offset, count: true, ..world.query(&[("n", FilterOp::IsNull, true)], by_n()) };
+    let page = |limit, offset| Select { limit, offset, count: true, ..world.query(&[("n", Op::IsNull, true)], by_n()) };
     for (limit, offset, want) in [(2, 0, vec!["a", "c"]), (2, 3, vec!["d"]), (0, 0, vec![]), (9, 9, vec![])] {
         let Page { rows, total } = world.store.select(page(limit, offset)).await.unwrap();
         assert_eq!(rows.iter().map(|row| row["id"].as_str().unwrap()).collect::<Vec<_>>(), want, "{limit} from {offset}");
@@ -110,7 +110,7 @@ async fn pages_and_json(world: &World) {
     alias.limit = 1;
     assert_eq!(world.select(alias).await, [json!({"Schlüssel \"x\"": "a"})]);
     let mut unknown = world.all("work_orders");
-    unknown.columns[0].column.name = "_mobo\" --".to_owned();
+    unknown.columns[0].operand.column.name = "_mobo\" --".to_owned();
     assert!(world.store.select(unknown).await.is_err(), "only columns of the collection");
 }
 
@@ -133,18 +133,18 @@ pub async fn compares_as_bytes_and_numbers(place: Box<dyn Place>) {
     assert_eq!(world.ids(&[], vec![world.order("work_orders", "ratio", false)]).await, want);
     let above: Vec<usize> = all.into_iter().filter(|index| titles[*index].as_bytes() > "Z".as_bytes()).collect();
     let want = sorted(above, &|a, b| a.cmp(b));
-    assert_eq!(world.ids(&[("title", FilterOp::Gt(text("Z")), false)], vec![]).await, want);
+    assert_eq!(world.ids(&[("title", Op::Gt(text("Z")), false)], vec![]).await, want);
     for (row, number) in world.rows("work_orders").await.iter().zip(numbers) {
         assert_eq!(row["ratio"].as_f64().map(f64::to_bits), Some(f64::to_bits(number)), "bit for bit");
     }
     // Times at both ends of the calendar.
     for (id, due) in [("t1", "0001-01-01T00:00:00.000000Z"), ("t2", "9999-12-31T23:59:59.999999Z"), ("t3", "1970-01-01T00:00:00.000001Z")] {
         world.merged(world.local("work_orders", Intent::Insert, id, &json!({"due": due}))).await;
-        let rows = world.select(world.query(&[("id", FilterOp::Eq(text(id)), false)], vec![])).await;
+        let rows = world.select(world.query(&[("id", Op::Eq(text(id)), false)], vec![])).await;
         assert_eq!(rows[0]["due"], json!(due));
     }
     let due = world.order("work_orders", "due", false);
-    assert_eq!(world.ids(&[("due", FilterOp::IsNull, true)], vec![due]).await, "t1 t3 t2");
+    assert_eq!(world.ids(&[("due", Op::IsNull, true)], vec![due]).await, "t1 t3 t2");
 }
 
 /// Samples come by time, then by who took them; within one entry in the order in which they were taken.
@@ -168,9 +168,9 @@ pub async fn reads_samples_in_order(place: Box<dyn Place>) {
     let page = world.store.select(last).await.unwrap();
     assert_eq!(page.total, Some(8));
     assert_eq!(page.rows.iter().map(|row| row["cpu"].as_f64().unwrap()).collect::<Vec<_>>(), [6.0, 7.0, 8.0], "ties by key");
-    let device = world.order("vitals", "device", false).column;
-    let only = Filter { column: device, op: FilterOp::Eq(text(&b.id().to_string())), negated: false };
-    let rows = world.select(Select { filters: vec![only], ..world.all("vitals") }).await;
+    let device = world.order("vitals", "device", false).operand;
+    let only = Filter::Is(Condition { operand: device, op: Op::Eq(text(&b.id().to_string())) });
+    let rows = world.select(Select { filter: only, ..world.all("vitals") }).await;
     assert_eq!(cpu(&rows), [4.0, 5.0]);
     assert_eq!(rows[0]["state"], json!(null));
 }

@@ -1,0 +1,221 @@
+//! A query as SQL, for both databases.
+//!
+//! Values, and the names that lead into JSON, are always parameters. The text holds nothing but names of the collection's own columns, in
+//! quotes, and words of SQL: nothing that a caller wrote ever gets into it. Both databases give the same rows: text compares by its bytes,
+//! and what they would see differently is decided by functions of `mobo_core::query` that SQLite is given.
+
+use std::fmt::Write as _;
+
+use mobo_core::query::{Condition, Filter, Op, Operand, Select};
+use mobo_core::schema::{FieldType, Kind};
+use mobo_core::value::Value;
+
+/// Whose SQL it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// SQLite, with the functions `mobo_json`, `mobo_text`, `mobo_order`, `mobo_like` and `mobo_contains`.
+    Sqlite,
+    /// Postgres.
+    Postgres,
+}
+
+/// A parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument<'q> {
+    /// A value of a column of that type.
+    Value(&'q Value, FieldType),
+    /// A pattern.
+    Text(&'q str),
+    /// A path into JSON.
+    Path(&'q [String]),
+    /// A number of rows.
+    Rows(i64),
+}
+
+/// A statement with its parameters, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement<'q> {
+    /// The text.
+    pub text: String,
+    /// The parameters.
+    pub arguments: Vec<Argument<'q>>,
+}
+
+/// The statement that gives the rows of a query: the columns that it [needs](Select::needed), in that order.
+///
+/// # Errors
+///
+/// A sentence, when the query uses a column that the collection does not have.
+pub fn rows(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> {
+    let mut writer = Writer::of(dialect, select)?;
+    let columns: Vec<String> = select.needed().into_iter().map(|column| quoted(&column.name)).collect();
+    // A row without columns is a row all the same.
+    let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
+    let _ = write!(writer.text, "SELECT {columns}");
+    writer.from(select);
+    writer.order(select);
+    let rows = |number: u64| Argument::Rows(i64::try_from(number).unwrap_or(i64::MAX));
+    let (limit, offset) = (writer.argument(rows(select.limit)), writer.argument(rows(select.offset)));
+    let _ = write!(writer.text, " LIMIT {limit} OFFSET {offset}");
+    Ok(writer.finish())
+}
+
+/// The statement that counts all rows that the filter of a query lets through.
+///
+/// # Errors
+///
+/// As [`rows`].
+pub fn total(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> {
+    let mut writer = Writer::of(dialect, select)?;
+    writer.text.push_str("SELECT count(*)");
+    writer.from(select);
+    Ok(writer.finish())
+}
+
+struct Writer<'q> {
+    dialect: Dialect,
+    text: String,
+    arguments: Vec<Argument<'q>>,
+}
+
+impl<'q> Writer<'q> {
+    fn of(dialect: Dialect, select: &Select) -> Result<Self, String> {
+        match select.foreign_column() {
+            Some(name) => Err(format!("\"{}\" has no column \"{name}\"", select.collection.name)),
+            None => Ok(Self { dialect, text: String::new(), arguments: Vec::new() }),
+        }
+    }
+
+    fn finish(self) -> Statement<'q> {
+        Statement { text: self.text, arguments: self.arguments }
+    }
+
+    fn from(&mut self, select: &'q Select) {
+        let schema = match self.dialect {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => "public.",
+        };
+        let _ = write!(self.text, " FROM {schema}{}", quoted(&select.collection.name));
+        if !select.filter.is_all() {
+            let condition = self.filter(&select.filter);
+            let _ = write!(self.text, " WHERE {condition}");
+        }
+    }
+
+    fn order(&mut self, select: &'q Select) {
+        let mut keys = Vec::new();
+        for order in &select.order {
+            let (direction, nulls) = (if order.descending { "DESC" } else { "ASC" }, if order.nulls_first { "FIRST" } else { "LAST" });
+            keys.push(format!("{} {direction} NULLS {nulls}", self.operand(&order.operand)));
+        }
+        match select.collection.kind {
+            Kind::Table | Kind::Document => keys.push("\"id\"".to_owned()),
+            Kind::Stream => {
+                if keys.is_empty() {
+                    keys.push("\"at\"".to_owned());
+                }
+                keys.push("\"device\", \"_incarnation\", \"_lane\", \"_seq\", \"_index\"".to_owned());
+            }
+        }
+        let _ = write!(self.text, " ORDER BY {}", keys.join(", "));
+    }
+
+    fn filter(&mut self, filter: &'q Filter) -> String {
+        match filter {
+            Filter::And(parts) if parts.is_empty() => "true".to_owned(),
+            Filter::Or(parts) if parts.is_empty() => "false".to_owned(),
+            Filter::And(parts) => self.parts(parts, " AND "),
+            Filter::Or(parts) => self.parts(parts, " OR "),
+            Filter::Not(part) => format!("NOT ({})", self.filter(part)),
+            Filter::Is(condition) => self.condition(condition),
+        }
+    }
+
+    fn parts(&mut self, parts: &'q [Filter], word: &str) -> String {
+        let parts: Vec<String> = parts.iter().map(|part| self.filter(part)).collect();
+        format!("({})", parts.join(word))
+    }
+
+    fn condition(&mut self, Condition { operand, op }: &'q Condition) -> String {
+        let left = self.operand(operand);
+        let kind = operand.kind();
+        let is_sqlite = self.dialect == Dialect::Sqlite;
+        match op {
+            Op::Eq(value) => format!("{left} = {}", self.value(value, kind)),
+            Op::Neq(value) => format!("{left} <> {}", self.value(value, kind)),
+            Op::Gt(value) => self.ordered(&left, ">", (value, kind)),
+            Op::Gte(value) => self.ordered(&left, ">=", (value, kind)),
+            Op::Lt(value) => self.ordered(&left, "<", (value, kind)),
+            Op::Lte(value) => self.ordered(&left, "<=", (value, kind)),
+            Op::Distinct(value) => format!("{left} {} {}", if is_sqlite { "IS NOT" } else { "IS DISTINCT FROM" }, self.value(value, kind)),
+            Op::In(values) if values.is_empty() => "false".to_owned(),
+            Op::In(values) => {
+                let values: Vec<String> = values.iter().map(|value| self.value(value, kind)).collect();
+                format!("{left} IN ({})", values.join(", "))
+            }
+            Op::Like { pattern, insensitive } => {
+                let pattern = self.argument(Argument::Text(pattern));
+                match (self.dialect, insensitive) {
+                    (Dialect::Sqlite, _) => format!("mobo_like({pattern}, {left}, {})", u8::from(*insensitive)),
+                    (Dialect::Postgres, false) => format!("{left} LIKE {pattern}"),
+                    (Dialect::Postgres, true) => format!("{left} ILIKE {pattern}"),
+                }
+            }
+            Op::Contains(value) if is_sqlite => format!("mobo_contains({left}, {})", self.value(value, kind)),
+            Op::Contained(value) if is_sqlite => format!("mobo_contains({}, {left})", self.value(value, kind)),
+            Op::Contains(value) => format!("{left} @> {}", self.value(value, kind)),
+            Op::Contained(value) => format!("{left} <@ {}", self.value(value, kind)),
+            Op::IsNull => format!("{left} IS NULL"),
+            Op::IsBool(value) if is_sqlite => format!("{left} IS {}", u8::from(*value)),
+            Op::IsBool(value) => format!("{left} IS {}", if *value { "TRUE" } else { "FALSE" }),
+        }
+    }
+
+    fn ordered(&mut self, left: &str, operator: &str, (value, kind): (&'q Value, FieldType)) -> String {
+        let right = self.value(value, kind);
+        match (self.dialect, kind) {
+            (Dialect::Sqlite, FieldType::Json | FieldType::List) => format!("mobo_order({left}, {right}) {operator} 0"),
+            _ => format!("{left} {operator} {right}"),
+        }
+    }
+
+    /// A column, or what a path finds in it.
+    fn operand(&mut self, operand: &'q Operand) -> String {
+        let column = quoted(&operand.column.name);
+        if operand.path.is_empty() {
+            return column;
+        }
+        let path = self.argument(Argument::Path(&operand.path));
+        match (self.dialect, operand.text) {
+            (Dialect::Sqlite, false) => format!("mobo_json({column}, {path})"),
+            (Dialect::Sqlite, true) => format!("mobo_text({column}, {path})"),
+            (Dialect::Postgres, false) => format!("({column} #> {path})"),
+            (Dialect::Postgres, true) => format!("(({column} #>> {path}) COLLATE \"C\")"),
+        }
+    }
+
+    fn value(&mut self, value: &'q Value, kind: FieldType) -> String {
+        if *value == Value::Null {
+            return "NULL".to_owned();
+        }
+        let place = self.argument(Argument::Value(value, kind));
+        match (self.dialect, kind) {
+            (Dialect::Postgres, FieldType::Json | FieldType::List) => format!("{place}::text::jsonb"),
+            _ => place,
+        }
+    }
+
+    fn argument(&mut self, argument: Argument<'q>) -> String {
+        self.arguments.push(argument);
+        let mark = match self.dialect {
+            Dialect::Sqlite => '?',
+            Dialect::Postgres => '$',
+        };
+        format!("{mark}{}", self.arguments.len())
+    }
+}
+
+/// A name in SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,84 @@
+//! Values in a query: text, read by the type of their column.
+
+use serde_json::Value as Json;
+
+use super::scan::{split, unquote};
+use super::{QueryError, Reason};
+use crate::json::value_from_json;
+use crate::schema::FieldType;
+use crate::value::Value;
+
+/// The value that `text` is in an operand of that type; `name` is its name, for messages.
+///
+/// # Errors
+///
+/// When it is none of its type, with what would be.
+pub(super) fn parse(name: &str, kind: FieldType, text: &str) -> Result<Value, QueryError> {
+    let parsed = match kind {
+        FieldType::Int | FieldType::Counter => text.parse().ok().map(Value::Int),
+        FieldType::Float => text.parse().ok().and_then(Value::float),
+        FieldType::Bool => match text.to_ascii_lowercase().as_str() {
+            "true" | "t" => Some(Value::Bool(true)),
+            "false" | "f" => Some(Value::Bool(false)),
+            _ => None,
+        },
+        FieldType::Json | FieldType::List => Value::json(text),
+        FieldType::Text | FieldType::Timestamp | FieldType::Bytes => value_from_json(&Json::from(text), kind).ok(),
+    };
+    parsed.ok_or_else(|| {
+        let error = QueryError::new(Reason::BadValue, format!("{name}: \"{}\" is not {}", shown(text), wanted(kind)));
+        let has_plus = matches!(kind, FieldType::Timestamp | FieldType::Bytes) && text.contains(' ');
+        if has_plus { error.hint("a + in a query is a space: write %2B") } else { error }
+    })
+}
+
+/// The items of `{a,"b c"}`.
+///
+/// # Errors
+///
+/// When it is not in braces.
+pub(super) fn items(name: &str, text: &str) -> Result<Vec<(String, bool)>, QueryError> {
+    let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    let inner = inner.ok_or_else(|| QueryError::malformed(format!("{name}: write {{a,b}} for several values")))?;
+    if inner.is_empty() {
+        return Ok(Vec::new());
+    }
+    split(inner, ',')?.into_iter().map(|item| Ok((unquote(item)?, item.starts_with('"')))).collect()
+}
+
+/// What `{a,1,"1"}` or JSON says of a list or of JSON: an unquoted number, `true`, `false` and `null` are themselves, the rest is text.
+///
+/// # Errors
+///
+/// When it is neither.
+pub(super) fn list(name: &str, kind: FieldType, text: &str) -> Result<Value, QueryError> {
+    if let Some(value) = Value::json(text) {
+        return Ok(value);
+    }
+    if kind != FieldType::List || !text.starts_with('{') {
+        return parse(name, kind, text);
+    }
+    let item = |(text, quoted): (String, bool)| match serde_json::from_str::<Json>(&text) {
+        Ok(json @ (Json::Null | Json::Bool(_) | Json::Number(_))) if !quoted => json,
+        _ => Json::from(text),
+    };
+    let array = Json::Array(items(name, text)?.into_iter().map(item).collect());
+    Value::json(&array.to_string()).ok_or_else(|| QueryError::new(Reason::BadValue, format!("{name}: this list is too large")))
+}
+
+fn wanted(kind: FieldType) -> &'static str {
+    match kind {
+        FieldType::Text => "text without U+0000 of a length that a field can have",
+        FieldType::Int | FieldType::Counter => "an integer of 64 bits",
+        FieldType::Float => "a finite number",
+        FieldType::Bool => "true or false",
+        FieldType::Timestamp => "a time with its offset, such as 2026-02-03T04:05:06.789Z",
+        FieldType::Json | FieldType::List => "JSON",
+        FieldType::Bytes => "standard base64",
+    }
+}
+
+fn shown(text: &str) -> String {
+    let shown: String = text.chars().take(40).flat_map(char::escape_default).collect();
+    if text.chars().nth(40).is_some() { format!("{shown}…") } else { shown }
+}
