@@ -5,12 +5,14 @@
 mod backup;
 mod board;
 mod live;
+mod vault;
 
 use std::time::Duration;
 
 pub use backup::*;
 pub use board::*;
 pub use live::*;
+pub use vault::*;
 
 // identity
 /// Longest record id.

@@ -40,9 +40,21 @@ impl KeyPair {
         DeviceId::of(&self.public())
     }
 
+    /// The X25519 secret of this pair: opens what was sealed to its holder ([`exchange_point`]).
+    #[must_use]
+    pub fn exchange_secret(&self) -> [u8; 32] {
+        self.0.to_scalar_bytes()
+    }
+
     fn sign(&self, message: &[u8]) -> Signature {
         Signature(self.0.sign(message).to_bytes())
     }
+}
+
+/// The X25519 public key of whoever holds the pair of an ed25519 key (RFC 7748, section 4.1); `None` where the bytes are no key.
+#[must_use]
+pub fn exchange_point(key: &PublicKey) -> Option<[u8; 32]> {
+    VerifyingKey::from_bytes(&key.0).ok().map(|key| key.to_montgomery().to_bytes())
 }
 
 impl std::fmt::Debug for KeyPair {
@@ -87,6 +99,8 @@ pub enum Statement<'a> {
     },
     /// A device's password at the embedded broker of the hub that holds this key.
     Broker(&'a PublicKey),
+    /// A bundle that somebody carries, by its binding.
+    Bundle(&'a [u8]),
 }
 
 /// The head of one lane.
@@ -133,6 +147,9 @@ impl Statement<'_> {
             }
             Self::Broker(hub) => {
                 writer.array(2).text("mobo broker 1").bytes(hub.as_bytes());
+            }
+            Self::Bundle(binding) => {
+                writer.array(2).text("mobo bundle 1").bytes(binding);
             }
         }
         writer.into_bytes()

@@ -151,6 +151,27 @@ pub enum Verb {
     /// Entries that the hub refused.
     #[command(subcommand)]
     Quarantine(QuarantineVerb),
+    /// What this device has and its hub has not, in a file that somebody carries.
+    #[command(subcommand)]
+    Backup(BackupVerb),
+}
+
+/// `backup …`
+#[derive(Debug, Subcommand)]
+pub enum BackupVerb {
+    /// Write what the hub has not acknowledged into a new file, which only this device's hub can read: `mobo-hub device import FILE` takes it.
+    Export {
+        /// The file; on a USB stick, for instance.
+        file: PathBuf,
+        /// Everything that this device keeps, also what the hub once had: for a hub that was restored.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take in the receipt that `mobo-hub device import --receipt FILE` has written.
+    Import {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// `config …`
@@ -224,6 +245,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Example) => boot::config_example(),
         Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
         Verb::Sync { timeout } => boot::sync(common, timeout),
+        Verb::Backup(verb) => boot::bundle(common, verb),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Component(verb) => board::components(common, &verb),

@@ -3,6 +3,7 @@
 mod quarantine;
 mod records;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use mobo_runtime::motherboard::BoardHandle;
 use mobo_runtime::output::Failure;
 use serde_json::{Value, json};
 
+use crate::bundles::{self, BundlesError};
 use crate::node::{Edge, JoinFailure, VERSION};
 use crate::uplink::LinkState;
 
@@ -62,6 +64,30 @@ fn backend_error(error: &BackendError) -> ControlError {
             ControlError::failed("store", text, "run `mobo-edge health check`; if it stays, restart the device")
         }
     }
+}
+
+/// Writes a bundle, or takes in a receipt.
+///
+/// # Errors
+///
+/// A sentence that says why, and what to do.
+pub async fn bundle(edge: &Edge, verb: &str, args: &Value) -> Result<Value, ControlError> {
+    let path = Path::new(args.get("file").and_then(Value::as_str).unwrap_or_default());
+    let uplink = edge.uplink().map_err(|error| store_error(&error))?;
+    let done = if verb == "backup export" {
+        bundles::export(&uplink, path, args.get("all") == Some(&json!(true))).await
+    } else {
+        bundles::import(&uplink, path).await
+    };
+    done.map_err(|error| match error {
+        BundlesError::Store(error @ StoreError::Refused(_)) => {
+            ControlError::failed("refused", error.to_string(), "do what the sentence says")
+        }
+        BundlesError::Store(error) => store_error(&error),
+        other @ (BundlesError::File { .. } | BundlesError::Bundle(_) | BundlesError::Foreign) => {
+            ControlError::failed("bundle", other.to_string(), "nothing is lost: this device keeps its entries until its hub has them")
+        }
+    })
 }
 
 /// What the user is told of a join that did not happen.
@@ -125,6 +151,7 @@ impl Desk {
             "config pending" => Ok(mobo_runtime::command::pending(&self.edge.config)),
             "health check" => self.health_check().await.map_err(|error| store_error(&error)),
             "join" => self.join(args).await,
+            "backup export" | "backup import" => bundle(&self.edge, verb, args).await,
             "sync" => {
                 let timeout = args.get("timeout_ms").and_then(Value::as_u64).unwrap_or(60_000);
                 sync_drained(&self.edge, Duration::from_millis(timeout)).await.map_err(|error| store_error(&error))

@@ -13,6 +13,7 @@
 //! | what a person at the device may ask | [`control`] |
 //! | commands | [`cli`] |
 
+pub mod bundles;
 pub mod cli;
 pub mod control;
 pub mod join;

@@ -2,6 +2,7 @@
 //! tries. The device works the same whether this does or not.
 
 pub mod driver;
+mod said;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! What is attacked. A target takes any bytes and must neither panic nor hang nor take much memory.
 
+mod bundle;
 mod change;
 mod sealed;
 mod state;
@@ -24,6 +25,7 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "frame", run: wire::frame, vectors: &["frames", "later"], seeds: wire::frame_seeds },
     Target { name: "token", run: wire::token, vectors: &["core"], seeds: wire::token_seeds },
+    Target { name: "bundle", run: bundle::bundle, vectors: &["core"], seeds: bundle::seeds },
     Target { name: "entry", run: sealed::entry, vectors: &["core"], seeds: Vec::new },
     Target { name: "state", run: state::state, vectors: &["core"], seeds: Vec::new },
     Target { name: "change", run: change::change, vectors: &[], seeds: change::seeds },

@@ -48,6 +48,9 @@ pub enum AdminError {
     /// The system has no randomness.
     #[error(transparent)]
     NoEntropy(#[from] entropy::NoEntropy),
+    /// A bundle was not imported.
+    #[error(transparent)]
+    Import(#[from] crate::bundles::ImportError),
 }
 
 /// A collection to be made.

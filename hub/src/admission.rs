@@ -1,12 +1,13 @@
 //! Who may come in: enrolments and hellos, decided against the store.
 
+mod carried;
 mod instances;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mobo_core::buckets::rights_of;
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
+use mobo_core::ids::{BootId, BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
@@ -18,6 +19,7 @@ use mobo_core::trust::{Certificate, Statement, secret_hash};
 use mobo_protocol::{FEATURES, PROTO};
 use mobo_runtime::machine;
 
+pub use carried::Carried;
 use instances::{told, word};
 
 use crate::history::History;
@@ -84,6 +86,25 @@ impl Door {
     ///
     /// [`Turned`].
     pub async fn hello(&self, signed: &SignedHello, binding: &[u8]) -> Result<Guest, Turned> {
+        let (hello, project) = (&signed.hello, self.project());
+        let device = self.recognise(signed, binding).await?;
+        let offset = self.time.now().0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
+        let admission = self.arrive(hello, Some((hello.now.boot, offset))).await?;
+        self.look_back(hello, &admission).await?;
+        if let Some(refence) = self.refence(hello, &admission).await? {
+            self.twice((hello.device, hello.incarnation), word(refence.reason)).await?;
+            self.store.fence(project, hello.device, hello.incarnation).await?;
+            return Err(Turned::Away(Refusal::Refence(refence)));
+        }
+        if self.store.is_continued(project, hello.device, hello.incarnation).await? {
+            // Another instance found by itself that it is a copy, and has gone on under a log of its own.
+            self.twice((hello.device, hello.incarnation), "continued").await?;
+        }
+        self.admit(hello, device, admission).await
+    }
+
+    /// The device of a hello, if it is one of this hub's and has signed it.
+    async fn recognise(&self, signed: &SignedHello, binding: &[u8]) -> Result<DeviceRow, Turned> {
         let hello = &signed.hello;
         if hello.proto_min > PROTO || hello.proto_max < PROTO {
             return Err(away(Code::VERSION, "no common protocol version: upgrade the older of the two"));
@@ -103,23 +124,11 @@ impl Door {
         if device.revoked.is_some() {
             return Err(away(Code::REVOKED, "this device was revoked: ask the operator of the hub, and join again"));
         }
-        let admission = self.arrive(hello).await?;
-        self.look_back(hello, &admission).await?;
-        if let Some(refence) = self.refence(hello, &admission).await? {
-            self.twice((hello.device, hello.incarnation), word(refence.reason)).await?;
-            self.store.fence(project, hello.device, hello.incarnation).await?;
-            return Err(Turned::Away(Refusal::Refence(refence)));
-        }
-        if self.store.is_continued(project, hello.device, hello.incarnation).await? {
-            // Another instance found by itself that it is a copy, and has gone on under a log of its own.
-            self.twice((hello.device, hello.incarnation), "continued").await?;
-        }
-        self.admit(hello, device, admission).await
+        Ok(device)
     }
 
-    async fn arrive(&self, hello: &Hello) -> Result<Admission, StoreError> {
+    async fn arrive(&self, hello: &Hello, boot: Option<(BootId, i64)>) -> Result<Admission, StoreError> {
         let now = self.time.now();
-        let offset = now.0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
         // A generation counts only on the timeline that gave it (R17).
         let session =
             hello.session.filter(|(timeline, _)| *timeline == self.history.era().identity.timeline).map_or(0, |(_, session)| session);
@@ -128,7 +137,7 @@ impl Door {
             incarnation: hello.incarnation,
             parent: hello.parent,
             ordinal: hello.ordinal,
-            boot: (hello.now.boot, offset),
+            boot,
             now,
             session,
         };

@@ -2,21 +2,20 @@
 
 mod board;
 mod boot;
+mod device;
 mod list;
 mod store;
 mod talk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use mobo_core::limits;
-use mobo_runtime::config::Kind;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
+pub use device::DeviceVerb;
 
 /// mobo-hub: merges what devices write, and serves it.
 #[derive(Debug, Parser)]
@@ -164,60 +163,6 @@ pub enum CollectionVerb {
     },
 }
 
-/// `device …`
-#[derive(Debug, Subcommand)]
-pub enum DeviceVerb {
-    /// Print a token with which one device can join.
-    Invite {
-        /// The device's name.
-        #[arg(long, default_value = "")]
-        name: String,
-        /// A bucket that it may read and write; by default `all`.
-        #[arg(long = "bucket", value_name = "KEY")]
-        buckets: Vec<String>,
-        /// What is said of the device, as NAME=VALUE: with site=plant-4, a rule site:{site} gives it the bucket site:plant-4.
-        #[arg(long = "claim", value_name = "NAME=VALUE")]
-        claims: Vec<String>,
-        /// How long the token can be used, as in 10m, 24h or 7d; by default 24h.
-        #[arg(long, value_name = "DURATION", value_parser = lifetime)]
-        ttl: Option<Duration>,
-    },
-    /// All devices.
-    List,
-    /// One device.
-    Show {
-        /// Its name or id.
-        name: String,
-    },
-    /// Give a device buckets, or another right on those that it has; at once, if it is connected.
-    Grant {
-        /// Its name or id.
-        name: String,
-        /// A bucket that it may read and write.
-        #[arg(long = "bucket", value_name = "KEY", required = true)]
-        buckets: Vec<String>,
-        /// It may read them, and not write there.
-        #[arg(long)]
-        read_only: bool,
-    },
-    /// Take buckets away from a device, also such as its claims give it; at once, if it is connected.
-    Ungrant {
-        /// Its name or id.
-        name: String,
-        /// A bucket that it may neither read nor write any more.
-        #[arg(long = "bucket", value_name = "KEY", required = true)]
-        buckets: Vec<String>,
-        /// What becomes of edits that have not come yet: accept_if_made_before_revoke, or reject.
-        #[arg(long, value_name = "POLICY", default_value = "accept_if_made_before_revoke")]
-        late: String,
-    },
-    /// Shut a device out, at once and for good.
-    Revoke {
-        /// Its name or id.
-        name: String,
-    },
-}
-
 /// `key …`
 #[derive(Debug, Subcommand)]
 pub enum KeyVerb {
@@ -328,28 +273,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Component(verb) => board::components(common, &verb),
         Verb::Health(verb) => board::health(common, &verb),
         Verb::Events(verb) => board::events(common, &verb),
-        Verb::Device(DeviceVerb::Invite { name, buckets, claims, ttl }) => {
-            let ttl_ms = ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok());
-            talk::invite(common, &json!({ "name": name, "buckets": buckets, "claims": claims, "ttl_ms": ttl_ms }))
-        }
+        Verb::Device(verb) => device::run(common, verb),
         Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
         Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
         Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
         Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, n),
-        other @ (Verb::Collection(_) | Verb::Device(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
+        other @ (Verb::Collection(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
-    }
-}
-
-/// How long a token lives, as it is written.
-fn lifetime(text: &str) -> Result<Duration, String> {
-    let max = limits::INVITE_TTL_MAX;
-    match Duration::parse(text) {
-        Some(ttl) if !ttl.is_zero() && ttl <= max => Ok(ttl),
-        Some(_) => Err(format!("a token lives for more than nothing, and at most {} days", max.as_secs() / 86_400)),
-        None => Err(format!("it is not {}", Duration::EXPECTED)),
     }
 }
 
@@ -362,24 +294,15 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         Verb::Collection(CollectionVerb::List) => ("collection list", json!({})),
         Verb::Collection(CollectionVerb::Show { name }) => ("collection show", json!({ "name": name })),
         Verb::Collection(CollectionVerb::Alter { name, buckets }) => ("collection alter", json!({ "name": name, "buckets": buckets })),
-        Verb::Device(DeviceVerb::Grant { name, buckets, read_only }) => {
-            ("device grant", json!({ "name": name, "buckets": buckets, "read_only": read_only }))
-        }
-        Verb::Device(DeviceVerb::Ungrant { name, buckets, late }) => {
-            ("device ungrant", json!({ "name": name, "buckets": buckets, "late": late }))
-        }
         Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n })),
         Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n })),
-        Verb::Device(DeviceVerb::List) => ("device list", json!({})),
-        Verb::Device(DeviceVerb::Show { name }) => ("device show", json!({ "name": name })),
-        Verb::Device(DeviceVerb::Revoke { name }) => ("device revoke", json!({ "name": name })),
         Verb::Key(KeyVerb::List) => ("key list", json!({})),
         Verb::Key(KeyVerb::Revoke { name }) => ("key revoke", json!({ "name": name })),
         Verb::Recover(RecoverVerb::Start) => ("recover start", json!({})),
         Verb::Recover(RecoverVerb::Status) => ("recover status", json!({})),
         Verb::Recover(RecoverVerb::Finish) => ("recover finish", json!({})),
         Verb::Record(RecordVerb::Show { collection, id }) => ("record show", json!({ "collection": collection, "id": id })),
-        Verb::Device(DeviceVerb::Invite { .. })
+        Verb::Device(_)
         | Verb::Key(KeyVerb::Create { .. })
         | Verb::Init
         | Verb::Boot

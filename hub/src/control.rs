@@ -1,5 +1,6 @@
 //! The hub's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ fn explain(error: &AdminError) -> ControlError {
         AdminError::Store(StoreError::Poisoned(_) | StoreError::Damaged(_)) => {
             ControlError::failed("store", text, "run `mobo-hub health check`, and restart the hub")
         }
+        AdminError::Import(_) => {
+            ControlError::failed("import", text, "nothing is lost: the device keeps its entries until it has heard of them")
+        }
         AdminError::NoEntropy(_) => ControlError::failed("entropy", text, "wait until the machine has gathered randomness"),
     }
 }
@@ -89,6 +93,10 @@ impl Desk {
                 Ok(json!({ "token": token.to_text(), "expires": mobo_core::rfc3339::format(token.expires_us) }))
             }
             "device list" => self.devices().await,
+            "device import" => {
+                let receipt = args.get("receipt").and_then(Value::as_str).map(Path::new);
+                Ok(crate::bundles::import(&self.0, Path::new(&text(args, "file")), receipt).await?)
+            }
             "device show" => self.show_device(&text(args, "name")).await,
             "collection alter" | "device grant" | "device ungrant" => self.change_rights(verb, args).await,
             "quarantine show" | "quarantine retry" | "quarantine drop" => self.decide(verb, args).await,

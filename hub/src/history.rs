@@ -244,7 +244,7 @@ async fn read(store: &dyn HubStore, time: &HubTime, (project, keys, offer): (Pro
         incarnation: author.incarnation,
         parent: None,
         ordinal: None,
-        boot: (time.machine().boot(), 0),
+        boot: Some((time.machine().boot(), 0)),
         now: time.now(),
         session: 0,
     };

@@ -9,6 +9,7 @@
 //! assert_eq!(mobo_protocol::decode(&bytes), Ok(Message::Bye));
 //! ```
 
+pub mod bundle;
 mod enrol;
 mod frame;
 mod hello;

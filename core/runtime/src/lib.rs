@@ -51,6 +51,7 @@ pub mod key_file;
 pub mod machine;
 pub mod metrics;
 pub mod motherboard;
+pub mod new_file;
 pub mod notify;
 pub mod outbox;
 pub mod output;

@@ -101,8 +101,9 @@ pub struct Arrival {
     pub parent: Option<Parent>,
     /// The number that a hub gave its incarnation earlier: taken back if it is free.
     pub ordinal: Option<Ordinal>,
-    /// Its boot, and the hub's time minus its mono: kept if smaller than what is known (a slow network only makes it larger).
-    pub boot: (BootId, i64),
+    /// Its boot, and the hub's time minus its mono: kept if smaller than what is known (a slow network only makes it larger). `None` where
+    /// nothing is known of it: the hello was carried.
+    pub boot: Option<(BootId, i64)>,
     /// The hub's time.
     pub now: Eff,
     /// The last session generation that it has seen.

@@ -13,8 +13,8 @@ use mobo_runtime::output::{Failure, exit, print};
 use mobo_runtime::telemetry;
 use serde_json::{Value, json};
 
-use super::Common;
-use crate::control::{explain_join, sync_drained};
+use super::{BackupVerb, Common};
+use crate::control::{self, explain_join, sync_drained};
 use crate::node::{self, Edge};
 use crate::settings;
 
@@ -107,6 +107,31 @@ async fn once(common: &Common, timeout: Duration) -> Result<Value, Failure> {
         store.close().await;
     }
     Ok(report)
+}
+
+/// Writes a bundle or takes in a receipt, through the running device or by itself.
+pub(super) fn bundle(common: &Common, verb: BackupVerb) -> Result<ExitCode, Failure> {
+    let (verb, file, all) = match verb {
+        BackupVerb::Export { file, all } => ("backup export", file, all),
+        BackupVerb::Import { file } => ("backup import", file, false),
+    };
+    let file = std::path::absolute(&file).map_err(|error| Failure::usage(format!("{}: {error}", file.display()), "name a file"))?;
+    let args = json!({ "file": file, "all": all });
+    let report = block_on(async {
+        if let Ok(mut running) = ControlClient::connect(&common.data_dir).await {
+            return Ok(running.call(verb, args).await?);
+        }
+        let folder = open(common)?;
+        let edge = Edge::new(load(common)?, &folder).map_err(failed)?;
+        edge.open().await.map_err(failed)?;
+        let done = control::bundle(&edge, verb, &args).await;
+        if let Ok(store) = edge.store() {
+            store.close().await;
+        }
+        Ok(done?)
+    })?;
+    command::show(common.output, &report)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn config_check(common: &Common) -> Result<ExitCode, Failure> {

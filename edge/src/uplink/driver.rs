@@ -3,17 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Outgoing, Pending};
-use mobo_core::ids::{BucketId, Incarnation, Lane, LaneKey, Seq, Timeline};
+use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Pending};
+use mobo_core::ids::{BucketId, Incarnation, Lane, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::message::{Code, Hello, Message, PeerError, Push, Refence, SchemaUpdate, SignedHello, Welcome};
+use mobo_core::message::{Code, Message, PeerError, Refence, SchemaUpdate, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
 use mobo_core::time::Instant;
-use mobo_core::trust::{LaneHead, Statement};
-use mobo_protocol::{DecodeError, FEATURES, PROTO, hello_bytes};
+use mobo_protocol::DecodeError;
 use mobo_runtime::machine;
 use mobo_runtime::outbox::Frames;
 use tokio::sync::broadcast::error::RecvError;
@@ -49,10 +48,7 @@ impl<F: Frames> Driver<F> {
     ///
     /// The store's.
     pub async fn open(uplink: Arc<Uplink>, frames: F, (binding, peer): (Vec<u8>, String)) -> Result<Self, StoreError> {
-        let hello = hello(&uplink).await?;
-        let bytes = hello_bytes(&hello);
-        let signature = Statement::Hello { binding: &binding, hello: &bytes }.sign(&uplink.keys);
-        let signed = SignedHello { hello, bytes, signature };
+        let signed = uplink.hello(&binding).await?;
         // Links notice silence themselves.
         let session = DeviceSession::new(uplink.machine.now(), Settings { keepalive: None }, signed);
         let session = session.with_pushes_max(uplink.dialer.pushes_in_flight_max());
@@ -286,7 +282,7 @@ impl<F: Frames> Driver<F> {
         let pending = self.uplink.store.pending(lane, after, limits::PUSH_ENTRIES_MAX, limits::BATCH_BYTES_MAX).await?;
         let push = match pending {
             Pending::Nothing => None,
-            Pending::Entries(outgoing) => Some(Box::new(self.sign(lane, outgoing).await?)),
+            Pending::Entries(outgoing) => Some(Box::new(self.uplink.push(lane, outgoing).await?)),
             Pending::Trimmed(kept) => {
                 tracing::warn!(lane = lane.number(), kept = kept.get(), "the hub has lost entries that this device no longer keeps");
                 // What they did is in the rows that this device offers; what it still keeps goes on in a new log.
@@ -297,23 +293,6 @@ impl<F: Frames> Driver<F> {
         };
         self.feed(Input::Entries(lane, push));
         Ok(())
-    }
-
-    async fn sign(&self, lane: Lane, outgoing: Outgoing) -> Result<Push, Failed> {
-        let identity = self.uplink.store.node().await?.identity.ok_or(Failed::NotJoined)?;
-        let last = Seq::new(outgoing.first.get() + outgoing.entries.len() as u64 - 1).unwrap_or(outgoing.first);
-        let key = LaneKey { device: identity.device, incarnation: outgoing.incarnation, lane };
-        let head = LaneHead { project: identity.project, lane: key, last, chain: outgoing.head_chain };
-        Ok(Push {
-            lane,
-            incarnation: outgoing.incarnation,
-            first: outgoing.first,
-            prev_chain: outgoing.prev_chain,
-            head_chain: outgoing.head_chain,
-            signature: Statement::Push(&head).sign(&self.uplink.keys),
-            entries: outgoing.entries,
-            on_behalf: None,
-        })
     }
 
     async fn refence(&mut self, order: Option<Refence>) -> Result<(), Failed> {
@@ -350,37 +329,10 @@ enum Failed {
     Apply(#[from] ApplyError),
     #[error("the hub reads too slowly")]
     TooSlow,
-    #[error("this device has not joined")]
-    NotJoined,
     #[error("the hub knows other entries under this device's name; a new log was started")]
     Forked,
     #[error("the hub acknowledged other entries than this device's: two devices use one identity")]
     Foreign,
     #[error("the hub has lost entries that this device no longer keeps; a new log was started, and what they did is offered")]
     Trimmed,
-}
-
-async fn hello(uplink: &Uplink) -> Result<Hello, StoreError> {
-    let report = uplink.store.report().await?;
-    let missing = || StoreError::Refused("this device has not joined".to_owned());
-    let identity = report.node.identity.ok_or_else(missing)?;
-    Ok(Hello {
-        proto_min: PROTO,
-        proto_max: PROTO,
-        features: FEATURES,
-        project: identity.project,
-        device: identity.device,
-        incarnation: report.node.incarnation.ok_or_else(missing)?,
-        parent: report.node.parent,
-        ordinal: report.node.ordinal,
-        session: report.node.session,
-        nonce: machine::random(uplink.machine.as_ref())?,
-        lanes: report.lanes,
-        buckets: report.buckets,
-        checkpoint: report.checkpoint,
-        schema_rev: report.node.schema_rev,
-        now: uplink.machine.moment(),
-        frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),
-        certificate: (identity.certificate, identity.certificate_signature),
-    })
 }

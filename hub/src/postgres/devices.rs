@@ -191,12 +191,13 @@ pub(super) async fn arrive(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -
     let half = arrival.device.0.first_chunk().copied().unwrap_or_default();
     tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(i64::from_be_bytes(half))).await?;
     let (ordinal, fenced) = incarnation(tx, project, arrival).await?;
-    let (boot, offset) = arrival.boot;
-    let learn = sqlx::query(
-        "INSERT INTO mobo.boot(project, device, boot, offset_us) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = least(mobo.boot.offset_us, excluded.offset_us)",
-    );
-    tx.run(learn.bind(project.sql()).bind(arrival.device.0).bind(boot.0).bind(offset)).await?;
+    if let Some((boot, offset)) = arrival.boot {
+        let learn = sqlx::query(
+            "INSERT INTO mobo.boot(project, device, boot, offset_us) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = least(mobo.boot.offset_us, excluded.offset_us)",
+        );
+        tx.run(learn.bind(project.sql()).bind(arrival.device.0).bind(boot.0).bind(offset)).await?;
+    }
     let (session, confirmed) = session(tx, project, arrival).await?;
     let lanes = lanes(tx, project, arrival).await?;
     Ok(Admission { ordinal, fenced, session, confirmed, lanes })

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
 
+mod bundles;
 mod contract;
 mod core_forms;
 mod core_states;
@@ -50,7 +51,7 @@ fn every_message_has_a_frame() {
 
 #[test]
 fn every_core_form_is_as_it_was() {
-    for form in core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()) {
+    for form in core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()).chain(bundles::cases()) {
         let want = golden("core", form.name, form.about, &form.bytes);
         (form.check)(&want);
     }
@@ -69,7 +70,12 @@ fn frames_of_later_versions_are_met_as_agreed() {
 fn every_vector_is_read() {
     let mut read: BTreeSet<String> = frames().iter().map(|frame| format!("frames/{}.hex", frame.name)).collect();
     read.extend(
-        core_forms::cases().into_iter().chain(core_states::cases()).chain(links::cases()).map(|form| format!("core/{}.hex", form.name)),
+        core_forms::cases()
+            .into_iter()
+            .chain(core_states::cases())
+            .chain(links::cases())
+            .chain(bundles::cases())
+            .map(|form| format!("core/{}.hex", form.name)),
     );
     read.extend(later::cases().iter().map(|later| format!("later/{}.hex", later.name)));
     assert_eq!(read, hex_files::files(&["frames", "core", "later"]));

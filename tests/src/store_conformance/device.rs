@@ -102,7 +102,7 @@ impl Device {
             incarnation: self.incarnation,
             parent,
             ordinal: None,
-            boot: (self.boot, START),
+            boot: Some((self.boot, START)),
             now: world.now(),
             session,
         };

@@ -98,7 +98,7 @@ impl World {
             incarnation: hub.incarnation,
             parent: None,
             ordinal: None,
-            boot: (BootId([0; 8]), 0),
+            boot: Some((BootId([0; 8]), 0)),
             now: Eff(START),
             session: 0,
         };

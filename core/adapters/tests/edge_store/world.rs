@@ -135,7 +135,7 @@ impl World {
 
     pub(crate) async fn arrive(&self, keys: &KeyPair, incarnation: Incarnation, parent: Option<Parent>) -> Admission {
         let (device, now) = (keys.device(), self.now());
-        let boot = (BootId([7; 8]), START);
+        let boot = Some((BootId([7; 8]), START));
         let arrival = Arrival { device, incarnation, parent, ordinal: None, boot, now, session: 0 };
         self.hub.arrive(self.project, arrival).await.unwrap()
     }

@@ -110,7 +110,7 @@ pub async fn hellos_are_numbered(place: Box<dyn Place>) {
         incarnation,
         parent: Some(Parent { incarnation: first, seq: Seq::new(2) }),
         ordinal,
-        boot: (mobo_core::ids::BootId([3; 8]), 0),
+        boot: Some((mobo_core::ids::BootId([3; 8]), 0)),
         now: Eff(START),
         session: 0,
     };

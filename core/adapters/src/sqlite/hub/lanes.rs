@@ -20,9 +20,11 @@ use crate::sqlite::error::{Failure, known};
 pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<Admission, Failure> {
     let (id, device) = ((project.sql(), arrival.device.as_bytes()), arrival.device);
     connection.execute("UPDATE mobo_device SET seen_us = ?3 WHERE project = ?1 AND id = ?2", (id.0, id.1, arrival.now.0))?;
-    let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
-               ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
-    connection.execute(sql, (id.0, id.1, arrival.boot.0.as_bytes(), arrival.boot.1))?;
+    if let Some((boot, offset)) = arrival.boot {
+        let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
+                   ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
+        connection.execute(sql, (id.0, id.1, boot.as_bytes(), offset))?;
+    }
     note_log(connection, project, arrival)?;
     let (session, confirmed) = session(connection, project, arrival)?;
     let log = known(log(connection, project, device, arrival.incarnation)?, "log")?;
