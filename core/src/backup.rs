@@ -2,4 +2,6 @@
 //!
 //! [`vault`] is the socket for the place that keeps a repository's objects.
 
+pub mod retention;
+pub mod schedule;
 pub mod vault;

@@ -22,11 +22,13 @@
 //! - [`mod@field`] is a fleet behind wires of our own ([`proxy`]), to which everything happens;
 //! - [`cli`] runs one verb and keeps what it printed and its exit code;
 //! - [`http`] is a client that does exactly what it is told, on one connection;
+//! - [`s3`] is an object store that speaks S3, and [`lying`] a way to it that does not tell the truth;
 //! - [`mosquitto`] is an MQTT broker that can be killed;
 //! - [`postgres`] hands out fresh databases, and servers whose plug can be pulled;
 //! - [`mod@sim`] is a simulated world: a hub and devices with everything that the field does to them, from one seed;
 //! - [`seed`] makes a random test repeatable;
 //! - [`mod@store_conformance`] is what every hub store must do;
+//! - [`mod@vault_conformance`] is what every vault must do;
 //! - [`wait`] is the only place that polls;
 //! - [`wire`] is a device in the test's own process, honest or not.
 //!
@@ -40,13 +42,16 @@ pub mod cluster;
 pub mod faults;
 pub mod field;
 pub mod http;
+pub mod lying;
 pub mod mosquitto;
 pub mod postgres;
 mod postgres_place;
 pub mod process;
 pub mod proxy;
+pub mod s3;
 pub mod seed;
 pub mod sim;
 pub mod store_conformance;
+pub mod vault_conformance;
 pub mod wait;
 pub mod wire;

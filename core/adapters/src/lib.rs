@@ -17,6 +17,8 @@ mod sealed;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "vault")]
+pub mod vault;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 

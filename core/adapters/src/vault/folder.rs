@@ -1,0 +1,378 @@
+//! A vault in a folder: a disk, a USB stick, a network file system.
+//!
+//! An object is a file of its name. It is written under a hidden name beside it, made durable, and only then given its own name, which
+//! must be free. No symbolic link below the folder is followed, neither for reading nor for writing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mobo_core::backup::vault::{Listed, ObjectName, Pruner, Vault, VaultError, VaultFuture};
+use mobo_core::limits;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, fstat, fsync, linkat, mkdirat, openat, renameat,
+    renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// What a file is called until it is whole: a dot is no part of an object's name.
+const PARTIAL: &str = ".partial-";
+/// Folders in folders; names are not that long.
+const DEPTH_MAX: usize = limits::OBJECT_NAME_BYTES_MAX / 2;
+
+/// A folder as a vault. Clones share it.
+#[derive(Clone, Debug)]
+pub struct FolderVault(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    root: OwnedFd,
+    next: AtomicU64,
+}
+
+type Try<T> = Result<T, VaultError>;
+
+impl FolderVault {
+    /// Opens the folder; makes it, for its owner only, where the folder that it is in is there. What a killed writer has left half-written
+    /// goes.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Unavailable`] where it is not there, and the one that it would be in neither: perhaps a disk is not mounted.
+    pub fn open(path: &Path) -> Result<Self, VaultError> {
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(&format!("cannot make {}", path.display()), errno)),
+        }
+        let root = fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(&format!("cannot open {}", path.display()), errno))?;
+        let folder = Folder { path: path.to_owned(), root, next: AtomicU64::new(0) };
+        folder.sweep()?;
+        Ok(Self(Arc::new(folder)))
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Folder) -> Try<T> + Send + 'static) -> Try<T> {
+        let folder = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        done.unwrap_or_else(|error| Err(VaultError::Unavailable(format!("the work was cut short: {error}"))))
+    }
+}
+
+impl Vault for FolderVault {
+    fn place(&self) -> String {
+        format!("folder://{}", self.0.path.display())
+    }
+
+    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+        let name = name.clone();
+        Box::pin(self.run(move |folder| folder.put(&name, &bytes)))
+    }
+
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>> {
+        let name = name.clone();
+        Box::pin(self.run(move |folder| folder.get(&name, range)))
+    }
+
+    fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>> {
+        let name = name.clone();
+        Box::pin(self.run(move |folder| match folder.open_object(&name) {
+            Ok((_, bytes)) => Ok(Some(bytes)),
+            Err(VaultError::Gone(_)) => Ok(None),
+            Err(error) => Err(error),
+        }))
+    }
+
+    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> VaultFuture<'_, Vec<Listed>> {
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        Box::pin(self.run(move |folder| folder.list(&prefix, after.as_ref())))
+    }
+}
+
+/// The same folder, for whoever may remove objects.
+#[derive(Clone, Debug)]
+pub struct FolderPruner(FolderVault);
+
+impl FolderPruner {
+    /// As [`FolderVault::open`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open(path: &Path) -> Result<Self, VaultError> {
+        FolderVault::open(path).map(Self)
+    }
+}
+
+impl Vault for FolderPruner {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+        self.0.put(name, bytes)
+    }
+
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>> {
+        self.0.get(name, range)
+    }
+
+    fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>> {
+        self.0.head(name)
+    }
+
+    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> VaultFuture<'_, Vec<Listed>> {
+        self.0.list(prefix, after)
+    }
+}
+
+impl Pruner for FolderPruner {
+    fn delete(&self, name: &ObjectName) -> VaultFuture<'_, ()> {
+        let name = name.clone();
+        Box::pin(self.0.run(move |folder| folder.delete(&name)))
+    }
+}
+
+impl Folder {
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Try<()> {
+        if bytes.len() > limits::OBJECT_BYTES_MAX {
+            return Err(VaultError::Refused(format!("{name} is larger than {} bytes", limits::OBJECT_BYTES_MAX)));
+        }
+        let (parents, file) = parts(name);
+        let place = self.folder(&parents, true, name)?;
+        if statat(&place, file, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Err(VaultError::Exists(name.clone()));
+        }
+        let partial = format!("{PARTIAL}{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let written = write(&place, &partial, bytes).and_then(|_open| settle(&place, &partial, file));
+        if written.is_err() {
+            let _ = unlinkat(&place, partial.as_str(), AtFlags::empty());
+        }
+        match written {
+            Ok(()) => durable(&place).map_err(|errno| failed(&format!("cannot keep {name}"), errno)),
+            Err(Errno::EXIST) => Err(VaultError::Exists(name.clone())),
+            Err(errno) => Err(failed(&format!("cannot write {name}"), errno)),
+        }
+    }
+
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Try<Vec<u8>> {
+        let (file, size) = self.open_object(name)?;
+        let range = range.unwrap_or(0..size);
+        let (mut at, end) = (range.start.min(size), range.end.min(size));
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(&file, rest, at) {
+                Ok(0) => return Err(VaultError::Damaged(format!("{name} ends at byte {at}, and it has {size}"))),
+                Ok(read) => (filled, at) = (filled + read, at + read as u64),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(&format!("cannot read {name}"), errno)),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Try<()> {
+        let (parents, file) = parts(name);
+        let place = match self.folder(&parents, false, name) {
+            Err(VaultError::Gone(_)) => return Ok(()),
+            other => other?,
+        };
+        match unlinkat(&place, file, AtFlags::empty()) {
+            Ok(()) => durable(&place).map_err(|errno| failed(&format!("cannot remove {name} for good"), errno)),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed(&format!("cannot remove {name}"), errno)),
+        }
+    }
+
+    /// The file of an object, and how large it is.
+    fn open_object(&self, name: &ObjectName) -> Try<(OwnedFd, u64)> {
+        let (parents, file) = parts(name);
+        let place = self.folder(&parents, false, name)?;
+        // A pipe of that name would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = match openat(&place, file, flags, Mode::empty()) {
+            Ok(open) => open,
+            Err(Errno::NOENT) => return Err(VaultError::Gone(name.clone())),
+            Err(Errno::LOOP) => return Err(VaultError::Damaged(format!("{name} is a symbolic link"))),
+            Err(errno) => return Err(failed(&format!("cannot open {name}"), errno)),
+        };
+        let stat = fstat(&open).map_err(|errno| failed(&format!("cannot look at {name}"), errno))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(VaultError::Damaged(format!("{name} is not a file")));
+        }
+        let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        if bytes > limits::OBJECT_BYTES_MAX as u64 {
+            return Err(VaultError::Damaged(format!("{name} has {bytes} bytes, and nothing that large is ever written")));
+        }
+        Ok((open, bytes))
+    }
+
+    /// The folder that an object is in, made if wanted.
+    fn folder(&self, parents: &[&str], make: bool, name: &ObjectName) -> Try<OwnedFd> {
+        let mut at = self.root.try_clone().map_err(|error| VaultError::Unavailable(error.to_string()))?;
+        for part in parents {
+            let open = || openat(&at, *part, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            let opened = match open() {
+                Err(Errno::NOENT) if make => match mkdirat(&at, *part, Mode::RWXU) {
+                    Ok(()) => durable(&at).and_then(|()| open()),
+                    // Another writer was faster.
+                    Err(Errno::EXIST) => open(),
+                    Err(errno) => Err(errno),
+                },
+                other => other,
+            };
+            at = match opened {
+                Ok(opened) => opened,
+                Err(Errno::NOENT) => return Err(self.missing(name)),
+                Err(Errno::LOOP | Errno::NOTDIR) => return Err(VaultError::Damaged(format!("{part} is not a folder"))),
+                Err(errno) => return Err(failed(&format!("cannot open the folder of {name}"), errno)),
+            };
+        }
+        Ok(at)
+    }
+
+    /// An object is gone; but in a folder that is itself gone, nobody knows.
+    fn missing(&self, name: &ObjectName) -> VaultError {
+        match fstat(&self.root) {
+            Ok(stat) if stat.st_nlink > 0 => VaultError::Gone(name.clone()),
+            Ok(_) => VaultError::Unavailable(format!("{} was removed", self.path.display())),
+            Err(errno) => failed(&format!("cannot look at {}", self.path.display()), errno),
+        }
+    }
+
+    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Try<Vec<Listed>> {
+        let mut page = BTreeMap::new();
+        self.walk(&self.root, "", &mut |_, place, file, path| {
+            let wanted = path.starts_with(prefix) && after.is_none_or(|after| path > after.as_str());
+            let Some(name) = ObjectName::parse(path).filter(|_| wanted) else { return Ok(()) };
+            if page.len() >= limits::VAULT_LIST_MAX && page.last_key_value().is_some_and(|(last, _)| *last < name) {
+                return Ok(());
+            }
+            match statat(place, file, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => page.insert(name, u64::try_from(stat.st_size).unwrap_or(0)),
+                // Removed since.
+                Err(Errno::NOENT) => None,
+                Err(errno) => return Err(errno),
+            };
+            if page.len() > limits::VAULT_LIST_MAX {
+                page.pop_last();
+            }
+            Ok(())
+        })
+        .map_err(|errno| failed(&format!("cannot list {}", self.path.display()), errno))?;
+        Ok(page.into_iter().map(|(name, bytes)| Listed { name, bytes }).collect())
+    }
+
+    /// Removes the files of writers that are gone: those have no lock on them.
+    fn sweep(&self) -> Try<()> {
+        self.walk(&self.root, "", &mut |is_partial, place, file, _| {
+            if is_partial
+                && let Ok(open) = openat(place, file, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                && fs::flock(&open, FlockOperation::NonBlockingLockExclusive).is_ok()
+            {
+                let _ = unlinkat(place, file, AtFlags::empty());
+            }
+            Ok(())
+        })
+        .map_err(|errno| failed(&format!("cannot look through {}", self.path.display()), errno))
+    }
+
+    /// Visits the files below a folder: whether one is a partial one, the folder that it is in, its name there, and its whole name.
+    fn walk(&self, place: &OwnedFd, path: &str, visit: &mut Visit<'_>) -> Result<(), Errno> {
+        if path.matches('/').count() > DEPTH_MAX {
+            return Ok(());
+        }
+        for entry in Dir::read_from(place)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let kind = match entry.file_type() {
+                FileType::Unknown => match statat(place, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno),
+                },
+                kind => kind,
+            };
+            let is_partial = name.starts_with(PARTIAL);
+            if kind == FileType::RegularFile && (is_partial || !name.starts_with('.')) {
+                visit(is_partial, place.as_fd(), name, &format!("{path}{name}"))?;
+            } else if kind == FileType::Directory && !name.starts_with('.') {
+                let open = openat(place, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                self.walk(&open, &format!("{path}{name}/"), visit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Visit<'a> = dyn FnMut(bool, BorrowedFd<'_>, &str, &str) -> Result<(), Errno> + 'a;
+
+/// The folders of a name, and its last part.
+fn parts(name: &ObjectName) -> (Vec<&str>, &str) {
+    let mut parts: Vec<&str> = name.as_str().split('/').collect();
+    let file = parts.pop().unwrap_or_default();
+    (parts, file)
+}
+
+/// Writes a file and makes it durable; it is locked while the answer lives, so that nobody takes it for left behind.
+fn write(place: &OwnedFd, partial: &str, bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = openat(place, partial, flags, Mode::RUSR | Mode::WUSR)?;
+    // Where locks are unknown, a sweep finds no lock either, and leaves the file.
+    let _ = fs::flock(&open, FlockOperation::NonBlockingLockExclusive);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(&open, rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    fsync(&open)?;
+    Ok(open)
+}
+
+/// Gives a file its own name, if that is free.
+fn settle(place: &OwnedFd, partial: &str, file: &str) -> Result<(), Errno> {
+    match renameat_with(place, partial, place, file, RenameFlags::NOREPLACE) {
+        // The file system does not know how: links do the same.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        other => return other,
+    }
+    match linkat(place, partial, place, file, AtFlags::empty()) {
+        Ok(()) => unlinkat(place, partial, AtFlags::empty()),
+        // Nor links: a stick. Two writers on one stick are not foreseen.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => match statat(place, file, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => renameat(place, partial, place, file),
+            Err(errno) => Err(errno),
+        },
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes the names in a folder durable.
+fn durable(place: &OwnedFd) -> Result<(), Errno> {
+    match fsync(place) {
+        // Some file systems cannot sync a folder, and need not.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
+fn failed(what: &str, errno: Errno) -> VaultError {
+    let text = format!("{what}: {}", std::io::Error::from(errno));
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => VaultError::Full(text),
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => VaultError::Refused(text),
+        Errno::NOTDIR | Errno::LOOP => VaultError::Damaged(text),
+        _ => VaultError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests;
