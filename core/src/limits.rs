@@ -361,6 +361,10 @@ pub const METRICS_HEAD_BYTES_MAX: u64 = 8 * 1024;
 pub const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Numbers that the store must count are counted at most this often.
 pub const METRICS_COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How long a collector may take to answer.
+pub const OTLP_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is read of a collector's answer.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 // recovery
 /// How often a hub looks whether another hub of its store has started a new timeline.

@@ -24,7 +24,7 @@ use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
 use mobo_runtime::key_file::{self, KeyFileError};
-use mobo_runtime::metrics::{self, Bound, MetricsPart};
+use mobo_runtime::metrics::{self, Bound, MetricsPart, Pages};
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
 use mobo_runtime::reload::{Reloader, reload_teller};
 use mobo_runtime::slot::Slot;
@@ -269,7 +269,7 @@ impl Edge {
 
 fn metrics_part(edge: &Arc<Edge>, board: BoardHandle) -> MetricsPart {
     let collect = Arc::new(EdgeMetrics::new(Arc::clone(edge), board));
-    let part = MetricsPart::new(edge.config.get(&metrics::LISTEN), &[crate::metrics::ALL, metrics::http::ALL], collect);
+    let part = MetricsPart::new(edge.config.get(&metrics::LISTEN), Pages::new(&[crate::metrics::ALL, metrics::http::ALL], collect));
     edge.metrics.fill(part.bound());
     part
 }

@@ -26,6 +26,7 @@ pub mod merger;
 pub mod metrics;
 pub mod migrate;
 pub mod node;
+pub mod otlp;
 pub mod postgres;
 mod rebucket;
 pub mod records;

@@ -28,7 +28,7 @@ use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
 use mobo_runtime::ground;
 use mobo_runtime::key_file::KeyFileError;
-use mobo_runtime::metrics::{self, Bound, MetricsPart};
+use mobo_runtime::metrics::{self, Bound, MetricsPart, Pages};
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
 use mobo_runtime::reload::{Reloader, reload_teller};
 use mobo_runtime::slot::Slot;
@@ -42,6 +42,7 @@ use crate::history::History;
 use crate::hub_time::HubTime;
 use crate::merger::MergeQueue;
 use crate::metrics::HubMetrics;
+use crate::otlp::{self, OtlpPart};
 use crate::sessions::Sessions;
 use crate::{identity, settings};
 
@@ -222,7 +223,9 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.checked(Check::pass("hub key", format!("{}", hub.keys.public())));
     board.plug(ControlSocket::new(folder.path(), Arc::new(Desk::new(Arc::clone(&hub)))));
     board.plug(Reloader::new(&hub.config).telling(reload_teller(board.handle())));
-    board.plug(metrics_part(&hub));
+    let (measured, pages) = metrics_part(&hub);
+    board.plug(measured);
+    board.plug(OtlpPart::new(Arc::clone(&hub), pages));
     board.plug(store::StorePart::new(Arc::clone(&hub)));
     board.plug(link::QuicPart::new(Arc::clone(&hub)));
     board.plug(mqtt::MqttPart::new(Arc::clone(&hub)));
@@ -233,11 +236,12 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     Ok(board.run().await)
 }
 
-fn metrics_part(hub: &Arc<Hub>) -> MetricsPart {
+fn metrics_part(hub: &Arc<Hub>) -> (MetricsPart, Pages) {
     let collect = Arc::new(HubMetrics::new(Arc::clone(hub)));
-    let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), &[crate::metrics::ALL, metrics::http::ALL], collect);
+    let pages = Pages::new(&[crate::metrics::ALL, metrics::http::ALL, otlp::METRICS], collect);
+    let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), pages.clone());
     hub.metrics.fill(part.bound());
-    part
+    (part, pages)
 }
 
 fn addresses(hub: &Hub) -> Vec<String> {

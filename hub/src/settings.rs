@@ -5,6 +5,8 @@ use std::ops::Deref;
 
 use mobo_runtime::config::{Define, Kind, Setting, TomlForm};
 
+use crate::otlp;
+
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
     Setting::new("http.listen", "127.0.0.1:8000", "0.1.0", "Address of the HTTP API. Port 0 takes a free one; `status` tells which.");
@@ -48,7 +50,8 @@ pub static STORE_URL: Setting<StoreUrl> = Setting::new(
 .url();
 
 /// All of them.
-pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &MQTT_LISTEN, &MQTT_URL, &STORE_URL];
+pub static ALL: &[&dyn Define] =
+    &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &MQTT_LISTEN, &MQTT_URL, &STORE_URL, &otlp::ENDPOINT, &otlp::EVERY];
 
 /// Where a hub keeps everything: a value of `store.url`.
 #[derive(Clone, Eq, PartialEq, PartialOrd)]

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mobo_tests::cluster::Cluster;
+use mobo_tests::cluster::{Cluster, quiet_address};
 use mobo_tests::http::Client;
 use mobo_tests::postgres::Database;
-use mobo_tests::process::Node;
+use mobo_tests::process::{Launch, Node};
 use mobo_tests::wait;
 use serde_json::{Value, json};
 
@@ -109,6 +109,45 @@ fn a_node_counts_what_happens() {
     assert!(devices.contains("name=\"one\"} 1\n") && devices.contains("mobo_device_seen_timestamp_seconds{device=\""), "{devices}");
     assert!(!text.contains("name=\"one\""), "no device is named where the fleet is measured");
     cluster.healthy();
+}
+
+/// A collector that takes one request, answers 200, and gives its path and body.
+fn collect_once(collector: &std::net::TcpListener) -> (String, Value) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let (stream, _) = collector.accept().unwrap();
+    let mut reader = BufReader::new(&stream);
+    let mut head = Vec::new();
+    while head.last().is_none_or(|line: &String| !line.trim_end().is_empty()) {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the head ends early: {head:?}");
+        head.push(line);
+    }
+    let length = head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap()];
+    reader.read_exact(&mut body).unwrap();
+    (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}").unwrap();
+    (head[0].split(' ').nth(1).unwrap().to_owned(), serde_json::from_slice(&body).unwrap())
+}
+
+/// Goal: an OpenTelemetry collector gets what `/metrics` shows, and one that goes away costs the hub nothing.
+#[test]
+fn a_collector_gets_the_metrics_and_may_go_away() {
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let launch = Launch::hub(folder.path().join("hub")).set(LISTEN.0, LISTEN.1).set("quic.listen", &quiet_address());
+    let hub = launch.set("otlp.endpoint", &endpoint).set("otlp.every", "1s").boot();
+
+    let (path, body) = collect_once(&collector);
+    assert_eq!(path, "/v1/metrics");
+    let metrics = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().unwrap();
+    let sent: BTreeSet<String> = metrics.iter().map(|metric| metric["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(sent, names(&scrape(&hub, "/metrics")), "the same on both ways");
+    drop(collector);
+    wait::until("the hub to notice", Duration::from_secs(60), || {
+        value(&scrape(&hub, "/metrics"), "mobo_otlp_failed_total{reason=\"unreachable\"}").filter(|count| *count >= 2.0)
+    });
+    assert_eq!(hub.status()["health"], "healthy");
 }
 
 /// Goal: the dashboard and the alert rules load, and ask for what a hub on Postgres says.

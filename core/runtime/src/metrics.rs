@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use mobo_core::limits;
 
-pub use exposition::{Exposition, Kind};
-pub use listen::{Bound, Collect, LISTEN, MetricsPart, SETTINGS};
+pub use exposition::{Exposition, Family, Kind, Sample, Written};
+pub use listen::{Bound, Collect, LISTEN, MetricsPart, Pages, SETTINGS};
 
 /// A metric as lists hold it.
 pub trait Metric: fmt::Debug + Sync {

@@ -38,12 +38,14 @@ pub trait Collect: Send + Sync + 'static {
 /// The part. It is optional: a node that cannot be measured works all the same.
 pub struct MetricsPart {
     address: Option<SocketAddr>,
-    pages: Arc<Pages>,
+    pages: Pages,
     bound: Arc<Mutex<Option<SocketAddr>>>,
 }
 
-struct Pages {
-    metrics: Vec<&'static [&'static dyn Metric]>,
+/// What a node shows of its metrics. Clones share it.
+#[derive(Clone)]
+pub struct Pages {
+    metrics: Arc<[&'static [&'static dyn Metric]]>,
     collect: Arc<dyn Collect>,
 }
 
@@ -53,8 +55,8 @@ impl MetricsPart {
 
     /// A part that shows these metrics at this address, and nothing to anybody without one.
     #[must_use]
-    pub fn new(address: Option<SocketAddr>, metrics: &[&'static [&'static dyn Metric]], collect: Arc<dyn Collect>) -> Self {
-        Self { address, pages: Arc::new(Pages { metrics: metrics.to_vec(), collect }), bound: Arc::default() }
+    pub fn new(address: Option<SocketAddr>, pages: Pages) -> Self {
+        Self { address, pages, bound: Arc::default() }
     }
 
     /// Where it listens, once it does: asked of this whenever somebody wants to know.
@@ -108,7 +110,7 @@ impl Component for MetricsPart {
             let listener = TcpListener::bind(address).await;
             let listener = listener.map_err(|error| Fault::new(format!("{address}: {error}"), advice()))?;
             *self.bound.lock().unwrap_or_else(PoisonError::into_inner) = listener.local_addr().ok();
-            tasks.spawn("metrics.accept", accept(listener, Arc::clone(&self.pages), tasks.clone()));
+            tasks.spawn("metrics.accept", accept(listener, self.pages.clone(), tasks.clone()));
             Ok(())
         })
     }
@@ -121,7 +123,7 @@ impl Component for MetricsPart {
     }
 }
 
-async fn accept(listener: TcpListener, pages: Arc<Pages>, tasks: Tasks) {
+async fn accept(listener: TcpListener, pages: Pages, tasks: Tasks) {
     let (stopping, seats) = (tasks.stopping(), Arc::new(Semaphore::new(limits::METRICS_CONNECTIONS_MAX)));
     loop {
         let seat = tokio::select! {
@@ -137,7 +139,7 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, tasks: Tasks) {
             tokio::time::sleep(limits::HTTP_ACCEPT_PAUSE).await;
             continue;
         };
-        let (pages, stopping) = (Arc::clone(&pages), stopping.clone());
+        let (pages, stopping) = (pages.clone(), stopping.clone());
         tasks.spawn_job("metrics.scrape", async move {
             let _seat = seat;
             let answer = tokio::time::timeout(limits::METRICS_TIMEOUT, answer(stream, &pages));
@@ -164,7 +166,7 @@ async fn answer(stream: TcpStream, pages: &Pages) -> io::Result<()> {
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     let (status, text) = match (method, path) {
-        ("GET" | "HEAD", "/metrics") => ("200 OK", pages.metrics().await),
+        ("GET" | "HEAD", "/metrics") => ("200 OK", pages.now().await.finish()),
         ("GET" | "HEAD", "/metrics/devices") => ("200 OK", pages.devices().await),
         ("GET" | "HEAD", _) => ("404 Not Found", "there are /metrics and /metrics/devices here\n".to_owned()),
         _ => ("405 Method Not Allowed", "use GET\n".to_owned()),
@@ -180,13 +182,26 @@ async fn answer(stream: TcpStream, pages: &Pages) -> io::Result<()> {
     writer.shutdown().await
 }
 
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
+    }
+}
+
 impl Pages {
-    async fn metrics(&self) -> String {
+    /// These metrics, what the node says only when it is asked, and the process.
+    #[must_use]
+    pub fn new(metrics: &[&'static [&'static dyn Metric]], collect: Arc<dyn Collect>) -> Self {
+        Self { metrics: metrics.into(), collect }
+    }
+
+    /// Every metric as it is now, but those of single devices.
+    pub async fn now(&self) -> Exposition {
         let mut out = Exposition::default();
         self.metrics.iter().copied().flatten().for_each(|metric| metric.expose(&mut out));
         self.collect.collect(&mut out).await;
         process::expose(&mut out);
-        out.finish()
+        out
     }
 
     async fn devices(&self) -> String {
@@ -227,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_shown_to_who_asks_for_them() {
-        let part = MetricsPart::new(Some("127.0.0.1:0".parse().unwrap()), &[ALL], Arc::new(Nothing));
+        let part = MetricsPart::new(Some("127.0.0.1:0".parse().unwrap()), Pages::new(&[ALL], Arc::new(Nothing)));
         assert!(part.post().await.iter().all(|check| check.took.is_zero()));
         let (bound, tasks) = (part.bound(), Tasks::detached(MetricsPart::NAME));
         assert_eq!(bound.address(), None);
@@ -258,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_address_nobody_listens() {
-        let part = MetricsPart::new(None, &[], Arc::new(Nothing));
+        let part = MetricsPart::new(None, Pages::new(&[], Arc::new(Nothing)));
         let tasks = Tasks::detached(MetricsPart::NAME);
         part.start(tasks.clone()).await.unwrap();
         assert!(part.post().await.is_empty() && tasks.names().is_empty());
