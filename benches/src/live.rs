@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use mobo_adapters::quic::QuicDialer;
 use mobo_core::ids::{BucketId, DeviceId, Incarnation, Position};
 use mobo_core::limits;
-use mobo_core::link::{Dialer as _, Link};
+use mobo_core::link::{Dialer, Link};
 use mobo_core::message::{Enrolled, Hello, SignedHello, Welcome};
 use mobo_core::session::DeviceSession;
 use mobo_core::session::device::{Effect, Input, Settings};
@@ -31,7 +30,9 @@ pub(crate) struct Member {
     /// Its certificate.
     pub(crate) certificate: Enrolled,
     /// What it connects through.
-    pub(crate) dialer: Arc<QuicDialer>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    /// Where.
+    pub(crate) address: String,
     /// Its clock.
     pub(crate) clock: Clock,
 }
@@ -55,8 +56,7 @@ enum State {
 impl Live {
     /// Connects, and returns when the session has nothing left to do.
     pub(crate) async fn open(member: Member) -> anyhow::Result<Self> {
-        let address = member.token.addresses.first().context("a token without an address")?.clone();
-        let link: Arc<dyn Link> = Arc::from(member.dialer.dial(address, member.token.hub).await?);
+        let link: Arc<dyn Link> = Arc::from(member.dialer.dial(member.address.clone(), member.token.hub).await?);
         let hello = sign(&hello(&member)?, link.as_ref(), &member.keys);
         let session = DeviceSession::new(member.clock.now(), Settings { keepalive: None }, hello);
         let (said, mut state) = watch::channel(State::default());
@@ -128,7 +128,7 @@ impl Driver {
                     }
                 }
                 Effect::Admit(welcome) => self.feed(Input::Admitted(cursors(&welcome))),
-                Effect::Read(lane, _) => self.feed(Input::Entries(lane, None)),
+                Effect::Read(lane, ..) => self.feed(Input::Entries(lane, None)),
                 Effect::Apply(batch) => self.feed(Input::Applied { bucket: batch.bucket, cursor: batch.to }),
                 Effect::Compare(_) => self.feed(Input::Compared { equal: true, diverged: Vec::new() }),
                 Effect::Drained => {

@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     /// How many devices w5 connects; by default 500, then 1,000.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) devices: Option<usize>,
+    /// How w5's devices are connected.
+    #[arg(long, default_value = "quic")]
+    pub(crate) transport: Transport,
     /// Records in one POST of w1, at most 1,000.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = batch)]
     pub(crate) batch: usize,
@@ -86,6 +89,36 @@ impl Kind {
         match self {
             Self::Table => "table",
             Self::Document => "document",
+        }
+    }
+}
+
+/// How a device is connected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Transport {
+    /// QUIC.
+    Quic,
+    /// MQTT, over the hub's embedded broker.
+    Mqtt,
+    /// WebSocket.
+    Ws,
+}
+
+impl Transport {
+    /// Its name in the report.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Mqtt => "mqtt",
+            Self::Ws => "ws",
+        }
+    }
+
+    /// True for its addresses in a join token.
+    pub(crate) fn is_of(self, address: &str) -> bool {
+        match address.split_once("://") {
+            Some((scheme, _)) => scheme == self.name(),
+            None => self == Self::Quic,
         }
     }
 }

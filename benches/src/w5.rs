@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mobo_adapters::mqtt::MqttDialer;
 use mobo_adapters::quic::QuicDialer;
+use mobo_adapters::websocket::WsDialer;
+use mobo_core::link::Dialer;
 use mobo_core::trust::KeyPair;
 use mobo_protocol::JoinToken;
 use mobo_runtime::clock::Clock;
@@ -16,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::live::{Live, Member};
 use crate::measure::{cpu, rss_kib};
 use crate::place::Binaries;
-use crate::plan::Plan;
+use crate::plan::{Plan, Transport};
 use crate::report::{Report, rounded, say, seconds};
 use crate::rig::{Rig, number, text};
 
@@ -33,7 +36,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, devices: usize, mut re
     let rig = Rig::start(plan, binaries, &mut report).await?;
     let booted_kib = rss_kib(rig.hub.pid)?;
     say!("w5: enrolling {devices} devices");
-    let members = enrol(&rig, devices).await?;
+    let members = enrol(&rig, devices, plan.transport).await?;
     let enrolled_kib = rss_kib(rig.hub.pid)?;
 
     say!("w5: connecting them");
@@ -57,6 +60,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, devices: usize, mut re
     anyhow::ensure!(lost.is_empty(), "{} devices lost their session: {}", lost.len(), lost.first().map_or("", String::as_str));
 
     let per_device = |kib: u64| rounded(kib as f64 / devices as f64);
+    report.put("transport", plan.transport.name());
     report.put("devices", devices);
     report.put("hub_rss_booted_kib", booted_kib);
     report.put("hub_rss_enrolled_kib", enrolled_kib);
@@ -78,7 +82,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, devices: usize, mut re
 }
 
 /// Invites and enrols each device with a token of its own.
-async fn enrol(rig: &Rig, devices: usize) -> anyhow::Result<Vec<Member>> {
+async fn enrol(rig: &Rig, devices: usize, transport: Transport) -> anyhow::Result<Vec<Member>> {
     let dialer = Arc::new(QuicDialer::default());
     let status = rig.hub.status().await?;
     // Straight to the hub: a relay has no part in what is measured here.
@@ -89,11 +93,19 @@ async fn enrol(rig: &Rig, devices: usize) -> anyhow::Result<Vec<Member>> {
         let args = json!({ "name": format!("device-{number:05}"), "buckets": [] });
         let invited = desk.call("device invite", args).await?;
         let token = invited.get("token").and_then(Value::as_str).context("the hub gave no token")?;
-        let token = JoinToken { addresses: vec![address.clone()], ..JoinToken::parse(token)? };
-        let (dialer, keys) = (Arc::clone(&dialer), KeyPair::from_secret(&entropy::bytes()?));
+        let full = JoinToken::parse(token)?;
+        let token = JoinToken { addresses: vec![address.clone()], ..full.clone() };
+        let (quic, keys) = (Arc::clone(&dialer), KeyPair::from_secret(&entropy::bytes()?));
+        let own = full.addresses.into_iter().find(|address| transport.is_of(address));
+        let address = if transport == Transport::Quic { address.clone() } else { own.context("the hub has no such address")? };
         joining.spawn(async move {
-            let joined = mobo_edge::join::enrol(dialer.as_ref(), &token, &keys).await?;
-            anyhow::Ok(Member { keys, token, certificate: joined.signed, dialer, clock })
+            let joined = mobo_edge::join::enrol(quic.as_ref(), &token, &keys).await?;
+            let dialer: Arc<dyn Dialer> = match transport {
+                Transport::Quic => quic,
+                Transport::Mqtt => Arc::new(MqttDialer::new(keys.clone(), token.project)),
+                Transport::Ws => Arc::new(WsDialer::new(keys.clone())),
+            };
+            anyhow::Ok(Member { keys, token, certificate: joined.signed, dialer, address, clock })
         });
         if joining.len() >= AT_ONCE
             && let Some(member) = joining.join_next().await

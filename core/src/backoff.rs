@@ -38,6 +38,22 @@ impl Backoff {
         self.previous.saturating_add(retry_after.unwrap_or_default().min(limits::RETRY_AFTER_MAX))
     }
 
+    /// Sets the longest pause from now on.
+    pub const fn set_max(&mut self, max: Duration) {
+        self.max = if max.as_nanos() < self.min.as_nanos() { self.min } else { max };
+    }
+
+    /// The pause that the next one is drawn from: what a device keeps over a restart.
+    #[must_use]
+    pub const fn previous(&self) -> Duration {
+        self.previous
+    }
+
+    /// Goes on from a pause that was kept.
+    pub fn resume(&mut self, previous: Duration) {
+        self.previous = previous.clamp(self.min, self.max);
+    }
+
     /// Starts again from short pauses. For a session that the peer welcomed: a mere connection proves too little.
     pub const fn reset(&mut self) {
         self.previous = self.min;

@@ -79,6 +79,8 @@ pub const DOCUMENT_OP_COUNTER_MAX: u64 = 1 << 31;
 pub const FRAME_BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of entries in one push, and of items in one batch.
 pub const BATCH_BYTES_MAX: usize = 384 * 1024;
+/// A push of telemetry takes at most what the link carries in a second, but may always have so many bytes.
+pub const PUSH_BYTES_MIN: usize = 8 * 1024;
 /// Entries in one push.
 pub const PUSH_ENTRIES_MAX: usize = 2_000;
 /// Items in one batch.
@@ -101,6 +103,24 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
 /// Longest pause before a reconnect.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(15);
+/// The same while the hub was there within [`RECONNECT_SOON`]: with it, what is healed is in sync again within 11 s.
+pub const RECONNECT_SOON_MAX: Duration = Duration::from_secs(3);
+/// How long a device counts on its hub to be back soon.
+pub const RECONNECT_SOON: Duration = Duration::from_secs(600);
+/// A session that has lived so long starts the pauses again from short ones; a shorter one may be the next of a row.
+pub const RECONNECT_SETTLED: Duration = Duration::from_secs(5);
+/// An attempt that has not brought a link for so long gets company by a fresh one, whose first packets are not paused yet.
+pub const REDIAL_AFTER: Duration = Duration::from_secs(3);
+/// Attempts at the same time.
+pub const DIALS_MAX: usize = 4;
+/// Hellos and enrolments that a hub decides about at the same time.
+pub const ADMISSIONS_MAX: usize = 32;
+/// The longest that one may wait for its turn; who would wait longer is told when to come back.
+pub const ADMISSION_WAIT: Duration = Duration::from_secs(4);
+/// Admissions in a second that a hub counts on before it has seen its own pace.
+pub const ADMISSIONS_PER_S_MIN: u32 = 50;
+/// The longest time over which those are spread who are told to come back.
+pub const ADMISSION_SPREAD_MAX: Duration = Duration::from_secs(60);
 /// How long a revoked device may keep its session.
 pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
 /// Frames that wait on one channel of a link.
@@ -208,6 +228,14 @@ pub const REBUCKET_LOOK: Duration = Duration::from_secs(15);
 pub const OUTBOX_KEEP: Duration = Duration::from_secs(14 * 86_400);
 /// Bytes of such entries.
 pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Room that the device's database may take, unless its settings say otherwise.
+pub const EDGE_STORE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// The part of it that samples may not take.
+pub const EDGE_STORE_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Entries that give way at once where there is no room for samples.
+pub const RELIEF_ENTRIES_MAX: u32 = 1_000;
+/// Rows of samples that do.
+pub const RELIEF_ROWS_MAX: u32 = 5_000;
 /// How long a writer waits for a higher level than its node's own, unless it says otherwise.
 pub const WAIT: Duration = Duration::from_secs(30);
 /// The longest that it may say.

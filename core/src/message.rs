@@ -95,8 +95,10 @@ pub enum Message {
 /// A request to enrol.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Enrol {
-    /// The invitation's secret, good for one use.
+    /// The invitation's secret, good for one use; or what hides it on this link.
     pub secret: Vec<u8>,
+    /// True if it is hidden: [`crate::trust::mask_secret`].
+    pub masked: bool,
     /// The key that the device made.
     pub key: PublicKey,
     /// A label that the device proposes; the invitation's wins.

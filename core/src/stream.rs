@@ -10,9 +10,13 @@
 //! node does not know is kept as it is, so that nothing is lost on the way to a node that does (invariant I20).
 
 mod column;
+mod loss;
+pub mod thin;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+pub use loss::{Loss, LossReason};
 
 use crate::cbor::{Malformed, Reader, Writer};
 use crate::ids::{CollectionId, FieldId};

@@ -364,6 +364,18 @@ pub fn derive(purpose: &str, secret: &[u8; 32]) -> [u8; 32] {
     blake3::derive_key(purpose, secret)
 }
 
+/// A join secret as it may cross a broker or a proxy: hidden by what only the two ends of the link know, its channel binding. Masking twice
+/// gives the secret back. `None` on a link without a binding.
+#[must_use]
+pub fn mask_secret(binding: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
+    if binding.is_empty() {
+        return None;
+    }
+    let mut mask = vec![0; secret.len()];
+    blake3::Hasher::new_derive_key("mobo join mask 1").update(binding).finalize_xof().fill(&mut mask);
+    Some(mask.iter().zip(secret).map(|(mask, byte)| mask ^ byte).collect())
+}
+
 /// How a one-time secret is kept: its blake3.
 #[must_use]
 pub fn secret_hash(secret: &[u8]) -> [u8; 32] {

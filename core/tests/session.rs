@@ -192,7 +192,7 @@ fn device_input(word: &str) -> device::Input {
 fn device_effect(effect: &device::Effect) -> String {
     match effect {
         device::Effect::Send(_, message) => format!(">{}", name(message)),
-        device::Effect::Read(lane, after) => format!("read {} {}", lane.number(), after.map_or(0, Seq::get)),
+        device::Effect::Read(lane, after, _) => format!("read {} {}", lane.number(), after.map_or(0, Seq::get)),
         device::Effect::Close(reason) => format!("close {}", format!("{reason:?}").split(['(', ' ']).next().unwrap()),
         other => format!("{other:?}").split(['(', ' ']).next().unwrap().to_lowercase(),
     }
@@ -315,6 +315,7 @@ fn a_checkpoint_is_compared_and_says_when_everything_is_done() {
     device_row(&format!("{LIVE}; appended; entries 1 1; none 0; equal; ack 1"), "acked, drained");
 }
 
+// faults: N-5
 #[test]
 fn n5_a_silent_hub_is_pinged_and_given_up_within_one_and_a_half_keepalives() {
     device_row(&format!("{LIVE}; +9; timeout"), "");
@@ -387,9 +388,13 @@ fn hub_input(word: &str) -> hub::Input {
     let refuse = PeerError { code: Code::REVOKED, detail: "no".into(), fatal: true, retry_after_ms: 0 };
     match verb {
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
-        "enrol" => {
-            message(Message::Enrol(Enrol { secret: vec![], key: PublicKey([0; 32]), name: String::new(), signature: Signature([0; 64]) }))
-        }
+        "enrol" => message(Message::Enrol(Enrol {
+            secret: vec![],
+            masked: false,
+            key: PublicKey([0; 32]),
+            name: String::new(),
+            signature: Signature([0; 64]),
+        })),
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
         "recovering" => hub::Input::Admitted(Ok(Box::new(Welcome { recovering: true, ..welcome() }))),
         "joined" => hub::Input::Joined(OfferAck { bucket: BUCKET, joined: 1, refused: 0 }),
@@ -465,6 +470,7 @@ fn hub_row(script: &str, want: &str) {
     assert_eq!(got, want, "after {script}");
 }
 
+// faults: N-10
 #[test]
 fn a_hub_lets_in_who_says_hello() {
     hub_row("hello", "admit");

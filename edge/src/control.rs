@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobo_adapters::sqlite::edge::{EdgeCounts, EdgeStore};
 use mobo_core::ids::RecordKey;
 use mobo_core::store::StoreError;
 use mobo_gate::backend::BackendError;
@@ -215,9 +216,21 @@ impl Desk {
             "detached": detached,
             "quarantined": 0,
             "kept": { "entries": counts.kept, "bytes": counts.kept_bytes },
+            "room": self.room(&store, &counts),
             "http": self.edge.http().map(|address| address.to_string()),
             "metrics": self.edge.metrics().map(|address| address.to_string()),
         }))
+    }
+
+    /// How much room the store takes, and what was lost for want of it.
+    fn room(&self, store: &EdgeStore, counts: &EdgeCounts) -> Value {
+        let (room, schema) = (store.room(), self.edge.schema());
+        let lost = counts.losses.iter().map(|loss| {
+            let stream = schema.get(loss.collection).map_or_else(|| loss.collection.to_string(), |found| found.name.clone());
+            json!({ "stream": stream, "samples": loss.samples, "entries": loss.entries })
+        });
+        let lost: Vec<Value> = lost.collect();
+        json!({ "used": counts.used_bytes, "max": room.bytes_max, "reserve": room.reserve_bytes, "lost": lost })
     }
 
     /// Recomputes digests from rows and chains from entries.

@@ -10,7 +10,7 @@ use mobo_core::ids::DeviceId;
 use mobo_core::limits;
 use mobo_core::link::{Channel, Dialer, Link, LinkError};
 use mobo_core::message::{Code, Enrol, Enrolled, Message, PeerError};
-use mobo_core::trust::{Certificate, KeyPair, Statement};
+use mobo_core::trust::{Certificate, KeyPair, Statement, mask_secret};
 use mobo_protocol::JoinToken;
 
 /// Why a device could not join.
@@ -83,7 +83,11 @@ async fn ask(link: Arc<dyn Link>, token: &JoinToken, keys: &KeyPair) -> Result<J
 async fn exchange(link: &dyn Link, token: &JoinToken, keys: &KeyPair) -> Result<Enrolled, JoinError> {
     let binding = link.binding();
     let signature = Statement::Enrol { binding: &binding, secret: &token.secret }.sign(keys);
-    let enrol = Enrol { secret: token.secret.clone(), key: keys.public(), name: token.name.clone(), signature };
+    // Who carries the packets of a link can read them.
+    let hidden = mask_secret(&binding, &token.secret).filter(|_| token.masks);
+    let masked = hidden.is_some();
+    let secret = hidden.unwrap_or_else(|| token.secret.clone());
+    let enrol = Enrol { secret, masked, key: keys.public(), name: token.name.clone(), signature };
     link.send(Channel::Control, mobo_protocol::encode(&Message::Enrol(enrol))).await.map_err(JoinError::Link)?;
     loop {
         let frame = link.recv().await.map_err(JoinError::Link)?;

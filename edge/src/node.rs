@@ -54,6 +54,8 @@ pub const GATE: ComponentName = ComponentName::fixed("gate");
 pub const KEY_FILE: &str = "device.key";
 /// The way to the hub that worked where the preferred one did not, in its folder.
 pub const ROUTE_FILE: &str = "route";
+/// What a device remembers of how long it waits between tries, while its hub is away.
+pub const PAUSES_FILE: &str = "pauses";
 /// The device's database in its folder.
 pub const STORE_FILE: &str = "edge.db";
 
@@ -263,6 +265,7 @@ impl Edge {
             },
             status: self.link.clone(),
             wake: Arc::clone(&self.wake),
+            pauses: Some(self.folder.join(PAUSES_FILE)),
         }))
     }
 }

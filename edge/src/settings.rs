@@ -38,9 +38,32 @@ pub static OUTBOX_KEEP: Setting<Duration> = Setting::new(
 /// How much room they take.
 pub static OUTBOX_BYTES: Setting<ByteSize> =
     Setting::new("outbox.bytes_max", "64MiB", "0.1.0", "Room for such entries; over it, acknowledged telemetry goes first.");
+/// How much room the database may take.
+pub static STORE_BYTES: Setting<ByteSize> = Setting::new(
+    "store.bytes_max",
+    "1GiB",
+    "0.1.0",
+    "Room for the device's database. Beyond it, writes are refused until entries have gone to the hub; reading and syncing go on.",
+);
+/// The part that samples may not take.
+pub static STORE_RESERVE: Setting<ByteSize> = Setting::new(
+    "store.reserve",
+    "64MiB",
+    "0.1.0",
+    "The part of store.bytes_max that samples may not take, so that changes of records find room.",
+);
+/// What gives way.
+pub static STORE_FULL: Setting<String> = Setting::new(
+    "store.full",
+    "drop_oldest",
+    "0.1.0",
+    "What happens to samples that the hub does not have, once their room is used up: drop_oldest, thin (minimum, mean and maximum of each \
+     minute stay) or stop (new samples are refused). One word for all streams, or stream=word with commas between: vibration=thin,alarms=stop.",
+);
 
 /// All of them.
-pub static ALL: &[&dyn Define] = &[&HTTP_LISTEN, &HUB_URL, &TRANSPORT, &OUTBOX_KEEP, &OUTBOX_BYTES];
+pub static ALL: &[&dyn Define] =
+    &[&HTTP_LISTEN, &HUB_URL, &TRANSPORT, &OUTBOX_KEEP, &OUTBOX_BYTES, &STORE_BYTES, &STORE_RESERVE, &STORE_FULL];
 
 #[cfg(test)]
 mod tests {

@@ -2,13 +2,16 @@
 //! tries. The device works the same whether this does or not.
 
 pub mod driver;
+mod reconnect;
 mod said;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mobo_adapters::sqlite::edge::{Change, EdgeStore, Identity, Keep};
-use mobo_core::backoff::Backoff;
+use mobo_core::ids::PublicKey;
+use mobo_core::limits;
 use mobo_core::link::{Dialer, Link, LinkError};
 use mobo_core::session::CloseReason;
 use mobo_core::trust::KeyPair;
@@ -17,9 +20,12 @@ use mobo_runtime::entropy;
 use mobo_runtime::machine::Machine;
 use mobo_runtime::outbox::Outbox;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use driver::Driver;
+use reconnect::Reconnect;
 
 /// How the link is, for `status`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -85,15 +91,23 @@ pub struct Uplink {
     pub status: watch::Sender<LinkStatus>,
     /// Wakes the uplink from a pause: somebody wants to sync now, or the device has joined.
     pub wake: Arc<Notify>,
+    /// Where it is written down how long the pauses have become.
+    pub pauses: Option<PathBuf>,
 }
 
 impl Uplink {
     /// Connects again and again until told to stop.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken, clock: Clock) {
-        let mut backoff = Backoff::default();
+        let wall = || self.machine.moment().wall;
+        let (mut reconnect, left) = Reconnect::open(self.pauses.clone(), wall());
+        tokio::select! {
+            () = tokio::time::sleep(left) => {}
+            () = self.wake.notified() => {}
+            () = stopping.cancelled() => return,
+        }
         loop {
             let reason = match self.store.node().await.map(|node| node.identity) {
-                Ok(Some(identity)) => self.connect(&identity, (&stopping, clock), &mut backoff).await,
+                Ok(Some(identity)) => self.connect(&identity, (&stopping, clock), &mut reconnect).await,
                 Ok(None) => tokio::select! {
                     () = self.wake.notified() => continue,
                     () = stopping.cancelled() => return,
@@ -107,13 +121,13 @@ impl Uplink {
             let retry_after =
                 if let CloseReason::Refused(error) = &reason { Some(Duration::from_millis(error.retry_after_ms.into())) } else { None };
             if reason == CloseReason::Refenced {
-                backoff.reset();
+                reconnect.at_once();
             }
             let entropy = entropy::bytes().map_or(0, u64::from_le_bytes);
-            let pause = backoff.next_pause(entropy, retry_after);
+            let pause = reconnect.pause(entropy, retry_after, wall());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified() => backoff.reset(),
+                () = self.wake.notified() => reconnect.at_once(),
                 () = stopping.cancelled() => return,
             }
         }
@@ -124,13 +138,13 @@ impl Uplink {
         self: &Arc<Self>,
         identity: &Identity,
         (stopping, clock): (&CancellationToken, Clock),
-        backoff: &mut Backoff,
+        reconnect: &mut Reconnect,
     ) -> CloseReason {
         let addresses: Vec<&str> = self.addresses.iter().chain(&identity.hub_addresses).map(String::as_str).collect();
         let (addresses, hub) = (addresses.join(","), identity.hub_key);
         self.status.send_modify(|status| status.state = LinkState::Connecting);
         let mut link = tokio::select! {
-            link = self.dialer.dial(addresses.clone(), hub) => match link {
+            link = dial(&self.dialer, &addresses, hub) => match link {
                 Ok(link) => link,
                 Err(error) => return unreachable(&error),
             },
@@ -138,7 +152,7 @@ impl Uplink {
         };
         loop {
             tokio::select! {
-                reason = self.hold(Arc::from(link), (stopping, clock), backoff) => return reason,
+                reason = self.hold(Arc::from(link), (stopping, clock), reconnect) => return reason,
                 better = self.dialer.better(addresses.clone(), hub) => link = better,
             }
         }
@@ -148,8 +162,9 @@ impl Uplink {
         self: &Arc<Self>,
         link: Arc<dyn Link>,
         (stopping, clock): (&CancellationToken, Clock),
-        backoff: &mut Backoff,
+        reconnect: &mut Reconnect,
     ) -> CloseReason {
+        let began = Instant::now();
         let changes = self.store.watch();
         let outbox = Outbox::new(Arc::clone(&link));
         let mut driver = match Driver::open(Arc::clone(self), outbox, (link.binding(), link.peer())).await {
@@ -158,7 +173,7 @@ impl Uplink {
         };
         let reason = self.drive(&mut driver, link.as_ref(), changes, (stopping, clock)).await;
         if driver.was_live {
-            backoff.reset();
+            reconnect.lived(began.elapsed());
         }
         driver.end().finish().await;
         link.close("session ended").await;
@@ -203,6 +218,29 @@ impl Uplink {
             };
         });
     }
+}
+
+/// The first link that opens. A transport that gets no answer asks again ever more slowly; so that a way that has just opened is found at
+/// once, a fresh attempt joins the others every [`limits::REDIAL_AFTER`].
+async fn dial(dialer: &Arc<dyn Dialer>, addresses: &str, hub: PublicKey) -> Result<Box<dyn Link>, LinkError> {
+    let mut attempts = JoinSet::new();
+    let mut failure = None;
+    for begun in 1.. {
+        let (dialer, addresses) = (Arc::clone(dialer), addresses.to_owned());
+        attempts.spawn(async move { dialer.dial(addresses, hub).await });
+        let patience = if begun < limits::DIALS_MAX { limits::REDIAL_AFTER } else { limits::HELLO_TIMEOUT };
+        loop {
+            match timeout(patience, attempts.join_next()).await {
+                Ok(Some(Ok(Ok(link)))) => return Ok(link),
+                Ok(Some(Ok(Err(error)))) => failure = Some(error),
+                Ok(Some(Err(_))) => {}
+                Ok(None) => return Err(failure.unwrap_or(LinkError::Silent)),
+                Err(_) if begun < limits::DIALS_MAX => break,
+                Err(_) => return Err(failure.unwrap_or(LinkError::Silent)),
+            }
+        }
+    }
+    Err(LinkError::Silent)
 }
 
 fn unreachable(error: &LinkError) -> CloseReason {

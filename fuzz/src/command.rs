@@ -15,7 +15,9 @@ pub(crate) enum Mode {
     Replay,
     /// Walk, in a supervised process.
     Walk,
-    /// Be that process.
+    /// Walk through all targets, one after the other.
+    All,
+    /// Be the process that walks.
     Worker,
 }
 
@@ -24,6 +26,8 @@ pub(crate) struct Command {
     pub(crate) mode: Mode,
     pub(crate) target: &'static Target,
     pub(crate) time: Duration,
+    /// Ends a walk after so many tries, if that comes first; with [`Mode::All`], after so many over all targets.
+    pub(crate) executions: Option<u64>,
     pub(crate) seed: u64,
     /// Where crashers go instead of this package's own folder.
     pub(crate) crashers: Option<PathBuf>,
@@ -32,16 +36,18 @@ pub(crate) struct Command {
 impl Command {
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let seed = RandomState::new().build_hasher().finish();
-        let (mut mode, mut target, mut time) = (Mode::Walk, None, Duration::from_secs(60));
+        let (mut mode, mut target, mut time, mut executions) = (Mode::Walk, None, None, None);
         let (mut seed, mut crashers) = (seed, None);
         while let Some(flag) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{flag} needs a value"));
             match flag.as_str() {
                 "--list" => mode = Mode::List,
+                "--all" => mode = Mode::All,
                 "--replay" => mode = Mode::Replay,
                 "--worker" => mode = Mode::Worker,
                 "--target" => target = Some(find(&value()?)?),
-                "--seconds" => time = Duration::from_secs(number(&flag, &value()?)?),
+                "--seconds" => time = Some(Duration::from_secs(number(&flag, &value()?)?)),
+                "--executions" => executions = Some(number(&flag, &value()?)?),
                 "--seed" => seed = number(&flag, &value()?)?,
                 "--crashers" => crashers = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("there is no flag {flag}")),
@@ -49,10 +55,12 @@ impl Command {
         }
         let target = match (target, mode) {
             (Some(target), _) => target,
-            (None, Mode::List) => targets::TARGETS.first().ok_or("there are no targets")?,
+            (None, Mode::List | Mode::All) => targets::TARGETS.first().ok_or("there are no targets")?,
             (None, _) => return Err("--target is missing".into()),
         };
-        Ok(Self { mode, target, time, seed, crashers })
+        // Whoever counts tries waits for them.
+        let time = time.unwrap_or(if executions.is_some() { Duration::from_secs(3_600) } else { Duration::from_secs(60) });
+        Ok(Self { mode, target, time, executions, seed, crashers })
     }
 }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! mobo-fuzz --target frame --seconds 60            a walk from a fresh seed
 //! mobo-fuzz --target frame --seconds 60 --seed 7   the same walk again
+//! mobo-fuzz --target frame --executions 100000     a walk of so many tries
+//! mobo-fuzz --all --executions 5000000             so many over all targets
 //! mobo-fuzz --target frame --replay                the corpus and all crashers found so far
 //! mobo-fuzz --list                                 the targets
 //! ```
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         }
         Mode::Replay => walk::replay(&command),
         Mode::Walk => supervise::walk(&command),
+        Mode::All => supervise::walk_all(&command),
         Mode::Worker => walk::work(&command),
     };
     ExitCode::from(u8::from(!fine))

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::command::Command;
 use crate::shelf;
+use crate::targets::TARGETS;
 use crate::walk::INPUT_IN_HAND;
 
 /// Address space of the worker. A decoder that believes a length of 4 GiB ends here.
@@ -19,9 +20,22 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// The worker's exit code when it has caught, kept and explained a crash itself.
 const EXPLAINED: i32 = 1;
 
+/// Walks through all targets, and shares the tries among them. False when one crashed.
+pub(crate) fn walk_all(command: &Command) -> bool {
+    let share = |tries: u64| tries.div_ceil(TARGETS.len() as u64);
+    let walks = TARGETS.iter().map(|target| {
+        let (crashers, executions) = (command.crashers.clone(), command.executions.map(share));
+        walk(&Command { target, crashers, executions, ..*command })
+    });
+    let crashed = walks.filter(|fine| !fine).count();
+    println!("{} targets, {crashed} crashed", TARGETS.len());
+    crashed == 0
+}
+
 /// Walks in a worker. False when the target crashed.
 pub(crate) fn walk(command: &Command) -> bool {
-    println!("{}: {} s from seed {}", command.target.name, command.time.as_secs(), command.seed);
+    let end = command.executions.map_or_else(|| format!("{} s", command.time.as_secs()), |tries| format!("{tries} tries"));
+    println!("{}: {end} from seed {}", command.target.name, command.seed);
     let in_hand = std::env::temp_dir().join(format!("mobo-fuzz-{}", std::process::id()));
     let fine = supervise(command, &in_hand).unwrap_or_else(|error| {
         eprintln!("error: the walk cannot run: {error}");
@@ -77,6 +91,9 @@ fn start(command: &Command, in_hand: &Path) -> io::Result<Child> {
     worker.arg("-c").arg(format!("ulimit -v {WORKER_KIB_MAX}; ulimit -c 0; exec \"$0\" \"$@\"")).arg(std::env::current_exe()?);
     worker.args(["--worker", "--target", command.target.name, "--seed", &command.seed.to_string()]);
     worker.args(["--seconds", &command.time.as_secs().to_string()]);
+    if let Some(executions) = command.executions {
+        worker.args(["--executions", &executions.to_string()]);
+    }
     if let Some(crashers) = &command.crashers {
         worker.arg("--crashers").arg(crashers);
     }

@@ -3,6 +3,7 @@
 mod bundle;
 mod change;
 mod sealed;
+mod session;
 mod state;
 mod wire;
 
@@ -30,6 +31,9 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "state", run: state::state, vectors: &["core"], seeds: Vec::new },
     Target { name: "change", run: change::change, vectors: &[], seeds: change::seeds },
     Target { name: "stream", run: state::stream, vectors: &["core"], seeds: state::stream_seeds },
+    Target { name: "packet", run: sealed::packet, vectors: &["core"], seeds: Vec::new },
+    Target { name: "session-device", run: session::device, vectors: &["frames"], seeds: session::device_seeds },
+    Target { name: "session-hub", run: session::hub, vectors: &["frames"], seeds: session::hub_seeds },
 ];
 
 /// Targets with a known fault, to show that a crash is caught whatever its kind.

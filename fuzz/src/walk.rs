@@ -18,6 +18,8 @@ use crate::targets::{Answer, Target};
 const POOL_MAX: usize = 4_096;
 /// Answers that are remembered.
 const ANSWERS_MAX: usize = 1 << 20;
+/// An input that takes longer is a finding.
+const HANG: Duration = Duration::from_secs(5);
 /// How often the worker says that it lives.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -64,11 +66,11 @@ fn walk(command: &Command) -> io::Result<bool> {
     pool.push(Vec::new());
     let mut answers = BTreeSet::new();
     let mut dice = Dice::new(command.seed);
-    let (began, mut reported, mut tries) = (Instant::now(), Instant::now(), 0_u64);
-    while began.elapsed() < command.time {
+    let (began, mut reported, mut tries, mut slowest) = (Instant::now(), Instant::now(), 0_u64, Duration::ZERO);
+    while began.elapsed() < command.time && command.executions.is_none_or(|most| tries < most) {
         if reported.elapsed() > REPORT_EVERY {
             reported = Instant::now();
-            report(tries, pool.len())?;
+            report((tries, pool.len()), slowest)?;
         }
         let mut input = dice.pick(&pool).cloned().unwrap_or_default();
         let other = dice.pick(&pool).map_or(&[][..], Vec::as_slice);
@@ -78,7 +80,15 @@ fn walk(command: &Command) -> io::Result<bool> {
             file.write_all_at(&[&length, input.as_slice()].concat(), 0)?;
         }
         tries += 1;
-        match attempt(target, &input) {
+        let before = Instant::now();
+        let attempted = attempt(target, &input);
+        slowest = slowest.max(before.elapsed());
+        match attempted {
+            Ok(_) if before.elapsed() > HANG => {
+                let path = shelf::keep(target, command.crashers.as_deref(), &input)?;
+                eprintln!("{} took {:?} for try {tries}\n  kept as {}", target.name, before.elapsed(), path.display());
+                return Ok(false);
+            }
             Ok(answer) if answers.len() < ANSWERS_MAX && answers.insert(answer) => {
                 pool.push(input);
                 if pool.len() > POOL_MAX {
@@ -93,14 +103,22 @@ fn walk(command: &Command) -> io::Result<bool> {
             }
         }
     }
-    report(tries, pool.len())?;
+    report((tries, pool.len()), slowest)?;
     Ok(true)
 }
 
-fn report(tries: u64, pool: usize) -> io::Result<()> {
+fn report((tries, pool): (u64, usize), slowest: Duration) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{tries} tries, {pool} inputs in the pool")?;
+    let (ms, kib) = (slowest.as_secs_f64() * 1e3, memory_kib_max());
+    writeln!(out, "{tries} tries, {pool} inputs in the pool, the slowest took {ms:.1} ms, {kib} KiB of memory at most")?;
     out.flush()
+}
+
+/// What this process took at most; 0 where the system does not say.
+fn memory_kib_max() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or_default()
 }
 
 /// What the target answers, or the words of its panic.

@@ -146,6 +146,7 @@ impl Hub {
             addresses: self.advertised(),
             expires_us: expires.0,
             name: name.to_owned(),
+            masks: true,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Who may come in: enrolments and hellos, decided against the store.
 
 mod carried;
+mod herd;
 mod instances;
 
 use std::collections::BTreeSet;
@@ -15,11 +16,12 @@ use mobo_core::message::{
 };
 use mobo_core::session::hub::Refusal;
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubStore, InviteState, QuarantineRow, StoreError};
-use mobo_core::trust::{Certificate, Statement, secret_hash};
+use mobo_core::trust::{Certificate, Statement, mask_secret, secret_hash};
 use mobo_protocol::{FEATURES, PROTO};
 use mobo_runtime::machine;
 
 pub use carried::Carried;
+pub use herd::Herd;
 use instances::{told, word};
 
 use crate::history::History;
@@ -39,6 +41,8 @@ pub struct Door {
     pub time: Arc<HubTime>,
     /// After how long a silent peer is pinged.
     pub keepalive: std::time::Duration,
+    /// How many are let in at once.
+    pub herd: Herd,
 }
 
 /// A device that was let in.
@@ -86,6 +90,7 @@ impl Door {
     ///
     /// [`Turned`].
     pub async fn hello(&self, signed: &SignedHello, binding: &[u8]) -> Result<Guest, Turned> {
+        let _place = self.herd.enter().await.map_err(|busy| Turned::Away(Refusal::Error(busy)))?;
         let (hello, project) = (&signed.hello, self.project());
         let device = self.recognise(signed, binding).await?;
         let offset = self.time.now().0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
@@ -281,11 +286,13 @@ impl Door {
     ///
     /// The answer to give.
     pub async fn enrol(&self, enrol: &Enrol, binding: &[u8]) -> Result<Enrolled, PeerError> {
-        if !(Statement::Enrol { binding, secret: &enrol.secret }).is_signed_by(&enrol.key, &enrol.signature) {
+        let _place = self.herd.enter().await?;
+        let secret = if enrol.masked { mask_secret(binding, &enrol.secret).unwrap_or_default() } else { enrol.secret.clone() };
+        if !(Statement::Enrol { binding, secret: &secret }).is_signed_by(&enrol.key, &enrol.signature) {
             return Err(error(Code::BAD_SIGNATURE, "the request is not signed by the key that it enrols"));
         }
         let busy = |store: StoreError| PeerError { retry_after_ms: 2_000, ..error(Code::BUSY, &store.to_string()) };
-        let (project, now, hash) = (self.project(), self.time.now(), secret_hash(&enrol.secret));
+        let (project, now, hash) = (self.project(), self.time.now(), secret_hash(&secret));
         let state = self.store.invite_state(project, hash, now).await.map_err(busy)?;
         let id = DeviceId::of(&enrol.key);
         let invite = match &state {

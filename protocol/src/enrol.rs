@@ -11,25 +11,29 @@ use crate::pull::label;
 use crate::push::code_of;
 
 pub(crate) fn encode_enrol(w: &mut Writer, enrol: &Enrol) -> u8 {
-    w.map(4).u64(0).bytes(&enrol.secret).u64(1).bytes(enrol.key.as_bytes()).u64(2).text(&enrol.name);
+    w.map(4 + usize::from(enrol.masked)).u64(0).bytes(&enrol.secret).u64(1).bytes(enrol.key.as_bytes()).u64(2).text(&enrol.name);
     w.u64(3).bytes(enrol.signature.as_bytes());
+    if enrol.masked {
+        w.u64(4).bool(true);
+    }
     kind::ENROL
 }
 
 pub(crate) fn decode_enrol(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut secret, mut key_, mut name, mut signature) = (None, None, String::new(), None);
+    let (mut secret, mut key_, mut name, mut signature, mut masked) = (None, None, String::new(), None, false);
     r.each_key(|key, r| {
         match key {
             0 => secret = Some(r.bytes()?.to_vec()),
             1 => key_ = Some(PublicKey(r.fixed()?)),
             2 => name = label(r, limits::NAME_BYTES_MAX)?,
             3 => signature = Some(Signature(r.fixed()?)),
+            4 => masked = r.bool()?,
             _ => r.skip()?,
         }
         Ok(())
     })?;
     let (secret, key) = (need(secret, "secret")?, need(key_, "key")?);
-    Ok(Message::Enrol(Enrol { secret, key, name, signature: need(signature, "signature")? }))
+    Ok(Message::Enrol(Enrol { secret, masked, key, name, signature: need(signature, "signature")? }))
 }
 
 pub(crate) fn encode_enrolled(w: &mut Writer, enrolled: &Enrolled) -> u8 {

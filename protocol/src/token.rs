@@ -1,6 +1,7 @@
 //! The join token: one line that carries everything a device needs to enrol.
 //!
-//! `mobo1.` and the base64url (no padding) of `{ 0: project, 1: fingerprint, 2: secret, 3: [address, …], 4: expires, 5: name, ? 6: [address, …] }`,
+//! `mobo1.` and the base64url (no padding) of `{ 0: project, 1: fingerprint, 2: secret, 3: [address, …], 4: expires, 5: name, ? 6: [address, …],
+//! ? 7: masks }`,
 //! followed by 4 bytes of its blake3, so that a token that lost a character is told from one that is wrong.
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
@@ -29,6 +30,8 @@ pub struct JoinToken {
     pub expires_us: i64,
     /// The label of the device; empty where the invitation gives none.
     pub name: String,
+    /// True if the hub takes a masked secret ([`mobo_core::trust::mask_secret`]): hubs of the first days did not.
+    pub masks: bool,
 }
 
 impl std::fmt::Debug for JoinToken {
@@ -54,13 +57,8 @@ impl JoinToken {
     pub fn to_text(&self) -> String {
         let (urls, plain): (Vec<&String>, Vec<&String>) = self.addresses.iter().partition(|address| address.contains("://"));
         let mut w = Writer::new();
-        w.map(if urls.is_empty() { 6 } else { 7 })
-            .u64(0)
-            .u64(self.project.get())
-            .u64(1)
-            .bytes(self.hub.as_bytes())
-            .u64(2)
-            .bytes(&self.secret);
+        w.map(6 + usize::from(!urls.is_empty()) + usize::from(self.masks));
+        w.u64(0).u64(self.project.get()).u64(1).bytes(self.hub.as_bytes()).u64(2).bytes(&self.secret);
         w.u64(3).array(plain.len());
         for address in plain {
             w.text(address);
@@ -71,6 +69,9 @@ impl JoinToken {
             for url in urls {
                 w.text(url);
             }
+        }
+        if self.masks {
+            w.u64(7).bool(true);
         }
         let mut bytes = w.into_bytes();
         let check = checksum(&bytes);
@@ -97,6 +98,7 @@ impl JoinToken {
         let mut r = Reader::new(body);
         let (mut project, mut hub, mut secret) = (None, None, None);
         let (mut addresses, mut urls, mut expires_us, mut name) = (Vec::new(), Vec::new(), 0, String::new());
+        let mut masks = false;
         r.each_key(|key, r| {
             match key {
                 0 => project = ProjectId::new(r.u64()?),
@@ -106,6 +108,7 @@ impl JoinToken {
                 4 => expires_us = r.i64()?,
                 5 => r.text()?.clone_into(&mut name),
                 6 => urls = list(r, limits::TOKEN_ADDRESSES_MAX, |r| Ok(r.text()?.to_owned()))?,
+                7 => masks = r.bool()?,
                 _ => r.skip()?,
             }
             Ok(())
@@ -113,7 +116,7 @@ impl JoinToken {
         r.end()?;
         addresses.append(&mut urls);
         let (project, hub) = (need(project, "project")?, need(hub, "hub")?);
-        Ok(Self { project, hub, secret: need(secret, "secret")?, addresses, expires_us, name })
+        Ok(Self { project, hub, secret: need(secret, "secret")?, addresses, expires_us, name, masks })
     }
 }
 
@@ -158,6 +161,7 @@ mod tests {
                     .into(),
                 expires_us: 1,
                 name: "pump".into(),
+                masks: len > 1,
             };
             let text = token.to_text();
             assert_eq!(JoinToken::parse(&format!(" {text}\n")), Ok(token));

@@ -3,6 +3,8 @@
 
 #![allow(clippy::indexing_slicing, reason = "a harness of tests: the panic is the report")]
 
+pub mod backlog;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -36,7 +36,12 @@ pub struct Weather {
     pub lost_per_mille: u64,
     /// Of a thousand datagrams, so many arrive twice.
     pub repeated_per_mille: u64,
+    /// So much goes through in a second, in each direction; 0 is no bound. What would wait for longer than [`QUEUE_MAX`] is lost.
+    pub bits_per_s: u64,
 }
+
+/// How long a datagram waits at a narrow place before it is lost.
+pub const QUEUE_MAX: Duration = Duration::from_millis(500);
 
 /// One wire; it ends when this is dropped.
 #[derive(Debug)]
@@ -48,9 +53,17 @@ pub struct Proxy {
     _runtime: Runtime,
 }
 
+/// Towards whom.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Towards {
+    Far,
+    Near,
+}
+
 /// What a wire did.
 #[derive(Debug, Default)]
 struct Counts {
+    bytes: AtomicU64,
     carried: AtomicU64,
     dropped: AtomicU64,
     repeated: AtomicU64,
@@ -119,6 +132,12 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
+    /// Bytes that were carried, both ways.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.counts.bytes.load(Ordering::Relaxed)
+    }
+
     /// Datagrams, or pieces of streams, that were carried, dropped and repeated.
     #[must_use]
     pub fn counts(&self) -> [u64; 3] {
@@ -130,11 +149,13 @@ struct Wire {
     weather: (watch::Sender<Weather>, watch::Receiver<Weather>),
     counts: Arc<Counts>,
     rng: Mutex<Rng>,
+    /// Until when each direction is busy with what went before.
+    busy: Mutex<[Option<Instant>; 2]>,
 }
 
 impl Wire {
     fn new(rng: Rng) -> Self {
-        Self { weather: watch::channel(Weather::default()), counts: Arc::default(), rng: Mutex::new(rng) }
+        Self { weather: watch::channel(Weather::default()), counts: Arc::default(), rng: Mutex::new(rng), busy: Mutex::default() }
     }
 
     fn weather_sender(&self) -> watch::Sender<Weather> {
@@ -145,19 +166,39 @@ impl Wire {
         *self.weather.1.borrow()
     }
 
+    /// How long so many bytes wait for their turn and then take; `None` where the queue is too long.
+    fn turn(&self, weather: &Weather, towards: Towards, bytes: usize, queue_max: Duration) -> Option<Duration> {
+        if weather.bits_per_s == 0 {
+            return Some(Duration::ZERO);
+        }
+        let takes = Duration::from_micros(bytes as u64 * 8 * 1_000_000 / weather.bits_per_s);
+        let now = Instant::now();
+        let [far, near] = &mut *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = if towards == Towards::Far { far } else { near };
+        let waits = busy.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        if waits > queue_max {
+            return None;
+        }
+        *busy = Some(now + waits + takes);
+        Some(waits + takes)
+    }
+
     /// After how long one datagram arrives, each time that it does.
-    fn arrivals(&self) -> Vec<Duration> {
+    fn arrivals(&self, towards: Towards, bytes: usize) -> Vec<Duration> {
         let weather = self.weather();
+        let turn = self.turn(&weather, towards, bytes, QUEUE_MAX);
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        if weather.is_cut || rng.below(1_000) < weather.lost_per_mille {
+        let lost = weather.is_cut || rng.below(1_000) < weather.lost_per_mille;
+        let Some(turn) = turn.filter(|_| !lost) else {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return Vec::new();
-        }
+        };
+        self.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let twice = rng.below(1_000) < weather.repeated_per_mille;
         self.counts.carried.fetch_add(1, Ordering::Relaxed);
         self.counts.repeated.fetch_add(u64::from(twice), Ordering::Relaxed);
         let jitter_us = u64::try_from(weather.jitter.as_micros()).unwrap_or(u64::MAX);
-        (0..=u64::from(twice)).map(|_| weather.delay + Duration::from_micros(rng.below(jitter_us))).collect()
+        (0..=u64::from(twice)).map(|_| turn + weather.delay + Duration::from_micros(rng.below(jitter_us))).collect()
     }
 }
 
@@ -176,7 +217,7 @@ async fn relay_datagrams(near: Arc<UdpSocket>, far_end: SocketAddr, wire: Arc<Wi
             }
         };
         let datagram: Arc<[u8]> = buffer.get(..bytes).unwrap_or_default().into();
-        for after in wire.arrivals() {
+        for after in wire.arrivals(Towards::Far, bytes) {
             let (far, datagram) = (Arc::clone(&far), Arc::clone(&datagram));
             later(after, async move { far.send(&datagram).await.map(drop) }).await;
         }
@@ -195,7 +236,7 @@ async fn back((far, near): (Arc<UdpSocket>, Arc<UdpSocket>), to: SocketAddr, wir
         // A far end that is down answers with an error, once for each datagram.
         let Ok(bytes) = far.recv(&mut buffer).await else { continue };
         let datagram: Arc<[u8]> = buffer.get(..bytes).unwrap_or_default().into();
-        for after in wire.arrivals() {
+        for after in wire.arrivals(Towards::Near, bytes) {
             let (near, datagram) = (Arc::clone(&near), Arc::clone(&datagram));
             later(after, async move { near.send_to(&datagram, to).await.map(drop) }).await;
         }
@@ -226,8 +267,8 @@ async fn relay_streams(listener: TcpListener, far_end: SocketAddr, wire: Arc<Wir
             let Ok(far) = TcpStream::connect(far_end).await else { return };
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
             tokio::select! {
-                () = pipe(near_in, far_out, &wire) => {}
-                () = pipe(far_in, near_out, &wire) => {}
+                () = pipe(near_in, far_out, (&wire, Towards::Far)) => {}
+                () = pipe(far_in, near_out, (&wire, Towards::Near)) => {}
                 () = cut(&wire) => {}
             }
         });
@@ -240,15 +281,17 @@ async fn cut(wire: &Wire) {
     let _ = weather.wait_for(|weather| weather.is_cut && !weather.is_silent).await;
 }
 
-async fn pipe(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, wire: &Wire) {
+async fn pipe(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, (wire, towards): (&Wire, Towards)) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
         let mut weather = wire.weather.1.clone();
         let Ok(now) = weather.wait_for(|weather| !weather.is_cut).await.map(|weather| *weather) else { return };
-        if !now.delay.is_zero() {
-            sleep_until(Instant::now() + now.delay).await;
+        let later = now.delay + wire.turn(&now, towards, bytes, Duration::MAX).unwrap_or_default();
+        if !later.is_zero() {
+            sleep_until(Instant::now() + later).await;
         }
         wire.counts.carried.fetch_add(1, Ordering::Relaxed);
+        wire.counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if to.write_all(buffer.get(..bytes).unwrap_or_default()).await.is_err() {
             return;
         }

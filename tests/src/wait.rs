@@ -14,13 +14,23 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 ///
 /// When `timeout` has passed without an answer; the message says what was waited for.
 #[track_caller]
-pub fn until<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, timeout: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    until_every(what, timeout, LOOK_AGAIN_AFTER, probe)
+}
+
+/// The same, with a longer pause between two looks.
+///
+/// # Panics
+///
+/// As [`until`].
+#[track_caller]
+pub fn until_every<T>(what: &str, timeout: Duration, pause: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(answer) = probe() {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited {} s in vain for {what}", timeout.as_secs_f32());
-        std::thread::park_timeout(LOOK_AGAIN_AFTER);
+        std::thread::park_timeout(pause);
     }
 }

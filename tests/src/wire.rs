@@ -128,7 +128,7 @@ impl WireDevice {
         let (token, keys) = (JoinToken::parse(token).expect("a token"), KeyPair::from_secret(&random()));
         let link = dial(&token).await;
         let signature = Statement::Enrol { binding: &link.binding(), secret: &token.secret }.sign(&keys);
-        let enrol = Enrol { secret: token.secret.clone(), key: keys.public(), name: String::new(), signature };
+        let enrol = Enrol { secret: token.secret.clone(), masked: false, key: keys.public(), name: String::new(), signature };
         send(link.as_ref(), Channel::Control, &Message::Enrol(enrol)).await.map_err(Refused::Closed)?;
         let certificate = match next(link.as_ref()).await.map_err(Refused::Closed)? {
             Message::Enrolled(enrolled) => enrolled,

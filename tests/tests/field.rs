@@ -8,7 +8,7 @@ use mobo_tests::seed::Seed;
 
 /// Goal: a fleet whose wires are cut, delayed, lossy and doubling, and whose processes are killed and frozen while all of them write, loses
 /// nothing, does nothing twice, and is equal everywhere soon after it has healed.
-// faults: N-1
+// faults: N-1, H-1, H-13
 #[test]
 fn a_fleet_survives_the_field() {
     let seed = Seed::from_env();

@@ -19,7 +19,7 @@ use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
 use crate::stamp::Origin;
-use crate::stream::Segment;
+use crate::stream::{Loss, Segment};
 
 /// A record as the store has it.
 #[derive(Clone, Debug)]
@@ -344,6 +344,10 @@ impl<'a> Run<'a> {
             .ok_or_else(|| (None, Refusal::new(Code::UNKNOWN_COLLECTION, format!("no collection has the id {id}"))))?;
         if collection.kind != Kind::Stream || collection.lane != doing.lane.lane {
             return Err((None, wrong_kind(collection)));
+        }
+        if let Some(loss) = Loss::decode(payload).map_err(poison)? {
+            // It is for the operator to know, and to say so.
+            return Err((None, Refusal::new(Code::LOST, loss.sentence(&collection.name, doing.decided.eff))));
         }
         let segment = Segment::decode(payload, collection).map_err(poison)?;
         if !doing.known {

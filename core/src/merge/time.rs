@@ -86,6 +86,7 @@ mod tests {
         assert_eq!((decided.eff.0, decided.uncertain.is_some()), want);
     }
 
+    // faults: K-1, K-2, K-4
     #[test]
     fn r5_a_known_boot_is_exact_whatever_the_wall_clock_says() {
         check((10, None), (KNOWN, 500, -9, WallQuality::Set), None, None, (1_500, false));
@@ -94,6 +95,7 @@ mod tests {
         check((2_000, None), (KNOWN, 500, 0, WallQuality::None), None, None, (2_001, false));
     }
 
+    // faults: K-1, K-3
     #[test]
     fn r5_k1_k3_an_unknown_boot_is_clamped() {
         // Ten years ahead: not later than the hub's time, or than the next known entry.

@@ -85,8 +85,8 @@ pub enum Effect {
     Resync(BucketId),
     /// A pull that started over ended there: what it did not name is gone.
     Sweep(BucketId, Position),
-    /// Read entries of a lane behind a position, at most one push of them, then answer [`Input::Entries`].
-    Read(Lane, Option<Seq>),
+    /// Read entries of a lane behind a position, at most one push of them and so many bytes, then answer [`Input::Entries`].
+    Read(Lane, Option<Seq>, usize),
     /// Store an ack.
     Acked(Box<Ack>),
     /// Store a rejection, tell the user.
@@ -215,14 +215,14 @@ impl DeviceSession {
         match input {
             Input::Message(message) => {
                 (self.last_heard, self.pinged) = (now, None);
-                self.message(*message);
+                self.message(now, *message);
             }
             Input::Undecided(from) => from.iter().for_each(|(lane, seq)| self.lanes.rewind(*lane, *seq)),
             Input::Admitted(cursors) => self.admitted(cursors),
             Input::Moved(moved) => self.moved(moved),
             Input::Definitions(update) => self.offer_definitions(update),
             Input::Offer(offer, more) => self.offer(*offer, more),
-            Input::Entries(lane, push) => self.entries(lane, push),
+            Input::Entries(lane, push) => self.entries(now, lane, push),
             Input::Appended(lane) => {
                 self.drained = false;
                 self.lanes.appended(lane);
@@ -240,7 +240,7 @@ impl DeviceSession {
         self.advance();
     }
 
-    fn message(&mut self, message: Message) {
+    fn message(&mut self, now: Instant, message: Message) {
         match (self.state, message) {
             (State::HelloSent, Message::Welcome(welcome)) => self.welcome(welcome),
             (State::HelloSent | State::Live, Message::Refence(refence)) => {
@@ -252,15 +252,15 @@ impl DeviceSession {
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
             (State::Live, Message::Error(error)) => self.complaint(error),
             (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
-            (State::Live | State::Admitting, message) => self.live(message),
+            (State::Live | State::Admitting, message) => self.live(now, message),
             (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
         }
     }
 
-    fn live(&mut self, message: Message) {
+    fn live(&mut self, now: Instant, message: Message) {
         match message {
             Message::Ack(ack) => {
-                self.lanes.acked(ack.lane, ack.acked);
+                self.lanes.acked(now, (ack.lane, ack.acked), ack.credit_bytes);
                 self.effects.push_back(Effect::Acked(Box::new(ack)));
             }
             Message::Nack(nack) => self.nack(&nack),
@@ -319,11 +319,11 @@ impl DeviceSession {
 
     fn welcome(&mut self, welcome: Box<Welcome>) {
         for status in &welcome.lanes {
-            self.lanes.start(status.lane, status.last);
+            self.lanes.start(status.lane, status.last, status.credit_bytes);
         }
         for lane in Lane::ALL {
             if !welcome.lanes.iter().any(|status| status.lane == lane) {
-                self.lanes.start(lane, None);
+                self.lanes.start(lane, None, 0);
             }
         }
         self.timeline = Some(welcome.timeline.timeline);
@@ -350,9 +350,8 @@ impl DeviceSession {
         }
     }
 
-    fn entries(&mut self, lane: Lane, push: Option<Box<Push>>) {
-        let last = push.as_ref().and_then(|push| Seq::new(push.first.get() + push.entries.len() as u64 - 1));
-        self.lanes.read(lane, last);
+    fn entries(&mut self, now: Instant, lane: Lane, push: Option<Box<Push>>) {
+        self.lanes.read(now, lane, push.as_deref());
         if let Some(push) = push {
             self.drained = false;
             self.send(Channel::Lane(lane), Message::Push(*push));
@@ -377,8 +376,8 @@ impl DeviceSession {
             return;
         }
         self.pushed();
-        while let Some((lane, after)) = self.lanes.next_read(self.pushes_max) {
-            self.effects.push_back(Effect::Read(lane, after));
+        while let Some(next) = self.lanes.next_read(self.pushes_max) {
+            self.effects.push_back(Effect::Read(next.lane, next.after, next.bytes_max));
         }
         if self.equal && !self.drained && self.lanes.are_idle() {
             self.drained = true;

@@ -5,6 +5,24 @@ use std::collections::VecDeque;
 use super::URGENCY;
 use crate::ids::{Lane, Seq};
 use crate::limits;
+use crate::message::Push;
+use crate::time::Instant;
+
+/// A push that waits for its ack.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    last: Seq,
+    bytes: u64,
+    sent: Instant,
+}
+
+/// What may be read next: entries of a lane behind a position, and so many bytes of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct NextRead {
+    pub(super) lane: Lane,
+    pub(super) after: Option<Seq>,
+    pub(super) bytes_max: usize,
+}
 
 /// One lane's pushes.
 #[derive(Clone, Debug, Default)]
@@ -13,22 +31,37 @@ struct Flow {
     sent: Option<Seq>,
     /// The hub has everything up to here.
     acked: Option<Seq>,
-    /// The last position of each push that waits for its ack.
-    in_flight: VecDeque<Seq>,
+    in_flight: VecDeque<InFlight>,
+    /// Bytes that the hub lets be in flight.
+    credit_bytes: u64,
     /// True while the store is asked for entries.
     reading: bool,
     /// True if there may be entries behind `sent`.
     more: bool,
 }
 
+impl Flow {
+    /// True if one more push may be sent. One may always be; and a credit of 0 is that of a hub that says nothing of it.
+    fn has_room(&self, pushes_max: usize) -> bool {
+        let bytes: u64 = self.in_flight.iter().map(|push| push.bytes).sum();
+        self.in_flight.is_empty() || (self.in_flight.len() < pushes_max && (self.credit_bytes == 0 || bytes < self.credit_bytes))
+    }
+}
+
 /// All lanes of a device in one session.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lanes([Flow; 4]);
+pub(super) struct Lanes {
+    flows: [Flow; 4],
+    /// Bytes that the link has lately carried in a second, both ways included; `None` before the first ack.
+    pace_bytes: Option<u64>,
+    acked_at: Option<Instant>,
+}
 
 impl Lanes {
     /// Starts a lane behind what the hub has.
-    pub(super) fn start(&mut self, lane: Lane, hub_last: Option<Seq>) {
-        *self.flow(lane) = Flow { sent: hub_last, acked: hub_last, more: true, ..Flow::default() };
+    pub(super) fn start(&mut self, lane: Lane, hub_last: Option<Seq>, credit_bytes: u32) {
+        let credit_bytes = u64::from(credit_bytes);
+        *self.flow(lane) = Flow { sent: hub_last, acked: hub_last, more: true, credit_bytes, ..Flow::default() };
     }
 
     /// Entries were appended.
@@ -37,48 +70,76 @@ impl Lanes {
     }
 
     /// The next lane to read and the position to read behind. Marks it as being read.
-    pub(super) fn next_read(&mut self, pushes_max: usize) -> Option<(Lane, Option<Seq>)> {
+    pub(super) fn next_read(&mut self, pushes_max: usize) -> Option<NextRead> {
         for lane in URGENCY {
             let window = if lane <= Lane::Events { limits::PUSHES_IN_FLIGHT_MAX } else { limits::PUSHES_IN_FLIGHT_MAX / 2 };
             let window = window.min(pushes_max);
+            let bytes_max = self.push_bytes_max(lane);
             let flow = self.flow(lane);
             if flow.reading {
                 return None;
             }
-            if flow.more && flow.in_flight.len() < window {
+            if flow.more && flow.has_room(window) {
                 flow.reading = true;
-                return Some((lane, flow.sent));
+                return Some(NextRead { lane, after: flow.sent, bytes_max });
             }
         }
         None
     }
 
-    /// The store answered: entries up to `last`, or none behind `sent`.
-    pub(super) fn read(&mut self, lane: Lane, last: Option<Seq>) {
+    /// What a push of a lane may take: telemetry at most what the link carries in a second, so that a change of state behind it does not wait
+    /// for longer (invariant I15).
+    fn push_bytes_max(&self, lane: Lane) -> usize {
+        let pace = self.pace_bytes.filter(|_| lane > Lane::Events).and_then(|pace| usize::try_from(pace).ok());
+        pace.map_or(limits::BATCH_BYTES_MAX, |pace| pace.clamp(limits::PUSH_BYTES_MIN, limits::BATCH_BYTES_MAX))
+    }
+
+    /// The store answered: entries that were sent now, or none behind `sent`.
+    pub(super) fn read(&mut self, now: Instant, lane: Lane, push: Option<&Push>) {
         let flow = self.flow(lane);
         flow.reading = false;
-        match last {
-            Some(last) => {
+        let last = push.and_then(|push| Seq::new(push.first.get() + push.entries.len() as u64 - 1));
+        match (last, push) {
+            (Some(last), Some(push)) => {
+                let bytes = push.entries.iter().map(|pushed| pushed.entry.bytes() as u64).sum();
                 flow.sent = Some(last);
-                flow.in_flight.push_back(last);
+                flow.in_flight.push_back(InFlight { last, bytes, sent: now });
             }
-            None => flow.more = false,
+            _ => flow.more = false,
         }
     }
 
-    /// The hub committed up to `acked`.
-    pub(super) fn acked(&mut self, lane: Lane, acked: Seq) {
+    /// The hub committed up to `acked`, and lets so many bytes be in flight from now on.
+    pub(super) fn acked(&mut self, now: Instant, (lane, acked): (Lane, Seq), credit_bytes: u32) {
+        let since = self.acked_at;
         let flow = self.flow(lane);
-        while flow.in_flight.front().is_some_and(|last| *last <= acked) {
+        flow.credit_bytes = u64::from(credit_bytes);
+        let (mut bytes, mut sent) = (0, None);
+        while let Some(push) = flow.in_flight.front().copied().filter(|push| push.last <= acked) {
+            bytes += push.bytes;
+            sent = sent.or(Some(push.sent));
             flow.in_flight.pop_front();
         }
         flow.sent = if crate::protect!("push.sent-forward", flow.sent > Some(acked)) { flow.sent } else { Some(acked) };
         flow.acked = flow.acked.max(Some(acked));
+        if let Some(sent) = sent {
+            self.acked_at = Some(now);
+            self.learn_pace(bytes, now.since(since.map_or(sent, |since| since.max(sent))).as_millis());
+        }
+    }
+
+    /// Half of what is known and half of what was just seen; small pushes tell the distance, not the pace, and count only upwards.
+    fn learn_pace(&mut self, bytes: u64, ms: u128) {
+        let seen = u64::try_from(u128::from(bytes) * 1_000 / ms.max(1)).unwrap_or(u64::MAX);
+        let known = self.pace_bytes;
+        if bytes >= limits::PUSH_BYTES_MIN as u64 / 2 || known.is_some_and(|known| seen > known) {
+            self.pace_bytes = Some(known.map_or(seen, |known| known / 2 + seen / 2));
+        }
     }
 
     /// How far the hub has a lane.
     pub(super) fn acked_up_to(&self, lane: Lane) -> Option<Seq> {
-        let [state, events, telemetry, blobs] = &self.0;
+        let [state, events, telemetry, blobs] = &self.flows;
         match lane {
             Lane::State => state.acked,
             Lane::Events => events.acked,
@@ -97,11 +158,11 @@ impl Lanes {
 
     /// True if nothing waits to be read or acknowledged.
     pub(super) fn are_idle(&self) -> bool {
-        self.0.iter().all(|flow| !flow.more && !flow.reading && flow.in_flight.is_empty())
+        self.flows.iter().all(|flow| !flow.more && !flow.reading && flow.in_flight.is_empty())
     }
 
     fn flow(&mut self, lane: Lane) -> &mut Flow {
-        let [state, events, telemetry, blobs] = &mut self.0;
+        let [state, events, telemetry, blobs] = &mut self.flows;
         match lane {
             Lane::State => state,
             Lane::Events => events,

@@ -203,6 +203,7 @@ fn deflated(encoding: u64, deflated: &[u8]) -> Vec<u8> {
     writer.into_bytes()
 }
 
+// faults: X-2
 #[test]
 fn hostile_deflated_payloads_are_refused() {
     let pack = |bytes: &[u8]| miniz_oxide::deflate::compress_to_vec(bytes, DEFLATE_LEVEL);
@@ -226,6 +227,7 @@ fn hostile_deflated_payloads_are_refused() {
     }
 }
 
+// faults: X-2
 #[test]
 fn columns_of_nulls_cannot_fill_the_memory() {
     let columns = (1..=27).map(|field| (1_000 + field, Column::Unknown(vec![2]))).collect::<Vec<_>>();

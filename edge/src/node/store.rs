@@ -1,9 +1,10 @@
 //! The store's part.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobo_adapters::sqlite::edge::{Change, EdgeStore, Sources};
+use mobo_adapters::sqlite::edge::{Change, EdgeStore, FullPolicy, Room, Sources};
 use mobo_adapters::sqlite::{VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, Nonce};
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
@@ -15,13 +16,34 @@ use mobo_runtime::tasks::Tasks;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Edge, STORE, STORE_FILE, VERSION, fingerprint};
+use crate::settings;
 
 pub(super) struct StorePart(pub(super) Arc<Edge>);
 
 pub(super) fn open(edge: &Edge) -> Result<EdgeStore, StoreError> {
     let clock = edge.clock;
     let sources = Sources { moment: Arc::new(move || clock.moment()), nonce: Arc::new(nonce) };
-    EdgeStore::open(&edge.folder.join(STORE_FILE), sources)
+    let store = EdgeStore::open(&edge.folder.join(STORE_FILE), sources)?;
+    store.set_room(room(edge).map_err(StoreError::Refused)?);
+    Ok(store)
+}
+
+/// How much room the store may take, by the settings.
+fn room(edge: &Edge) -> Result<Room, String> {
+    let bytes_max = edge.config.get(&settings::STORE_BYTES).0;
+    let reserve_bytes = edge.config.get(&settings::STORE_RESERVE).0.min(bytes_max / 2);
+    let (mut streams, mut others) = (BTreeMap::new(), FullPolicy::default());
+    let text = edge.config.get(&settings::STORE_FULL);
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (stream, word) = part.split_once('=').map_or((None, part), |(stream, word)| (Some(stream.trim()), word.trim()));
+        let unknown = || format!("store.full: \"{word}\" is none of drop_oldest, thin and stop");
+        let policy = FullPolicy::from_word(word).ok_or_else(unknown)?;
+        match stream {
+            Some(stream) => drop(streams.insert(stream.to_owned(), policy)),
+            None => others = policy,
+        }
+    }
+    Ok(Room { bytes_max, reserve_bytes, streams, others })
 }
 
 /// Before anything is written: a copy of another device's folder goes on under a log of its own.

@@ -151,7 +151,7 @@ impl<F: Frames> Driver<F> {
         match effect {
             Effect::Send(channel, message) => self.frames.send(channel, mobo_protocol::encode(&message)).map_err(|_| Failed::TooSlow)?,
             Effect::Admit(welcome) => self.admit(*welcome).await?,
-            Effect::Read(lane, after) => self.read(lane, after).await?,
+            Effect::Read(lane, after, bytes_max) => self.read(lane, after, bytes_max).await?,
             Effect::Acked(ack) => {
                 if store.acked(*ack, self.uplink.keep).await? == Acknowledged::Foreign {
                     return Err(Failed::Foreign);
@@ -278,8 +278,8 @@ impl<F: Frames> Driver<F> {
     }
 
     /// Reads one push of entries and signs its head. They are durable: the store gives nothing that is not.
-    async fn read(&mut self, lane: Lane, after: Option<Seq>) -> Result<(), Failed> {
-        let pending = self.uplink.store.pending(lane, after, limits::PUSH_ENTRIES_MAX, limits::BATCH_BYTES_MAX).await?;
+    async fn read(&mut self, lane: Lane, after: Option<Seq>, bytes_max: usize) -> Result<(), Failed> {
+        let pending = self.uplink.store.pending(lane, after, limits::PUSH_ENTRIES_MAX, bytes_max).await?;
         let push = match pending {
             Pending::Nothing => None,
             Pending::Entries(outgoing) => Some(Box::new(self.uplink.push(lane, outgoing).await?)),

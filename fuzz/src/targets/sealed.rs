@@ -3,9 +3,10 @@
 use mobo_core::document::op as document_op;
 use mobo_core::entry::Header;
 use mobo_core::table::op as table_op;
-use mobo_core::trust::{self, Certificate};
+use mobo_core::trust::{self, Certificate, KeyPair};
+use mobo_protocol::sealed::{self, Content, Packet};
 
-use super::{Answer, answer, outcome};
+use super::{Answer, answer, outcome, shape};
 
 /// Headers, payloads, certificates, checkpoints: each decoder gets the same bytes.
 pub(super) fn entry(bytes: &[u8]) -> Answer {
@@ -28,4 +29,18 @@ pub(super) fn entry(bytes: &[u8]) -> Answer {
         assert_eq!(trust::checkpoint_bytes(*timeline, heads), bytes, "a checkpoint has one spelling");
     });
     answer(&[outcome(&header), outcome(&ops), outcome(&changes), outcome(&certificate), outcome(&checkpoint)])
+}
+
+/// What crosses a broker before anybody has shown who they are, and what an open link carries.
+pub(super) fn packet(bytes: &[u8]) -> Answer {
+    let decoded = Packet::decode(bytes);
+    let answered = match &decoded {
+        Ok(Packet::Open(open)) => match sealed::answer(&KeyPair::from_secret(&[0x11; 32]), open, [0x77; 32], 16_384) {
+            Ok((packet, _)) => shape(&format!("{:?}", Packet::decode(&packet))),
+            Err((_, refusal)) => shape(&refusal.detail),
+        },
+        Ok(Packet::Accept(..) | Packet::Refuse(..) | Packet::Sealed(..)) | Err(_) => String::new(),
+    };
+    let content = Content::decode(bytes).map(|content| format!("{content:?}"));
+    answer(&(outcome(&decoded), answered, outcome(&content)))
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::schema::{Collection, FieldType};
-use mobo_core::stream::{Column, Segment};
+use mobo_core::stream::{Column, Loss, Segment};
 use mobo_core::table::{TableState, row};
 use mobo_core::value::Value;
 
@@ -44,7 +44,12 @@ pub(super) fn stream(bytes: &[u8]) -> Answer {
         let again = segment.encode(&ORDERS).expect("what was decoded can be encoded");
         assert_eq!(Segment::decode(&again, &ORDERS).as_ref(), Ok(segment), "samples stay the same");
     });
-    answer(&outcome(&segment))
+    let loss = Loss::decode(bytes).inspect(|loss| {
+        if let Some(loss) = loss {
+            assert_eq!(Loss::decode(&loss.encode()).as_ref(), Ok(&Some(*loss)), "what is lost stays the same");
+        }
+    });
+    answer(&(outcome(&segment), outcome(&loss)))
 }
 
 /// A segment of each type, empty values and full ones.

@@ -75,6 +75,7 @@ impl Component for QuicPart {
                 history: Arc::clone(&opened.history),
                 time: Arc::clone(&opened.time),
                 keepalive: limits::KEEPALIVE,
+                herd: crate::admission::Herd::default(),
             });
             let merges = self.hub.merges().map_err(fault)?;
             let sessions = Arc::new(Sessions::new(door, merges, opened.schema.subscribe()).telling(self.hub.board.bus()));

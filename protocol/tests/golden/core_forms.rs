@@ -7,7 +7,7 @@ use mobo_core::document::{self, DocumentOp};
 use mobo_core::entry::{Entry, Header, Payload, Provenance, chain_next, chain_start};
 use mobo_core::ids::{Chain, FieldId, Lane, PublicKey, Signature, StateHash, Timeline, Ver};
 use mobo_core::schema::Collection;
-use mobo_core::stream::{Column, Segment, peek_collection};
+use mobo_core::stream::{Column, Loss, LossReason, Segment, peek_collection};
 use mobo_core::table::{Action, TableOp, op};
 use mobo_core::time::{Moment, Wall, WallQuality};
 use mobo_core::trust::{Certificate, LaneHead, Statement, checkpoint_bytes, decode_checkpoint};
@@ -191,6 +191,16 @@ fn stream_payloads() -> Vec<Form> {
             },
         ),
         form(
+            "payload-stream-loss",
+            "Stream payload that says what was dropped: 12,000 samples of 20 entries, from 90 s to 30 s before the entry, oldest first.",
+            loss().encode(),
+            |golden| {
+                assert_eq!(Loss::decode(golden), Ok(Some(loss())));
+                assert_eq!(peek_collection(golden).unwrap(), VITALS);
+                assert!(Segment::decode(golden, &vitals()).is_err(), "who does not know it keeps it, unread");
+            },
+        ),
+        form(
             "payload-stream-deflated",
             "The same in encoding 2: times and columns as one deflate stream, here a stored block, which every reader of deflate takes.",
             deflated(&segment().encode(&vitals()).unwrap()),
@@ -200,6 +210,11 @@ fn stream_payloads() -> Vec<Form> {
             },
         ),
     ]
+}
+
+fn loss() -> Loss {
+    let (from_before_us, to_before_us) = (90_000_000, 30_000_000);
+    Loss { collection: VITALS, samples: 12_000, entries: 20, from_before_us, to_before_us, reason: LossReason::DropOldest }
 }
 
 fn payloads() -> Vec<Form> {
@@ -267,6 +282,7 @@ pub(crate) fn token() -> JoinToken {
         addresses: vec!["192.0.2.1:8443".into(), "hub.example:8443".into()],
         expires_us: 1_760_086_400_000_000,
         name: "pump-house".into(),
+        masks: false,
     }
 }
 

@@ -7,7 +7,7 @@ use mobo_core::message::{
 };
 use mobo_core::schema::Collection;
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
-use mobo_core::trust::{LaneHead, Statement, checkpoint_bytes};
+use mobo_core::trust::{LaneHead, Statement, checkpoint_bytes, mask_secret};
 use mobo_protocol::{Message, hello_bytes};
 
 use crate::vectors::Frame;
@@ -64,6 +64,7 @@ fn admission() -> Vec<Frame> {
             refence(RefenceReason::StaleSession, Some(seq(3)), 1),
         ),
         frame("enrol", "Enrol with an invitation's secret; the signature covers the channel binding and the secret.", enrol()),
+        frame("enrol-masked", "Enrol over a link whose carriers can read: the secret is masked with the channel binding.", enrol_masked()),
         frame("enrolled", "Enrolled: the certificate and the hub's signature over it.", enrolled()),
     ]
 }
@@ -207,7 +208,13 @@ fn schema(collections: &[Collection], more: bool) -> SchemaUpdate {
 
 fn enrol() -> Message {
     let signature = Statement::Enrol { binding: &BINDING, secret: &SECRET }.sign(&device());
-    Message::Enrol(Enrol { secret: SECRET.to_vec(), key: device().public(), name: "pump-house".into(), signature })
+    Message::Enrol(Enrol { secret: SECRET.to_vec(), masked: false, key: device().public(), name: "pump-house".into(), signature })
+}
+
+fn enrol_masked() -> Message {
+    let signature = Statement::Enrol { binding: &BINDING, secret: &SECRET }.sign(&device());
+    let secret = mask_secret(&BINDING, &SECRET).unwrap();
+    Message::Enrol(Enrol { secret, masked: true, key: device().public(), name: "pump-house".into(), signature })
 }
 
 fn enrolled() -> Message {

@@ -2,7 +2,7 @@
 
 use mobo_core::ids::Lane;
 use mobo_core::link::Channel;
-use mobo_core::trust::Statement;
+use mobo_core::trust::{Statement, mask_secret};
 use mobo_protocol::JoinToken;
 use mobo_protocol::sealed::{
     Agreed, Content, LinkId, Opened, Opening, Packet, Refusal, RefusalReason, answer, broker_password, hub_filter, topic,
@@ -10,7 +10,7 @@ use mobo_protocol::sealed::{
 
 use crate::core_forms::{form, statement, token};
 use crate::vectors::Form;
-use crate::world::{PROJECT, device, hub};
+use crate::world::{PROJECT, SECRET, device, hub};
 
 const LINK: LinkId = LinkId([0x71; 8]);
 /// The ephemeral secrets of the device and of the hub.
@@ -41,6 +41,8 @@ pub(crate) fn cases() -> Vec<Form> {
         addresses: ["192.0.2.1:8443", "mqtt://192.0.2.1:1883", "wss://hub.example/sync/v1"].map(String::from).into(),
         ..token()
     };
+    let masking_token = JoinToken { masks: true, ..token() };
+    let masking_binding = at_hub.binding;
     let topics = [topic(PROJECT, device().device(), true), topic(PROJECT, device().device(), false), hub_filter(PROJECT)];
     let (user, password) = broker_password(&device(), &hub().public());
     vec![
@@ -98,6 +100,15 @@ pub(crate) fn cases() -> Vec<Form> {
         form("join-token-links", "Join token with addresses of other transports.", url_token.to_text().into_bytes(), move |golden| {
             assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(url_token.clone()));
         }),
+        form("join-token-masks", "Join token of a hub that takes a masked secret.", masking_token.to_text().into_bytes(), move |golden| {
+            assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(masking_token.clone()));
+        }),
+        form(
+            "masked-secret",
+            "The secret of core/join-token as it crosses the link of core/link-binding.",
+            mask_secret(&masking_binding, &SECRET).unwrap(),
+            move |golden| assert_eq!(mask_secret(&masking_binding, golden).unwrap(), SECRET),
+        ),
     ]
 }
 

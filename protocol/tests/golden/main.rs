@@ -82,6 +82,7 @@ fn every_vector_is_read() {
 }
 
 /// The decoder is total: every cut and every changed byte of a good frame gets an answer, and what is understood can be said again.
+// faults: N-9, X-1
 #[test]
 fn damaged_frames_get_an_answer() {
     for Frame { name, message, .. } in frames() {

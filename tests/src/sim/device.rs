@@ -123,6 +123,7 @@ impl Device {
             keep: Keep { bytes_max: self.keep_bytes, ..Keep::default() },
             status: watch::Sender::new(LinkStatus::default()),
             wake: Arc::default(),
+            pauses: None,
         });
         self.life = Some(Life { store, writer, uplink, talk: None });
         Ok(())

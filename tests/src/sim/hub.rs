@@ -86,6 +86,7 @@ impl HubNode {
             history: Arc::clone(&opened.history),
             time: Arc::clone(&opened.time),
             keepalive: mobo_core::limits::KEEPALIVE,
+            herd: mobo_hub::admission::Herd::default(),
         });
         let sessions = Arc::new(Sessions::new(Arc::clone(&door), queue.clone(), opened.schema.subscribe()));
         self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new() });

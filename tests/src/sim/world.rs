@@ -262,7 +262,7 @@ impl World {
             Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, claims: Vec::new(), expires: Eff(i64::MAX) };
         life.wait(store.invite(project, invite))?;
         let signature = Statement::Enrol { binding: b"", secret: &secret }.sign(&device.keys);
-        let enrol = Enrol { secret: secret.to_vec(), key: device.keys.public(), name: device.name.clone(), signature };
+        let enrol = Enrol { secret: secret.to_vec(), masked: false, key: device.keys.public(), name: device.name.clone(), signature };
         let enrolled = life.wait(async { door.enrol(&enrol, b"").await });
         let enrolled = enrolled.map_err(|error| mobo_core::store::StoreError::Refused(error.detail))?;
         let identity = Identity {

@@ -175,7 +175,7 @@ async fn each_refusal_of_the_database_is_called_by_what_to_do_next() {
     is_sound(&world).await;
 }
 
-// faults: H-3
+// faults: H-3, H-10
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_others_keep_out_is_left_whole_for_the_hub_to_part() {
     let world = world(4).await;

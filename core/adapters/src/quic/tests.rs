@@ -36,6 +36,7 @@ async fn open(listener: &QuicListener, address: SocketAddr) -> (Box<dyn Link>, B
     (device, hub)
 }
 
+// faults: X-12
 #[tokio::test]
 async fn streams_that_break_the_rules_end_the_connection() {
     type Act = for<'a> fn(&'a RawDevice) -> mobo_core::future::BoxFuture<'a, ()>;
@@ -111,6 +112,7 @@ async fn urgent_channels_overtake() {
     }
 }
 
+// faults: N-5, X-12
 #[tokio::test]
 async fn a_link_outlives_a_change_of_its_address() {
     let listener = QuicListener::bind(LOOPBACK, &keys()).unwrap();
@@ -176,6 +178,7 @@ fn a_restarted_hub_tells_its_devices_at_once() {
     });
 }
 
+// faults: X-11, N-11
 #[tokio::test]
 async fn newcomers_are_proved_under_load_and_refused_when_full() {
     let admission = Admission { connections_max: 1, handshakes_max: 4, handshakes_unproven_max: 0 };
@@ -222,6 +225,7 @@ async fn what_cannot_be_opened_says_what_to_do() {
     }
 }
 
+// faults: N-14
 #[tokio::test]
 async fn a_name_is_tried_at_all_its_addresses() {
     let listener = QuicListener::bind(LOOPBACK, &keys()).unwrap();

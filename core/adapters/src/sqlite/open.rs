@@ -71,6 +71,7 @@ impl Role {
                 ("0002_edge_refusals", &[include_str!("schema/0002_edge_refusals.sql")]),
                 ("0003_edge_offers", &[include_str!("schema/0003_edge_offers.sql")]),
                 ("0004_live", &[include_str!("schema/0005_live.sql")]),
+                ("0005_edge_losses", &[include_str!("schema/0005_edge_losses.sql")]),
             ],
         }
     }

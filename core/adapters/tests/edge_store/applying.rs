@@ -224,6 +224,7 @@ async fn deleted_records_stay_as_tombstones_and_revive() {
     assert_eq!((b.row(&world, "orders", "o").await["hours"].clone(), a.count("SELECT count(*) FROM mobo_hidden")), (json!(2), 0));
 }
 
+// faults: X-16
 #[tokio::test]
 async fn a_revoked_bucket_takes_its_records_along_but_not_what_is_pending() {
     let world = World::new().await;
@@ -327,6 +328,7 @@ async fn r13_a_hub_that_lacks_a_record_does_not_take_the_devices_copy() {
     assert_eq!(device.rows(&world, "orders").await, want);
 }
 
+// faults: X-16
 #[tokio::test]
 async fn r18_on_another_timeline_nothing_goes_that_the_hub_may_have_forgotten() {
     let mut world = World::new().await;

@@ -58,6 +58,7 @@ async fn a_refused_document_goes_back_to_what_was_delivered() {
 }
 
 /// I20: what a device does not know survives it, and is shown once it knows.
+// faults: H-16
 #[tokio::test]
 async fn i20_a_field_that_comes_later_shows_what_was_there_before() {
     let mut world = World::new().await;

@@ -9,5 +9,6 @@ mod keeping;
 mod random;
 mod refencing;
 mod refusals;
+mod room;
 mod world;
 mod writing;

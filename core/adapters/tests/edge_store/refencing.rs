@@ -30,6 +30,7 @@ async fn refence(world: &World, device: &Device, order: Option<Refence>) -> mobo
 }
 
 /// A cloned card: both copies wrote, both were offline (I-1).
+// faults: I-1, I-2
 #[tokio::test]
 async fn r15_i1_a_clone_and_its_original_both_keep_their_writes() {
     let world = World::new().await;
@@ -95,6 +96,7 @@ async fn r15_what_the_hub_has_under_its_old_name_is_not_merged_again() {
 }
 
 /// An image of last week that is put back: the hub has more than the device (I-3).
+// faults: I-3
 #[tokio::test]
 async fn i3_a_restored_image_goes_on_under_a_new_log() {
     let world = World::new().await;

@@ -312,6 +312,7 @@ pub async fn notes_conflicts(place: Box<dyn Place>) {
 }
 
 /// A field that the hub does not know survives bit for bit, and people see it in `_extra` (I20).
+// faults: H-16
 pub async fn keeps_unknown_fields(place: Box<dyn Place>) {
     let world = World::new(place, 17).await;
     let mut device = Device::enrolled(&world, "a", &["all"]).await;

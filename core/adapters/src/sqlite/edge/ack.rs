@@ -117,6 +117,12 @@ pub(super) fn trim(conn: &Connection, keep: &Keep) -> Try<u64> {
     Ok(trimmed)
 }
 
+/// Drops the first entry of a stream's lane, if the hub has it; says how many went.
+pub(super) fn drop_acked(conn: &Connection, incarnation: Incarnation, lane: Lane) -> Try<u64> {
+    let Some((seq, _)) = oldest_of(conn, incarnation, lane)? else { return Ok(0) };
+    if may_go(conn, (incarnation, lane, seq), true)? { drop_first(conn, (incarnation, lane, seq)) } else { Ok(0) }
+}
+
 /// Bytes of the sealed entries in the outbox.
 pub(super) fn bytes(conn: &Connection) -> Try<u64> {
     Ok(u64::try_from(meta::get::<i64>(conn, meta::OUTBOX_BYTES)?.unwrap_or_default()).unwrap_or_default())

@@ -37,6 +37,17 @@ pub struct BucketCount {
     pub unconfirmed: u64,
 }
 
+/// What was dropped of a stream for want of room, before the hub had it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LossCount {
+    /// The stream.
+    pub collection: CollectionId,
+    /// Samples; those that were thinned away included.
+    pub samples: u64,
+    /// The entries that they were in.
+    pub entries: u64,
+}
+
 /// Numbers for `status`, read in one snapshot.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EdgeCounts {
@@ -53,6 +64,10 @@ pub struct EdgeCounts {
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// Bytes of the database that hold something.
+    pub used_bytes: u64,
+    /// What was dropped for want of room.
+    pub losses: Vec<LossCount>,
     /// The lanes of the current log that hold something.
     pub lanes: Vec<LaneCount>,
     /// The buckets that it holds.

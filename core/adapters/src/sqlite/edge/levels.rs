@@ -70,8 +70,13 @@ impl EdgeStore {
 
 fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
     let key = (at.incarnation.sql(), at.lane.number(), seq_sql(at.seq));
-    let sql = "SELECT state FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
-    let state = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok(row.get::<_, i64>(0)?))?;
+    let sql = "SELECT state, payload IS NULL FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let state = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))?;
+    if state.is_some_and(|(_, lost)| lost) {
+        let detail = "it was dropped on this device for want of room, before the hub had it".to_owned();
+        return Ok(Reached::Refused { code: Code::LOST, detail });
+    }
+    let state = state.map(|(state, _)| state);
     if state == Some(EntryState::Rejected.code()) {
         let sql = "SELECT code, detail FROM mobo_inbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
         let refusal = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((Code(row.get(0)?), row.get::<_, String>(1)?)))?;

@@ -28,14 +28,15 @@ mod recover;
 mod refence;
 mod refusals;
 mod retry;
+mod room;
 mod rows;
 mod status;
 mod stream;
 mod write;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use mobo_core::author::Edit;
 use mobo_core::ids::{CollectionId, Lane, Nonce, RecordKey, Seq};
@@ -53,8 +54,9 @@ pub use answers::{
     Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Identity, Keep, Mismatch, Node, Outgoing, Pending, Record, Refenced,
     Report, Sealed, Standing, WriteError, Written,
 };
-pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, RefusedEdit};
+pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, LossCount, RefusedEdit};
 pub use levels::Reached;
+pub use room::{FullPolicy, Room};
 
 use super::error::Failure;
 use super::open::{Role, open_reader, open_reader_on, open_writer, open_writer_on};
@@ -100,11 +102,16 @@ struct Inner {
     schema: Cached,
     sources: Sources,
     changes: broadcast::Sender<Change>,
+    room: RwLock<Arc<Room>>,
     /// True where the caller's thread is the only one.
     inline: bool,
 }
 
 impl Inner {
+    fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.room.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn tell(&self, changes: Vec<Change>) {
         for change in changes {
             // Nobody may be watching.
@@ -148,6 +155,7 @@ impl EdgeStore {
             schema: Cached::default(),
             sources,
             changes: broadcast::Sender::new(limits::EDGE_CHANGES_MAX),
+            room: RwLock::default(),
             inline: vfs.is_some(),
         };
         Self { inner: Arc::new(inner) }
@@ -157,6 +165,17 @@ impl EdgeStore {
     #[must_use]
     pub fn info(&self) -> StoreInfo {
         StoreInfo { kind: "sqlite", version: rusqlite::version().to_owned(), place: self.inner.place.clone() }
+    }
+
+    /// Sets how much room the database may take, from the next write on.
+    pub fn set_room(&self, room: Room) {
+        *self.inner.room.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(room);
+    }
+
+    /// How much room the database may take.
+    #[must_use]
+    pub fn room(&self) -> Arc<Room> {
+        self.inner.room()
     }
 
     /// Transactions and writes that were committed since the store was opened: under load, many writes share a transaction and its sync.
@@ -173,7 +192,8 @@ impl EdgeStore {
         self.inner.changes.subscribe()
     }
 
-    /// Edits records of one collection: one entry, all or nothing. Neither clock nor network can make this fail.
+    /// Edits records of one collection: one entry, all or nothing. Neither clock nor network can make this fail; a store without room
+    /// ([`Room`]) can.
     ///
     /// # Errors
     ///
@@ -181,6 +201,7 @@ impl EdgeStore {
     pub async fn write(&self, collection: CollectionId, edits: Vec<Edit>, author: Option<String>) -> Result<Written, WriteError> {
         let work = move |conn: &Connection, inner: &Inner| {
             let schema = inner.schema.get(conn)?;
+            room::for_records(conn, &inner.room())?;
             sorted(write::write(conn, &schema, (collection, &edits, author.as_deref()), inner.sources.seal()))
         };
         self.commit(work, written).await?
@@ -194,6 +215,7 @@ impl EdgeStore {
     pub async fn append(&self, segment: Segment) -> Result<Written, WriteError> {
         let work = move |conn: &Connection, inner: &Inner| {
             let schema = inner.schema.get(conn)?;
+            room::for_samples(conn, &schema, (&inner.room(), segment.collection), || inner.sources.seal())?;
             sorted(stream::append(conn, &schema, &segment, inner.sources.seal()))
         };
         self.commit(work, written).await?

@@ -31,6 +31,7 @@ use super::meta::Log;
 use super::outbox::{self, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
 use super::refence::{author_of, difference};
+use super::room;
 use crate::sqlite::error::known;
 
 /// What a refusal changed.
@@ -45,7 +46,8 @@ pub(super) struct Refused {
 pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject, Wall), mut nonce: impl FnMut() -> Nonce) -> Try<Refused> {
     let at = (reject.incarnation, reject.lane, reject.seq);
     let Some(log) = Log::read(conn)? else { return Ok(Refused::default()) };
-    if inbox::knows(conn, at)? {
+    let lost = reject.code == Code::LOST && outbox::entry(conn, at.0, at.1, at.2)?.is_some_and(|row| room::is_known_loss(&row));
+    if lost || inbox::knows(conn, at)? {
         return Ok(Refused::default());
     }
     let mut refusal = Refusal { conn, schema, log, heard, twins: BTreeMap::new(), decoded: Decoded::default(), keys: BTreeSet::new() };

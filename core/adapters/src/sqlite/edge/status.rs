@@ -18,6 +18,7 @@ use super::fault::{Try, all};
 use super::members::{self, BucketRow};
 use super::meta::Log;
 use super::outbox::{self, LaneRow};
+use super::room;
 use super::rows::Rows;
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::open::quick_check;
@@ -29,6 +30,8 @@ pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
         rejected: count(conn, "SELECT count(*) FROM mobo_inbox WHERE status = 0")?,
         kept: count(conn, "SELECT count(*) FROM mobo_outbox")?,
         kept_bytes: ack::bytes(conn)?,
+        used_bytes: room::used(conn)?,
+        losses: room::losses(conn)?,
         ..EdgeCounts::default()
     };
     for collection in schema.iter().filter(|collection| collection.kind != Kind::Stream) {

@@ -4,7 +4,7 @@ use mobo_core::entry::Entry;
 use mobo_core::ids::{LaneKey, Nonce, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::rfc3339;
-use mobo_core::schema::{Kind, Schema};
+use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::stream::{self, Segment};
 use mobo_core::time::{Eff, Moment};
 use rusqlite::Connection;
@@ -29,12 +29,22 @@ pub(super) fn append(
         return Err(wrong_kind(collection, "put records into it"));
     }
     let log = Log::read(conn)?.ok_or(WriteError::NotJoined)?;
+    seal(conn, (&log, collection), segment, (moment, nonce))
+}
+
+/// Seals samples of a stream that there is.
+pub(super) fn seal(
+    conn: &Connection,
+    (log, collection): (&Log, &Collection),
+    segment: &Segment,
+    (moment, nonce): (Moment, Nonce),
+) -> Result<Written, WriteError> {
     let payload = segment.encode(collection)?;
     if payload.len() > limits::ENTRY_PAYLOAD_BYTES_MAX {
         return Err(WriteError::TooLarge { bytes: payload.len(), ops: segment.before_us.len() });
     }
-    let entry = Entry::seal(&header(collection, &log, moment, nonce), payload);
-    let at = outbox::append(conn, &log, collection.lane, &entry, moment.wall.0)?;
+    let entry = Entry::seal(&header(collection, log, moment, nonce), payload);
+    let at = outbox::append(conn, log, collection.lane, &entry, moment.wall.0)?;
     let mut samples = SampleWriter::new(conn, collection)?;
     samples.write(&log.lane(at.incarnation, at.lane), at.seq, Eff(moment.wall.0), segment)?;
     Ok(Written { entry: Some(at), changed: Vec::<RecordKey>::new() })
@@ -54,6 +64,13 @@ pub(super) fn retime(conn: &Connection, schema: &Schema, (lane, seq): (LaneKey, 
         let at = rfc3339::format(eff.before(*before_us).0);
         statement.execute((&device, lane.incarnation.sql(), lane.lane.number(), seq_sql(seq), index, at))?;
     }
+    Ok(())
+}
+
+/// The rows of an entry's samples go.
+pub(super) fn drop_samples(conn: &Connection, collection: &Collection, (lane, seq): (LaneKey, Seq)) -> Try<()> {
+    let sql = format!("DELETE FROM {} WHERE device = ?1 AND _incarnation = ?2 AND _lane = ?3 AND _seq = ?4", quoted(&collection.name));
+    conn.prepare_cached(&sql)?.execute((lane.device.to_string(), lane.incarnation.sql(), lane.lane.number(), seq_sql(seq)))?;
     Ok(())
 }
 

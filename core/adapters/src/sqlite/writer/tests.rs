@@ -38,6 +38,7 @@ impl Store {
     }
 }
 
+// faults: H-14
 #[tokio::test]
 async fn what_waits_together_is_committed_together_and_each_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
