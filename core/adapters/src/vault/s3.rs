@@ -233,10 +233,10 @@ impl Inner {
     async fn head(&self, name: &ObjectName) -> Result<Option<(u64, Option<String>)>, VaultError> {
         let answer = self.ask(Ask::new(Method::HEAD, self.path(name.as_str()))).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            // An answer without a body does not say what is not there.
-            let bucket = self.ask(Ask::new(Method::HEAD, format!("/{}", self.settings.bucket))).await?;
-            let gone = || VaultError::Refused(format!("there is no bucket {}", self.settings.bucket));
-            return if bucket.status == StatusCode::NOT_FOUND { Err(gone()) } else { Ok(None) };
+            // An answer without a body does not say what is not there: the object, or the bucket.
+            let ask = Ask::new(Method::GET, format!("/{}", self.settings.bucket)).query("list-type", "2").query("max-keys", "1");
+            let bucket = self.ask(ask.query("prefix", self.settings.prefix.clone())).await?;
+            return if bucket.status.is_success() { Ok(None) } else { Err(refusal(&bucket, None)) };
         }
         if !answer.status.is_success() {
             return Err(refusal(&answer, Some(name)));

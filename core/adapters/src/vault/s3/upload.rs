@@ -26,7 +26,8 @@ impl Inner {
         if body.len() > limits::S3_PART_BYTES {
             return self.put_parts(name, body, conditional).await;
         }
-        let mut ask = self.locked(Ask::new(Method::PUT, self.path(name.as_str()))).header("x-amz-checksum-sha256", checksum(&body));
+        let ask = self.locked(Ask::new(Method::PUT, self.path(name.as_str()))).header("x-amz-sdk-checksum-algorithm", "SHA256");
+        let mut ask = ask.header("x-amz-checksum-sha256", checksum(&body));
         ask.body = body;
         let answer = self.ask(if conditional { ask.header(IF_FREE.0, IF_FREE.1) } else { ask }).await?;
         done(&answer, name)
@@ -60,7 +61,8 @@ impl Inner {
 
     async fn put_parts(&self, name: &ObjectName, body: Bytes, conditional: bool) -> Result<(), VaultError> {
         let path = self.path(name.as_str());
-        let begun = self.ask(self.locked(Ask::new(Method::POST, path.clone())).query("uploads", "")).await?;
+        let begin = Ask::new(Method::POST, path.clone()).query("uploads", "").header("x-amz-checksum-algorithm", "SHA256");
+        let begun = self.ask(self.locked(begin)).await?;
         let text = std::str::from_utf8(&begun.body).unwrap_or_default();
         let upload = xml::text(text, "UploadId").filter(|_| begun.status.is_success()).ok_or_else(|| refusal(&begun, Some(name)))?;
         let done = self.finish_parts(name, (&path, &upload), body, conditional).await;
@@ -84,10 +86,15 @@ impl Inner {
             let number = index + 1;
             let part = body.slice(start..body.len().min(start + limits::S3_PART_BYTES));
             let mut ask = Ask::new(Method::PUT, path.to_owned()).query("partNumber", number.to_string()).query("uploadId", upload);
+            let sum = checksum(&part);
+            ask = ask.header("x-amz-checksum-sha256", sum.clone());
             ask.body = part;
             let answer = self.ask(ask).await?;
             let tag = answer.header("etag").filter(|_| answer.status.is_success()).ok_or_else(|| refusal(&answer, None))?;
-            list.push_str(&format!("<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>", xml::escaped(tag)));
+            let tag = xml::escaped(tag);
+            list.push_str(&format!(
+                "<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag><ChecksumSHA256>{sum}</ChecksumSHA256></Part>"
+            ));
         }
         let mut ask = Ask::new(Method::POST, path.to_owned()).query("uploadId", upload);
         ask.body = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>").into();
