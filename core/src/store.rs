@@ -3,6 +3,7 @@
 //! A store keeps; it does not decide. What a batch of entries changes is decided by [`crate::merge`], whose steps a store calls with its
 //! locks held. Everything here is durable when its future is ready.
 
+mod backing;
 mod changing;
 mod ledger;
 mod recovering;
@@ -11,6 +12,7 @@ pub mod transfer;
 
 use std::fmt;
 
+pub use backing::*;
 pub use changing::*;
 pub use ledger::*;
 pub use recovering::*;
@@ -53,7 +55,7 @@ pub enum StoreError {
 }
 
 /// The socket.
-pub trait HubStore: RecoveryStore + LiveStore + fmt::Debug + Send + Sync {
+pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send + Sync {
     /// Kind, version and place; proves that the store answers.
     fn info(&self) -> StoreFuture<'_, StoreInfo>;
 

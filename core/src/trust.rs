@@ -101,6 +101,8 @@ pub enum Statement<'a> {
     Broker(&'a PublicKey),
     /// A bundle that somebody carries, by its binding.
     Bundle(&'a [u8]),
+    /// "This is what a backup holds": the body of a manifest.
+    Backup(&'a [u8]),
 }
 
 /// The head of one lane.
@@ -150,6 +152,9 @@ impl Statement<'_> {
             }
             Self::Bundle(binding) => {
                 writer.array(2).text("mobo bundle 1").bytes(binding);
+            }
+            Self::Backup(body) => {
+                writer.array(2).text("mobo backup 1").bytes(body);
             }
         }
         writer.into_bytes()

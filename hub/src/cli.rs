@@ -1,5 +1,6 @@
 //! The hub's commands. `mobo-hub VERB`, `mobo hub VERB` and `mobo VERB` are the same.
 
+mod backup;
 mod board;
 mod boot;
 mod device;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
+pub use backup::{BackupVerb, RestoreArgs};
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 pub use device::DeviceVerb;
 
@@ -93,6 +95,11 @@ pub enum Verb {
     /// Records.
     #[command(subcommand)]
     Record(RecordVerb),
+    /// Backups.
+    #[command(subcommand)]
+    Backup(BackupVerb),
+    /// Bring a hub back from its backups, on a machine that needs nothing but the backup key.
+    Restore(RestoreArgs),
 }
 
 /// `config …`
@@ -268,6 +275,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Example) => boot::config_example(),
         Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
         Verb::Store(StoreVerb::Migrate { to }) => store::migrate(common, &to),
+        Verb::Backup(verb) => backup::run(common, verb),
+        Verb::Restore(args) => backup::restore(common, &args),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Component(verb) => board::components(common, &verb),
@@ -314,6 +323,8 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         | Verb::Conflict(_)
         | Verb::Quarantine(QuarantineVerb::List(_) | QuarantineVerb::Retry { .. })
         | Verb::Store(_)
+        | Verb::Backup(_)
+        | Verb::Restore(_)
         | Verb::Config(_) => ("status", json!({})),
     }
 }

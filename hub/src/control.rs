@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::admin::{AdminError, NewCollection, show_time};
 use crate::node::{Hub, VERSION};
 
+mod backup;
 mod board;
 mod grants;
 mod health;
@@ -159,7 +160,7 @@ impl Desk {
             "records": counts.records,
             "quarantined": counts.quarantined,
             "conflicts": counts.conflicts,
-            "backup": { "last": null, "safe": null },
+            "backup": self.backup_status(),
             "http": hub.http().map(|address| address.to_string()),
             "metrics": hub.metrics().map(|address| address.to_string()),
             "quic": hub.quic().map(|address| address.to_string()),

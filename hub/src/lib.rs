@@ -16,6 +16,7 @@
 pub mod admin;
 pub mod admission;
 pub mod advertise;
+pub mod backup;
 pub mod bundles;
 pub mod cli;
 pub mod control;

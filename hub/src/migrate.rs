@@ -114,7 +114,8 @@ fn fits(leaving: &[Table], places: &[Table]) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sound(buckets: &[BucketAudit], lanes: &[LaneAudit]) -> Result<(), StoreError> {
+/// Nothing was found wrong.
+pub(crate) fn sound(buckets: &[BucketAudit], lanes: &[LaneAudit]) -> Result<(), StoreError> {
     let advice = "it was so before: run `mobo-hub health check` on the old store";
     let bucket = buckets.iter().find(|bucket| bucket.stored != bucket.computed || !bucket.damaged.is_empty());
     if let Some(bucket) = bucket {

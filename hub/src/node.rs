@@ -1,9 +1,11 @@
 //! The hub as a board: which parts it is made of, and what they share.
 
+mod backup;
 mod gate;
 mod link;
 mod mqtt;
 mod store;
+mod vault;
 mod ws;
 
 use std::fmt;
@@ -35,7 +37,10 @@ use mobo_runtime::slot::Slot;
 use mobo_runtime::state::State;
 use tokio::sync::{Mutex, watch};
 
+pub use backup::BACKUP_KEY_FILE;
 pub use store::assemble;
+
+pub(crate) use backup::{Backups, Job};
 
 use crate::control::Desk;
 use crate::history::History;
@@ -62,6 +67,10 @@ pub const MQTT: ComponentName = ComponentName::fixed("link.mqtt");
 pub const WS: ComponentName = ComponentName::fixed("link.ws");
 /// Where the gate takes WebSocket sessions.
 pub const WS_PATH: &str = "/sync/v1";
+/// The name of the backup's target.
+pub const VAULT: ComponentName = ComponentName::fixed("store.vault");
+/// The name of the part that backs up.
+pub const BACKUP: ComponentName = ComponentName::fixed("backup");
 /// The name of the HTTP part.
 pub const GATE: ComponentName = ComponentName::fixed("gate");
 
@@ -86,6 +95,8 @@ pub struct Hub {
     metrics: Slot<Bound>,
     mqtt: Slot<String>,
     ws: Slot<Arc<WsListener>>,
+    vault: Slot<Arc<vault::Target>>,
+    pub(crate) backups: Backups,
     verified: std::sync::Mutex<Cache<[u8; 32], Verified>>,
     /// Counts changes of what users and keys may.
     pub(crate) rights: watch::Sender<u64>,
@@ -213,6 +224,8 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
         metrics: Slot::default(),
         mqtt: Slot::default(),
         ws: Slot::default(),
+        vault: Slot::default(),
+        backups: Backups::default(),
         verified: std::sync::Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::KEY_CACHE_TTL)),
         rights: watch::Sender::new(0),
     });
@@ -227,6 +240,8 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.plug(measured);
     board.plug(OtlpPart::new(Arc::clone(&hub), pages));
     board.plug(store::StorePart::new(Arc::clone(&hub)));
+    board.plug(vault::VaultPart(Arc::clone(&hub)));
+    board.plug(backup::BackupPart(Arc::clone(&hub)));
     board.plug(link::QuicPart::new(Arc::clone(&hub)));
     board.plug(mqtt::MqttPart::new(Arc::clone(&hub)));
     board.plug(ws::WsPart(Arc::clone(&hub)));

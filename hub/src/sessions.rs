@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::ids::{DeviceId, Incarnation};
+use mobo_core::ids::{Chain, DeviceId, Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::{Link, LinkError, Listener};
 use mobo_core::message::{Definition, SchemaUpdate};
@@ -60,6 +60,8 @@ pub enum Order {
     Superseded,
     /// What the device may read or write has changed.
     Rights,
+    /// A lane is in a verified backup up to here, where its chain is this.
+    Safe(Lane, Seq, Chain),
 }
 
 impl Sessions {
@@ -106,6 +108,17 @@ impl Sessions {
             if device.is_none_or(|device| device == live.0) {
                 // A session that has so many orders before it will look after this one, too.
                 let _ = orders.try_send(Order::Rights);
+            }
+        }
+    }
+
+    /// Tells the sessions of these logs that their entries are in a verified backup. One that has too many orders before it hears of it with
+    /// the next backup, or when it connects anew.
+    pub fn safe(&self, lanes: &[(LaneKey, Seq, Chain)]) {
+        let live = self.registry();
+        for (lane, seq, chain) in lanes {
+            if let Some((_, orders)) = live.get(&(lane.device, lane.incarnation)) {
+                let _ = orders.try_send(Order::Safe(lane.lane, *seq, *chain));
             }
         }
     }

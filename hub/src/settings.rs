@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 
-use mobo_runtime::config::{Define, Kind, Setting, TomlForm};
+use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
 
 use crate::otlp;
 
@@ -48,10 +48,31 @@ pub static STORE_URL: Setting<StoreUrl> = Setting::new(
     "`sqlite` keeps everything in the data folder; postgres://user:password@host/database uses Postgres 15 or newer.",
 )
 .url();
+/// Where backups go.
+pub static BACKUP_URL: Setting<String> = Setting::new(
+    "backup.url",
+    "",
+    "0.1.0",
+    "Where backups go: a folder, as /mnt/backup or folder:///mnt/backup. Empty: nothing is backed up, and nothing becomes safe.",
+)
+.url();
+/// How fast.
+pub static BACKUP_RATE: Setting<ByteSize> =
+    Setting::new("backup.rate", "0B", "0.1.0", "At most so many bytes go to the vault in a second, as in 2MiB. 0B: as many as go.");
 
 /// All of them.
-pub static ALL: &[&dyn Define] =
-    &[&HTTP_LISTEN, &QUIC_LISTEN, &QUIC_ADVERTISE, &MQTT_LISTEN, &MQTT_URL, &STORE_URL, &otlp::ENDPOINT, &otlp::EVERY];
+pub static ALL: &[&dyn Define] = &[
+    &HTTP_LISTEN,
+    &QUIC_LISTEN,
+    &QUIC_ADVERTISE,
+    &MQTT_LISTEN,
+    &MQTT_URL,
+    &STORE_URL,
+    &otlp::ENDPOINT,
+    &otlp::EVERY,
+    &BACKUP_URL,
+    &BACKUP_RATE,
+];
 
 /// Where a hub keeps everything: a value of `store.url`.
 #[derive(Clone, Eq, PartialEq, PartialOrd)]

@@ -87,6 +87,13 @@ impl Cluster {
         self.hub.as_ref().expect("the hub is up")
     }
 
+    /// Lets the hub, which is down, boot on another store from now on.
+    pub fn move_store(&mut self, url: &str, database: Option<Database>) {
+        assert!(self.hub.is_none(), "the hub is up");
+        self.launch = self.launch.clone().set("store.url", url);
+        self.database = database.or_else(|| self.database.take());
+    }
+
     /// A verb on the hub's folder, whether it is up or down.
     #[must_use]
     pub fn cli(&self) -> Cli {

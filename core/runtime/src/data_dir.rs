@@ -122,7 +122,11 @@ pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
 
 /// Puts `bytes` in the place of a file, readable for its owner only: the old content or the new one is there after a power cut, never
 /// a mixture, and nothing is lost once this has returned.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+///
+/// What the disk says; the old content is there then.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);

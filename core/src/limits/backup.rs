@@ -6,3 +6,34 @@ pub const OBJECT_NAME_BYTES_MAX: usize = 128;
 pub const OBJECT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Objects in one page of a vault's list.
 pub const VAULT_LIST_MAX: usize = 1_000;
+/// Largest body of a segment or of a part of a snapshot, before it is packed: whoever opens one holds it in memory.
+pub const BACKUP_BODY_BYTES_MAX: usize = 7 * 1024 * 1024;
+/// Bytes of rows after which a body is sealed. What one row may add to them still fits [`BACKUP_BODY_BYTES_MAX`].
+pub const BACKUP_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes after which a part of a snapshot may end, where its last row says so: parts then end at the same rows in the next snapshot.
+pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
+/// Columns of one table in a backup.
+pub const BACKUP_COLUMNS_MAX: usize = 1_024;
+/// Objects of one manifest.
+pub const BACKUP_MEMBERS_MAX: usize = 60_000;
+/// Data keys of one repository.
+pub const BACKUP_KEYS_MAX: usize = 10_000;
+/// Damages that a verification names.
+pub const BACKUP_DAMAGES_MAX: usize = 100;
+/// How often what is new is shipped.
+pub const BACKUP_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often tables that change without a merge are looked at.
+pub const BACKUP_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often what only says when somebody was seen is shipped.
+pub const BACKUP_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Pause after the vault has failed, at first and at most.
+pub const BACKUP_RETRY_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// The longest such pause.
+pub const BACKUP_RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(30);
+/// Longest wait for one answer of a vault.
+pub const VAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+/// Segments after which a new snapshot is due: a restore applies them one by one.
+pub const BACKUP_SEGMENTS_MAX: u64 = 20_000;
+
+const _: () = assert!(BACKUP_BODY_BYTES + 2 * super::DOCUMENT_BYTES_MAX + super::ENTRY_PAYLOAD_BYTES_MAX < BACKUP_BODY_BYTES_MAX);
+const _: () = assert!(BACKUP_BODY_BYTES_MAX < OBJECT_BYTES_MAX);

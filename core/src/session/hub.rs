@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CloseReason;
-use crate::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, ProjectId, Seq, Timeline};
+use crate::ids::{BucketId, Chain, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Hint, Outcome};
@@ -52,6 +52,8 @@ pub enum Input {
     Schema(Arc<SchemaUpdate>),
     /// What the device may read and write now.
     Rights(Vec<Grant>),
+    /// A lane of the device is in a verified backup up to here, where its chain is this.
+    Safe(Lane, Seq, Chain),
     /// The device was revoked.
     Revoked,
     /// The time of [`HubSession::poll_timeout`] has come.
@@ -236,6 +238,7 @@ impl HubSession {
             Input::HintsLost => self.down.due |= self.down.live,
             Input::Schema(update) => self.schema(&update),
             Input::Rights(grants) => self.rights(grants),
+            Input::Safe(lane, seq, chain) => self.safe(lane, seq, chain),
             Input::Revoked => {
                 let detail = "this device was revoked: ask the operator of the hub, and join again".to_owned();
                 self.refuse(PeerError { code: Code::REVOKED, detail, fatal: true, retry_after_ms: 0 });

@@ -45,7 +45,7 @@ pub(super) fn migrate(common: &Common, to: &str) -> Result<ExitCode, Failure> {
 }
 
 /// What `--to` says, or the file that it names. A password does not belong on a command line.
-fn read_target(to: &str) -> Result<String, Failure> {
+pub(super) fn read_target(to: &str) -> Result<String, Failure> {
     if let Some(path) = to.strip_prefix('@') {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|error| Failure::usage(format!("{path} cannot be read: {error}"), "give --to @FILE that holds the URL"))?;
@@ -70,7 +70,7 @@ fn tell(progress: &Progress, said: &mut Instant) {
     }
 }
 
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     // Whoever does not listen misses nothing but the way.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -13,6 +13,9 @@ impl Desk {
         if let Some(answer) = board_desk::answer(&self.0.board, verb, args, out).await {
             return answer;
         }
+        if let Some(answer) = self.backup(verb, args).await {
+            return answer;
+        }
         let answer = self.answer(verb, args).await.map_err(|error| explain(&error))?;
         if verb == "key revoke" {
             self.0.verified().clear();

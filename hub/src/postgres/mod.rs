@@ -7,8 +7,10 @@
 
 mod address;
 mod audit;
+mod backup;
 mod cells;
 mod changes;
+mod cut;
 mod devices;
 mod error;
 mod hub;

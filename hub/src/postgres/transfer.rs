@@ -2,7 +2,7 @@
 //!
 //! What is filled is one transaction: the database is empty or complete, whenever the hub is killed.
 
-mod binary;
+pub(super) mod binary;
 
 use mobo_core::cbor::Reader;
 use mobo_core::limits;
@@ -20,7 +20,7 @@ use super::{audit, migrate, schemas, table};
 use binary::{Encoder, Form};
 
 /// Tables of ours that stay where they are: what they say is of the database, not of the hub.
-const STAY: [&str; 1] = ["migration"];
+const STAY: [&str; 6] = ["backup", "backup_head", "live", "live_follow", "live_log", "migration"];
 /// Any number but that of the migrations, as long as it is the same in every hub.
 const LOCK: i64 = 0x6d6f_626f_6d6f_7665;
 /// How often to look whether another hub, or another move, has gone, and how long to wait in between.
@@ -217,14 +217,14 @@ async fn others(tx: &mut Tx) -> Result<i64, Failure> {
     }
 }
 
-fn name_in_sql(table: &Table) -> String {
+pub(super) fn name_in_sql(table: &Table) -> String {
     match &table.name {
         TableName::Own(name) => format!("mobo.{}", quoted(name)),
         TableName::Collection(name) => format!("public.{}", quoted(name)),
     }
 }
 
-async fn tables(tx: &mut Tx) -> Result<Vec<Table>, Failure> {
+pub(super) async fn tables(tx: &mut Tx) -> Result<Vec<Table>, Failure> {
     let mut names = Vec::new();
     for row in tx.rows(sqlx::query("SELECT tablename::text FROM pg_tables WHERE schemaname = 'mobo' ORDER BY 1")).await? {
         let name: String = row.try_get(0)?;
@@ -253,7 +253,7 @@ async fn columns(tx: &mut Tx, table: &Table) -> Result<Vec<(String, String)>, Fa
 }
 
 /// How each of the table's columns is written.
-async fn forms(tx: &mut Tx, table: &Table) -> Result<Vec<Form>, Failure> {
+pub(super) async fn forms(tx: &mut Tx, table: &Table) -> Result<Vec<Form>, Failure> {
     let types = columns(tx, table).await?;
     let form = |column: &String| {
         let of_column = types.iter().find(|(name, _)| name == column);

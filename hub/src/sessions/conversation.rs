@@ -76,7 +76,7 @@ impl<F: Frames> Conversation<F> {
     pub fn new(sessions: Arc<Sessions>, frames: F, (binding, peer): (Vec<u8>, String)) -> Self {
         let identity = Arc::clone(&sessions.door.history.era().identity);
         let session = HubSession::new(sessions.door.time.machine().now(), Arc::clone(&identity), None);
-        let (teller, orders) = mpsc::channel(4);
+        let (teller, orders) = mpsc::channel(16);
         let (started, unheard) = (Vec::new(), Vec::new());
         Self {
             sessions,
@@ -174,6 +174,7 @@ impl<F: Frames> Conversation<F> {
             Order::Revoked => Input::Revoked,
             Order::Rights => return self.look_up_rights(),
             Order::Superseded => Input::Stop,
+            Order::Safe(lane, seq, chain) => Input::Safe(lane, seq, chain),
         });
     }
 

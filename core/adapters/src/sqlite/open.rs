@@ -65,6 +65,7 @@ impl Role {
                 ("0003_hub_rights", &[include_str!("schema/0003_hub_rights.sql")]),
                 ("0004_hub_recovery", &[include_str!("schema/0004_hub_recovery.sql")]),
                 ("0005_live", &[include_str!("schema/0005_live.sql")]),
+                ("0006_hub_backup", &[include_str!("schema/0006_hub_backup.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

@@ -39,6 +39,11 @@ impl Readers {
         Self { pool: Arc::new(Pool { path, cache_kib, idle: Mutex::default(), permits, connections_max, vfs }) }
     }
 
+    /// Where the database is: its path, and the file system where that is the caller's.
+    pub(crate) fn place(&self) -> (PathBuf, Option<String>) {
+        (self.pool.path.clone(), self.pool.vfs.clone())
+    }
+
     /// Runs `work` in one read transaction: everything that it reads is of one moment, the latest commit before its first statement.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What a device sends up: pushes, and what becomes of them.
 
-use super::{Effect, HubSession, LANE_CREDIT_BYTES};
-use crate::ids::LaneKey;
+use super::{Effect, HubSession, LANE_CREDIT_BYTES, State};
+use crate::ids::{Chain, Lane, LaneKey, Seq};
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
 use crate::message::{Ack, Code, Message, Nack, PeerError, Push};
@@ -49,6 +49,14 @@ impl HubSession {
             effs: merged.effs,
             signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
         }
+    }
+
+    /// Tells what is safe with an ack that says nothing else which is new.
+    pub(super) fn safe(&mut self, lane: Lane, last: Seq, chain: Chain) {
+        let Some((device, incarnation)) = self.device.filter(|_| self.state == State::Live) else { return };
+        let merged = Merged { acked: last, chain, eff_first: last, effs: Vec::new(), rejects: Vec::new(), changed: Vec::new() };
+        let ack = self.ack(&LaneKey { device, incarnation, lane }, merged);
+        self.send(Channel::Control, Message::Ack(Ack { safe: Some(last), ..ack }));
     }
 
     pub(super) fn push_refused(&mut self, lane: &LaneKey, code: Code) {

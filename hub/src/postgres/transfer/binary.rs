@@ -10,7 +10,7 @@ use crate::postgres::error::Failure;
 
 /// How a column is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Form {
+pub(in crate::postgres) enum Form {
     Bool,
     /// A whole number of so many bytes.
     Int(usize),
@@ -103,7 +103,7 @@ fn encode(bytes: &mut Vec<u8>, form: Form, cell: &Cell) -> Option<()> {
 }
 
 /// A row that a cursor gave.
-pub(super) fn decode(row: &PgRow, forms: &[Form], table: &TableName) -> Result<Row, Failure> {
+pub(in crate::postgres) fn decode(row: &PgRow, forms: &[Form], table: &TableName) -> Result<Row, Failure> {
     let cell = |(position, form): (usize, &Form)| {
         let raw = row.try_get_raw(position)?;
         if raw.is_null() {

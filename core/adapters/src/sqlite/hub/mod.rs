@@ -3,7 +3,9 @@
 //! A merge is one job of the writer, and merges that wait together share a commit. Reads run beside it on snapshots.
 
 mod audit;
+mod backup;
 mod changes;
+mod cut;
 mod devices;
 mod entries;
 mod identity;
@@ -17,6 +19,7 @@ mod pull;
 mod quarantine;
 mod rebucket;
 mod recovery;
+pub mod restore;
 mod schema;
 pub mod transfer;
 mod write;

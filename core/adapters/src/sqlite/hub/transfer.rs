@@ -22,7 +22,7 @@ use crate::sqlite::open::{Role, open_reader, open_writer};
 use crate::sqlite::table::{self, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
-const STAY: [&str; 2] = ["flag", "meta"];
+const STAY: [&str; 7] = ["backup", "backup_head", "flag", "live", "live_follow", "live_log", "meta"];
 
 /// A hub's database whose rows are read. Nobody may write to it meanwhile.
 #[derive(Debug)]
@@ -71,9 +71,9 @@ impl Export {
 /// A hub's database that is being filled, beside the place where it is to be: only a whole one gets its name.
 #[derive(Debug)]
 pub struct Import {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     place: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Import {
@@ -178,24 +178,24 @@ fn audits(connection: &Connection) -> Result<(Vec<BucketAudit>, Vec<LaneAudit>),
     Ok((buckets, lanes))
 }
 
-fn disk(path: &Path, error: &io::Error) -> StoreError {
+pub(super) fn disk(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn name_in_sql(table: &Table) -> String {
+pub(super) fn name_in_sql(table: &Table) -> String {
     match &table.name {
         TableName::Own(name) => quoted(&format!("mobo_{name}")),
         TableName::Collection(name) => quoted(name),
     }
 }
 
-fn tables(connection: &Connection) -> Result<Vec<Table>, Failure> {
+pub(super) fn tables(connection: &Connection) -> Result<Vec<Table>, Failure> {
     let mut statement = connection
         .prepare(r"SELECT substr(name, 6) FROM sqlite_schema WHERE type = 'table' AND name LIKE 'mobo\_%' ESCAPE '\' ORDER BY 1")?;
     let own: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -213,7 +213,7 @@ fn tables(connection: &Connection) -> Result<Vec<Table>, Failure> {
     Ok(tables)
 }
 
-fn collections(connection: &Connection) -> Result<Vec<Collection>, Failure> {
+pub(super) fn collections(connection: &Connection) -> Result<Vec<Collection>, Failure> {
     let mut statement = connection.prepare("SELECT definition FROM mobo_collection ORDER BY name")?;
     let definitions: Vec<Vec<u8>> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     definitions.iter().map(|definition| Ok(Collection::decode(&mut Reader::new(definition))?)).collect()
@@ -242,7 +242,7 @@ fn read(connection: &Connection, table: &Table, pages: &mpsc::Sender<Vec<Row>>) 
     Ok(())
 }
 
-fn cell(value: ValueRef<'_>) -> Result<Cell, Failure> {
+pub(super) fn cell(value: ValueRef<'_>) -> Result<Cell, Failure> {
     Ok(match value {
         ValueRef::Null => Cell::Null,
         ValueRef::Integer(number) => Cell::Int(number),
@@ -252,7 +252,7 @@ fn cell(value: ValueRef<'_>) -> Result<Cell, Failure> {
     })
 }
 
-struct Bound<'c>(&'c Cell);
+pub(super) struct Bound<'c>(pub(super) &'c Cell);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

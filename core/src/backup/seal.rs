@@ -1,0 +1,226 @@
+//! How objects are packed and sealed.
+//!
+//! An object is `mobo-backup`, a byte for the version (1), a byte for its kind, 16 bytes that name the data key, the 32-byte tag of its
+//! content, and the sealed form. What is sealed is a byte for the way it was packed (0 as it is, 1 deflated) and the packed body.
+//!
+//! The tag is a keyed hash of kind, number and body; the object's own key is derived from data key and tag, so that one key seals one
+//! content and its nonce can be zero: the same content gives the same object, which is how an unchanged part of a snapshot is kept once.
+//! With it are authenticated the head, the project, the repository and the number: that of its manifest for a segment, 0 for a part of a
+//! snapshot, the generation for a keyring.
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use super::keys::{DataKey, Keyring};
+use super::vault::ObjectName;
+use super::{BackupError, RepositoryId, hex};
+use crate::limits;
+
+const MAGIC: &[u8; 11] = b"mobo-backup";
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = MAGIC.len() + 2 + 16 + 32;
+const DEFLATE_LEVEL: u8 = 1;
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Changes since the manifest before; its number is that of its manifest.
+    Segment,
+    /// A part of the whole state.
+    Snapshot,
+    /// Wrapped keys; its number is the generation.
+    Keyring,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Segment => 1,
+            Self::Snapshot => 2,
+            Self::Keyring => 3,
+        }
+    }
+}
+
+/// An object that is ready to be kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// Its name in the vault.
+    pub name: ObjectName,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The hash of its bytes.
+    pub hash: [u8; 32],
+}
+
+/// Where an object belongs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Place {
+    pub(super) project: u64,
+    pub(super) repository: RepositoryId,
+    pub(super) kind: Kind,
+    pub(super) number: u64,
+}
+
+/// Packs and seals the body of a segment of the manifest `number`, or with [`Kind::Snapshot`] and 0 a part of a snapshot, under the newest
+/// data key.
+///
+/// # Errors
+///
+/// [`BackupError::Damaged`] for a keyring without a key, or a body larger than [`limits::BACKUP_BODY_BYTES_MAX`].
+pub fn seal(keyring: &Keyring, kind: Kind, number: u64, body: &[u8]) -> Result<Sealed, BackupError> {
+    let key = keyring.newest().ok_or_else(|| BackupError::damaged("the keyring", "there is no key in it"))?;
+    if body.len() > limits::BACKUP_BODY_BYTES_MAX {
+        return Err(BackupError::damaged("a new object", "its body is too large"));
+    }
+    let place = Place { project: keyring.project.get(), repository: keyring.repository, kind, number };
+    let (tag, bytes) = close(key, &place, body);
+    let hash = *blake3::hash(&bytes).as_bytes();
+    let name = match kind {
+        Kind::Segment => format!("segments/{number:016x}-{}", hex(hash.first_chunk::<16>().unwrap_or(&[0; 16]))),
+        Kind::Snapshot | Kind::Keyring => format!("snapshots/{}", hex(tag.first_chunk::<16>().unwrap_or(&[0; 16]))),
+    };
+    let name = ObjectName::parse(&name).ok_or_else(|| BackupError::damaged(name, "it is no name"))?;
+    Ok(Sealed { name, bytes, hash })
+}
+
+/// Opens an object, and gives its body.
+///
+/// # Errors
+///
+/// [`BackupError`] for bytes that are not what [`seal`] made for this place.
+pub fn open(keyring: &Keyring, (kind, number): (Kind, u64), name: &ObjectName, bytes: &[u8]) -> Result<Vec<u8>, BackupError> {
+    let id = key_id(name.as_str(), bytes)?;
+    let key = keyring.key(&id).ok_or_else(|| BackupError::foreign(name, format!("the keyring has no key {}", hex(&id))))?;
+    unclose(key, &Place { project: keyring.project.get(), repository: keyring.repository, kind, number }, name.as_str(), bytes)
+}
+
+/// The key that an object says it is sealed with.
+pub(super) fn key_id(name: &str, bytes: &[u8]) -> Result<[u8; 16], BackupError> {
+    let head = bytes.get(..HEAD_BYTES).ok_or_else(|| BackupError::damaged(name, "it is shorter than any object"))?;
+    if !head.starts_with(MAGIC) {
+        return Err(BackupError::damaged(name, "it does not begin like an object of a backup"));
+    }
+    if head.get(MAGIC.len()).is_some_and(|version| *version > VERSION) {
+        return Err(BackupError::Later { object: name.to_owned() });
+    }
+    let id = head.get(MAGIC.len() + 2..).and_then(<[u8]>::first_chunk::<16>);
+    id.copied().ok_or_else(|| BackupError::damaged(name, "it has no head"))
+}
+
+/// Packs and seals; gives the tag of the content, too.
+pub(super) fn close(key: &DataKey, place: &Place, body: &[u8]) -> ([u8; 32], Vec<u8>) {
+    let tag = tag(key, place, body);
+    let mut bytes = head(key, place, &tag);
+    let packed = miniz_oxide::deflate::compress_to_vec(body, DEFLATE_LEVEL);
+    let mut sealed = Vec::with_capacity(body.len().min(packed.len()) + 1 + 16);
+    if packed.len() < body.len() {
+        sealed.push(1);
+        sealed.extend(packed);
+    } else {
+        sealed.push(0);
+        sealed.extend(body);
+    }
+    let aad = Aad::from(bound(&bytes, place));
+    let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+    // Sealing fails above 256 GiB only, and a body has its limit.
+    let _ = cipher(key, &tag).map(|cipher| cipher.seal_in_place_append_tag(nonce, aad, &mut sealed));
+    bytes.extend(sealed);
+    (tag, bytes)
+}
+
+/// Opens and unpacks.
+pub(super) fn unclose(key: &DataKey, place: &Place, name: &str, bytes: &[u8]) -> Result<Vec<u8>, BackupError> {
+    let (head, sealed) = bytes.split_at_checked(HEAD_BYTES).ok_or_else(|| BackupError::damaged(name, "it is shorter than any object"))?;
+    let tag_told: [u8; 32] = *head.last_chunk().ok_or_else(|| BackupError::damaged(name, "it has no head"))?;
+    let mut sealed = sealed.to_vec();
+    let aad = Aad::from(bound(head, place));
+    let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+    let opened = cipher(key, &tag_told).and_then(|cipher| cipher.open_in_place(nonce, aad, &mut sealed).ok());
+    let opened = opened.ok_or_else(|| BackupError::damaged(name, "it is not what was sealed for this place"))?;
+    let body = match opened.split_first() {
+        Some((0, body)) => body.to_vec(),
+        Some((1, packed)) => miniz_oxide::inflate::decompress_to_vec_with_limit(packed, limits::BACKUP_BODY_BYTES_MAX)
+            .map_err(|_| BackupError::damaged(name, "it cannot be unpacked"))?,
+        Some(_) => return Err(BackupError::Later { object: name.to_owned() }),
+        None => return Err(BackupError::damaged(name, "there is nothing in it")),
+    };
+    if tag(key, place, &body) != tag_told {
+        return Err(BackupError::damaged(name, "its content is not what its head says"));
+    }
+    Ok(body)
+}
+
+fn head(key: &DataKey, place: &Place, tag: &[u8; 32]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend([VERSION, place.kind.code()]);
+    bytes.extend(key.id());
+    bytes.extend(tag);
+    bytes
+}
+
+fn bound(head: &[u8], place: &Place) -> Vec<u8> {
+    let mut bound = head.to_vec();
+    bound.extend(place.project.to_be_bytes());
+    bound.extend(place.repository.0);
+    bound.push(place.kind.code());
+    bound.extend(place.number.to_be_bytes());
+    bound
+}
+
+fn tag(key: &DataKey, place: &Place, body: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(&key.derive("mobo 1 backup content"));
+    hasher.update(&[place.kind.code()]).update(&place.number.to_be_bytes()).update(body);
+    *hasher.finalize().as_bytes()
+}
+
+fn cipher(key: &DataKey, tag: &[u8; 32]) -> Option<LessSafeKey> {
+    let own = blake3::keyed_hash(&key.derive("mobo 1 backup object"), tag);
+    UnboundKey::new(&CHACHA20_POLY1305, own.as_bytes()).ok().map(LessSafeKey::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::tests::keyring;
+    use super::*;
+    use crate::ids::ProjectId;
+
+    // faults: B-5, B-12, B-14
+    #[test]
+    fn an_object_opens_in_its_place_only_and_not_with_any_byte_changed() {
+        let keyring = keyring();
+        let body = [b"abc".repeat(100), vec![7; 40]].concat();
+        let sealed = seal(&keyring, Kind::Segment, 7, &body).unwrap();
+        assert_eq!(open(&keyring, (Kind::Segment, 7), &sealed.name, &sealed.bytes).unwrap(), body);
+        assert!(sealed.bytes.len() < body.len(), "it is packed");
+        for place in [(Kind::Segment, 8), (Kind::Snapshot, 7), (Kind::Keyring, 7)] {
+            assert!(open(&keyring, place, &sealed.name, &sealed.bytes).is_err(), "{place:?}");
+        }
+        for position in 0..sealed.bytes.len() {
+            let mut bytes = sealed.bytes.clone();
+            bytes[position] ^= 1;
+            assert!(open(&keyring, (Kind::Segment, 7), &sealed.name, &bytes).is_err(), "byte {position}");
+            assert!(open(&keyring, (Kind::Segment, 7), &sealed.name, &bytes[..position]).is_err(), "cut at {position}");
+        }
+        let others = [
+            Keyring { project: ProjectId::new(9).unwrap(), ..keyring.clone() },
+            Keyring { repository: RepositoryId([9; 16]), ..keyring.clone() },
+        ];
+        for other in others {
+            assert!(open(&other, (Kind::Segment, 7), &sealed.name, &sealed.bytes).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_content_is_the_same_object_until_the_key_changes() {
+        let keyring = keyring();
+        let one = seal(&keyring, Kind::Snapshot, 0, b"rows").unwrap();
+        assert_eq!(seal(&keyring, Kind::Snapshot, 0, b"rows").unwrap(), one);
+        let next = keyring.with(DataKey([8; 32]));
+        let two = seal(&next, Kind::Snapshot, 0, b"rows").unwrap();
+        assert_ne!(two.name, one.name);
+        for sealed in [&one, &two] {
+            assert_eq!(open(&next, (Kind::Snapshot, 0), &sealed.name, &sealed.bytes).unwrap(), b"rows");
+        }
+        assert!(matches!(open(&keyring, (Kind::Snapshot, 0), &two.name, &two.bytes), Err(BackupError::Foreign { .. })));
+    }
+}

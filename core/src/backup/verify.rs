@@ -1,0 +1,335 @@
+//! Finds out whether a repository is whole, without restoring it: a state machine that asks for objects and judges what it is given.
+//!
+//! It walks the chain from the newest manifest down to the floor. Each manifest must be signed by the hub, be in its place, and have the hash
+//! that the one above it names; each object must be there with its size, and where it is read, be byte for byte what its manifest says, open,
+//! and hold changes that can be read. What is known from elsewhere (the hub's own record, an anchor) must be in the chain: a repository that
+//! was rolled back verifies in itself, and is found out by that.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::keys::Keyring;
+use super::manifest::{self, Anchor, Manifest, Member};
+use super::seal::{self, Kind};
+use super::vault::{ObjectName, SEGMENTS, SNAPSHOTS};
+use super::{BackupError, change};
+use crate::limits;
+
+/// What to look at.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Scope {
+    /// Objects of manifests up to this number were read before: it is enough that they are there. 0 to read all.
+    pub read_above: u64,
+    /// What is known from elsewhere.
+    pub known: Vec<Anchor>,
+}
+
+/// What a verification needs next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Want {
+    /// The bytes of an object.
+    Bytes(ObjectName),
+    /// The size of an object.
+    Size(ObjectName),
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Verdict {
+    /// The newest manifest; `None` for a repository without one.
+    pub newest: Option<Anchor>,
+    /// Manifests that were checked.
+    pub manifests: u64,
+    /// Objects that were read and opened.
+    pub read: u64,
+    /// Objects that are there with their size.
+    pub seen: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// What is wrong, at most [`limits::BACKUP_DAMAGES_MAX`] of it; none for a repository that is whole.
+    pub damages: Vec<BackupError>,
+}
+
+/// One verification. After [`Verify::want`], the answer goes to [`Verify::bytes`] or [`Verify::size`]; then the next one, until there is none.
+#[derive(Debug)]
+pub struct Verify<'k> {
+    keyring: &'k Keyring,
+    scope: Scope,
+    next: VecDeque<Task>,
+    expected: Option<[u8; 32]>,
+    floor: u64,
+    seen: BTreeSet<ObjectName>,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Debug)]
+enum Task {
+    Manifest(u64),
+    Read(u64, Member),
+    Look(Member),
+}
+
+impl<'k> Verify<'k> {
+    /// Of a repository whose newest manifest is `newest`: the highest number in the vault's list, or one above it that is there.
+    #[must_use]
+    pub fn new(keyring: &'k Keyring, newest: u64, scope: Scope) -> Self {
+        let mut verify =
+            Self { keyring, next: VecDeque::new(), expected: None, floor: 1, seen: BTreeSet::new(), verdict: Verdict::default(), scope };
+        let beyond = verify.scope.known.iter().filter(|known| known.number > newest).max_by_key(|known| known.number);
+        if let Some(known) = beyond {
+            let why = format!("the newest one is {newest}: the repository was rolled back, or it is another one");
+            verify.damage(BackupError::damaged(format!("manifest {}", known.number), why));
+        }
+        if newest > 0 {
+            verify.next.push_back(Task::Manifest(newest));
+        }
+        verify
+    }
+
+    /// What is needed next; `None` at the end.
+    #[must_use]
+    pub fn want(&self) -> Option<Want> {
+        Some(match self.next.front()? {
+            Task::Manifest(number) => Want::Bytes(manifest::name(*number).ok()?),
+            Task::Read(_, member) => Want::Bytes(member.name.clone()),
+            Task::Look(member) => Want::Size(member.name.clone()),
+        })
+    }
+
+    /// The size that was wanted; `None` for an object that is not there.
+    pub fn size(&mut self, size: Option<u64>) {
+        let Some(Task::Look(member)) = self.next.pop_front() else { return };
+        match size {
+            Some(bytes) if bytes == member.bytes => {
+                self.verdict.seen += 1;
+                self.verdict.bytes += bytes;
+            }
+            Some(bytes) => self.damage(BackupError::damaged(&member.name, format!("it has {bytes} bytes, and had {}", member.bytes))),
+            None => self.damage(BackupError::damaged(&member.name, "it is gone")),
+        }
+    }
+
+    /// The bytes that were wanted; `None` for an object that is not there.
+    pub fn bytes(&mut self, bytes: Option<&[u8]>) {
+        match self.next.pop_front() {
+            Some(Task::Manifest(number)) => self.manifest(number, bytes),
+            Some(Task::Read(number, member)) => match check(self.keyring, (number, &member), bytes) {
+                Ok(_) => {
+                    self.verdict.read += 1;
+                    self.verdict.bytes += member.bytes;
+                }
+                Err(damage) => self.damage(damage),
+            },
+            Some(Task::Look(_)) | None => {}
+        }
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    fn damage(&mut self, damage: BackupError) {
+        if self.verdict.damages.len() < limits::BACKUP_DAMAGES_MAX {
+            self.verdict.damages.push(damage);
+        }
+    }
+
+    fn manifest(&mut self, number: u64, bytes: Option<&[u8]>) {
+        let below = number - 1;
+        match self.judge(number, bytes) {
+            Ok(manifest) => {
+                self.expected = Some(manifest.previous);
+                self.floor = self.floor.max(manifest.floor);
+                if number == self.floor && !manifest.is_base() {
+                    self.damage(BackupError::damaged(format!("manifest {number}"), "the chain begins with it, and it has no snapshot"));
+                }
+                for member in manifest.members {
+                    if self.seen.insert(member.name.clone()) {
+                        let is_new = number > self.scope.read_above;
+                        self.next.push_back(if is_new { Task::Read(number, member) } else { Task::Look(member) });
+                    }
+                }
+            }
+            Err(damage) => {
+                self.damage(damage);
+                self.expected = None;
+            }
+        }
+        if below >= self.floor {
+            self.next.push_back(Task::Manifest(below));
+        }
+    }
+
+    fn judge(&mut self, number: u64, bytes: Option<&[u8]>) -> Result<Manifest, BackupError> {
+        let name = manifest::name(number)?;
+        let bytes = bytes.ok_or_else(|| BackupError::damaged(&name, "it is gone"))?;
+        let anchor = Anchor { number, hash: manifest::hash(bytes) };
+        let manifest = open_manifest(self.keyring, &name, bytes)?;
+        if self.verdict.newest.is_none() {
+            self.verdict.newest = Some(anchor);
+        }
+        if self.expected.is_some_and(|expected| expected != anchor.hash) {
+            return Err(BackupError::damaged(&name, "it is not the one that the next manifest follows"));
+        }
+        if self.scope.known.iter().any(|known| known.number == number && known.hash != anchor.hash) {
+            return Err(BackupError::damaged(
+                &name,
+                "it is not the one that was written: the repository was rolled back and went on, or it is another one",
+            ));
+        }
+        self.verdict.manifests += 1;
+        self.verdict.bytes += bytes.len() as u64;
+        Ok(manifest)
+    }
+}
+
+/// A manifest of this keyring's hub, project and repository.
+///
+/// # Errors
+///
+/// [`BackupError`] for anything else.
+pub fn open_manifest(keyring: &Keyring, name: &ObjectName, bytes: &[u8]) -> Result<Manifest, BackupError> {
+    let manifest = Manifest::open(name, bytes, &keyring.hub.public())?;
+    if manifest.project != keyring.project {
+        return Err(BackupError::foreign(name, format!("it is of the project {}", manifest.project)));
+    }
+    if manifest.repository != keyring.repository {
+        return Err(BackupError::foreign(name, format!("it is of the repository {}", manifest.repository)));
+    }
+    Ok(manifest)
+}
+
+/// The changes in an object of the manifest `number`, which must be byte for byte what the manifest says.
+///
+/// # Errors
+///
+/// [`BackupError`] for anything else.
+pub fn check(keyring: &Keyring, (number, member): (u64, &Member), bytes: Option<&[u8]>) -> Result<Vec<change::Change>, BackupError> {
+    let name = &member.name;
+    let bytes = bytes.ok_or_else(|| BackupError::damaged(name, "it is gone"))?;
+    if bytes.len() as u64 != member.bytes {
+        return Err(BackupError::damaged(name, format!("it has {} bytes, and had {}", bytes.len(), member.bytes)));
+    }
+    if manifest::hash(bytes) != member.hash {
+        return Err(BackupError::damaged(name, "its bytes are not what was written"));
+    }
+    let place = if name.as_str().starts_with(SEGMENTS) {
+        (Kind::Segment, number)
+    } else if name.as_str().starts_with(SNAPSHOTS) {
+        (Kind::Snapshot, 0)
+    } else {
+        return Err(BackupError::damaged(name, "a manifest names it, and it is neither a segment nor a part of a snapshot"));
+    };
+    let body = seal::open(keyring, place, name, bytes)?;
+    change::decode(&body).map_err(|error| BackupError::damaged(name, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::change::{Body, Deed};
+    use super::super::keys::{BackupKey, tests::keyring};
+    use super::super::manifest::Totals;
+    use super::*;
+    use crate::ids::Timeline;
+    use crate::store::transfer::{Cell, TableName};
+
+    type Objects = BTreeMap<ObjectName, Vec<u8>>;
+
+    /// Five manifests: a base with two parts, two segments each, and another base with one of the parts.
+    fn repository() -> (Keyring, Objects) {
+        let (ring, mut objects, mut previous) = (keyring(), Objects::new(), [0; 32]);
+        for number in 1..=5_u64 {
+            let base = if number < 4 { 1 } else { 4 };
+            let (kind, of) = if number == base { (Kind::Snapshot, 0) } else { (Kind::Segment, number) };
+            let members = (0..2).map(|part| {
+                let mut body = Body::default();
+                let rows = if number == base && part == 0 { 0 } else { number as i64 };
+                body.add(Deed::Put, (&TableName::Own("lane".into()), &["n".to_owned()]), vec![Cell::Int(rows * 10 + part)]);
+                let (body, rows) = body.take();
+                let sealed = seal::seal(&ring, kind, of, &body).unwrap();
+                let member = Member { name: sealed.name.clone(), bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows };
+                objects.insert(sealed.name, sealed.bytes);
+                member
+            });
+            let manifest = Manifest {
+                project: ring.project,
+                repository: ring.repository,
+                number,
+                previous,
+                timeline: Timeline([1; 16]),
+                taken_us: 1_000 * number as i64,
+                keys: ring.name(&BackupKey([1; 32])).unwrap(),
+                base,
+                members: members.collect(),
+                totals: Totals::default(),
+                state: [0; 32],
+                floor: 1,
+            };
+            let bytes = manifest.sign(&ring.hub);
+            previous = manifest::hash(&bytes);
+            objects.insert(manifest::name(number).unwrap(), bytes);
+        }
+        (ring, objects)
+    }
+
+    fn verify(ring: &Keyring, objects: &Objects, scope: Scope) -> Verdict {
+        let newest = objects.keys().filter_map(manifest::number).max().unwrap_or(0);
+        let mut verify = Verify::new(ring, newest, scope);
+        while let Some(want) = verify.want() {
+            match want {
+                Want::Bytes(name) => verify.bytes(objects.get(&name).map(Vec::as_slice)),
+                Want::Size(name) => verify.size(objects.get(&name).map(|bytes| bytes.len() as u64)),
+            }
+        }
+        verify.verdict().clone()
+    }
+
+    #[test]
+    fn a_whole_repository_is_found_whole() {
+        let (ring, objects) = repository();
+        let verdict = verify(&ring, &objects, Scope::default());
+        assert_eq!(verdict.damages, []);
+        assert_eq!((verdict.manifests, verdict.read, verdict.seen), (5, 9, 0));
+        let fast = verify(&ring, &objects, Scope { read_above: 4, known: vec![verdict.newest.unwrap()] });
+        assert_eq!((fast.damages.len(), fast.read, fast.seen, fast.bytes), (0, 2, 7, verdict.bytes));
+    }
+
+    // faults: B-5, B-6
+    #[test]
+    fn every_mutation_of_a_small_repository_is_found() {
+        let (ring, objects) = repository();
+        let known = verify(&ring, &objects, Scope::default()).newest.unwrap();
+        let found = |mutant: &Objects, what: &str| {
+            let verdict = verify(&ring, mutant, Scope { read_above: 0, known: vec![known] });
+            assert_ne!(verdict.damages, [], "{what}");
+        };
+        for (name, bytes) in &objects {
+            let with = |bytes: Option<Vec<u8>>| {
+                let mut mutant = objects.clone();
+                mutant.remove(name);
+                mutant.extend(bytes.map(|bytes| (name.clone(), bytes)));
+                mutant
+            };
+            found(&with(None), &format!("{name} gone"));
+            found(&with(Some(Vec::new())), &format!("{name} empty"));
+            // Every byte of an object is tried where objects and manifests are; here, every place in which they meet.
+            for position in (0..bytes.len()).step_by(23) {
+                let mut changed = bytes.clone();
+                changed[position] ^= 1 << (position % 8);
+                found(&with(Some(changed)), &format!("{name}, byte {position}"));
+                found(&with(Some(bytes[..position].to_vec())), &format!("{name} cut at {position}"));
+            }
+            for other in objects.iter().filter(|(_, other)| *other != bytes) {
+                found(&with(Some(other.1.clone())), &format!("{name} in place of {}", other.0));
+            }
+        }
+        let mut rolled = objects.clone();
+        for newest in (0..5).rev() {
+            rolled.remove(&manifest::name(newest + 1).unwrap());
+            found(&rolled, &format!("rolled back to {newest}"));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What is new in a store since the last time, as of one moment.
+//!
+//! Tables are found new in three ways. *Logs* (entries, samples, refused entries) grow behind the end of their lane. *Records* get the next
+//! position of their bucket whenever they change, and whatever belongs to one, in several tables, goes along as a whole: what it had is
+//! dropped, what it has is put. All other tables are *small*: every row is compared with what was shipped. So a table that this module does
+//! not know is shipped rightly, if slowly.
+
+use mobo_core::backup::change::Deed;
+use mobo_core::backup::manifest::Totals;
+use mobo_core::cbor::Reader;
+use mobo_core::ids::{Chain, DeviceId, Incarnation, Lane, LaneKey, Seq, Timeline};
+use mobo_core::schema::Collection;
+use mobo_core::store::transfer::{Row, Table, TableName};
+use mobo_core::store::{Cut, CutTable, Filter, StoreError};
+
+use super::BackupFailure;
+use super::marks::{LaneId, Mark, Marks};
+use super::pack::Packer;
+use super::state::{Cells, StateHash};
+
+/// Tables whose rows belong to a record and go along with it.
+pub(super) const OF_RECORDS: [&str; 5] = ["hidden", "document", "member", "conflict", "change"];
+/// Logs that are rows of a lane.
+pub(super) const LOGS: [&str; 2] = ["entry", "quarantine"];
+/// What a cut holds, besides its rows.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// What to remember once it is durable.
+    pub(super) marks: Marks,
+    /// The history that it is of.
+    pub(super) timeline: Option<Timeline>,
+    /// Figures.
+    pub(super) totals: Totals,
+    /// The heads of all lanes and buckets.
+    pub(super) state: [u8; 32],
+    /// The lanes that are further than before, with their ends.
+    pub(super) lanes: Vec<(LaneKey, Seq, Chain)>,
+    /// True if more has changed than that somebody was seen.
+    pub(super) is_news: bool,
+}
+
+/// A gathering under way.
+pub(super) struct Gather<'a, 'r> {
+    pub(super) cut: &'a mut dyn Cut,
+    pub(super) packer: &'a mut Packer<'r>,
+    pub(super) known: &'a Marks,
+    tables: Vec<CutTable>,
+    pub(super) collections: Vec<Collection>,
+    pub(super) heads: StateHash,
+    pub(super) done: Gathered,
+    /// Changed rows of small tables: written only if something has happened.
+    waiting: Vec<(Deed, TableName, Vec<String>, Row)>,
+}
+
+impl<'a, 'r> Gather<'a, 'r> {
+    pub(super) async fn begin(cut: &'a mut dyn Cut, packer: &'a mut Packer<'r>, known: &'a Marks) -> Result<Self, BackupFailure> {
+        let tables = cut.tables().await?;
+        let (collections, heads, done) = (Vec::new(), StateHash::default(), Gathered::default());
+        Ok(Self { cut, packer, known, tables, collections, heads, done, waiting: Vec::new() })
+    }
+
+    /// Everything, for a snapshot.
+    pub(super) async fn everything(mut self, now_us: i64) -> Result<Gathered, BackupFailure> {
+        let mut tables = self.tables.clone();
+        // What the tables of collections look like comes before their rows.
+        tables.sort_by_key(|table| (matches!(table.table.name, TableName::Collection(_)), !is_own(&table.table.name, "collection")));
+        for CutTable { table, key } in tables {
+            self.cut.open(table.clone(), Filter::default()).await?;
+            loop {
+                let page = self.cut.next().await?;
+                if page.is_empty() {
+                    break;
+                }
+                for row in page {
+                    self.look(&table, &key, &row)?;
+                    self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
+                }
+            }
+        }
+        self.unplaced(false).await?;
+        self.done.is_news = true;
+        self.finish(now_us)
+    }
+
+    /// What is new. Nothing is written when nothing has happened, unless `quiet` is so long ago that it is time.
+    pub(super) async fn news(mut self, now_us: i64, quiet_is_due: bool) -> Result<Gathered, BackupFailure> {
+        for table in self.tables.clone() {
+            if let TableName::Own(name) = &table.table.name
+                && !OF_RECORDS.contains(&name.as_str())
+                && !LOGS.contains(&name.as_str())
+            {
+                self.small(name, &table).await?;
+            }
+        }
+        let unplaced = self.unplaced(true).await?;
+        self.done.is_news |= self.has_moved() || !unplaced.is_empty();
+        if self.done.is_news || quiet_is_due {
+            for (deed, table, columns, row) in std::mem::take(&mut self.waiting) {
+                self.packer.add(deed, (&table, &columns), row).await?;
+            }
+        }
+        if self.done.is_news {
+            self.logs().await?;
+            self.settled().await?;
+            self.records().await?;
+            self.decided().await?;
+            for (collection, ids) in unplaced {
+                self.ship(collection, &ids).await?;
+            }
+        }
+        self.finish(now_us)
+    }
+
+    /// True if a lane or a bucket is further than before.
+    fn has_moved(&self) -> bool {
+        let lanes = self.heads.lanes.iter().any(|(lane, (last, _))| self.known.lanes.get(lane).copied().unwrap_or(0) < *last);
+        lanes || self.heads.buckets.iter().any(|(bucket, (head, _))| self.known.heads.get(bucket).copied().unwrap_or(0) < *head)
+    }
+
+    fn finish(mut self, now_us: i64) -> Result<Gathered, BackupFailure> {
+        for (lane, (last, chain)) in &self.heads.lanes {
+            self.done.marks.lanes.insert(lane.clone(), *last);
+            if self.known.lanes.get(lane).copied().unwrap_or(0) < *last
+                && let Some(end) = lane_end(lane, *last, chain)
+            {
+                self.done.lanes.push(end);
+            }
+        }
+        self.done.marks.heads = self.heads.buckets.iter().map(|(bucket, (head, _))| (*bucket, *head)).collect();
+        self.done.marks.taken_us = now_us;
+        (self.done.totals, self.done.state) = (self.heads.totals(), self.heads.hash());
+        Ok(self.done)
+    }
+
+    /// Takes note of a row on its way.
+    fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<(), BackupFailure> {
+        let TableName::Own(name) = &table.name else { return Ok(()) };
+        if OF_RECORDS.contains(&name.as_str()) || LOGS.contains(&name.as_str()) {
+            return Ok(());
+        }
+        self.heads.add(name, &table.columns, row)?;
+        let cells = Cells { columns: &table.columns, row };
+        match name.as_str() {
+            "hub" => self.done.timeline = cells.bytes("timeline")?.try_into().ok().map(Timeline),
+            "collection" => {
+                let definition = cells.bytes("definition")?;
+                let collection = Collection::decode(&mut Reader::new(&definition));
+                self.collections.push(collection.map_err(|error| StoreError::Damaged(error.to_string()))?);
+            }
+            _ => {}
+        }
+        let (place, mark) = Mark::of(name, (&table.columns, key), row);
+        self.done.marks.small.entry(name.clone()).or_default().insert(place, mark);
+        Ok(())
+    }
+
+    /// Compares a small table with what was shipped.
+    async fn small(&mut self, name: &str, CutTable { table, key }: &CutTable) -> Result<(), BackupFailure> {
+        let known = self.known.small.get(name);
+        if known.is_none() && name != "collection" {
+            // After a restart it is not known what was shipped of it: all of it takes the place of whatever there is.
+            self.packer.clear(&table.name);
+            self.done.is_news = true;
+        }
+        self.done.marks.small.entry(name.to_owned()).or_default();
+        self.cut.open(table.clone(), Filter::default()).await?;
+        loop {
+            let page = self.cut.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            for row in page {
+                self.look(table, key, &row)?;
+                let (place, mark) = Mark::of(name, (&table.columns, key), &row);
+                match known.map(|known| known.get(&place)) {
+                    None => self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?,
+                    Some(Some(shipped)) if shipped.all == mark.all => {}
+                    Some(shipped) => {
+                        self.done.is_news |= shipped.is_none_or(|shipped| shipped.news != mark.news);
+                        self.waiting.push((Deed::Put, table.name.clone(), table.columns.clone(), row));
+                    }
+                }
+            }
+        }
+        let now = self.done.marks.small.get(name);
+        let gone = known.into_iter().flatten().filter(|(place, _)| now.is_none_or(|now| !now.contains_key(*place)));
+        let columns = if key.is_empty() { &table.columns } else { key };
+        let gone: Vec<Row> = gone.map(|(_, mark)| mark.key.clone()).collect();
+        self.done.is_news |= !gone.is_empty();
+        // What goes, goes first: a row with another key may have taken its place in another index.
+        let gone = gone.into_iter().map(|row| (Deed::Drop, table.name.clone(), columns.clone(), row));
+        self.waiting.splice(0..0, gone);
+        Ok(())
+    }
+
+    /// The only project, so that a key that begins with it is found by its index.
+    pub(super) fn project(&self) -> Option<i64> {
+        let mut projects = self.heads.lanes.keys().map(|lane| lane.0);
+        let first = projects.next()?;
+        projects.all(|project| project == first).then_some(first)
+    }
+
+    pub(super) fn own(&self, name: &str) -> Option<Table> {
+        self.tables.iter().find(|table| is_own(&table.table.name, name)).map(|table| table.table.clone())
+    }
+
+    pub(super) fn of(&self, collection: &Collection) -> Option<Table> {
+        let is_it = |table: &&CutTable| matches!(&table.table.name, TableName::Collection(name) if *name == collection.name);
+        self.tables.iter().find(is_it).map(|table| table.table.clone())
+    }
+}
+
+fn is_own(table: &TableName, name: &str) -> bool {
+    matches!(table, TableName::Own(own) if own == name)
+}
+
+fn lane_end((_, device, incarnation, lane): &LaneId, last: i64, chain: &[u8]) -> Option<(LaneKey, Seq, Chain)> {
+    let lane = LaneKey {
+        device: DeviceId(device.as_slice().try_into().ok()?),
+        incarnation: Incarnation::from_sql(*incarnation)?,
+        lane: Lane::from_number(u8::try_from(*lane).ok()?)?,
+    };
+    Some((lane, Seq::new(last.cast_unsigned())?, Chain(chain.try_into().ok()?)))
+}

@@ -1,0 +1,90 @@
+//! What a shipper remembers of what it has shipped, so that it finds what is new.
+
+use std::collections::BTreeMap;
+
+use mobo_core::backup::change::{Body, Deed};
+use mobo_core::backup::manifest;
+use mobo_core::store::transfer::{Cell, Row, TableName};
+
+/// A log's lane: project, device, incarnation, lane.
+pub(super) type LaneId = (i64, Vec<u8>, i64, i64);
+
+/// Everything that is remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Marks {
+    /// How far each lane is.
+    pub(super) lanes: BTreeMap<LaneId, i64>,
+    /// How far each bucket is.
+    pub(super) heads: BTreeMap<i64, i64>,
+    /// The rows of small tables.
+    pub(super) small: BTreeMap<String, BTreeMap<Vec<u8>, Mark>>,
+    /// The versions of records in no bucket, by collection and id.
+    pub(super) unplaced: BTreeMap<(i64, String), i64>,
+    /// When the last cut was taken.
+    pub(super) taken_us: i64,
+}
+
+/// A row as it was shipped.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Mark {
+    /// The cells of its key.
+    pub(super) key: Row,
+    /// Of all its cells.
+    pub(super) all: u64,
+    /// Of those that say more than that somebody was here.
+    pub(super) news: u64,
+}
+
+/// Columns that change without anything having happened: they are shipped along, or once a minute.
+const QUIET: [(&str, &[&str]); 6] = [
+    ("hub", &["time_us"]),
+    ("device", &["session", "confirmed", "seen_us"]),
+    ("incarnation", &["session", "confirmed"]),
+    ("lane", &["safe"]),
+    ("cursor", &["position", "at_us"]),
+    ("boot", &["offset_us"]),
+];
+
+impl Mark {
+    /// Of a row of a table; gives it with its place among the marks of that table.
+    pub(super) fn of(table: &str, (columns, key): (&[String], &[String]), row: &Row) -> (Vec<u8>, Self) {
+        let quiet = QUIET.iter().find(|(name, _)| *name == table).map_or(&[][..], |(_, columns)| columns);
+        let cell = |name: &String| columns.iter().position(|column| column == name).and_then(|place| row.get(place)).cloned();
+        let key: Row = if key.is_empty() { row.clone() } else { key.iter().map(|name| cell(name).unwrap_or(Cell::Null)).collect() };
+        let loud = columns.iter().zip(row).filter(|(column, _)| !quiet.contains(&column.as_str()));
+        let place = encoded(&key);
+        (place, Self { all: hash(row.iter()), news: hash(loud.map(|(_, cell)| cell)), key })
+    }
+}
+
+fn encoded(row: &Row) -> Vec<u8> {
+    let mut body = Body::default();
+    body.add(Deed::Put, (&TableName::Own(String::new()), &[]), row.clone());
+    body.take().0
+}
+
+fn hash<'c>(cells: impl Iterator<Item = &'c Cell>) -> u64 {
+    let hash = manifest::hash(&encoded(&cells.cloned().collect()));
+    u64::from_be_bytes(hash.first_chunk().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_news_when_more_than_its_quiet_columns_change() {
+        let (columns, key) = (["id", "name", "seen_us"].map(str::to_owned), ["id".to_owned()]);
+        let row = |name: &str, seen| vec![Cell::Int(1), Cell::Text(name.into()), Cell::Int(seen)];
+        let mark = |row: &Row| Mark::of("device", (&columns, &key), row);
+        let (place, one) = mark(&row("a", 1));
+        for (other, all, news) in [(row("a", 1), true, true), (row("a", 2), false, true), (row("b", 1), false, false)] {
+            let (at, other) = mark(&other);
+            assert_eq!((at == place, other.all == one.all, other.news == one.news), (true, all, news));
+        }
+        assert_eq!(one.key, [Cell::Int(1)]);
+        let (_, elsewhere) = Mark::of("grant", (&columns, &key), &row("a", 2));
+        let (_, there) = Mark::of("grant", (&columns, &key), &row("a", 1));
+        assert_ne!(elsewhere.news, there.news);
+    }
+}

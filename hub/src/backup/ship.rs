@@ -1,0 +1,334 @@
+//! Carries what is new in a store into a repository, one manifest after the other.
+
+use std::sync::Arc;
+
+use mobo_core::backup::keys::BackupKey;
+use mobo_core::backup::manifest::{Anchor, Manifest, Member};
+use mobo_core::backup::seal::Kind;
+use mobo_core::backup::vault::Vault;
+use mobo_core::ids::{BucketId, Chain, LaneKey, Position, ProjectId, Seq, Timeline};
+use mobo_core::limits;
+use mobo_core::store::transfer::{Table, TableName};
+use mobo_core::store::{BackupRow, Filter, HubStore, StoreError};
+use mobo_core::time::Eff;
+use mobo_core::trust::KeyPair;
+
+use super::gather::{Gather, Gathered};
+use super::marks::Marks;
+use super::pack::Packer;
+use super::repository::newest_number;
+use super::state::Cells;
+use super::{BackupFailure, Repository};
+
+/// Segments may have so many times the bytes of their snapshot before there is a new one.
+const SEGMENTS_PER_SNAPSHOT: u64 = 4;
+/// Less than this is no reason for one.
+const SEGMENTS_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// What a shipment is asked to be.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Asked {
+    /// With a whole snapshot.
+    pub snapshot: bool,
+    /// Also where the repository that the hub remembers is gone or has gone back: a person knows why.
+    pub anew: bool,
+}
+
+/// What was shipped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shipped {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// What proves it.
+    pub anchor: Anchor,
+    /// The lanes that are safe further than before, with their ends.
+    pub safe: Vec<(LaneKey, Seq, Chain)>,
+}
+
+impl Shipped {
+    /// Bytes of its objects.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.manifest.members.iter().map(|member| member.bytes).sum()
+    }
+}
+
+/// Whose store it is.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The store.
+    pub store: Arc<dyn HubStore>,
+    /// The project.
+    pub project: ProjectId,
+    /// The hub's keys.
+    pub keys: KeyPair,
+}
+
+/// Carries what is new, whenever it is asked to. One at a time for a repository: of two, one finds its manifest's number taken.
+#[derive(Debug)]
+pub struct Shipper {
+    owner: Owner,
+    vault: Arc<dyn Vault>,
+    key: BackupKey,
+    bytes_per_s: u64,
+    open: Option<Open>,
+}
+
+/// A repository, and how far it is.
+#[derive(Debug)]
+struct Open {
+    repository: Repository,
+    head: Option<(Anchor, Manifest)>,
+    /// What was shipped; `None` when the next one must be a snapshot.
+    marks: Option<Marks>,
+    /// When everything was shipped, also what only says who was seen.
+    quiet_us: i64,
+    looked_us: i64,
+    snapshot_bytes: u64,
+    segments_bytes: u64,
+}
+
+impl Shipper {
+    /// Of a store into a vault, under a backup key. At most so many bytes in a second; 0 for no limit.
+    #[must_use]
+    pub fn new(owner: Owner, vault: Arc<dyn Vault>, (key, bytes_per_s): (BackupKey, u64)) -> Self {
+        Self { owner, vault, key, bytes_per_s, open: None }
+    }
+
+    /// The newest manifest, once the repository was opened.
+    #[must_use]
+    pub fn head(&self) -> Option<&(Anchor, Manifest)> {
+        self.open.as_ref().and_then(|open| open.head.as_ref())
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.vault.place()
+    }
+
+    /// The repository, once it was opened.
+    #[must_use]
+    pub fn repository(&self) -> Option<&Repository> {
+        self.open.as_ref().map(|open| &open.repository)
+    }
+
+    /// Goes on under another backup key, with a new data key.
+    ///
+    /// # Errors
+    ///
+    /// The vault's; everything is as it was then.
+    pub async fn rotate(&mut self, key: BackupKey, data: [u8; 32]) -> Result<(), BackupFailure> {
+        let open = self.open.as_mut().ok_or_else(|| BackupFailure::Refused("there is no backup yet: make one first".to_owned()))?;
+        open.repository = open.repository.rotate(&key, data).await?;
+        self.key = key;
+        Ok(())
+    }
+
+    /// Ships what is new, at `now`; `None` when nothing is. `random` is for a repository that is made.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupFailure`]. Nothing is safe that was not; the next call goes on where this one was.
+    pub async fn ship(&mut self, now: Eff, random: ([u8; 16], [u8; 32]), asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.open(random, asked.anew).await?,
+        };
+        let shipped = self.ship_into(&mut open, now, asked).await;
+        // What a person must look at is looked at again from the start.
+        if !matches!(shipped, Err(BackupFailure::Refused(_))) {
+            self.open = Some(open);
+        }
+        shipped
+    }
+
+    async fn ship_into(&self, open: &mut Open, now: Eff, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+        if now.0 - open.looked_us >= micros(limits::BACKUP_IDLE) {
+            still_there(open).await?;
+            open.looked_us = now.0;
+        }
+        let outgrown = open.segments_bytes > SEGMENTS_BYTES_MIN.max(SEGMENTS_PER_SNAPSHOT * open.snapshot_bytes);
+        let long = open.head.as_ref().is_some_and(|(_, head)| head.number - head.base >= limits::BACKUP_SEGMENTS_MAX);
+        if asked.snapshot || outgrown || long {
+            open.marks = None;
+        }
+        let Some((manifest, anchor, gathered)) = carry(&self.owner, open, now, self.bytes_per_s).await? else { return Ok(None) };
+        let row = record(self.vault.place(), &manifest, (anchor, &gathered));
+        let safe = gathered.lanes.iter().map(|(lane, last, _)| (*lane, *last)).collect();
+        // The repository is further, whatever becomes of the record: what is shipped next goes on behind it, and has all of this again.
+        open.head = Some((anchor, manifest.clone()));
+        self.owner.store.note_backup(self.owner.project, row, safe).await?;
+        open.settle(&manifest, gathered.marks);
+        Ok(Some(Shipped { manifest, anchor, safe: gathered.lanes }))
+    }
+
+    async fn open(&self, (id, data): ([u8; 16], [u8; 32]), anew: bool) -> Result<Open, BackupFailure> {
+        let Owner { store, project, keys } = &self.owner;
+        let record = store.backup().await?;
+        let repository = match Repository::open(Arc::clone(&self.vault), &self.key).await? {
+            Some(repository) => repository,
+            None => {
+                if let Some(record) = record.as_ref().filter(|record| !anew && record.place == self.vault.place()) {
+                    return Err(vanished(&record.place, record.anchor));
+                }
+                Repository::create(Arc::clone(&self.vault), &self.key, (*project, keys.clone()), (id, data)).await?
+            }
+        };
+        belongs(&repository, *project, keys)?;
+        let record = record.filter(|record| record.repository == repository.keyring().repository);
+        let at_least = record.as_ref().map_or(0, |record| record.anchor.number);
+        let newest = newest_number(self.vault.as_ref(), at_least).await?;
+        let mut head = None;
+        if newest > 0 {
+            head = repository.manifest(newest).await?;
+        }
+        let mut marks = None;
+        if let Some(record) = record {
+            let there = if newest < record.anchor.number { None } else { repository.manifest(record.anchor.number).await? };
+            if there.is_some_and(|(anchor, _)| anchor == record.anchor) {
+                let timeline = store.current().await?.timeline.timeline;
+                let goes_on = head.as_ref().is_some_and(|(_, head)| head.timeline == timeline);
+                marks = if goes_on { Some(remembered(store.as_ref(), &record).await?) } else { None };
+            } else if !anew {
+                return Err(rolled_back(&self.vault.place(), record.anchor, newest));
+            }
+        }
+        Ok(Open { repository, head, marks, quiet_us: 0, looked_us: i64::MIN / 2, snapshot_bytes: 0, segments_bytes: 0 })
+    }
+}
+
+impl Open {
+    fn settle(&mut self, manifest: &Manifest, marks: Marks) {
+        let bytes: u64 = manifest.members.iter().map(|member| member.bytes).sum();
+        if manifest.is_base() {
+            (self.snapshot_bytes, self.segments_bytes) = (bytes, 0);
+        } else {
+            self.segments_bytes += bytes;
+        }
+        self.quiet_us = marks.taken_us;
+        self.marks = Some(marks);
+    }
+}
+
+type Carried = Option<(Manifest, Anchor, Gathered)>;
+
+async fn carry(owner: &Owner, open: &Open, now: Eff, bytes_per_s: u64) -> Result<Carried, BackupFailure> {
+    let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
+    let mut cut = owner.store.cut().await?;
+    let kind = if open.marks.is_some() { Kind::Segment } else { Kind::Snapshot };
+    let mut packer = Packer::new(&open.repository, (kind, number), bytes_per_s);
+    let none = Marks::default();
+    let gather = Gather::begin(cut.as_mut(), &mut packer, open.marks.as_ref().unwrap_or(&none)).await?;
+    let gathered = match &open.marks {
+        None => gather.everything(now.0).await?,
+        Some(_) => gather.news(now.0, now.0 - open.quiet_us >= micros(limits::BACKUP_IDLE)).await?,
+    };
+    drop(cut);
+    let members = packer.finish().await?;
+    let timeline = gathered.timeline.ok_or_else(|| StoreError::Damaged("there is no hub in the store".to_owned()))?;
+    if open.head.as_ref().is_some_and(|(_, head)| kind == Kind::Segment && head.timeline != timeline) {
+        return Err(BackupFailure::Refused("the hub has gone on under a new timeline: a snapshot begins it".to_owned()));
+    }
+    if members.is_empty() {
+        return Ok(None);
+    }
+    let manifest = next(open, number, (timeline, now), members, &gathered);
+    let anchor = open.repository.publish(&manifest).await?;
+    Ok(Some((manifest, anchor, gathered)))
+}
+
+fn next(open: &Open, number: u64, (timeline, now): (Timeline, Eff), members: Vec<Member>, gathered: &Gathered) -> Manifest {
+    let keyring = open.repository.keyring();
+    let head = open.head.as_ref();
+    let base = match (&open.marks, head) {
+        (Some(_), Some((_, head))) => head.base,
+        (None, _) | (_, None) => number,
+    };
+    Manifest {
+        project: keyring.project,
+        repository: keyring.repository,
+        number,
+        previous: head.map_or([0; 32], |(anchor, _)| anchor.hash),
+        timeline,
+        taken_us: now.0,
+        keys: open.repository.keys().clone(),
+        base,
+        members,
+        totals: gathered.totals,
+        state: gathered.state,
+        floor: head.map_or(1, |(_, head)| head.floor),
+    }
+}
+
+fn record(place: String, manifest: &Manifest, (anchor, gathered): (Anchor, &Gathered)) -> BackupRow {
+    let heads = gathered.marks.heads.iter();
+    let heads = heads.filter_map(|(bucket, head)| Some((BucketId::from_sql(*bucket)?, Position(head.cast_unsigned()))));
+    let (repository, taken_us, base) = (manifest.repository, manifest.taken_us, manifest.base);
+    BackupRow { repository, place, anchor, taken_us, base, heads: heads.collect() }
+}
+
+/// The repository is of this hub and project.
+fn belongs(repository: &Repository, project: ProjectId, keys: &KeyPair) -> Result<(), BackupFailure> {
+    let keyring = repository.keyring();
+    let what = if keyring.project != project {
+        format!("it holds the project {}, and this hub has {project}", keyring.project)
+    } else if keyring.hub.public() != keys.public() {
+        format!("it belongs to the hub {}, and this one is {}", keyring.hub.public(), keys.public())
+    } else {
+        return Ok(());
+    };
+    Err(BackupFailure::Refused(format!(
+        "the vault {} is not for this hub: {what}; give each hub a vault of its own",
+        repository.vault().place()
+    )))
+}
+
+/// What the hub shipped before it was started again: small tables are not remembered, and are shipped whole.
+async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Result<Marks, StoreError> {
+    let mut marks = Marks { taken_us: record.taken_us, ..Marks::default() };
+    marks.heads = record.heads.iter().map(|(bucket, head)| (bucket.sql(), head.0.cast_signed())).collect();
+    let columns = ["project", "device", "incarnation", "lane", "safe"].map(str::to_owned).to_vec();
+    let table = Table { name: TableName::Own("lane".to_owned()), columns };
+    let mut cut = store.cut().await?;
+    cut.open(table.clone(), Filter::default()).await?;
+    loop {
+        let page = cut.next().await?;
+        if page.is_empty() {
+            return Ok(marks);
+        }
+        for row in &page {
+            let cells = Cells { columns: &table.columns, row };
+            let lane = (cells.int("project")?, cells.bytes("device")?, cells.int("incarnation")?, cells.int("lane")?);
+            marks.lanes.insert(lane, cells.int("safe")?);
+        }
+    }
+}
+
+async fn still_there(open: &Open) -> Result<(), BackupFailure> {
+    let Some((anchor, _)) = &open.head else { return Ok(()) };
+    let place = open.repository.vault().place();
+    match open.repository.manifest(anchor.number).await? {
+        Some((there, _)) if there == *anchor => Ok(()),
+        Some(_) | None => Err(rolled_back(&place, *anchor, 0)),
+    }
+}
+
+fn vanished(place: &str, anchor: Anchor) -> BackupFailure {
+    BackupFailure::Refused(format!(
+        "the repository at {place} is gone: this hub wrote the manifest {anchor} there. Bring it back, or begin a new one with \
+         `mobo-hub backup create --anew`; until then nothing new is safe"
+    ))
+}
+
+fn rolled_back(place: &str, anchor: Anchor, newest: u64) -> BackupFailure {
+    let newest = if newest == 0 { "it is not there".to_owned() } else { format!("the newest one there is {newest}") };
+    BackupFailure::Refused(format!(
+        "the repository at {place} has gone back: this hub wrote the manifest {anchor}, and {newest}. Bring it back, or go on from what is \
+         there with `mobo-hub backup create --anew`; until then nothing new is safe"
+    ))
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

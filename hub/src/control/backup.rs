@@ -1,0 +1,71 @@
+//! Verbs about backups, and how they are going.
+
+use mobo_core::backup::vault::VaultError;
+use mobo_core::rfc3339;
+use mobo_runtime::control::ControlError;
+use serde_json::{Value, json};
+
+use super::Desk;
+use crate::backup::{Asked, BackupFailure, Shipped};
+use crate::node::Job;
+
+impl Desk {
+    /// For `status`.
+    pub(super) fn backup_status(&self) -> Value {
+        let report = self.0.backups.report();
+        json!({
+            "place": report.place,
+            "last": report.last.map(|last| rfc3339::format(last.taken_us)),
+            "safe": report.last.map(|last| last.totals.entries),
+            "anchor": report.last.map(|last| last.anchor.to_string()),
+            "problem": report.problem.map(|(why, _)| why),
+        })
+    }
+
+    /// `backup …`; `None` for another verb.
+    pub(super) async fn backup(&self, verb: &str, args: &Value) -> Option<Result<Value, ControlError>> {
+        let flag = |name: &str| args.get(name).and_then(Value::as_bool).unwrap_or(false);
+        match verb {
+            "backup create" => {
+                let asked = Asked { snapshot: flag("snapshot") || flag("anew"), anew: flag("anew") };
+                let shipped = self.0.backups.ask(|reply| Job::Create(asked, reply)).await;
+                Some(shipped.map(|shipped| self.show_shipped(shipped.as_ref())).map_err(|error| explain(&error)))
+            }
+            "backup rotate" => {
+                let rotated = self.0.backups.ask(Job::Rotate).await;
+                Some(rotated.map(|key| json!({ "key": key })).map_err(|error| explain(&error)))
+            }
+            _ => None,
+        }
+    }
+
+    fn show_shipped(&self, shipped: Option<&Shipped>) -> Value {
+        let Some(shipped) = shipped else {
+            let status = self.backup_status();
+            return json!({ "new": false, "anchor": status["anchor"], "taken": status["last"], "place": status["place"] });
+        };
+        let Shipped { manifest, anchor, .. } = shipped;
+        json!({
+            "new": true,
+            "anchor": anchor.to_string(),
+            "taken": rfc3339::format(manifest.taken_us),
+            "place": self.0.backups.report().place,
+            "snapshot": manifest.is_base(),
+            "objects": manifest.members.len(),
+            "rows": manifest.members.iter().map(|member| member.rows).sum::<u64>(),
+            "bytes": shipped.bytes(),
+            "entries": manifest.totals.entries,
+        })
+    }
+}
+
+fn explain(error: &BackupFailure) -> ControlError {
+    let text = error.to_string();
+    match error {
+        BackupFailure::Vault(VaultError::Full(_)) => ControlError::failed("full", text, "make room in the vault; nothing is dropped"),
+        BackupFailure::Vault(_) => ControlError::failed("vault", text, "see that the vault can be reached; nothing is dropped"),
+        BackupFailure::Format(_) => ControlError::failed("damaged", text, "run `mobo-hub backup verify`"),
+        BackupFailure::Store(_) => ControlError::failed("store", text, "run `mobo-hub health check`"),
+        BackupFailure::Refused(_) => ControlError::usage("refused", text, "do what the sentence says"),
+    }
+}

@@ -1,0 +1,311 @@
+//! The part that backs up: every second while anything is new, beside everything else, and never in its way.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mobo_core::backoff::Backoff;
+use mobo_core::backup::keys::BackupKey;
+use mobo_core::backup::manifest::{Anchor, Totals};
+use mobo_core::backup::vault::VaultError;
+use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital, topics};
+use mobo_core::limits;
+use mobo_core::store::StoreError;
+use mobo_runtime::component::{BoxFuture, Component};
+use mobo_runtime::key_file;
+use mobo_runtime::machine;
+use mobo_runtime::tasks::Tasks;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::vault::Target;
+use super::{BACKUP, Hub, STORE, VAULT, VERSION, store_fault};
+use crate::backup::{Asked, BackupFailure, Owner, Shipped, Shipper};
+use crate::settings;
+
+/// The backup key's file in the data folder.
+pub const BACKUP_KEY_FILE: &str = "backup.key";
+/// Where the next one waits until the vault has its keyring.
+const NEXT_KEY_FILE: &str = "backup.key.next";
+
+/// How backups are going.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    /// Where they go.
+    pub(crate) place: Option<String>,
+    /// The newest manifest of this boot.
+    pub(crate) last: Option<Last>,
+    /// Why nothing new becomes safe, since when.
+    pub(crate) problem: Option<(String, Instant)>,
+}
+
+/// A manifest, for status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Last {
+    /// What proves it.
+    pub(crate) anchor: Anchor,
+    /// When it was taken.
+    pub(crate) taken_us: i64,
+    /// What was in it.
+    pub(crate) totals: Totals,
+}
+
+/// What the part is asked from outside.
+pub(crate) enum Job {
+    /// A backup now.
+    Create(Asked, oneshot::Sender<Result<Option<Shipped>, BackupFailure>>),
+    /// Another backup key; gives its id.
+    Rotate(oneshot::Sender<Result<String, BackupFailure>>),
+}
+
+/// What the desk and the part share.
+#[derive(Debug, Default)]
+pub(crate) struct Backups {
+    report: Mutex<Report>,
+    jobs: mobo_runtime::slot::Slot<mpsc::Sender<Job>>,
+}
+
+impl Backups {
+    /// How backups are going.
+    pub(crate) fn report(&self) -> Report {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Asks the part.
+    pub(crate) async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, BackupFailure>>) -> Job) -> Result<T, BackupFailure> {
+        let off = || BackupFailure::Refused("backups are off: set backup.url, or `mobo-hub component swap store.vault /path`".to_owned());
+        let jobs = self.jobs.get().ok_or_else(off)?;
+        let (reply, answer) = oneshot::channel();
+        jobs.send(job(reply)).await.map_err(|_| off())?;
+        answer.await.map_err(|_| off())?
+    }
+}
+
+pub(super) struct BackupPart(pub(super) Arc<Hub>);
+
+impl Component for BackupPart {
+    fn spec(&self) -> ComponentSpec {
+        ComponentSpec::optional(BACKUP, VERSION).needing([STORE, VAULT])
+    }
+
+    fn post(&self) -> BoxFuture<'_, Vec<Check>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let merges = self.0.merges().map_err(|error| store_fault(&error, ""))?;
+            let (jobs, asked) = mpsc::channel(1);
+            self.0.backups.jobs.fill(jobs);
+            let running =
+                Running { hub: Arc::clone(&self.0), open: None, pause: Backoff::new(limits::BACKUP_RETRY_MIN, limits::BACKUP_RETRY_MAX) };
+            tasks.spawn("ship", running.run(asked, merges.hints(), tasks.stopping()));
+            Ok(())
+        })
+    }
+
+    fn health(&self) -> BoxFuture<'_, Vital> {
+        Box::pin(async {
+            match self.0.backups.report().problem {
+                None => Vital::Fine,
+                Some((why, since)) => {
+                    let minutes = since.elapsed().as_secs() / 60;
+                    Vital::Worn(format!("backups stand still for {minutes} minutes, and nothing new is safe: {why}"))
+                }
+            }
+        })
+    }
+
+    fn recover(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn stop(&self, _: Instant) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            self.0.backups.jobs.take();
+            Ok(())
+        })
+    }
+}
+
+struct Running {
+    hub: Arc<Hub>,
+    open: Option<(Arc<Target>, Shipper)>,
+    pause: Backoff,
+}
+
+impl Running {
+    async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Job>,
+        mut news: broadcast::Receiver<crate::merger::News>,
+        stopping: CancellationToken,
+    ) {
+        let mut every = tokio::time::interval(limits::BACKUP_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                Some(job) = asked.recv() => self.job(job).await,
+                _ = every.tick() => {
+                    let now = Instant::now();
+                    let is_news = drain(&mut news) && self.hub.backups.report().problem.is_none();
+                    if now >= due || is_news {
+                        let pause = self.ship().await;
+                        due = Instant::now() + pause;
+                    }
+                }
+            }
+        }
+        // What was merged since is shipped yet, if the vault is quick: the deadline of the stop cuts it.
+        if self.hub.backups.report().problem.is_none() {
+            let _ = self.ship().await;
+        }
+    }
+
+    /// Ships what is new, and says when to look again.
+    async fn ship(&mut self) -> Duration {
+        match self.shipment(Asked::default()).await {
+            Ok(_) => limits::BACKUP_LOOK,
+            Err(_) => {
+                let entropy = machine::random(&self.hub.clock).map_or(0, u64::from_be_bytes);
+                self.pause.next_pause(entropy, None)
+            }
+        }
+    }
+
+    async fn job(&mut self, job: Job) {
+        match job {
+            Job::Create(asked, reply) => {
+                let shipped = self.shipment(asked).await;
+                let event = match &shipped {
+                    Ok(Some(shipped)) => topics::backup("create", true, Some(shipped.anchor.to_string())),
+                    Ok(None) => topics::backup("create", true, None),
+                    Err(error) => topics::backup("create", false, Some(error.to_string())),
+                };
+                self.hub.board.tell(event);
+                let _ = reply.send(shipped);
+            }
+            Job::Rotate(reply) => {
+                let _ = reply.send(self.rotate().await);
+            }
+        }
+    }
+
+    async fn shipment(&mut self, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+        let shipped = self.try_ship(asked).await;
+        let was_well = self.hub.backups.report().problem.is_none();
+        match &shipped {
+            Ok(_) if !self.has_target() => self.hub.backups.change(|report| *report = Report::default()),
+            Ok(shipped) => {
+                self.pause.reset();
+                if !was_well {
+                    tracing::warn!("backups go on");
+                    self.hub.board.tell(topics::backup("ship", true, None));
+                }
+                self.told(shipped.as_ref());
+            }
+            Err(error) => {
+                let why = format!("{error}; {}", advice(error));
+                if was_well {
+                    tracing::error!(target: "alarm", why, "nothing new is safe: backups stand still");
+                    self.hub.board.tell(topics::backup("ship", false, Some(why.clone())));
+                }
+                self.hub.backups.change(|report| {
+                    let since = report.problem.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+                    report.problem = Some((why, since));
+                });
+            }
+        }
+        shipped
+    }
+
+    fn has_target(&self) -> bool {
+        self.hub.vault.get().is_some()
+    }
+
+    /// What is safe now is told to whoever waits for it.
+    fn told(&self, shipped: Option<&Shipped>) {
+        let head = self.open.as_ref().and_then(|(_, shipper)| shipper.head());
+        let last = head.map(|(anchor, head)| Last { anchor: *anchor, taken_us: head.taken_us, totals: head.totals });
+        let place = self.open.as_ref().map(|(_, shipper)| shipper.place());
+        self.hub.backups.change(|report| *report = Report { place, last, problem: None });
+        if let (Some(shipped), Some(sessions)) = (shipped, self.hub.sessions()) {
+            sessions.safe(&shipped.safe);
+        }
+    }
+
+    async fn try_ship(&mut self, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+        let Some(target) = self.hub.vault.get() else {
+            self.open = None;
+            return Ok(None);
+        };
+        if self.open.as_ref().is_none_or(|(open, _)| !Arc::ptr_eq(open, &target)) {
+            let vault = target.vault().await?;
+            let opened = self.hub.opened()?;
+            let owner = Owner { store: Arc::clone(&opened.store), project: opened.project, keys: self.hub.keys.clone() };
+            let limit = self.hub.config.get(&settings::BACKUP_RATE).0;
+            self.open = Some((target, Shipper::new(owner, vault, (self.key(BACKUP_KEY_FILE)?, limit))));
+        }
+        let random = (machine::random(&self.hub.clock)?, machine::random(&self.hub.clock)?);
+        let now = self.hub.opened()?.time.now();
+        match &mut self.open {
+            Some((_, shipper)) => shipper.ship(now, random, asked).await,
+            None => Ok(None),
+        }
+    }
+
+    fn key(&self, file: &str) -> Result<BackupKey, BackupFailure> {
+        let keys = key_file::load_or_create(&self.hub.folder.join(file)).map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(BackupKey(keys.secret()))
+    }
+
+    /// Goes on under another backup key. It is on the disk before the vault has its keyring, and takes the old one's place after that: killed
+    /// in between, the old one still opens everything, and the next rotation uses the new one.
+    async fn rotate(&mut self) -> Result<String, BackupFailure> {
+        self.shipment(Asked::default()).await?;
+        let key = self.key(NEXT_KEY_FILE)?;
+        let Some((_, shipper)) = &mut self.open else {
+            return Err(BackupFailure::Refused("backups are off: set backup.url first".to_owned()));
+        };
+        shipper.rotate(key.clone(), machine::random(&self.hub.clock)?).await?;
+        let (from, to) = (self.hub.folder.join(NEXT_KEY_FILE), self.hub.folder.join(BACKUP_KEY_FILE));
+        let failed = |error: std::io::Error| {
+            BackupFailure::Refused(format!("the new key stays in {}: {error}; move it to {}", from.display(), to.display()))
+        };
+        std::fs::rename(&from, &to).and_then(|()| std::fs::File::open(&self.hub.folder)?.sync_all()).map_err(failed)?;
+        self.shipment(Asked { snapshot: true, ..Asked::default() }).await?;
+        Ok(key.id())
+    }
+}
+
+/// True if anything was merged since.
+fn drain(news: &mut broadcast::Receiver<crate::merger::News>) -> bool {
+    let mut any = false;
+    loop {
+        match news.try_recv() {
+            Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) => any = true,
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => return any,
+        }
+    }
+}
+
+/// What to do about it.
+fn advice(error: &BackupFailure) -> &'static str {
+    match error {
+        BackupFailure::Vault(VaultError::Full(_)) => "make room in the vault; nothing is dropped, and it catches up by itself",
+        BackupFailure::Vault(VaultError::Unavailable(_)) => {
+            "see that the vault can be reached; nothing is dropped, and it catches up by itself"
+        }
+        BackupFailure::Vault(_) => "look at the vault and its credentials",
+        BackupFailure::Format(_) => "run `mobo-hub backup verify`",
+        BackupFailure::Store(_) => "look at the store: `mobo-hub health check`",
+        BackupFailure::Refused(_) => "do what the sentence says",
+    }
+}

@@ -1,0 +1,82 @@
+//! The hub's own record of its backups, and what is safe by them.
+
+use mobo_core::backup::RepositoryId;
+use mobo_core::backup::manifest::Anchor;
+use mobo_core::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
+use mobo_core::store::{BackupRow, BackupStore, Cut, StoreFuture};
+use sqlx::Row;
+
+use super::PostgresHubStore;
+use super::cut::PostgresCut;
+use super::error::{Failure, known};
+use super::session::{Purpose, Tx};
+
+impl BackupStore for PostgresHubStore {
+    fn cut(&self) -> StoreFuture<'_, Box<dyn Cut>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Audit).await?;
+            tx.patient().await?;
+            Ok(Box::new(PostgresCut::new(tx)) as Box<dyn Cut>)
+        })
+    }
+
+    fn backup(&self) -> StoreFuture<'_, Option<BackupRow>> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Read).await?;
+            let found = read(&mut tx).await;
+            Ok(tx.finish(found).await?)
+        })
+    }
+
+    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let noted = note(&mut tx, project, &row, &safe).await;
+            Ok(tx.finish(noted).await?)
+        })
+    }
+}
+
+async fn read(tx: &mut Tx) -> Result<Option<BackupRow>, Failure> {
+    let look = sqlx::query("SELECT repository, place, number, hash, taken_us, base FROM mobo.backup");
+    let Some(row) = tx.row(look).await? else { return Ok(None) };
+    let bytes = |column: usize| row.try_get::<Vec<u8>, _>(column);
+    let repository = known(bytes(0)?.try_into().ok(), "repository")?;
+    let hash = known(bytes(3)?.try_into().ok(), "hash")?;
+    let anchor = Anchor { number: row.try_get::<i64, _>(2)?.cast_unsigned(), hash };
+    let mut heads = Vec::new();
+    for head in tx.rows(sqlx::query("SELECT bucket, position FROM mobo.backup_head ORDER BY bucket")).await? {
+        let bucket = known(BucketId::from_sql(head.try_get(0)?), "bucket")?;
+        heads.push((bucket, Position(head.try_get::<i64, _>(1)?.cast_unsigned())));
+    }
+    let (place, taken_us, base) = (row.try_get(1)?, row.try_get(4)?, row.try_get::<i64, _>(5)?.cast_unsigned());
+    Ok(Some(BackupRow { repository: RepositoryId(repository), place, anchor, taken_us, base, heads }))
+}
+
+async fn note(tx: &mut Tx, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<(), Failure> {
+    const FORGET: &str = "DELETE FROM mobo.backup_head WHERE NOT EXISTS (SELECT FROM mobo.backup WHERE repository = $1)";
+    const KEEP: &str = "INSERT INTO mobo.backup(one, repository, place, number, hash, taken_us, base) VALUES (1, $1, $2, $3, $4, $5, $6) \
+                        ON CONFLICT (one) DO UPDATE SET repository = excluded.repository, place = excluded.place, \
+                        number = excluded.number, hash = excluded.hash, taken_us = excluded.taken_us, base = excluded.base";
+    const HEADS: &str = "INSERT INTO mobo.backup_head(bucket, position) SELECT * FROM unnest($1::bigint[], $2::bigint[]) \
+                         ON CONFLICT (bucket) DO UPDATE SET position = excluded.position";
+    // In the order of their keys, as every writer locks them.
+    const RAISE: &str = "UPDATE mobo.lane l SET safe = greatest(l.safe, s.safe) FROM \
+                         (SELECT l.project, l.device, l.incarnation, l.lane, u.safe FROM mobo.lane l \
+                          JOIN unnest($2::bytea[], $3::bigint[], $4::smallint[], $5::bigint[]) AS u(device, incarnation, lane, safe) \
+                          USING (device, incarnation, lane) WHERE l.project = $1 \
+                          ORDER BY l.device, l.incarnation, l.lane FOR UPDATE OF l) s \
+                         WHERE l.project = s.project AND l.device = s.device AND l.incarnation = s.incarnation AND l.lane = s.lane";
+    tx.run(sqlx::query(FORGET).bind(row.repository.0.to_vec())).await?;
+    let keep = sqlx::query(KEEP).bind(row.repository.0.to_vec()).bind(&row.place).bind(row.anchor.number.cast_signed());
+    tx.run(keep.bind(row.anchor.hash.to_vec()).bind(row.taken_us).bind(row.base.cast_signed())).await?;
+    let buckets: Vec<i64> = row.heads.iter().map(|(bucket, _)| bucket.sql()).collect();
+    let positions: Vec<i64> = row.heads.iter().map(|(_, position)| position.0.cast_signed()).collect();
+    tx.run(sqlx::query(HEADS).bind(buckets).bind(positions)).await?;
+    let devices: Vec<Vec<u8>> = safe.iter().map(|(lane, _)| lane.device.as_bytes().to_vec()).collect();
+    let incarnations: Vec<i64> = safe.iter().map(|(lane, _)| lane.incarnation.sql()).collect();
+    let lanes: Vec<i16> = safe.iter().map(|(lane, _)| i16::from(lane.lane.number())).collect();
+    let seqs: Vec<i64> = safe.iter().map(|(_, seq)| seq.get().cast_signed()).collect();
+    tx.run(sqlx::query(RAISE).bind(project.sql()).bind(devices).bind(incarnations).bind(lanes).bind(seqs)).await?;
+    Ok(())
+}
