@@ -19,6 +19,16 @@ use crate::schema::{Collection, Field, FieldType};
 use crate::table::{Action, TableOp, TableState};
 use crate::value::Value;
 
+/// Among the fields of an edit: the [`tag`] of the record as its author saw it. The edit is refused when the record is another by then. No
+/// field has a name like it.
+pub const VERSION_KEY: &str = "mobo_ver";
+
+/// What an ETag holds: it is another one whenever anything of the record is.
+#[must_use]
+pub fn tag(state: &RecordState) -> String {
+    state.state_hash().0.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What a caller wants done to one record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
@@ -79,6 +89,14 @@ pub enum EditError {
     /// More than one entry takes; the sentence says to split it.
     #[error("{0}")]
     TooLarge(String),
+    /// The record is another than its author saw.
+    #[error("\"{id}\" of {collection} has been changed meanwhile")]
+    Stale {
+        /// The collection.
+        collection: String,
+        /// The record.
+        id: RecordId,
+    },
     /// The engine refused.
     #[error("{0}")]
     Refused(String),
@@ -113,6 +131,7 @@ pub struct Writer<'a> {
 /// [`EditError`], by what the caller should change.
 pub fn author(writer: &Writer<'_>, state: &RecordState, edit: &Edit) -> Result<Option<RecordOp>, EditError> {
     let visible = state.project(writer.collection).is_some();
+    let edit = &*expected(writer, state, edit, visible)?;
     let intent = match (edit.intent, visible) {
         (Intent::Insert, true) => {
             return Err(EditError::Exists { collection: writer.collection.name.clone(), id: edit.id.clone() });
@@ -134,6 +153,17 @@ pub fn author(writer: &Writer<'_>, state: &RecordState, edit: &Edit) -> Result<O
         RecordState::Table(state) => table(writer, state, &edit).map(|op| Some(RecordOp::Table(op))),
         RecordState::Document(state) => Ok(edit::author(writer, state, &edit)?.map(RecordOp::Document)),
     }
+}
+
+/// The edit without what it expects, once that is so.
+fn expected<'e>(writer: &Writer<'_>, state: &RecordState, edit: &'e Edit, visible: bool) -> Result<Cow<'e, Edit>, EditError> {
+    let Some(wanted) = edit.fields.get(VERSION_KEY) else { return Ok(Cow::Borrowed(edit)) };
+    if !visible || wanted.as_str() != Some(&tag(state)) {
+        return Err(EditError::Stale { collection: writer.collection.name.clone(), id: edit.id.clone() });
+    }
+    let mut edit = edit.clone();
+    edit.fields.remove(VERSION_KEY);
+    Ok(Cow::Owned(edit))
 }
 
 /// What an edit does, on the wire, when it makes or replaces its record; [`author`] turns a merge into a patch where the record is there.

@@ -345,6 +345,27 @@ pub const QUERY_PATH_MAX: usize = 16;
 /// Columns that one query selects, or orders by.
 pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
 
+/// The window in which requests of one caller are counted.
+pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// Requests of one address that shows nothing, in a window.
+pub const RATE_GUEST: u32 = 1_200;
+/// Requests with one key or token, in a window: far more than a node answers, so that a key that runs wild is seen and a program is not held.
+pub const RATE_KEY: u32 = 1_000_000;
+/// Requests of one address to `/auth/v1`, and with credentials that are not good, in a window.
+pub const RATE_AUTH: u32 = 120;
+/// Callers that are counted at the same time.
+pub const RATE_CALLERS_MAX: usize = 10_000;
+/// How long the answer to a write with an `Idempotency-Key` is kept.
+pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// Longest such key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Such keys that are kept.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 4_096;
+/// Largest answer that is kept; a larger one is not given again.
+pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all answers that are kept.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The same on a device, which is small: requests in work.
 pub const EDGE_HTTP_REQUESTS_MAX: usize = 64;
 /// Connections to a device at the same time.

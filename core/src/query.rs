@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 
 pub use cast::Cast;
 pub use filter::{Condition, Filter, Op, Row};
-pub use parse::{Parser, Query, QueryError, Reason, Variables};
+pub use parse::{Parser, Query, QueryError, Reason, Variables, read_value};
 pub use path::{contains, follow, jsonb_order, jsonb_text};
 pub use pattern::like;
 

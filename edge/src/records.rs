@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::WriteError;
+use mobo_core::author::tag;
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::ProjectId;
+use mobo_core::ids::{ProjectId, RecordId, RecordKey};
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
@@ -64,6 +65,13 @@ impl Backend for EdgeRecords {
 
     fn select(&self, select: Select) -> BackendFuture<'_, Page> {
         Box::pin(async move { Ok(self.0.store()?.select(select).await?) })
+    }
+
+    fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let record = self.0.store()?.record(RecordKey { collection: collection.id, id }).await?;
+            Ok(record.filter(|record| record.state.project(&collection).is_some()).map(|record| tag(&record.state)))
+        })
     }
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {

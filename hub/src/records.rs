@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mobo_core::author::EditError;
+use mobo_core::author::{EditError, tag};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{Nonce, ProjectId};
+use mobo_core::ids::{Nonce, ProjectId, RecordId, RecordKey};
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
@@ -97,6 +97,14 @@ impl Backend for HubRecords {
 
     fn select(&self, select: Select) -> BackendFuture<'_, Page> {
         Box::pin(async move { Ok(metrics::timed("select", self.hub.opened()?.store.select(select)).await?) })
+    }
+
+    fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let key = RecordKey { collection: collection.id, id };
+            let record = self.hub.opened()?.store.record(self.project, key).await?;
+            Ok(record.filter(|record| record.state.project(&collection).is_some()).map(|record| tag(&record.state)))
+        })
     }
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {

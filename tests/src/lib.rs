@@ -49,6 +49,7 @@ mod postgres_place;
 pub mod process;
 pub mod proxy;
 pub mod s3;
+pub mod script;
 pub mod seed;
 pub mod sim;
 pub mod store_conformance;

@@ -13,6 +13,8 @@ use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
+/// What clients that insist on a key send to the device that they run on: it is no key.
+const LOCAL: &str = "local";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Set by proxies: the call was made elsewhere.
 const PROXIED: [HeaderName; 4] = [
@@ -91,9 +93,9 @@ pub(crate) fn credential(parts: &Parts) -> Result<Credential, Problem> {
 
 /// The key and the user's token of a request.
 fn shown(headers: &HeaderMap) -> Result<(Option<ApiKey>, Option<Token>), Problem> {
-    let apikey = text(headers, &APIKEY)?;
+    let apikey = text(headers, &APIKEY)?.filter(|key| *key != LOCAL);
     let bearer = match text(headers, &AUTHORIZATION)? {
-        Some(value) => Some(bearer(value)?),
+        Some(value) => Some(bearer(value)?).filter(|token| *token != LOCAL),
         None => None,
     };
     // Clients of Supabase put the key into both: a bearer that is a key, of ours or not, is no user.
@@ -135,6 +137,12 @@ fn bearer(value: &str) -> Result<&str, Problem> {
         return Ok(token.trim());
     }
     Err(Problem::unauthorized("the header authorization is not of the form `Bearer <key>`"))
+}
+
+/// True for a call that a program on this machine has made.
+pub(crate) fn is_from_here(parts: &Parts) -> bool {
+    let Some(Peer(peer)) = parts.extensions.get::<Peer>() else { return false };
+    peer.ip().to_canonical().is_loopback() && is_local(parts)
 }
 
 /// True for a call that only a program on this machine can have made, given that it came in through loopback.

@@ -11,22 +11,27 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HeaderName, ORIGIN, VARY,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::gate::Gate;
 use crate::problem::Problem;
+use crate::rates;
 use crate::watch::{Ended, Watching};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const RECOVERING: HeaderName = HeaderName::from_static("mobo-recovering");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, PUT, DELETE, OPTIONS");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, ETag, Link, Location, Mobo-Ack, Mobo-Recovering, Preference-Applied, \
-     Proxy-Status, Range-Unit, RateLimit, RateLimit-Policy, Retry-After, Server, Server-Timing, Transfer-Encoding, X-Request-Id",
+     Proxy-Status, Range-Unit, RateLimit, RateLimit-Policy, Retry-After, Server, Server-Timing, Transfer-Encoding, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, \
+     X-Request-Id",
 );
 
 /// Answers a request, whatever happens inside.
@@ -35,17 +40,34 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
     let id = RequestId::of(request.headers());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let trace = trace(request.headers());
     let from_page = request.headers().contains_key(ORIGIN);
-    let mut response = match preflight(&request) {
+    let (head, body) = request.into_parts();
+    let mut standing = None;
+    let mut response = match preflight(&head) {
         Some(answer) => answer,
-        None => caught(next.run(request)).await.unwrap_or_else(|panic| {
-            tracing::error!(request = %id.uuid, %method, path, panic, "a handler panicked");
-            Problem::panicked().into_response()
-        }),
+        None => match gate.counts().admit(&head, Instant::now()) {
+            Err(over) => {
+                standing = Some((over.1, true));
+                over.0.into_response()
+            }
+            Ok(counted) => {
+                standing = counted.map(|standing| (standing, false));
+                let suspect = rates::suspect(&head);
+                let answer = caught(next.run(Request::from_parts(head, body))).await.unwrap_or_else(|panic| {
+                    tracing::error!(request = %id.uuid, trace, %method, path, panic, "a handler panicked");
+                    Problem::panicked().into_response()
+                });
+                if let Some(address) = suspect.filter(|_| answer.status() == StatusCode::UNAUTHORIZED) {
+                    gate.counts().refused(address, Instant::now());
+                }
+                answer
+            }
+        },
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if problem.status().is_server_error() {
-            tracing::warn!(request = %id.uuid, %method, path, ?problem, "a request failed");
+            tracing::warn!(request = %id.uuid, trace, %method, path, ?problem, "a request failed");
         }
         response = problem.render(&id.uuid.to_string());
         if method == Method::HEAD {
@@ -54,6 +76,12 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.shown);
+    if let Some((standing, is_over)) = standing {
+        standing.write(headers);
+        if is_over {
+            standing.retry_after(headers);
+        }
+    }
     if gate.backend().recovering() {
         headers.insert(RECOVERING, HeaderValue::from_static("true"));
     }
@@ -83,11 +111,31 @@ impl RequestId {
     }
 }
 
+/// The id of the caller's trace (W3C `traceparent`), for the log; empty where it sends none that is well-formed.
+fn trace(headers: &HeaderMap) -> String {
+    let text = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match parts.as_slice() {
+        [version, trace, span, flags, ..]
+            if is_hex(version, 2)
+                && *version != "ff"
+                && is_hex(trace, 32)
+                && is_hex(span, 16)
+                && is_hex(flags, 2)
+                && trace.bytes().any(|byte| byte != b'0') =>
+        {
+            (*trace).to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 /// Any page may ask, none is told anything that its visitor's cookies would open: there are no cookies. What a page may do is decided by
 /// its key.
-fn preflight(request: &Request) -> Option<Response> {
-    let headers = request.headers();
-    let asks = request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+fn preflight(head: &Parts) -> Option<Response> {
+    let headers = &head.headers;
+    let asks = head.method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     if !asks {
         return None;
     }

@@ -42,6 +42,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Rows of a collection.
     fn select(&self, select: Select) -> BackendFuture<'_, Page>;
 
+    /// The tag of a record ([`mobo_core::author::tag`]) as it is now; `None` when it is not visible.
+    fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>>;
+
     /// Edits records: one entry, all or nothing, durable when the future is ready. With patience, it is ready when the entry has reached
     /// that level, or the time is over: what is answered then is the level that it has.
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone>;

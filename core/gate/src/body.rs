@@ -9,10 +9,12 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT}
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use mobo_core::limits;
+use mobo_core::query::Column;
 use serde_json::{Map, Value as Json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use crate::csv;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -106,6 +108,10 @@ pub(crate) enum Spelling {
     Json,
     /// An object on each line.
     Lines,
+    /// A line of names, and a line for each row.
+    Csv,
+    /// One row, as a page sends it.
+    Form,
 }
 
 impl Spelling {
@@ -126,20 +132,25 @@ impl Spelling {
         match name.as_str() {
             "application/json" | "application/vnd.pgrst.object+json" | "application/vnd.pgrst.array+json" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Self::Lines),
+            "text/csv" => Ok(Self::Csv),
+            "application/x-www-form-urlencoded" => Ok(Self::Form),
             _ => {
                 let message = format!("the content type \"{}\" is not supported", given.escape_default());
-                Err(unsupported(message).hint("send `content-type: application/json` or `application/x-ndjson`; curl needs -H for it"))
+                Err(unsupported(message)
+                    .hint("send `content-type: application/json`, `application/x-ndjson` or `text/csv`; curl needs -H for it"))
             }
         }
     }
 
-    /// The rows of a body.
+    /// The rows of a body, for a table with these columns.
     ///
     /// # Errors
     ///
     /// 400 with the place where it is not what it should be; 413 for more rows than one write takes.
-    pub(crate) fn rows(self, bytes: &[u8]) -> Result<Rows, Problem> {
-        let values = match self {
+    pub(crate) fn rows(self, bytes: &[u8], columns: &[Column]) -> Result<Rows, Problem> {
+        let values: Vec<Json> = match self {
+            Self::Csv => csv::read(bytes, columns)?.into_iter().map(Json::Object).collect(),
+            Self::Form => csv::read_form(bytes, columns)?.into_iter().map(Json::Object).collect(),
             Self::Json => match parse(bytes, 0)? {
                 Json::Array(values) => values,
                 value @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_)) => vec![value],

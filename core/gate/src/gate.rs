@@ -12,7 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::backend::Backend;
+use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
+use crate::rates::{Counts, Rates};
 use crate::serve::{Drained, serve};
 use crate::watch::Watch;
 use crate::{around, health, openapi, rest};
@@ -33,6 +35,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Bytes of all bodies that are held at the same time.
     pub bodies_bytes_max: usize,
+    /// How often a caller may ask.
+    pub rates: Rates,
     /// Who counts and measures requests; nobody by default.
     pub watch: Option<Arc<dyn Watch>>,
 }
@@ -46,6 +50,7 @@ impl Default for Settings {
             connections_max: limits::HTTP_CONNECTIONS_MAX,
             body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
+            rates: Rates::default(),
             watch: None,
         }
     }
@@ -97,6 +102,8 @@ struct Shared {
     settings: Settings,
     requests: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    counts: Counts,
+    writes: Writes,
 }
 
 impl Gate {
@@ -106,7 +113,8 @@ impl Gate {
         let requests = Arc::new(Semaphore::new(settings.requests_max));
         // The largest body alone must fit.
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
-        Self(Arc::new(Shared { backend, settings, requests, bodies }))
+        let counts = Counts::new(settings.rates);
+        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes: Writes::default() }))
     }
 
     /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
@@ -137,6 +145,16 @@ impl Gate {
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.0.backend
+    }
+
+    /// How often everybody has asked.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    /// Writes that carry a key.
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.0.writes
     }
 
     pub(crate) fn settings(&self) -> &Settings {

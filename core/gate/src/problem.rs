@@ -63,7 +63,7 @@ impl Problem {
     pub(crate) fn render(&self, instance: &str) -> Response {
         let Parts { status, code, title, message, details, hint, .. } = &*self.0;
         let body = json!({
-            "type": format!("urn:mobo:error:{}", title.to_lowercase().replace(' ', "-")),
+            "type": kind(*status, title),
             "title": title,
             "status": status.as_u16(),
             "detail": details.as_ref().unwrap_or(message),
@@ -88,6 +88,14 @@ impl Problem {
             headers.insert(name, HeaderValue::from_static(value));
         }
     }
+}
+
+/// The registered type where there is one.
+fn kind(status: StatusCode, title: &str) -> String {
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return "https://iana.org/assignments/http-problem-types#quota-exceeded".to_owned();
+    }
+    format!("urn:mobo:error:{}", title.to_lowercase().replace(' ', "-"))
 }
 
 /// The answer travels as an extension: the id of the request, which is in the body, is known further out.
@@ -224,6 +232,7 @@ impl From<EditError> for Problem {
                 Self::unknown_field(format!("Could not find the '{field}' column of '{collection}' in the schema"), near.as_deref())
             }
             EditError::BadValue { .. } => Self::bad_value(message),
+            EditError::Stale { .. } => Self::stale(message),
             EditError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
             EditError::Refused(_) => refused(message),
         }
@@ -237,6 +246,18 @@ impl Problem {
             Some(near) => problem.hint(format!("Perhaps you meant the column '{near}'")),
             None => problem.hint("/openapi.json lists the fields; `collection alter` adds one"),
         }
+    }
+
+    /// Somebody asks too often.
+    pub(crate) fn quota(policy: &str, quota: u32, seconds: u64) -> Self {
+        let message = format!("too many requests: the limit of \"{policy}\" is {quota} in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Quota exceeded", message).hint("wait as long as Retry-After says")
+    }
+
+    /// What a caller expected to find is another by now.
+    pub(crate) fn stale(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "MB412", "Changed meanwhile", message)
+            .hint("read the record again, and send its new ETag; nothing was written")
     }
 
     pub(crate) fn timeout() -> Self {

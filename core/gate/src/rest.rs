@@ -2,10 +2,13 @@
 
 mod accept;
 mod change;
+mod cursor;
 mod insert;
+mod put;
 mod range;
 mod read;
 mod samples;
+mod version;
 mod written;
 
 use std::sync::Arc;
@@ -20,12 +23,13 @@ use axum::response::{IntoResponse, Response};
 use mobo_core::names;
 use mobo_core::query::{Column, ColumnType, Filter, Page, Query, Select, SelectedColumn, columns};
 use mobo_core::schema::{Collection, Kind, Schema};
+use tokio::time::Instant;
 
 use crate::gate::Gate;
 use crate::prefer::Prefer;
 use crate::problem::{self, Problem};
 use crate::query;
-use crate::{access, body};
+use crate::{access, body, idempotent};
 use accept::Accept;
 
 const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
@@ -34,7 +38,7 @@ const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
 pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     let answer = match name {
-        Ok(Path(name)) => answer(&gate, &name, &parts, &mut body).await,
+        Ok(Path(name)) => once(&gate, &name, &parts, &mut body).await,
         Err(_) => Err(Problem::no_route()),
     };
     match answer {
@@ -42,6 +46,22 @@ pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, 
         Err(problem) => {
             body::discard(&gate, &parts.headers, &mut body).await;
             problem.into_response()
+        }
+    }
+}
+
+/// As [`answer`], but a write with an `Idempotency-Key` happens once however often it is sent.
+async fn once(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+    let Some(key) = idempotent::key(parts)? else { return answer(gate, name, parts, body).await };
+    // Nobody learns whether a key was used who may not use collections.
+    access::may_use_collections(gate, parts).await?;
+    let held = body::read(gate, &parts.headers, body).await?;
+    match gate.writes().begin(parts, key, &held, Instant::now())? {
+        Err(replayed) => Ok(replayed),
+        Ok(begun) => {
+            let mut again = Body::from(held.to_vec());
+            drop(held);
+            Ok(begun.end(answer(gate, name, parts, &mut again).await?).await)
         }
     }
 }
@@ -55,10 +75,11 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
         &Method::GET | &Method::HEAD => read::read(&call).await?,
         &Method::POST if is_stream => samples::append(&call, body).await?,
         &Method::POST => insert::insert(&call, body).await?,
-        &Method::PATCH | &Method::DELETE if is_stream => return Err(problem::append_only(name)),
+        &Method::PUT | &Method::PATCH | &Method::DELETE if is_stream => return Err(problem::append_only(name)),
         &Method::PATCH => change::patch(&call, body).await?,
         &Method::DELETE => change::delete(&call).await?,
-        _ => return Err(problem::method("GET, HEAD, POST, PATCH, DELETE")),
+        &Method::PUT => put::put(&call, body).await?,
+        _ => return Err(problem::method("GET, HEAD, POST, PUT, PATCH, DELETE")),
     };
     let headers = response.headers_mut();
     headers.insert(RANGE_UNIT, HeaderValue::from_static("items"));
@@ -93,6 +114,13 @@ impl<'a> Call<'a> {
     /// The columns that the caller wants to see.
     fn wanted(&self) -> Vec<SelectedColumn> {
         self.query.select.clone().unwrap_or_else(|| self.columns.iter().cloned().map(SelectedColumn::from).collect())
+    }
+
+    /// Their names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let selected = self.query.select.iter().flatten().map(|column| column.alias.as_str());
+        let all = self.columns.iter().filter(|_| self.query.select.is_none()).map(|column| column.name.as_str());
+        selected.chain(all)
     }
 
     /// The column that tells records apart.

@@ -7,6 +7,7 @@ mod select;
 mod value;
 
 pub use error::{QueryError, Reason};
+pub use value::read_value;
 
 use scan::{cut, split, unquote};
 

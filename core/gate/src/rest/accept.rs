@@ -1,4 +1,4 @@
-//! What the caller can read: rows as an array, or the one row there is.
+//! What the caller can read: rows as an array or as CSV, or the one row there is.
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -7,6 +7,7 @@ use axum::response::Response;
 use mobo_core::query::Page;
 use serde_json::{Map, Value as Json};
 
+use crate::csv;
 use crate::problem::Problem;
 
 /// The shape of an answer.
@@ -16,6 +17,8 @@ pub(super) struct Accept {
     pub(super) singular: bool,
     /// Without the members that are null.
     nulls_stripped: bool,
+    /// As CSV.
+    csv: bool,
 }
 
 impl Accept {
@@ -33,17 +36,22 @@ impl Accept {
         texts.iter().flat_map(|text| text.split(',')).find_map(shape).ok_or_else(|| {
             let message = format!("none of these can be given here: {}", texts.join(", ").escape_default());
             Problem::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", "Not acceptable", message)
-                .hint("accept application/json, or application/vnd.pgrst.object+json for one row")
+                .hint("accept application/json, text/csv, or application/vnd.pgrst.object+json for one row")
         })
     }
 
-    /// The rows as a body.
+    /// The rows as a body. `names` are those of their columns, in order.
     ///
     /// # Errors
     ///
     /// 406 when there should be one row and there are none or several.
-    pub(super) fn body(self, page: Page) -> Result<Response, Problem> {
+    pub(super) fn body<'n>(self, page: Page, names: impl IntoIterator<Item = &'n str>) -> Result<Response, Problem> {
         let mut rows = page.rows;
+        if self.csv {
+            let mut response = Response::new(Body::from(csv::write(names, &rows)));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
+            return Ok(response);
+        }
         if self.nulls_stripped {
             rows.iter_mut().for_each(|row| row.retain(|_, value| !value.is_null()));
         }
@@ -76,8 +84,9 @@ fn shape(range: &str) -> Option<Accept> {
     let nulls_stripped = words.any(|word| word == "nulls=stripped");
     match name.as_str() {
         "*/*" | "application/*" | "application/json" => Some(Accept::default()),
-        "application/vnd.pgrst.array+json" => Some(Accept { singular: false, nulls_stripped }),
-        "application/vnd.pgrst.object+json" => Some(Accept { singular: true, nulls_stripped }),
+        "application/vnd.pgrst.array+json" => Some(Accept { singular: false, nulls_stripped, csv: false }),
+        "application/vnd.pgrst.object+json" => Some(Accept { singular: true, nulls_stripped, csv: false }),
+        "text/csv" | "text/*" => Some(Accept { csv: true, ..Accept::default() }),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::insert::{id, keep, write};
 use super::written::Done;
-use super::{Call, Window, written};
+use super::{Call, Window, version, written};
 use crate::body::{self, Spelling};
 use crate::prefer::Return;
 use crate::problem::Problem;
@@ -23,11 +23,12 @@ pub(super) async fn patch(call: &Call<'_>, body: &mut Body) -> Result<Response, 
     check_filtered(call, "PATCH")?;
     let spelling = Spelling::of(&call.parts.headers)?;
     let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(spelling.rows(&held)?) else {
+    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(spelling.rows(&held, &call.columns)?) else {
         return Err(Problem::bad_body("PATCH takes one object: the fields to change in every row that the filters let through"));
     };
     keep(&mut fields, call.query.fields.as_deref());
     let same_id = fields.remove("id").map(|given| id(&given)).transpose()?;
+    let expected = version::expected(call).await?;
     let targets: Vec<RecordId> = targets(call).await?.into_iter().map(|(id, _)| id).collect();
     if let Some(other) = targets.iter().find(|target| same_id.as_ref().is_some_and(|id| id != *target)) {
         let message = format!("the body gives another id than that of the row \"{other}\"");
@@ -35,8 +36,10 @@ pub(super) async fn patch(call: &Call<'_>, body: &mut Body) -> Result<Response, 
             Problem::bad_value(message).hint("the id of a record is for ever; to move a row, insert it anew and delete the old one")
         );
     }
+    let is_empty = fields.is_empty();
+    version::expect(&mut fields, expected.as_ref());
     let patches = |id: RecordId| Edit { id, intent: Intent::Patch, fields: fields.clone() };
-    let edits = if fields.is_empty() { Vec::new() } else { targets.iter().cloned().map(patches).collect() };
+    let edits = if is_empty { Vec::new() } else { targets.iter().cloned().map(patches).collect() };
     // What the request is about is said also of rows that were like that already.
     let done = Done { changed: targets, ..write(call, edits).await? };
     let rows = match call.prefer.returns {
@@ -48,8 +51,10 @@ pub(super) async fn patch(call: &Call<'_>, body: &mut Body) -> Result<Response, 
 
 pub(super) async fn delete(call: &Call<'_>) -> Result<Response, Problem> {
     check_filtered(call, "DELETE")?;
+    let mut fields = Map::new();
+    version::expect(&mut fields, version::expected(call).await?.as_ref());
     let targets = targets(call).await?;
-    let edits = targets.iter().map(|(id, _)| Edit { id: id.clone(), intent: Intent::Delete, fields: Map::new() }).collect();
+    let edits = targets.iter().map(|(id, _)| Edit { id: id.clone(), intent: Intent::Delete, fields: fields.clone() }).collect();
     let done = write(call, edits).await?;
     let changed: std::collections::BTreeSet<&RecordId> = done.changed.iter().collect();
     let rows = targets.into_iter().filter(|(id, _)| changed.contains(id)).map(|(_, row)| row).collect();

@@ -20,7 +20,7 @@ use crate::problem::Problem;
 pub(super) async fn insert(call: &Call<'_>, body: &mut Body) -> Result<Response, Problem> {
     let spelling = Spelling::of(&call.parts.headers)?;
     let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let rows = spelling.rows(&held)?;
+    let rows = spelling.rows(&held, &call.columns)?;
     written::check_rows(call, rows.len())?;
     let intent = match call.prefer.resolution {
         Resolution::None => Intent::Insert,

@@ -1,18 +1,47 @@
 //! GET and HEAD.
 
-use axum::http::header::CONTENT_RANGE;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_RANGE, ETAG, IF_NONE_MATCH, LINK};
+use axum::response::{IntoResponse, Response};
+use mobo_core::schema::Kind;
 
-use super::{Call, Window, range};
+use super::{Call, Window, cursor, range, version};
 use crate::problem::Problem;
 
 pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
-    let (offset, limit) = range::window(&call.parts.headers, &call.query)?;
-    let window = Window { columns: call.wanted(), filter: call.query.filter.clone(), limit, offset, count: call.prefer.count };
-    let page = call.select(window).await?;
+    // Asked for in front of the row: it is never newer than what is read.
+    let tag = version::shown(call).await?;
+    let headers = &call.parts.headers;
+    if let Some(tag) = &tag
+        && headers.get(IF_NONE_MATCH).is_some_and(|given| version::names(given, tag))
+    {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, version::header(tag))]).into_response());
+    }
+    let (offset, limit) = range::window(headers, &call.query)?;
+    let total = cursor::total(&call.query.order, &call.key());
+    // A sample has no key of its own that a cursor could name.
+    let has_cursor = call.collection.kind != Kind::Stream && !call.accept.singular && limit > 0;
+    let (mut columns, mut filter) = (call.wanted(), call.query.filter.clone());
+    if has_cursor {
+        columns.extend(cursor::columns(&total));
+    }
+    if let Some(after) = &call.query.after {
+        if !has_cursor || offset > 0 {
+            return Err(Problem::parse("after: it goes with records, without an offset, and with a limit above 0"));
+        }
+        filter = filter.and(cursor::behind(after, &total)?);
+    }
+    let mut page = call.select(Window { columns, filter, limit, offset, count: call.prefer.count }).await?;
+    let last = if has_cursor { cursor::take(&mut page.rows, &total) } else { None };
+    let is_full = page.rows.len() as u64 == limit;
     let (status, content_range) = range::status(offset, page.rows.len(), page.total)?;
-    let mut response = call.accept.body(page)?;
+    let mut response = call.accept.body(page, call.names())?;
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_RANGE, content_range);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_RANGE, content_range);
+    if let Some(last) = last.filter(|_| is_full) {
+        headers.extend(cursor::link(call.parts.uri.path(), call.parts.uri.query(), &last).map(|link| (LINK, link)));
+    }
+    headers.extend(tag.map(|tag| (ETAG, version::header(&tag))));
     Ok(response)
 }

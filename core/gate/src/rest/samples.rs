@@ -20,7 +20,7 @@ pub(super) async fn append(call: &Call<'_>, body: &mut Body) -> Result<Response,
     }
     let spelling = Spelling::of(&call.parts.headers)?;
     let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let mut rows = spelling.rows(&held)?;
+    let mut rows = spelling.rows(&held, &call.columns)?;
     rows.iter_mut().for_each(|row| keep(row, call.query.fields.as_deref()));
     let count = rows.len() as u64;
     let mut response = StatusCode::CREATED.into_response();

@@ -94,7 +94,7 @@ pub(super) fn respond(
     let mut response = match call.prefer.returns {
         Return::Minimal | Return::HeadersOnly => bare.into_response(),
         Return::Representation => {
-            let mut response = call.accept.body(Page { rows, total: None })?;
+            let mut response = call.accept.body(Page { rows, total: None }, call.names())?;
             *response.status_mut() = full;
             response
         }

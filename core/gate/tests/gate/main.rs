@@ -4,6 +4,7 @@
 
 mod access;
 mod bad_input;
+mod grammar;
 mod memory;
 mod node;
 mod records;

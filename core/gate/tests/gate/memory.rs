@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use mobo_core::author::{EditError, Writer, author};
 use mobo_core::engine::Author;
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{CollectionId, DeviceId, FieldId, Incarnation, Lane, Ordinal, ProjectId, RecordKey, Ver};
+use mobo_core::ids::{CollectionId, DeviceId, FieldId, Incarnation, Lane, Ordinal, ProjectId, RecordId, RecordKey, Ver};
 use mobo_core::overlay::provisional;
 use mobo_core::query::{Order, Page, Row, Select, columns};
 use mobo_core::record::RecordState;
@@ -248,6 +248,13 @@ impl Backend for Memory {
             }
             self.select_now(&select)
         })
+    }
+
+    fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>> {
+        let tables = self.tables.lock().unwrap();
+        let state = tables.records.get(&RecordKey { collection: collection.id, id });
+        let tag = state.filter(|state| state.project(&collection).is_some()).map(mobo_core::author::tag);
+        Box::pin(async { Ok(tag) })
     }
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {

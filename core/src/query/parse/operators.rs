@@ -107,9 +107,9 @@ impl Parser<'_> {
 
     fn value(&self, name: &str, operand: &Operand, text: &str) -> Result<Value, QueryError> {
         match self.variables.filter(|_| text.starts_with("auth.")) {
-            None => value::parse(name, operand.kind(), text),
+            None => value::read_value(name, operand.kind(), text),
             Some(variables) => match variables(text) {
-                Some(text) => value::parse(name, operand.kind(), &text),
+                Some(text) => value::read_value(name, operand.kind(), &text),
                 None => Ok(Value::Null),
             },
         }

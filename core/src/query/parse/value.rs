@@ -13,7 +13,7 @@ use crate::value::Value;
 /// # Errors
 ///
 /// When it is none of its type, with what would be.
-pub(super) fn parse(name: &str, kind: FieldType, text: &str) -> Result<Value, QueryError> {
+pub fn read_value(name: &str, kind: FieldType, text: &str) -> Result<Value, QueryError> {
     let parsed = match kind {
         FieldType::Int | FieldType::Counter => text.parse().ok().map(Value::Int),
         FieldType::Float => text.parse().ok().and_then(Value::float),
@@ -56,7 +56,7 @@ pub(super) fn list(name: &str, kind: FieldType, text: &str) -> Result<Value, Que
         return Ok(value);
     }
     if kind != FieldType::List || !text.starts_with('{') {
-        return parse(name, kind, text);
+        return read_value(name, kind, text);
     }
     let item = |(text, quoted): (String, bool)| match serde_json::from_str::<Json>(&text) {
         Ok(json @ (Json::Null | Json::Bool(_) | Json::Number(_))) if !quoted => json,

@@ -1,0 +1,68 @@
+//! ETags: of one record's state, never of what a request shows of it.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+use axum::http::header::IF_MATCH;
+use mobo_core::author::VERSION_KEY;
+use mobo_core::ids::RecordId;
+use mobo_core::query::{ColumnType, Filter, Op};
+use mobo_core::schema::Kind;
+use mobo_core::value::Value;
+use serde_json::{Map, Value as Json};
+
+use super::Call;
+use crate::problem::Problem;
+
+/// The record that the filters name by its key, where they name one.
+pub(super) fn pinned(call: &Call<'_>) -> Option<RecordId> {
+    let Filter::And(parts) = &call.query.filter else { return None };
+    parts.iter().find_map(|part| {
+        let Filter::Is(condition) = part else { return None };
+        let Op::Eq(Value::Text(id)) = &condition.op else { return None };
+        let is_key = condition.operand.column.kind == ColumnType::Key && call.collection.kind != Kind::Stream;
+        if is_key { RecordId::new(id.clone()).ok() } else { None }
+    })
+}
+
+/// The tag of the record that the request is about, where it is about one that is there.
+pub(super) async fn shown(call: &Call<'_>) -> Result<Option<String>, Problem> {
+    match pinned(call) {
+        Some(id) => Ok(call.gate.backend().tag(Arc::clone(&call.collection), id).await?),
+        None => Ok(None),
+    }
+}
+
+/// The tag as a header has it.
+pub(super) fn header(tag: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{tag}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// True when a list of tags names this one, or any.
+pub(super) fn names(given: &HeaderValue, tag: &str) -> bool {
+    let given = given.to_str().unwrap_or_default();
+    given.split(',').map(str::trim).any(|each| each == "*" || each.strip_prefix("W/").unwrap_or(each).trim_matches('"') == tag)
+}
+
+/// What a write must find, where it says so: its record as it was when `If-Match` was read. The store looks again when it writes.
+///
+/// # Errors
+///
+/// 412 when the record is another by now, or is not there; 400 where the request does not name one record.
+pub(super) async fn expected(call: &Call<'_>) -> Result<Option<String>, Problem> {
+    let Some(given) = call.parts.headers.get(IF_MATCH) else { return Ok(None) };
+    if pinned(call).is_none() {
+        return Err(Problem::parse("If-Match goes with a filter that names one record").hint("add id=eq.…"));
+    }
+    match shown(call).await? {
+        Some(tag) if names(given, &tag) => Ok(Some(tag)),
+        _ => Err(Problem::stale("the record is not as If-Match says")),
+    }
+}
+
+/// Tells the store what a write must find.
+pub(super) fn expect(fields: &mut Map<String, Json>, tag: Option<&String>) {
+    if let Some(tag) = tag {
+        fields.insert(VERSION_KEY.to_owned(), Json::from(tag.as_str()));
+    }
+}

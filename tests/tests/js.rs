@@ -1,0 +1,65 @@
+//! Client libraries that people know with their fingers, unmodified from the npm registry, against a hub and against a device.
+//!
+//! Each script of `tests/js` gets `MOBO_URL` and `MOBO_KEY`, and says itself what it expects.
+
+#![allow(clippy::unwrap_used, reason = "a test: the panic is the report")]
+
+use std::time::Duration;
+
+use mobo_tests::cluster::{Cluster, Place};
+use mobo_tests::script::Script;
+use mobo_tests::wait;
+
+const SOON: Duration = Duration::from_secs(60);
+
+const TODOS: &[&str] =
+    &["todos", "title:text", "done:bool", "rank:int", "score:float", "due:timestamp", "meta:json", "hours:counter", "owner:text"];
+const NOTES: &[&str] = &["notes", "--kind", "document", "title:text", "tags:list", "likes:counter"];
+
+fn service_key(cluster: &Cluster) -> String {
+    cluster.cli().args(["key", "create", "--role", "service", "--name", "js"]).run().expect_success().text()
+}
+
+fn data(url: &str, key: &str) {
+    let said = Script::new("data.mjs").env("MOBO_URL", url).env("MOBO_KEY", key).run();
+    assert!(said.contains("checks held"), "{said}");
+}
+
+fn data_at_a_hub(place: Place) {
+    let cluster = Cluster::boot(place);
+    cluster.create(&[TODOS, NOTES]);
+    data(&format!("http://{}", cluster.hub().address("http")), &service_key(&cluster));
+}
+
+#[test]
+fn supabase_js_reads_and_writes_at_a_hub_on_sqlite() {
+    data_at_a_hub(Place::Sqlite);
+}
+
+#[test]
+fn supabase_js_reads_and_writes_at_a_hub_on_postgres() {
+    data_at_a_hub(Place::Postgres);
+}
+
+/// Goal: the script of the hub runs on a device whose hub is away, and the hub has the writes afterwards.
+#[test]
+fn supabase_js_reads_and_writes_at_a_device_without_a_network() {
+    let mut cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[TODOS, NOTES]);
+    let device = cluster.device("pi");
+    let url = format!("http://{}", device.address("http"));
+    wait::until("the collections on the device", SOON, || {
+        let mut http = device.http();
+        let both = ["/rest/v1/todos?limit=0", "/rest/v1/notes?limit=0"];
+        both.iter().all(|path| http.get(path).is_ok_and(|answer| answer.status == 200)).then_some(())
+    });
+    cluster.stop_hub();
+    // A device needs no key from a program on it; the library insists on one, and any that is no key of ours is nobody's.
+    data(&url, "offline");
+    cluster.start_hub();
+    let mut here = device.http();
+    let written = here.get("/rest/v1/todos?order=id").unwrap().expect_status(200).json();
+    assert_ne!(written.as_array().map(Vec::len), Some(0));
+    cluster.converge(&[&device]);
+    assert_eq!(cluster.api().get("/rest/v1/todos?order=id").unwrap().expect_status(200).json(), written);
+}
