@@ -2,6 +2,7 @@
 
 mod bundle;
 mod change;
+mod query;
 mod sealed;
 mod session;
 mod state;
@@ -34,6 +35,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "packet", run: sealed::packet, vectors: &["core"], seeds: Vec::new },
     Target { name: "session-device", run: session::device, vectors: &["frames"], seeds: session::device_seeds },
     Target { name: "session-hub", run: session::hub, vectors: &["frames"], seeds: session::hub_seeds },
+    Target { name: "query", run: query::query, vectors: &[], seeds: query::seeds },
 ];
 
 /// Targets with a known fault, to show that a crash is caught whatever its kind.

@@ -48,6 +48,7 @@ pub mod postgres;
 mod postgres_place;
 pub mod process;
 pub mod proxy;
+pub mod queries;
 pub mod s3;
 pub mod script;
 pub mod seed;

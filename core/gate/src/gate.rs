@@ -17,7 +17,7 @@ use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates};
 use crate::serve::{Drained, serve};
 use crate::watch::Watch;
-use crate::{around, health, openapi, rest};
+use crate::{around, docs, health, openapi, rest};
 
 /// Bounds of one gate. The default is `mobo_core::limits`; a small device takes less.
 #[derive(Clone, Debug)]
@@ -78,6 +78,7 @@ fn routes() -> Vec<Route> {
         ("/readyz", Openness::Anybody, get(health::ready)),
         ("/healthz", Openness::Anybody, get(health::ready)),
         ("/openapi.json", Openness::Filtered, get(openapi::document)),
+        ("/docs", Openness::Filtered, get(docs::page)),
         ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
     ]
 }

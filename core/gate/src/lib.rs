@@ -19,6 +19,7 @@ pub mod auth;
 pub mod backend;
 mod body;
 mod csv;
+mod docs;
 mod gate;
 mod health;
 mod idempotent;

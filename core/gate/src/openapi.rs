@@ -1,11 +1,14 @@
 //! `/openapi.json`: the contract of this node, made from its collections as they are now, and of no more than the caller may use.
 
 use axum::extract::{Request, State};
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use mobo_core::query::{ColumnType, columns};
-use mobo_core::schema::{Collection, FieldType, Kind};
+use mobo_core::rights::{Action, Principal, Verdict};
+use mobo_core::schema::{Collection, FieldType, Kind, Schema};
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value as Json, json};
 
 use crate::access;
@@ -14,11 +17,10 @@ use crate::problem::Problem;
 
 pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
-    let caller = access::principal(&gate, &request.into_parts().0).await?;
+    let parts = request.into_parts().0;
+    let caller = access::principal(&gate, &parts).await?;
     let schema = gate.backend().schema();
-    let mut collections: Vec<&Collection> =
-        schema.iter().filter(|_| caller.as_ref().is_some_and(|caller| caller.role.is_trusted())).collect();
-    collections.sort_by(|a, b| a.name.cmp(&b.name));
+    let collections = usable(&gate, &schema, caller.as_ref());
     let mut paths = node_paths();
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
     for collection in collections {
@@ -48,7 +50,34 @@ pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Resu
             },
         },
     });
-    Ok(([(CACHE_CONTROL, "no-cache")], axum::Json(document)).into_response())
+    let text = document.to_string();
+    let tag = tag(&text);
+    let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-cache")), (ETAG, tag.clone())];
+    if parts.headers.get(IF_NONE_MATCH) == Some(&tag) {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    Ok((headers, [(CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// The collections that the caller may use, by name.
+pub(crate) fn usable<'s>(gate: &Gate, schema: &'s Schema, caller: Option<&Principal>) -> Vec<&'s Collection> {
+    let (policies, project) = (gate.backend().policies(), gate.backend().project());
+    let opens = |collection: &&Collection| {
+        let may = |caller: &Principal, action: &Action| {
+            let key = (collection.id, collection.name.as_str());
+            matches!(policies.verdict(caller, project, key, *action), Verdict::Granted { .. })
+        };
+        caller.is_some_and(|caller| Action::ALL.iter().any(|action| may(caller, action)))
+    };
+    let mut collections: Vec<&Collection> = schema.iter().filter(opens).collect();
+    collections.sort_by(|a, b| a.name.cmp(&b.name));
+    collections
+}
+
+fn tag(text: &str) -> HeaderValue {
+    let hash = digest(&SHA256, text.as_bytes());
+    let hex: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 fn node_paths() -> Map<String, Json> {
@@ -63,11 +92,18 @@ fn node_paths() -> Map<String, Json> {
     };
     Map::from_iter([
         ("/".to_owned(), object("about", "What this node is")),
+        ("/docs".to_owned(), page()),
         ("/openapi.json".to_owned(), object("openapi", "This document")),
         ("/livez".to_owned(), text("livez", "The node answers", &["200"])),
         ("/readyz".to_owned(), text("readyz", "The parts that requests depend on", &["200", "503"])),
         ("/healthz".to_owned(), text("healthz", "As /readyz", &["200", "503"])),
     ])
+}
+
+fn page() -> Json {
+    let summary = "Every collection, with lines to paste";
+    let ok = json!({ "description": summary, "content": { "text/html": {} } });
+    json!({ "get": { "operationId": "docs", "summary": summary, "responses": { "200": ok, "default": { "$ref": "#/components/responses/Problem" } } } })
 }
 
 fn path(collection: &Collection) -> Json {
@@ -78,18 +114,36 @@ fn path(collection: &Collection) -> Json {
         filters.iter().cloned().chain(shared).collect::<Vec<Json>>()
     };
     let rows = json!({ "type": "array", "items": { "$ref": format!("#/components/schemas/{name}") } });
-    let answer = |description: &str| json!({ "description": description, "content": { "application/json": { "schema": rows } } });
+    let one_row = json!({ "$ref": format!("#/components/schemas/{name}") });
+    let answer = |description: &str| {
+        json!({ "description": description, "content": {
+            "application/json": { "schema": rows },
+            "application/vnd.pgrst.object+json": { "schema": one_row },
+            "text/csv": {},
+        } })
+    };
     let wrong = json!({ "$ref": "#/components/responses/Problem" });
     let operation = |verb: &str, summary: String, parameters: Vec<Json>, responses: Json| json!({ "operationId": format!("{verb}_{name}"), "summary": summary, "tags": [name], "parameters": parameters, "responses": responses });
     let read = answer("Rows");
     let get = operation(
         "list",
         format!("Reads {name}"),
-        with(&["select", "order", "limit", "offset", "count"]),
-        json!({ "200": read, "206": answer("A part of the rows"), "default": wrong }),
+        with(&["select", "order", "limit", "offset", "after", "and", "or", "count"]),
+        json!({ "200": read, "206": answer("A part of the rows"), "304": { "description": "As If-None-Match has it" }, "default": wrong }),
     );
     let prefer = json!({ "$ref": "#/components/parameters/prefer" });
     let post = operation("insert", format!("Writes to {name}"), vec![prefer], json!({ "201": answer("Written"), "default": wrong }));
+    let put = |schema: &Json| {
+        let key = json!({ "name": "id", "in": "query", "required": true, "description": "eq.KEY", "schema": { "type": "string", "pattern": "^eq\\." } });
+        let responses = json!({ "200": answer("The row"), "201": answer("Made"), "204": { "description": "Replaced" }, "default": wrong });
+        let put = operation(
+            "put",
+            format!("Makes or replaces one record of {name}"),
+            vec![key, json!({ "$ref": "#/components/parameters/prefer" })],
+            responses,
+        );
+        taking(put, schema)
+    };
     let one = json!({ "$ref": format!("#/components/schemas/{name}") });
     let written = json!({ "oneOf": [one, { "type": "array", "maxItems": limits::ROWS_PER_WRITE_MAX, "items": one }] });
     let post = taking(post, &written);
@@ -100,7 +154,7 @@ fn path(collection: &Collection) -> Json {
     let patch = operation("update", format!("Changes the rows of {name} that the filters let through"), with(&["prefer"]), changed.clone());
     let patch = taking(patch, &one);
     let delete = operation("delete", format!("Removes the rows of {name} that the filters let through"), with(&["prefer"]), changed);
-    json!({ "get": get, "post": post, "patch": patch, "delete": delete })
+    json!({ "get": get, "post": post, "put": put(&one), "patch": patch, "delete": delete })
 }
 
 /// The operation with a body.
@@ -116,8 +170,9 @@ fn filter(column: &str) -> Json {
     json!({
         "name": column,
         "in": "query",
-        "description": "operator.value, with eq neq gt gte lt lte, in.(a,b), is.null, and not. in front of any",
-        "schema": { "type": "string", "pattern": "^(not\\.)?(eq|neq|gt|gte|lt|lte|in|is)\\." },
+        "description": "operator.value, with eq neq gt gte lt lte like ilike isdistinct cs cd ov, in.(a,b), is.null, eq(any).{a,b}, and not. in \
+            front of any",
+        "schema": { "type": "string", "pattern": "^(not\\.)?(eq|neq|gt|gte|lt|lte|like|ilike|in|is|isdistinct|cs|cd|ov|(eq|gt|gte|lt|lte|like|ilike)\\((any|all)\\))\\." },
     })
 }
 
@@ -127,10 +182,13 @@ fn parameters() -> Json {
     let prefer =
         |description: &str| json!({ "name": "Prefer", "in": "header", "description": description, "schema": { "type": "string" } });
     json!({
-        "select": query("select", "Columns, as column or alias:column", json!({ "type": "string" })),
+        "select": query("select", "Columns, as column, alias:column, column->path->>key or column::type", json!({ "type": "string" })),
         "order": query("order", "Columns, each with .asc or .desc, .nullsfirst or .nullslast", json!({ "type": "string" })),
         "limit": query("limit", "Rows at most", json!({ "type": "integer", "minimum": 0, "maximum": limits::ROWS_MAX })),
         "offset": query("offset", "Rows to pass over", json!({ "type": "integer", "minimum": 0 })),
+        "after": query("after", "The place behind which rows are wanted, as the header link gives it", json!({ "type": "string" })),
+        "and": query("and", "Filters that all hold: (a.eq.1,or(b.gt.2,c.is.null))", json!({ "type": "string", "pattern": "^\\(.*\\)$" })),
+        "or": query("or", "Filters of which one holds", json!({ "type": "string", "pattern": "^\\(.*\\)$" })),
         "count": prefer("count=exact"),
         "prefer": prefer("return=minimal|headers-only|representation, resolution=merge-duplicates|ignore-duplicates, count=exact"),
     })

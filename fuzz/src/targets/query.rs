@@ -1,0 +1,91 @@
+//! The words after `?`, up to the SQL of both databases.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use mobo_adapters::sql::{self, Dialect};
+use mobo_core::ids::{CollectionId, FieldId, Lane, ProjectId};
+use mobo_core::query::{Column, Parser, Select, columns};
+use mobo_core::schema::{Collection, Field, FieldType, Kind};
+
+use super::{Answer, answer, shape};
+
+static COLLECTION: LazyLock<Arc<Collection>> = LazyLock::new(|| {
+    let field = |(n, kind): (u64, FieldType)| Field {
+        id: FieldId::new(n).expect("not 0"),
+        name: format!("f{}", kind.name()),
+        kind,
+        retired: false,
+    };
+    Arc::new(Collection {
+        id: CollectionId::new(1).expect("not 0"),
+        name: "things".to_owned(),
+        kind: Kind::Document,
+        rev: 1,
+        fields: (1..).zip(FieldType::ALL).map(field).collect(),
+        rules: Vec::new(),
+        lane: Lane::State,
+        store: "default".to_owned(),
+    })
+});
+static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(&COLLECTION));
+
+/// Every word that may be in the text of a statement. Whatever else is there was written by the caller.
+static WORDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let words = "SELECT FROM WHERE ORDER BY LIMIT OFFSET AND OR NOT IS NULL TRUE FALSE true false DISTINCT IN LIKE ILIKE ASC DESC NULLS FIRST \
+                 LAST COLLATE C text jsonb count public things mobo_json mobo_text mobo_order mobo_like mobo_contains 0 1";
+    words.split_whitespace().map(str::to_owned).chain(COLUMNS.iter().map(|column| column.name.clone())).collect()
+});
+
+/// Parses, translates, and looks whether anything of the input is in the text.
+pub(super) fn query(bytes: &[u8]) -> Answer {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parser = Parser::new("things", &COLUMNS);
+    for part in text.split('&') {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if let Err(error) = parser.parameter(name, value) {
+            return answer(&(format!("{:?}", error.reason), shape(&error.message)));
+        }
+    }
+    let query = parser.finish();
+    let all = Select::all(ProjectId::new(1).expect("not 0"), Arc::clone(&COLLECTION));
+    let columns = query.select.clone().unwrap_or_else(|| all.columns.clone());
+    let select = Select { columns, filter: query.filter.clone(), order: query.order.clone(), limit: query.limit.unwrap_or(9), ..all };
+    for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+        for statement in [sql::rows(dialect, &select), sql::total(dialect, &select)] {
+            let statement = statement.expect("what was parsed can be translated");
+            check(&statement.text, statement.arguments.len());
+        }
+    }
+    answer(&shape(&format!("{query:?}")))
+}
+
+fn check(text: &str, arguments: usize) {
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let marked = letter == '?' || letter == '$';
+        let end = rest.char_indices().skip(1).find(|(_, next)| !is_word(*next)).map_or(rest.len(), |(at, _)| at);
+        let word = if is_word(letter) || marked { &rest[..end] } else { &rest[..letter.len_utf8()] };
+        let is_ours = match word.strip_prefix(['?', '$']) {
+            Some(number) => number.parse::<usize>().is_ok_and(|number| (1..=arguments).contains(&number)),
+            None if is_word(letter) => WORDS.contains(word),
+            None => " ()\",.*=<>:@#".contains(letter),
+        };
+        assert!(is_ours, "\"{word}\" is in the statement: {text}");
+        rest = &rest[word.len()..];
+    }
+}
+
+/// Queries of every kind, to start from.
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    [
+        "select=id,a:ftext,fint::text,fjson->a->>0&order=fint.desc.nullslast,fjson->>a&limit=5&offset=2",
+        "ftext=eq.a&fint=not.in.(1,2)&fbool=is.true&ffloat=gt.1.5&ftimestamp=lt.2026-01-01T00:00:00Z",
+        "or=(ftext.like.*a*,and(fint.gte.1,not.or(ftext.ilike.\"b,c\",id.neq.x)))&not.and=(fint.eq.1)",
+        "fjson=cs.{\"a\":1}&flist=ov.{a,1}&flist=cd.[1]&fjson->a=isdistinct.1&fjson->n=gt.5&fbytes=eq.AAE=",
+        "fint=eq(any).{1,2}&ftext=like(all).{a*,\"*b\"}&fcounter=lte.7&columns=ftext&on_conflict=id&after=x",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
