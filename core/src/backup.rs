@@ -25,6 +25,7 @@
 pub mod change;
 pub mod keys;
 pub mod manifest;
+pub mod prune;
 pub mod retention;
 pub mod schedule;
 pub mod seal;

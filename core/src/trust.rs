@@ -103,6 +103,8 @@ pub enum Statement<'a> {
     Bundle(&'a [u8]),
     /// "This is what a backup holds": the body of a manifest.
     Backup(&'a [u8]),
+    /// The report of a drill.
+    Drill(&'a [u8]),
 }
 
 /// The head of one lane.
@@ -152,6 +154,9 @@ impl Statement<'_> {
             }
             Self::Bundle(binding) => {
                 writer.array(2).text("mobo bundle 1").bytes(binding);
+            }
+            Self::Drill(report) => {
+                writer.array(2).text("mobo drill 1").bytes(report);
             }
             Self::Backup(body) => {
                 writer.array(2).text("mobo backup 1").bytes(body);

@@ -3,10 +3,13 @@
 //! The format and its checks are `mobo_core::backup`. Here is what waits: [`Repository`] reads and writes objects, [`Shipper`] carries what
 //! the store holds into it, [`restore`](fn@restore) brings it back, and [`verify`](fn@verify) looks at all of it.
 
+mod drill;
 mod gather;
 mod marks;
 mod pack;
 mod place;
+mod points;
+mod prune;
 mod records;
 mod repository;
 mod restore;
@@ -18,7 +21,10 @@ use mobo_core::backup::BackupError;
 use mobo_core::backup::vault::VaultError;
 use mobo_core::store::StoreError;
 
-pub use place::open_vault;
+pub use drill::{DRILLS, Drill, Drills, drill};
+pub use place::{Access, open_pruner, open_vault};
+pub use points::{Base, points};
+pub use prune::{Swept, sweep};
 pub use repository::{Repository, newest_number};
 pub use restore::{Point, Restored, Step, Target, restore};
 pub use ship::{Asked, Owner, Shipped, Shipper};

@@ -7,6 +7,7 @@ mod device;
 mod list;
 mod store;
 mod talk;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use serde_json::json;
 pub use backup::{BackupVerb, RestoreArgs};
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 pub use device::DeviceVerb;
+pub use upkeep::UpkeepVerb;
 
 /// mobo-hub: merges what devices write, and serves it.
 #[derive(Debug, Parser)]

@@ -1,5 +1,6 @@
 //! What a hub counts and measures. Where something is done, one line there counts it here.
 
+pub mod backup;
 mod collect;
 
 use std::time::Duration;

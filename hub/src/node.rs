@@ -40,7 +40,7 @@ use tokio::sync::{Mutex, watch};
 pub use backup::BACKUP_KEY_FILE;
 pub use store::assemble;
 
-pub(crate) use backup::{Backups, Job};
+pub(crate) use backup::{Backups, Job, Prune, Pruned};
 
 use crate::control::Desk;
 use crate::history::History;

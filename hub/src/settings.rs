@@ -1,5 +1,7 @@
 //! Every setting of a hub: one definition each, from which checking, `config show` and `config example` are made.
 
+pub mod backup;
+
 use std::net::SocketAddr;
 use std::ops::Deref;
 
@@ -53,7 +55,7 @@ pub static BACKUP_URL: Setting<String> = Setting::new(
     "backup.url",
     "",
     "0.1.0",
-    "Where backups go: a folder, as /mnt/backup or folder:///mnt/backup. Empty: nothing is backed up, and nothing becomes safe.",
+    "Where backups go: a folder, as /mnt/backup or folder:///mnt/backup, or a bucket, as s3://backups/plant-4. Empty: nothing is backed up, and nothing becomes safe.",
 )
 .url();
 /// How fast.
@@ -72,6 +74,18 @@ pub static ALL: &[&dyn Define] = &[
     &otlp::EVERY,
     &BACKUP_URL,
     &BACKUP_RATE,
+    &backup::ENDPOINT,
+    &backup::REGION,
+    &backup::KEY_ID,
+    &backup::SECRET,
+    &backup::PRUNE_KEY_ID,
+    &backup::PRUNE_SECRET,
+    &backup::LOCK,
+    &backup::SCHEDULE,
+    &backup::JITTER,
+    &backup::RETENTION,
+    &backup::DRILL,
+    &backup::DRILL_AGE,
 ];
 
 /// Where a hub keeps everything: a value of `store.url`.

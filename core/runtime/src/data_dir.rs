@@ -111,7 +111,7 @@ pub enum DataDirError {
 }
 
 /// Reads a text file of at most `bytes_max`.
-pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
     let read = fs::File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
     if u64::try_from(read).is_ok_and(|read| read > bytes_max) {

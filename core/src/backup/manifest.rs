@@ -2,11 +2,14 @@
 //!
 //! A manifest is the CBOR array `["mobo manifest 1", body, signature]`; the body is a byte string with the map `{1: project, 2: repository,
 //! 3: number, 4: hash of the manifest before, 5: timeline, 6: time taken in µs, 7: name of the keyring, 8: number of its base, 9: [[name,
-//! bytes, hash, rows], …], 10: totals [lanes, entries, buckets, positions], 11: state hash, 12: floor}`; the signature is the hub's. The
-//! hash of a manifest is BLAKE3 over all its bytes. Numbers count from 1 without gaps, whatever the timeline.
+//! bytes, hash, rows], …], 10: totals [lanes, entries, buckets, positions], 11: state hash, 12: floor, ? 13: [[number, hash], …], ? 14:
+//! [number, …]}`; the signature is the hub's. The hash of a manifest is BLAKE3 over all its bytes. Numbers count from 1 without gaps, whatever the timeline.
 //!
 //! The *floor* is the oldest manifest that still counts. Whoever retires old ones first has a manifest with a higher floor written, and
 //! removes what is below afterwards: so a chain that ends early without such a word has been cut. A floor is a base.
+//!
+//! Keys 13 and 14 are absent when empty: bases below the floor that stay as they are, with the hashes of their manifests, and bases that
+//! somebody wants kept, whatever the policy.
 //!
 //! The **anchor** `number:hash` of a manifest, noted where nobody who can reach the vault can change it, proves later that the repository
 //! still has that manifest, and all before it.
@@ -49,6 +52,15 @@ pub struct Totals {
     pub positions: u64,
 }
 
+/// What stays of the time below the floor, and what must stay.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Retained {
+    /// Bases below the floor that are kept without what was written behind them, ascending, with the hashes of their manifests.
+    pub kept: Vec<(u64, [u8; 32])>,
+    /// Bases under a legal hold, ascending.
+    pub held: Vec<u64>,
+}
+
 /// What belongs together.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Manifest {
@@ -76,6 +88,8 @@ pub struct Manifest {
     pub state: [u8; 32],
     /// The oldest manifest that counts.
     pub floor: u64,
+    /// What stays besides.
+    pub retained: Retained,
 }
 
 /// What proves that a manifest was there: `number:hash` as a text.
@@ -143,7 +157,14 @@ impl Manifest {
 
     fn body(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.map(12).u64(1).u64(self.project.get()).u64(2).bytes(&self.repository.0).u64(3).u64(self.number);
+        let Retained { kept, held } = &self.retained;
+        w.map(12 + usize::from(!kept.is_empty()) + usize::from(!held.is_empty()))
+            .u64(1)
+            .u64(self.project.get())
+            .u64(2)
+            .bytes(&self.repository.0)
+            .u64(3)
+            .u64(self.number);
         w.u64(4).bytes(&self.previous).u64(5).bytes(self.timeline.as_bytes()).u64(6).i64(self.taken_us);
         w.u64(7).text(self.keys.as_str()).u64(8).u64(self.base).u64(9).array(self.members.len());
         for member in &self.members {
@@ -152,6 +173,18 @@ impl Manifest {
         let Totals { lanes, entries, buckets, positions } = self.totals;
         w.u64(10).array(4).u64(lanes).u64(entries).u64(buckets).u64(positions);
         w.u64(11).bytes(&self.state).u64(12).u64(self.floor);
+        if !kept.is_empty() {
+            w.u64(13).array(kept.len());
+            kept.iter().for_each(|(number, hash)| {
+                w.array(2).u64(*number).bytes(hash);
+            });
+        }
+        if !held.is_empty() {
+            w.u64(14).array(held.len());
+            held.iter().for_each(|number| {
+                w.u64(*number);
+            });
+        }
         w.into_bytes()
     }
 
@@ -216,6 +249,8 @@ fn decode(body: &[u8]) -> Result<Manifest, Malformed> {
             10 => m.totals = totals(r)?,
             11 => m.state = r.fixed()?,
             12 => m.floor = r.u64()?,
+            13 => m.retained.kept = several(r, |r| r.tuple(2, |r| Ok((r.u64()?, r.fixed()?))))?,
+            14 => m.retained.held = several(r, |r| r.u64())?,
             _ => r.skip()?,
         }
         Ok(())
@@ -224,11 +259,15 @@ fn decode(body: &[u8]) -> Result<Manifest, Malformed> {
     let (Some(project), Some(repository), Some(timeline), Some(keys)) = (project, repository, timeline, keys) else {
         return Err(Malformed::what("a manifest without all of its parts"));
     };
-    let Draft { number, previous, taken_us, base, members, totals, state, floor } = m;
+    let Draft { number, previous, taken_us, base, members, totals, state, floor, retained } = m;
     if number == 0 || base == 0 || base > number || floor == 0 || floor > base {
         return Err(Malformed::what("a manifest whose numbers do not fit each other"));
     }
-    Ok(Manifest { project, repository, number, previous, timeline, taken_us, keys, base, members, totals, state, floor })
+    let (kept, held) = (&retained.kept, &retained.held);
+    if !kept.is_sorted_by_key(|(number, _)| *number) || kept.last().is_some_and(|(last, _)| *last >= floor) || !held.is_sorted() {
+        return Err(Malformed::what("a manifest whose old ones do not fit each other"));
+    }
+    Ok(Manifest { project, repository, number, previous, timeline, taken_us, keys, base, members, totals, state, floor, retained })
 }
 
 #[derive(Default)]
@@ -241,6 +280,15 @@ struct Draft {
     totals: Totals,
     state: [u8; 32],
     floor: u64,
+    retained: Retained,
+}
+
+fn several<T>(r: &mut Reader<'_>, mut one: impl FnMut(&mut Reader<'_>) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
+    let count = r.array()?;
+    if count > limits::BACKUP_POINTS_MAX {
+        return Err(Malformed::what("too many old manifests"));
+    }
+    (0..count).map(|_| one(r)).collect()
 }
 
 fn members(r: &mut Reader<'_>) -> Result<Vec<Member>, Malformed> {
@@ -282,6 +330,7 @@ mod tests {
             totals: Totals { lanes: 1, entries: 2, buckets: 3, positions: 4 },
             state: [5; 32],
             floor: 3,
+            retained: Retained { kept: vec![(1, [6; 32])], held: vec![1, 3] },
         }
     }
 

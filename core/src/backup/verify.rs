@@ -64,6 +64,8 @@ pub struct Verify<'k> {
 #[derive(Clone, Debug)]
 enum Task {
     Manifest(u64),
+    /// A base below the floor, with the hash that it must have.
+    Kept(u64, [u8; 32]),
     Read(u64, Member),
     Look(Member),
 }
@@ -89,7 +91,7 @@ impl<'k> Verify<'k> {
     #[must_use]
     pub fn want(&self) -> Option<Want> {
         Some(match self.next.front()? {
-            Task::Manifest(number) => Want::Bytes(manifest::name(*number).ok()?),
+            Task::Manifest(number) | Task::Kept(number, _) => Want::Bytes(manifest::name(*number).ok()?),
             Task::Read(_, member) => Want::Bytes(member.name.clone()),
             Task::Look(member) => Want::Size(member.name.clone()),
         })
@@ -112,6 +114,14 @@ impl<'k> Verify<'k> {
     pub fn bytes(&mut self, bytes: Option<&[u8]>) {
         match self.next.pop_front() {
             Some(Task::Manifest(number)) => self.manifest(number, bytes),
+            Some(Task::Kept(number, hash)) => match kept(self.keyring, (number, hash), bytes) {
+                Ok(manifest) => {
+                    self.verdict.manifests += 1;
+                    self.verdict.bytes += bytes.map_or(0, |bytes| bytes.len() as u64);
+                    self.members(manifest);
+                }
+                Err(damage) => self.damage(damage),
+            },
             Some(Task::Read(number, member)) => match check(self.keyring, (number, &member), bytes) {
                 Ok(_) => {
                     self.verdict.read += 1;
@@ -144,12 +154,10 @@ impl<'k> Verify<'k> {
                 if number == self.floor && !manifest.is_base() {
                     self.damage(BackupError::damaged(format!("manifest {number}"), "the chain begins with it, and it has no snapshot"));
                 }
-                for member in manifest.members {
-                    if self.seen.insert(member.name.clone()) {
-                        let is_new = number > self.scope.read_above;
-                        self.next.push_back(if is_new { Task::Read(number, member) } else { Task::Look(member) });
-                    }
+                if self.verdict.newest.is_some_and(|newest| newest.number == number) {
+                    self.next.extend(manifest.retained.kept.iter().map(|(number, hash)| Task::Kept(*number, *hash)));
                 }
+                self.members(manifest);
             }
             Err(damage) => {
                 self.damage(damage);
@@ -158,6 +166,15 @@ impl<'k> Verify<'k> {
         }
         if below >= self.floor {
             self.next.push_back(Task::Manifest(below));
+        }
+    }
+
+    fn members(&mut self, manifest: Manifest) {
+        let (number, is_new) = (manifest.number, manifest.number > self.scope.read_above);
+        for member in manifest.members {
+            if self.seen.insert(member.name.clone()) {
+                self.next.push_back(if is_new { Task::Read(number, member) } else { Task::Look(member) });
+            }
         }
     }
 
@@ -200,6 +217,17 @@ pub fn open_manifest(keyring: &Keyring, name: &ObjectName, bytes: &[u8]) -> Resu
     Ok(manifest)
 }
 
+/// A base below the floor: the one that the newest manifest says.
+fn kept(keyring: &Keyring, (number, hash): (u64, [u8; 32]), bytes: Option<&[u8]>) -> Result<Manifest, BackupError> {
+    let name = manifest::name(number)?;
+    let bytes = bytes.ok_or_else(|| BackupError::damaged(&name, "it is gone, and the newest manifest says that it is kept"))?;
+    let manifest = open_manifest(keyring, &name, bytes)?;
+    if manifest::hash(bytes) != hash || !manifest.is_base() {
+        return Err(BackupError::damaged(&name, "it is not the one that the newest manifest keeps"));
+    }
+    Ok(manifest)
+}
+
 /// The changes in an object of the manifest `number`, which must be byte for byte what the manifest says.
 ///
 /// # Errors
@@ -231,7 +259,7 @@ mod tests {
 
     use super::super::change::{Body, Deed};
     use super::super::keys::{BackupKey, tests::keyring};
-    use super::super::manifest::Totals;
+    use super::super::manifest::{Retained, Totals};
     use super::*;
     use crate::ids::Timeline;
     use crate::store::transfer::{Cell, TableName};
@@ -240,7 +268,13 @@ mod tests {
 
     /// Five manifests: a base with two parts, two segments each, and another base with one of the parts.
     fn repository() -> (Keyring, Objects) {
+        repository_with(false)
+    }
+
+    /// The same; or with the second base as the floor, and the first one kept without its segments.
+    fn repository_with(retired: bool) -> (Keyring, Objects) {
         let (ring, mut objects, mut previous) = (keyring(), Objects::new(), [0; 32]);
+        let mut first = [0; 32];
         for number in 1..=5_u64 {
             let base = if number < 4 { 1 } else { 4 };
             let (kind, of) = if number == base { (Kind::Snapshot, 0) } else { (Kind::Segment, number) };
@@ -266,10 +300,14 @@ mod tests {
                 members: members.collect(),
                 totals: Totals::default(),
                 state: [0; 32],
-                floor: 1,
+                floor: if retired && number == 5 { 4 } else { 1 },
+                retained: if retired && number == 5 { Retained { kept: vec![(1, first)], held: vec![1] } } else { Retained::default() },
             };
             let bytes = manifest.sign(&ring.hub);
             previous = manifest::hash(&bytes);
+            if number == 1 {
+                first = previous;
+            }
             objects.insert(manifest::name(number).unwrap(), bytes);
         }
         (ring, objects)
@@ -295,6 +333,27 @@ mod tests {
         assert_eq!((verdict.manifests, verdict.read, verdict.seen), (5, 9, 0));
         let fast = verify(&ring, &objects, Scope { read_above: 4, known: vec![verdict.newest.unwrap()] });
         assert_eq!((fast.damages.len(), fast.read, fast.seen, fast.bytes), (0, 2, 7, verdict.bytes));
+    }
+
+    /// What was retired may be gone; what is kept of it may not.
+    // faults: B-5, B-8
+    #[test]
+    fn what_is_kept_below_the_floor_is_looked_at_as_well() {
+        let (ring, objects) = repository_with(true);
+        let whole = verify(&ring, &objects, Scope::default());
+        assert_eq!((whole.damages.as_slice(), whole.manifests), (&[][..], 3));
+        let without = |gone: &dyn Fn(&ObjectName) -> bool| {
+            let left: Objects = objects.iter().filter(|(name, _)| !gone(name)).map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+            verify(&ring, &left, Scope::default()).damages.len()
+        };
+        let retired = |name: &ObjectName| manifest::number(name).is_some_and(|number| number == 2 || number == 3);
+        assert_eq!(without(&retired), 0);
+        assert_eq!(without(&|name| manifest::number(name) == Some(1)), 1);
+        let first = Manifest::read(&manifest::name(1).unwrap(), &objects[&manifest::name(1).unwrap()]).unwrap();
+        assert_eq!(without(&|name| first.members.iter().any(|member| member.name == *name)), 2);
+        let mut swapped = objects.clone();
+        swapped.insert(manifest::name(1).unwrap(), objects[&manifest::name(2).unwrap()].clone());
+        assert_eq!(verify(&ring, &swapped, Scope::default()).damages.len(), 1);
     }
 
     // faults: B-5, B-6

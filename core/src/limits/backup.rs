@@ -16,6 +16,8 @@ pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
 pub const BACKUP_COLUMNS_MAX: usize = 1_024;
 /// Objects of one manifest.
 pub const BACKUP_MEMBERS_MAX: usize = 60_000;
+/// Snapshots below the floor that one repository keeps, and those under a hold.
+pub const BACKUP_POINTS_MAX: usize = 10_000;
 /// Data keys of one repository.
 pub const BACKUP_KEYS_MAX: usize = 10_000;
 /// Damages that a verification names.
@@ -34,6 +36,12 @@ pub const BACKUP_RETRY_MAX: std::time::Duration = std::time::Duration::from_secs
 pub const VAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// Segments after which a new snapshot is due: a restore applies them one by one.
 pub const BACKUP_SEGMENTS_MAX: u64 = 20_000;
+/// How often somebody looks whether a drill is due.
+pub const DRILL_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+/// Reports of drills that are kept.
+pub const DRILL_REPORTS_MAX: usize = 50;
+/// Longest report of a drill.
+pub const DRILL_REPORT_BYTES_MAX: u64 = 64 * 1024;
 
 const _: () = assert!(BACKUP_BODY_BYTES + 2 * super::DOCUMENT_BYTES_MAX + super::ENTRY_PAYLOAD_BYTES_MAX < BACKUP_BODY_BYTES_MAX);
 const _: () = assert!(BACKUP_BODY_BYTES_MAX < OBJECT_BYTES_MAX);

@@ -179,7 +179,8 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
             break;
         }
         if number <= manifest.floor {
-            return Err(BackupFailure::Refused("there is no backup that old: see `mobo-hub backup list`".to_owned()));
+            let newest = first.unwrap_or(manifest);
+            return kept(repository, point, newest).await;
         }
         number -= 1;
     }
@@ -191,6 +192,22 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
         (Some(newest), _) => Ok(Chain { manifests: found, newest }),
         (None, _) => Err(BackupFailure::Refused("there is no backup in this vault".to_owned())),
     }
+}
+
+/// A base below the floor that stays alone: the wanted one, or the last one at or before the wanted time.
+async fn kept(repository: &Repository, point: Point, newest: Manifest) -> Result<Chain, BackupFailure> {
+    for (number, hash) in newest.retained.kept.iter().rev() {
+        if matches!(point, Point::Number(wanted) if wanted != *number) {
+            continue;
+        }
+        let found = repository.manifest(*number).await?.filter(|(anchor, base)| anchor.hash == *hash && base.is_base());
+        let why = || BackupError::Damaged { object: format!("manifest {number}"), why: "it is not the one that is kept".to_owned() };
+        let found = found.ok_or_else(why)?;
+        if !matches!(point, Point::At(time) if found.1.taken_us > time) {
+            return Ok(Chain { manifests: vec![found], newest });
+        }
+    }
+    Err(BackupFailure::Refused("there is no backup that old: see `mobo-hub backup list`".to_owned()))
 }
 
 /// Applies every object to a new database, and proves that it holds what the last manifest says.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mobo_core::backup::keys::BackupKey;
-use mobo_core::backup::manifest::{Anchor, Manifest, Member};
+use mobo_core::backup::manifest::{Anchor, Manifest, Member, Retained};
 use mobo_core::backup::seal::Kind;
 use mobo_core::backup::vault::Vault;
 use mobo_core::ids::{BucketId, Chain, LaneKey, Position, ProjectId, Seq, Timeline};
@@ -86,6 +86,8 @@ struct Open {
     looked_us: i64,
     snapshot_bytes: u64,
     segments_bytes: u64,
+    /// What the next manifest says of the old ones, if that is to change.
+    retiring: Option<(u64, Retained)>,
 }
 
 impl Shipper {
@@ -111,6 +113,13 @@ impl Shipper {
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
         self.open.as_ref().map(|open| &open.repository)
+    }
+
+    /// Lets the next manifest say that nothing below this base counts, but for what is retained. It is written also where nothing is new.
+    pub fn retire(&mut self, floor: u64, retained: Retained) {
+        if let Some(open) = &mut self.open {
+            open.retiring = Some((floor, retained));
+        }
     }
 
     /// Goes on under another backup key, with a new data key.
@@ -194,7 +203,7 @@ impl Shipper {
                 return Err(rolled_back(&self.vault.place(), record.anchor, newest));
             }
         }
-        Ok(Open { repository, head, marks, quiet_us: 0, looked_us: i64::MIN / 2, snapshot_bytes: 0, segments_bytes: 0 })
+        Ok(Open { repository, head, marks, quiet_us: 0, looked_us: i64::MIN / 2, snapshot_bytes: 0, segments_bytes: 0, retiring: None })
     }
 }
 
@@ -206,6 +215,7 @@ impl Open {
         } else {
             self.segments_bytes += bytes;
         }
+        self.retiring = None;
         self.quiet_us = marks.taken_us;
         self.marks = Some(marks);
     }
@@ -230,7 +240,7 @@ async fn carry(owner: &Owner, open: &Open, now: Eff, bytes_per_s: u64) -> Result
     if open.head.as_ref().is_some_and(|(_, head)| kind == Kind::Segment && head.timeline != timeline) {
         return Err(BackupFailure::Refused("the hub has gone on under a new timeline: a snapshot begins it".to_owned()));
     }
-    if members.is_empty() {
+    if members.is_empty() && open.retiring.is_none() {
         return Ok(None);
     }
     let manifest = next(open, number, (timeline, now), members, &gathered);
@@ -245,6 +255,8 @@ fn next(open: &Open, number: u64, (timeline, now): (Timeline, Eff), members: Vec
         (Some(_), Some((_, head))) => head.base,
         (None, _) | (_, None) => number,
     };
+    let before = || head.map_or((1, Retained::default()), |(_, head)| (head.floor, head.retained.clone()));
+    let (floor, retained) = open.retiring.clone().unwrap_or_else(before);
     Manifest {
         project: keyring.project,
         repository: keyring.repository,
@@ -257,7 +269,8 @@ fn next(open: &Open, number: u64, (timeline, now): (Timeline, Eff), members: Vec
         members,
         totals: gathered.totals,
         state: gathered.state,
-        floor: head.map_or(1, |(_, head)| head.floor),
+        floor,
+        retained,
     }
 }
 

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use super::Common;
 use super::boot::{load, open};
 use super::store::{read_target, say};
-use crate::backup::{self, BackupFailure, Point, Repository, Restored, Step, Target};
+use super::upkeep::{self, UpkeepVerb};
+use crate::backup::{self, Access, BackupFailure, Point, Repository, Restored, Step, Target};
 use crate::identity::KEY_FILE;
 use crate::migrate::Place;
 use crate::node::{BACKUP_KEY_FILE, STORE_FILE};
@@ -71,6 +72,9 @@ pub enum BackupVerb {
     /// The key that opens the backups.
     #[command(subcommand)]
     Key(BackupKeyVerb),
+    /// Keeping them in order.
+    #[command(flatten)]
+    Upkeep(UpkeepVerb),
 }
 
 /// `backup key …`
@@ -85,7 +89,7 @@ pub enum BackupKeyVerb {
 /// Which vault, and what opens it.
 #[derive(Args, Clone, Debug)]
 pub struct VaultArgs {
-    /// A folder, as /mnt/backup or folder:///mnt/backup; by default backup.url.
+    /// A folder, as /mnt/backup or folder:///mnt/backup, or a bucket, as s3://backups/plant-4; by default backup.url.
     pub vault: Option<String>,
     /// The file with the backup key; by default backup.key in the data folder.
     #[arg(long, value_name = "FILE", env = "MOBO_BACKUP_KEY_FILE")]
@@ -122,6 +126,7 @@ pub(super) fn run(common: &Common, verb: BackupVerb) -> Result<ExitCode, Failure
         BackupVerb::List { vault, limit } => list(common, &vault, limit),
         BackupVerb::Verify { vault, anchors, since, deep } => verify(common, &vault, (&anchors, since, deep)),
         BackupVerb::Restore(args) => restore(common, &args),
+        BackupVerb::Upkeep(verb) => upkeep::run(common, &verb),
         BackupVerb::Key(BackupKeyVerb::Show) => {
             let key = read_key(&common.data_dir.join(BACKUP_KEY_FILE))?;
             command::show(common.output, &json!({ "key": hex(&key.0), "id": key.id() }))?;
@@ -338,16 +343,14 @@ fn aside(folder: &Path, file: &Path) -> Result<(), Failure> {
 }
 
 /// The vault's address and the backup key.
-fn place(common: &Common, args: &VaultArgs) -> Result<(String, BackupKey), Failure> {
-    let address = match &args.vault {
-        Some(address) => address.clone(),
-        None => load(common)?.get(&BACKUP_URL),
-    };
+fn place(common: &Common, args: &VaultArgs) -> Result<((String, Access), BackupKey), Failure> {
+    let config = load(common)?;
+    let address = args.vault.clone().unwrap_or_else(|| config.get(&BACKUP_URL));
     if address.is_empty() {
         return Err(Failure::usage("which vault?", "name a folder, or set backup.url"));
     }
     let file = args.key_file.clone().unwrap_or_else(|| common.data_dir.join(BACKUP_KEY_FILE));
-    Ok((address, read_key(&file)?))
+    Ok(((address, Access::writer(&config)), read_key(&file)?))
 }
 
 fn read_key(file: &Path) -> Result<BackupKey, Failure> {
@@ -362,8 +365,8 @@ fn read_anchors(anchors: &[String]) -> Result<Vec<Anchor>, Failure> {
     anchors.iter().map(|text| Anchor::parse(text).ok_or_else(|| bad(text))).collect()
 }
 
-async fn repository(address: &str, key: &BackupKey) -> Result<Repository, Failure> {
-    let vault = backup::open_vault(address).map_err(|error| failed(&error.into()))?;
+async fn repository((address, access): &(String, Access), key: &BackupKey) -> Result<Repository, Failure> {
+    let vault = backup::open_vault(address, access).map_err(|error| failed(&error.into()))?;
     let opened = Repository::open(vault, key).await.map_err(|error| failed(&error))?;
     opened.ok_or_else(|| Failure::no_such(format!("there is no backup in {address}"), "name the vault that the hub backs up to"))
 }

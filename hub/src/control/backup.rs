@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use crate::backup::{Asked, BackupFailure, Shipped};
-use crate::node::Job;
+use crate::node::{Job, Prune, Pruned};
 
 impl Desk {
     /// For `status`.
@@ -19,6 +19,7 @@ impl Desk {
             "safe": report.last.map(|last| last.totals.entries),
             "anchor": report.last.map(|last| last.anchor.to_string()),
             "problem": report.problem.map(|(why, _)| why),
+            "drilled": self.0.backups.proven().good_us.map(rfc3339::format),
         })
     }
 
@@ -35,6 +36,18 @@ impl Desk {
                 let rotated = self.0.backups.ask(Job::Rotate).await;
                 Some(rotated.map(|key| json!({ "key": key })).map_err(|error| explain(&error)))
             }
+            "backup prune" => {
+                let word = |name: &str| args.get(name).and_then(Value::as_str).filter(|word| !word.is_empty()).map(str::to_owned);
+                let ask = Prune { dry_run: flag("dry_run"), credential: word("key_id").zip(word("secret")) };
+                let pruned = self.0.backups.ask(|reply| Job::Prune(ask, reply)).await;
+                Some(pruned.map(|pruned| show_pruned(&pruned)).map_err(|error| explain(&error)))
+            }
+            "backup hold" => {
+                let number = args.get("number").and_then(Value::as_u64).unwrap_or(0);
+                let held = self.0.backups.ask(|reply| Job::Hold((number, flag("hold")), reply)).await;
+                Some(held.map(|held| json!({ "held": held })).map_err(|error| explain(&error)))
+            }
+            "backup drill" => Some(self.0.backups.drill().await.map_err(|error| explain(&error))),
             _ => None,
         }
     }
@@ -57,6 +70,25 @@ impl Desk {
             "entries": manifest.totals.entries,
         })
     }
+}
+
+fn show_pruned(pruned: &Pruned) -> Value {
+    let points: Vec<Value> = pruned
+        .plan
+        .points
+        .iter()
+        .map(|(point, reasons)| {
+            let base = pruned.bases.iter().find(|base| base.anchor.number == point.number);
+            let bytes = base.map_or(0, |base| base.manifest.members.iter().map(|member| member.bytes).sum::<u64>());
+            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            json!({
+                "number": point.number, "taken": rfc3339::format(point.taken_us), "bytes": bytes, "drilled": point.verified,
+                "stays": !reasons.is_empty(), "because": reasons.join(" "),
+            })
+        })
+        .collect();
+    let swept = pruned.swept.map(|swept| json!({ "removed": swept.removed, "bytes": swept.bytes, "locked": swept.locked }));
+    json!({ "floor": pruned.plan.floor, "points": points, "swept": swept })
 }
 
 fn explain(error: &BackupFailure) -> ControlError {

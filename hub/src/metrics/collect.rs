@@ -78,6 +78,7 @@ impl Collect for HubMetrics {
             board::expose(out, &self.hub.board, VERSION);
             self.cache(out);
             self.pool(out);
+            super::backup::expose(&self.hub, out);
             let live = self.hub.sessions().map_or(0, |sessions| sessions.live()) as f64;
             let mut peers = out.family("mobo_sync_peers", Kind::Gauge, "Devices that are not revoked, by whether they are connected.");
             peers.sample(&[("state", "live")], live);

@@ -1,5 +1,8 @@
 //! The part that backs up: every second while anything is new, beside everything else, and never in its way.
 
+mod drills;
+mod pruning;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +21,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use drills::Proven;
+pub(crate) use pruning::{Prune, Pruned};
+
 use super::vault::Target;
 use super::{BACKUP, Hub, STORE, VAULT, VERSION, store_fault};
 use crate::backup::{Asked, BackupFailure, Owner, Shipped, Shipper};
-use crate::settings;
+use crate::{metrics, settings};
 
 /// The backup key's file in the data folder.
 pub const BACKUP_KEY_FILE: &str = "backup.key";
@@ -56,6 +62,10 @@ pub(crate) enum Job {
     Create(Asked, oneshot::Sender<Result<Option<Shipped>, BackupFailure>>),
     /// Another backup key; gives its id.
     Rotate(oneshot::Sender<Result<String, BackupFailure>>),
+    /// Old ones go.
+    Prune(Prune, oneshot::Sender<Result<Pruned, BackupFailure>>),
+    /// A snapshot stays whatever the policy, or not any more; gives all that do.
+    Hold((u64, bool), oneshot::Sender<Result<Vec<u64>, BackupFailure>>),
 }
 
 /// What the desk and the part share.
@@ -63,9 +73,30 @@ pub(crate) enum Job {
 pub(crate) struct Backups {
     report: Mutex<Report>,
     jobs: mobo_runtime::slot::Slot<mpsc::Sender<Job>>,
+    drills: mobo_runtime::slot::Slot<mpsc::Sender<drills::Wanted>>,
+    proven: Mutex<Proven>,
 }
 
 impl Backups {
+    /// Looks at what drills have come to, or changes it.
+    fn prove<T>(&self, look: impl FnOnce(&mut Proven) -> T) -> T {
+        look(&mut self.proven.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What drills have come to.
+    pub(crate) fn proven(&self) -> Proven {
+        self.prove(|proven| *proven)
+    }
+
+    /// Restores the newest backup into scratch space; gives the signed report.
+    pub(crate) async fn drill(&self) -> Result<serde_json::Value, BackupFailure> {
+        let off = || BackupFailure::Refused("backups are off: set backup.url first".to_owned());
+        let wanted = self.drills.get().ok_or_else(off)?;
+        let (reply, answer) = oneshot::channel();
+        wanted.send(reply).await.map_err(|_| off())?;
+        answer.await.map_err(|_| off())?
+    }
+
     /// How backups are going.
     pub(crate) fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -101,8 +132,16 @@ impl Component for BackupPart {
             let merges = self.0.merges().map_err(|error| store_fault(&error, ""))?;
             let (jobs, asked) = mpsc::channel(1);
             self.0.backups.jobs.fill(jobs);
-            let running =
-                Running { hub: Arc::clone(&self.0), open: None, pause: Backoff::new(limits::BACKUP_RETRY_MIN, limits::BACKUP_RETRY_MAX) };
+            let (drills, wanted) = mpsc::channel(1);
+            self.0.backups.drills.fill(drills);
+            let drilling = drills::Drilling { hub: Arc::clone(&self.0) };
+            tasks.spawn("drill", drilling.run(wanted, tasks.stopping()));
+            let running = Running {
+                hub: Arc::clone(&self.0),
+                open: None,
+                base: None,
+                pause: Backoff::new(limits::BACKUP_RETRY_MIN, limits::BACKUP_RETRY_MAX),
+            };
             tasks.spawn("ship", running.run(asked, merges.hints(), tasks.stopping()));
             Ok(())
         })
@@ -111,7 +150,7 @@ impl Component for BackupPart {
     fn health(&self) -> BoxFuture<'_, Vital> {
         Box::pin(async {
             match self.0.backups.report().problem {
-                None => Vital::Fine,
+                None => drills::complaint(&self.0).unwrap_or(Vital::Fine),
                 Some((why, since)) => {
                     let minutes = since.elapsed().as_secs() / 60;
                     Vital::Worn(format!("backups stand still for {minutes} minutes, and nothing new is safe: {why}"))
@@ -127,6 +166,7 @@ impl Component for BackupPart {
     fn stop(&self, _: Instant) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async {
             self.0.backups.jobs.take();
+            self.0.backups.drills.take();
             Ok(())
         })
     }
@@ -135,6 +175,8 @@ impl Component for BackupPart {
 struct Running {
     hub: Arc<Hub>,
     open: Option<(Arc<Target>, Shipper)>,
+    /// The newest snapshot and when it was taken: the last run of the schedule.
+    base: Option<(u64, i64)>,
     pause: Backoff,
 }
 
@@ -169,15 +211,30 @@ impl Running {
         }
     }
 
-    /// Ships what is new, and says when to look again.
+    /// Ships what is new, or everything where the schedule says so; says when to look again.
     async fn ship(&mut self) -> Duration {
-        match self.shipment(Asked::default()).await {
+        let asked = Asked { snapshot: self.snapshot_is_due().await, ..Asked::default() };
+        match self.shipment(asked).await {
             Ok(_) => limits::BACKUP_LOOK,
             Err(_) => {
                 let entropy = machine::random(&self.hub.clock).map_or(0, u64::from_be_bytes);
                 self.pause.next_pause(entropy, None)
             }
         }
+    }
+
+    /// True where the time of a snapshot has come since the last one was taken. That one is the schedule's memory: it outlives the hub, and a
+    /// run that was missed is made up for once.
+    async fn snapshot_is_due(&mut self) -> bool {
+        let Some((_, shipper)) = &self.open else { return false };
+        let (Some((_, head)), Some(repository)) = (shipper.head(), shipper.repository()) else { return false };
+        if self.base.is_none_or(|(number, _)| number != head.base) {
+            let Ok(Some((_, base))) = repository.manifest(head.base).await else { return false };
+            self.base = Some((base.number, base.taken_us));
+        }
+        let (Some((_, taken_us)), Ok(opened)) = (self.base, self.hub.opened()) else { return false };
+        let table = drills::timetable(&self.hub, self.hub.config.get(&settings::backup::SCHEDULE));
+        table.due(taken_us, opened.time.now().0).is_some()
     }
 
     async fn job(&mut self, job: Job) {
@@ -192,6 +249,12 @@ impl Running {
                 self.hub.board.tell(event);
                 let _ = reply.send(shipped);
             }
+            Job::Prune(ask, reply) => {
+                let _ = reply.send(self.prune(ask).await);
+            }
+            Job::Hold((number, hold), reply) => {
+                let _ = reply.send(self.hold(number, hold).await);
+            }
             Job::Rotate(reply) => {
                 let _ = reply.send(self.rotate().await);
             }
@@ -200,6 +263,7 @@ impl Running {
 
     async fn shipment(&mut self, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         let shipped = self.try_ship(asked).await;
+        metrics::backup::shipped(&shipped);
         let was_well = self.hub.backups.report().problem.is_none();
         match &shipped {
             Ok(_) if !self.has_target() => self.hub.backups.change(|report| *report = Report::default()),

@@ -9,19 +9,20 @@ use mobo_runtime::config::{Config, Define};
 use mobo_runtime::tasks::Tasks;
 
 use super::{Hub, VAULT, VERSION};
-use crate::backup::open_vault;
+use crate::backup::{Access, open_vault};
 use crate::settings;
 
 /// A vault, opened when it is first needed, and again until that succeeds: a disk may be mounted later.
 pub(crate) struct Target {
     /// Where it is.
     pub(crate) address: String,
+    access: Access,
     open: Mutex<Option<Arc<dyn Vault>>>,
 }
 
 impl Target {
-    fn new(address: String, open: Option<Arc<dyn Vault>>) -> Arc<Self> {
-        Arc::new(Self { address, open: Mutex::new(open) })
+    fn new(address: String, config: &Config) -> Arc<Self> {
+        Arc::new(Self { address, access: Access::writer(config), open: Mutex::new(None) })
     }
 
     /// The vault.
@@ -36,7 +37,7 @@ impl Target {
             match &*open {
                 Some(vault) => Ok(Arc::clone(vault)),
                 None => {
-                    let vault = open_vault(&target.address)?;
+                    let vault = open_vault(&target.address, &target.access)?;
                     *open = Some(Arc::clone(&vault));
                     Ok(vault)
                 }
@@ -70,7 +71,7 @@ impl Component for VaultPart {
                 return vec![Check::pass("vault", "none: nothing is backed up, and nothing becomes safe")];
             }
             let advice = "hub data goes on without it, and what is new is kept until it is there; look at the disk or the network";
-            vec![match Target::new(address.clone(), None).vault().await {
+            vec![match Target::new(address.clone(), &self.0.config).vault().await {
                 Ok(vault) => Check::pass("vault", vault.place()),
                 Err(error @ VaultError::Refused(_)) => {
                     Check::fail("vault", error.to_string(), format!("set {}", settings::BACKUP_URL.definition().key))
@@ -84,7 +85,7 @@ impl Component for VaultPart {
         Box::pin(async {
             let address = self.configured();
             if !address.is_empty() {
-                self.0.vault.fill(Target::new(address, None));
+                self.0.vault.fill(Target::new(address, &self.0.config));
             }
             Ok(())
         })
@@ -96,9 +97,9 @@ impl Component for VaultPart {
 
     fn swap(&self, address: String) -> BoxFuture<'_, Result<String, Fault>> {
         Box::pin(async move {
-            let target = Target::new(address, None);
+            let target = Target::new(address, &self.0.config);
             let key = settings::BACKUP_URL.definition().key;
-            let advice = format!("give another folder; {key} stays as it is");
+            let advice = format!("give another folder or bucket; {key} stays as it is");
             let vault = target.vault().await.map_err(|error| Fault::new(error.to_string(), advice))?;
             let said = format!("backups go to {} until the node stops; set {key} to keep it", vault.place());
             self.0.vault.fill(target);

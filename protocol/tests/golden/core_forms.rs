@@ -365,6 +365,8 @@ fn statements() -> Vec<Form> {
     assert_eq!(decode_checkpoint(&checkpoint).unwrap(), (TIMELINE, heads.to_vec()));
     let certificate = certificate().encode();
     vec![
+        statement("statement-drill", "What a hub signs for the report of a drill, then its signature.", &Statement::Drill(b"{}"), true),
+        statement("statement-bundle", "What the sender of a bundle signs, then its signature.", &Statement::Bundle(&BINDING), false),
         statement("statement-push", "What a device signs for a push, then its signature (64 bytes).", &Statement::Push(&head), false),
         statement("statement-ack", "What a hub signs for an ack, then its signature.", &Statement::Ack(&head, TIMELINE), true),
         statement(

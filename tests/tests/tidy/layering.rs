@@ -57,6 +57,9 @@ const MUST_NOT_USE: &[(&str, &[&str], &str)] = &[
     ("edge", &["sqlx"], "only the hub links Postgres"),
 ];
 
+/// Adapters that are never linked into a device.
+const NOT_ON_DEVICES: &[&str] = &["broker", "s3"];
+
 pub(crate) fn dependencies(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for (file, manifest) in packages(tree) {
@@ -65,6 +68,12 @@ pub(crate) fn dependencies(tree: &Tree) -> Vec<String> {
             findings.push(format!("{}:1: a package that no rule knows: give it a line in MAY_USE", file.path));
             continue;
         };
+        let adapters =
+            manifest.get("dependencies").and_then(|table| table.get("mobo-adapters")).and_then(|adapters| adapters.get("features"));
+        let features = adapters.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for feature in features.filter(|feature| package == "edge" && NOT_ON_DEVICES.contains(feature)) {
+            findings.push(format!("{}:1: a device must not link the adapter {feature}: see NOT_ON_DEVICES", file.path));
+        }
         for name in dependency_names(&manifest) {
             let names_it = |line: &str| line.split([' ', '.', '=']).next() == Some(&name);
             let line = file.lines().find(|(_, line)| names_it(line)).map_or(1, |(number, _)| number);

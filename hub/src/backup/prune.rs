@@ -1,0 +1,68 @@
+//! Removes what was retired, with the credential of whoever may.
+//!
+//! Old manifests are retired by a newer one, which the hub signs; only then anything goes, and only what nothing that stays needs. Killed
+//! anywhere, it is run again: what is left lies below the floor, and nobody misses it.
+
+use mobo_core::backup::manifest::Manifest;
+use mobo_core::backup::prune::Staying;
+use mobo_core::backup::vault::{MANIFESTS, Pruner, SEGMENTS, SNAPSHOTS, VaultError};
+
+use super::repository::answer;
+use super::{BackupFailure, Base};
+
+/// What a pruner has removed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Swept {
+    /// Objects that are gone.
+    pub removed: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that are locked, and go another time.
+    pub locked: u64,
+}
+
+/// Removes everything that neither `newest` nor any of its bases needs. Nobody may write into the repository meanwhile.
+///
+/// # Errors
+///
+/// The vault's; [`BackupFailure::Refused`] where it is not certain what stays.
+pub async fn sweep(pruner: &dyn Pruner, newest: &Manifest, bases: &[Base]) -> Result<Swept, BackupFailure> {
+    let bases: Vec<(Manifest, u64)> = bases.iter().map(|base| (base.manifest.clone(), base.below)).collect();
+    let uncertain = || BackupFailure::Refused("not all snapshots that stay could be read, so nothing was removed".to_owned());
+    let staying = Staying::new(newest, &bases).ok_or_else(uncertain)?;
+    let (mut swept, mut refused) = (Swept::default(), None);
+    // Segments and parts go before the manifests that name them: what was begun can always be found again.
+    for folder in [SEGMENTS, SNAPSHOTS, MANIFESTS] {
+        let mut after = None;
+        'pages: loop {
+            let page = answer(pruner.list(folder, after.as_ref())).await?;
+            let Some(last) = page.last() else { break };
+            let next = last.name.clone();
+            for listed in page {
+                if staying.ends_with(&listed.name) && folder != SNAPSHOTS {
+                    break 'pages;
+                }
+                if !staying.may_go(&listed.name) {
+                    continue;
+                }
+                match answer(pruner.delete(&listed.name)).await {
+                    Ok(()) => (swept.removed, swept.bytes) = (swept.removed + 1, swept.bytes + listed.bytes),
+                    Err(VaultError::Refused(why)) => {
+                        swept.locked += 1;
+                        refused = Some(why);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if after.is_some_and(|after| after >= next) {
+                break;
+            }
+            after = Some(next);
+        }
+    }
+    match refused {
+        // Some of it is under a lock; all of it means a credential that may not.
+        Some(why) if swept.removed == 0 => Err(VaultError::Refused(why).into()),
+        _ => Ok(swept),
+    }
+}
