@@ -5,6 +5,7 @@
 
 mod drill;
 mod gather;
+mod looked;
 mod marks;
 mod pack;
 mod place;
@@ -22,6 +23,7 @@ use mobo_core::backup::vault::VaultError;
 use mobo_core::store::StoreError;
 
 pub use drill::{DRILLS, Drill, Drills, drill};
+pub use looked::Looked;
 pub use place::{Access, open_pruner, open_vault};
 pub use points::{Base, points};
 pub use prune::{Swept, sweep};

@@ -40,8 +40,8 @@ fn stays(pruned: &Value) -> Vec<u64> {
     points.filter(|point| point["stays"] == true).map(|point| point["number"].as_u64().unwrap()).collect()
 }
 
-fn whole(hub: &dyn Fn() -> Cli) {
-    let verdict = run(hub, &["backup", "verify"]).expect_success().json();
+fn whole(hub: &dyn Fn() -> Cli, vault: &Path) {
+    let verdict = run(hub, &["backup", "verify", vault.to_str().unwrap()]).expect_success().json();
     assert_eq!(verdict["whole"], true, "{verdict}");
 }
 
@@ -85,7 +85,9 @@ fn old_snapshots_go_and_held_ones_come_back() {
     assert!(objects(&vault) < before);
     let again = run(&hub, &["backup", "prune"]).expect_success().json();
     assert_eq!((&again["swept"]["removed"], stays(&again)), (&json!(0), vec![numbers[3], held]), "{again}");
-    whole(&hub);
+    whole(&hub, &vault);
+    let listed = run(&hub, &["backup", "list", vault.to_str().unwrap()]).expect_success().json();
+    assert!(listed[0]["verified"].is_string(), "{listed}");
 
     // What stays comes back, the newest and the held one; what went does not.
     write(4);
@@ -114,7 +116,7 @@ fn old_snapshots_go_and_held_ones_come_back() {
 
     // A kept snapshot that vanishes is missed.
     fs::remove_file(vault.join(format!("manifests/{held:016x}"))).unwrap();
-    let verdict = run(&hub, &["backup", "verify"]).expect_code(1).json();
+    let verdict = run(&hub, &["backup", "verify", vault.to_str().unwrap()]).expect_code(1).json();
     assert!(verdict["damages"].to_string().contains("is kept"), "{verdict}");
 }
 

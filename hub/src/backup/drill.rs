@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use mobo_core::backup::manifest::Anchor;
 use mobo_core::backup::{hex, unhex};
@@ -14,12 +13,10 @@ use mobo_core::rfc3339;
 use mobo_core::store::StoreError;
 use mobo_core::trust::{KeyPair, Statement};
 use mobo_runtime::data_dir::{read_text, replace_file};
-use mobo_runtime::machine::Machine;
 use serde_json::{Value, json};
 
-use super::restore::{Point, Restored, Target, restore};
+use super::restore::{Restored, replay};
 use super::{BackupFailure, Repository};
-use crate::migrate::Place;
 
 /// The folder of the reports, in a data folder.
 pub const DRILLS: &str = "drills";
@@ -44,20 +41,8 @@ pub struct Drill {
 /// # Errors
 ///
 /// [`BackupFailure`]: whatever a restore would have failed with.
-pub async fn drill(repository: &Repository, known: &[Anchor], folder: &Path, machine: Arc<dyn Machine>) -> Result<Restored, BackupFailure> {
-    let scratch = folder.join(SCRATCH);
-    clear(&scratch)?;
-    let target = Target { folder: scratch.clone(), place: Place::Sqlite(scratch.join("hub.db")) };
-    let restored = restore(repository, (Point::Newest, known), &target, machine, |_| {}).await;
-    clear(&scratch)?;
-    restored
-}
-
-fn clear(folder: &Path) -> Result<(), BackupFailure> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(folder, &error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+pub async fn drill(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
+    replay(repository, known, &folder.join(SCRATCH)).await
 }
 
 fn disk(path: &Path, error: &io::Error) -> BackupFailure {

@@ -140,6 +140,24 @@ pub async fn restore(
     Ok(restored)
 }
 
+/// Builds the newest state in a scratch folder, proves that it is what its manifest says, and removes it again. `known` must be in the chain.
+///
+/// # Errors
+///
+/// [`BackupFailure`]: whatever a restore would have failed with.
+pub async fn replay(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
+    let chain = chain(repository, Point::Newest, known).await?;
+    let none = || BackupFailure::Refused("there is no backup in this vault".to_owned());
+    let (anchor, manifest) = chain.manifests.last().cloned().ok_or_else(none)?;
+    clear(folder)?;
+    std::fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
+    let timeline = manifest.timeline;
+    let mut replayed = Restored { manifest, anchor, newest: chain.newest, timeline, bytes: 0, rows: 0 };
+    let built = build(repository, &chain.manifests, &folder.join(BUILDING), &mut replayed, &mut |_: Step| {}).await;
+    clear(folder)?;
+    built.map(|()| replayed)
+}
+
 /// The manifests from a base to a point, oldest first, and the newest of all.
 struct Chain {
     manifests: Vec<(Anchor, Manifest)>,

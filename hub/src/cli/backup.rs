@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use super::Common;
 use super::boot::{load, open};
 use super::store::{read_target, say};
-use super::upkeep::{self, UpkeepVerb};
-use crate::backup::{self, Access, BackupFailure, Point, Repository, Restored, Step, Target};
+use super::upkeep::{self, Seen, UpkeepVerb};
+use crate::backup::{self, Access, BackupFailure, Looked, Point, Repository, Restored, Step, Target};
 use crate::identity::KEY_FILE;
 use crate::migrate::Place;
 use crate::node::{BACKUP_KEY_FILE, STORE_FILE};
@@ -142,7 +142,7 @@ pub(super) fn run(common: &Common, verb: BackupVerb) -> Result<ExitCode, Failure
 
 fn list(common: &Common, args: &VaultArgs, limit: usize) -> Result<ExitCode, Failure> {
     let (address, key) = place(common, args)?;
-    let manifests = block_on(async {
+    let (hub, manifests) = block_on(async {
         let repository = repository(&address, &key).await?;
         let newest = backup::newest_number(repository.vault().as_ref(), 0).await;
         let mut number = newest.map_err(|error| failed(&error.into()))?;
@@ -154,8 +154,9 @@ fn list(common: &Common, args: &VaultArgs, limit: usize) -> Result<ExitCode, Fai
             }
             number -= 1;
         }
-        Ok(found)
+        Ok((repository.keyring().hub.public(), found))
     })?;
+    let seen = Seen::of(&common.data_dir, &hub);
     let show = |(anchor, manifest): &(Anchor, Manifest)| {
         json!({
             "number": anchor.number,
@@ -165,6 +166,8 @@ fn list(common: &Common, args: &VaultArgs, limit: usize) -> Result<ExitCode, Fai
             "rows": manifest.members.iter().map(|member| member.rows).sum::<u64>(),
             "entries": manifest.totals.entries,
             "timeline": manifest.timeline.to_string(),
+            "verified": seen.verified(anchor.number),
+            "drilled": seen.drilled(manifest),
             "anchor": anchor.to_string(),
         })
     };
@@ -203,6 +206,10 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
         "seen": verdict.seen, "bytes": verdict.bytes, "replayed": deep && whole, "damages": damages,
     });
     command::show(common.output, &shown)?;
+    if let Some(newest) = verdict.newest.filter(|_| whole) {
+        // A folder that cannot be written forgets it, and nothing else.
+        let _ = Looked { number: newest.number, at_us: machine()?.moment().wall.0 }.keep(&common.data_dir);
+    }
     if whole { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
 }
 

@@ -1,14 +1,19 @@
 //! The verbs that keep backups in order: prune, hold, release, drill.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use mobo_core::backup::manifest::Manifest;
+use mobo_core::ids::PublicKey;
+use mobo_core::rfc3339;
 use mobo_runtime::command::{self, ask};
 use mobo_runtime::output::{Failure, Format};
 use serde_json::{Value, json};
 
 use super::Common;
 use super::boot::load;
+use crate::backup::{Drill, Drills, Looked};
 use crate::settings::backup::{PRUNE_KEY_ID, PRUNE_SECRET};
 
 /// `backup …`, the verbs that change what is kept.
@@ -69,4 +74,28 @@ fn drill(common: &Common) -> Result<ExitCode, Failure> {
     let report = ask(&common.data_dir, "backup drill", json!({}))?;
     command::show(common.output, &report)?;
     Ok(if report.get("ok") == Some(&Value::Bool(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What this data folder knows of verifications and drills, for lists.
+pub(super) struct Seen {
+    looked: Option<Looked>,
+    drills: Vec<Drill>,
+}
+
+impl Seen {
+    pub(super) fn of(data_dir: &Path, hub: &PublicKey) -> Self {
+        let good = Drills::of(data_dir, *hub).all().into_iter().filter(|drill| drill.ok);
+        Self { looked: Looked::last(data_dir), drills: good.collect() }
+    }
+
+    /// When a manifest was last found whole.
+    pub(super) fn verified(&self, number: u64) -> Option<String> {
+        self.looked.filter(|looked| looked.number >= number).map(|looked| rfc3339::format(looked.at_us))
+    }
+
+    /// When a manifest was last restored for trial: itself, or one that stands on it.
+    pub(super) fn drilled(&self, manifest: &Manifest) -> Option<String> {
+        let stood = |drill: &&Drill| drill.base == manifest.base && drill.anchor.is_some_and(|anchor| anchor.number >= manifest.number);
+        self.drills.iter().rev().find(stood).map(|drill| rfc3339::format(drill.at_us))
+    }
 }

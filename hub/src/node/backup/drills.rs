@@ -9,7 +9,6 @@ use mobo_core::kernel::{Vital, topics};
 use mobo_core::limits;
 use mobo_core::trust;
 use mobo_runtime::key_file;
-use mobo_runtime::machine::Machine;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -101,8 +100,7 @@ impl Drilling {
             let key = BackupKey(keys.map_err(|error| BackupFailure::Refused(error.to_string()))?.secret());
             let repository = Repository::open(target.vault().await?, &key).await?;
             let none = || BackupFailure::Refused("there is no backup in this vault".to_owned());
-            let machine: Arc<dyn Machine> = Arc::new(self.hub.clock);
-            drill(&repository.ok_or_else(none)?, &known, &self.hub.folder, machine).await
+            drill(&repository.ok_or_else(none)?, &known, &self.hub.folder).await
         };
         let done = tokio::select! {
             done = trying => done,
