@@ -20,7 +20,7 @@ pub enum Lie {
     YesMeansNo,
     /// The store does it, and the answer is lost.
     AnswerLost,
-    /// The connection ends after some bytes of the request.
+    /// The connection ends in the middle of the request.
     CutRequest,
     /// The connection ends after some bytes of the answer.
     CutAnswer,
@@ -115,21 +115,18 @@ impl Shared {
         while let Some(request) = read_request(&mut reader)? {
             let mut connection = &connection;
             match self.draw() {
-                None => connection.write_all(&self.forward(&request, request.bytes.len())?)?,
+                None => connection.write_all(&self.forward(&request)?)?,
                 // A head has no room for an error behind a yes.
                 Some(Lie::YesMeansNo) if !request.is_head() => connection.write_all(&answer("200 OK", "InternalError", true))?,
                 Some(Lie::Busy | Lie::YesMeansNo) => connection.write_all(&answer("503 Slow Down", "SlowDown", !request.is_head()))?,
                 Some(Lie::AnswerLost) => {
-                    self.forward(&request, request.bytes.len())?;
+                    self.forward(&request)?;
                     break;
                 }
-                Some(Lie::CutRequest) => {
-                    let cut = self.below(request.bytes.len());
-                    let _ = self.forward(&request, cut);
-                    break;
-                }
+                // A store does nothing with a request that does not come whole; this one would keep what came, so it hears nothing.
+                Some(Lie::CutRequest) => break,
                 Some(Lie::CutAnswer) => {
-                    let whole = self.forward(&request, request.bytes.len())?;
+                    let whole = self.forward(&request)?;
                     connection.write_all(whole.get(..self.below(whole.len())).unwrap_or_default())?;
                     break;
                 }
@@ -140,7 +137,7 @@ impl Shared {
                     break;
                 }
                 Some(Lie::StaleList) => {
-                    let fresh = self.forward(&request, request.bytes.len())?;
+                    let fresh = self.forward(&request)?;
                     connection.write_all(&self.stale(&request.line, fresh))?;
                 }
             }
@@ -173,15 +170,11 @@ impl Shared {
         fresh
     }
 
-    /// Sends so much of a request to the store, and gives its whole answer.
-    fn forward(&self, request: &Request, bytes: usize) -> io::Result<Vec<u8>> {
+    /// Sends a request to the store, and gives its whole answer.
+    fn forward(&self, request: &Request) -> io::Result<Vec<u8>> {
         let mut store = TcpStream::connect(&self.store)?;
         store.set_read_timeout(Some(Duration::from_secs(60)))?;
-        store.write_all(request.bytes.get(..bytes).unwrap_or_default())?;
-        if bytes < request.bytes.len() {
-            store.shutdown(Shutdown::Both)?;
-            return Ok(Vec::new());
-        }
+        store.write_all(&request.bytes)?;
         let mut reader = BufReader::new(store);
         let (head, length) = read_head(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let has_body = !request.is_head() && !head.starts_with(b"HTTP/1.1 204");
