@@ -207,7 +207,13 @@ impl From<TokenError> for Problem {
         };
         let hint = match error {
             TokenError::Expired => "get another with the refresh token: POST /auth/v1/token?grant_type=refresh_token",
-            _ => "sign in again: POST /auth/v1/token?grant_type=password",
+            TokenError::UnknownKey
+            | TokenError::Signature
+            | TokenError::NotYet
+            | TokenError::Audience
+            | TokenError::Claims(_)
+            | TokenError::Ended
+            | TokenError::OtherProject => "sign in again: POST /auth/v1/token?grant_type=password",
         };
         Self::new(StatusCode::UNAUTHORIZED, code, "Not authenticated", error.to_string()).hint(hint).header(WWW_AUTHENTICATE, "Bearer")
     }

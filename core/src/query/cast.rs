@@ -77,7 +77,7 @@ fn int(given: &Json, text: &str) -> Option<Json> {
     match given {
         Json::Bool(value) => Some(Json::from(i64::from(*value))),
         Json::Number(number) => integer(given).or_else(|| integer(&Json::from(number.as_f64()?.round_ties_even()))).map(Json::from),
-        _ => text.parse::<i64>().ok().map(Json::from),
+        Json::Null | Json::String(_) | Json::Array(_) | Json::Object(_) => text.parse::<i64>().ok().map(Json::from),
     }
 }
 
@@ -85,7 +85,7 @@ fn bool(given: &Json, text: &str) -> Option<Json> {
     match given {
         Json::Bool(value) => Some(Json::Bool(*value)),
         Json::Number(_) => integer(given).map(|number| Json::Bool(number != 0)),
-        _ => match text.to_ascii_lowercase().as_str() {
+        Json::Null | Json::String(_) | Json::Array(_) | Json::Object(_) => match text.to_ascii_lowercase().as_str() {
             "true" | "t" | "yes" | "on" | "1" => Some(Json::Bool(true)),
             "false" | "f" | "no" | "off" | "0" => Some(Json::Bool(false)),
             _ => None,

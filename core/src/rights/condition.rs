@@ -165,8 +165,10 @@ fn spelled(value: &Json, nested: bool) -> Option<String> {
             let parts: Option<Vec<String>> = values.iter().map(|value| plain(value).map(quoted)).collect();
             Some(parts?.join(","))
         }
-        value if nested => plain(value).map(quoted),
-        value => plain(value),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => {
+            let text = plain(value)?;
+            Some(if nested { quoted(text) } else { text })
+        }
     }
 }
 

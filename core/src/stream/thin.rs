@@ -124,7 +124,15 @@ impl Seen {
             Value::Float(_) if self.count > 0.0 => Value::Float(self.sum / self.count),
             #[expect(clippy::cast_possible_truncation, reason = "a mean of 64-bit integers; the cast saturates")]
             Value::Int(_) if self.count > 0.0 => Value::Int((self.sum / self.count).round() as i64),
-            ref last => last.clone(),
+            Value::Float(_)
+            | Value::Int(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Text(_)
+            | Value::Bytes(_)
+            | Value::Timestamp(_)
+            | Value::Json(_)
+            | Value::Unknown(_) => self.last.clone(),
         }
     }
 }

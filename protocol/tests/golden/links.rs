@@ -35,14 +35,39 @@ fn refusal() -> Packet<'static> {
 }
 
 pub(crate) fn cases() -> Vec<Form> {
-    let (accept, at_device, at_hub) = agreed();
-    assert_eq!(at_device.binding, at_hub.binding);
+    let mut cases = of_links();
+    cases.extend(of_joins());
+    cases
+}
+
+/// What a join over such a link shows.
+fn of_joins() -> Vec<Form> {
+    let (_, _, at_hub) = agreed();
     let url_token = JoinToken {
         addresses: ["192.0.2.1:8443", "mqtt://192.0.2.1:1883", "wss://hub.example/sync/v1"].map(String::from).into(),
         ..token()
     };
     let masking_token = JoinToken { masks: true, ..token() };
     let masking_binding = at_hub.binding;
+    vec![
+        form("join-token-links", "Join token with addresses of other transports.", url_token.to_text().into_bytes(), move |golden| {
+            assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(url_token.clone()));
+        }),
+        form("join-token-masks", "Join token of a hub that takes a masked secret.", masking_token.to_text().into_bytes(), move |golden| {
+            assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(masking_token.clone()));
+        }),
+        form(
+            "masked-secret",
+            "The secret of core/join-token as it crosses the link of core/link-binding.",
+            mask_secret(&masking_binding, &SECRET).unwrap(),
+            move |golden| assert_eq!(mask_secret(&masking_binding, golden).unwrap(), SECRET),
+        ),
+    ]
+}
+
+fn of_links() -> Vec<Form> {
+    let (accept, at_device, at_hub) = agreed();
+    assert_eq!(at_device.binding, at_hub.binding);
     let topics = [topic(PROJECT, device().device(), true), topic(PROJECT, device().device(), false), hub_filter(PROJECT)];
     let (user, password) = broker_password(&device(), &hub().public());
     vec![
@@ -96,18 +121,6 @@ pub(crate) fn cases() -> Vec<Form> {
             "What a hub signs of its answer \"accept\" to it, then its signature.",
             &Statement::LinkAccept { open: b"open", accept: b"accept" },
             true,
-        ),
-        form("join-token-links", "Join token with addresses of other transports.", url_token.to_text().into_bytes(), move |golden| {
-            assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(url_token.clone()));
-        }),
-        form("join-token-masks", "Join token of a hub that takes a masked secret.", masking_token.to_text().into_bytes(), move |golden| {
-            assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(masking_token.clone()));
-        }),
-        form(
-            "masked-secret",
-            "The secret of core/join-token as it crosses the link of core/link-binding.",
-            mask_secret(&masking_binding, &SECRET).unwrap(),
-            move |golden| assert_eq!(mask_secret(&masking_binding, golden).unwrap(), SECRET),
         ),
     ]
 }

@@ -289,14 +289,14 @@ impl Folder {
         for entry in Dir::read_from(place)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            let kind = match entry.file_type() {
-                FileType::Unknown => match statat(place, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let mut kind = entry.file_type();
+            if kind == FileType::Unknown {
+                kind = match statat(place, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(Errno::NOENT) => continue,
                     Err(errno) => return Err(errno),
-                },
-                kind => kind,
-            };
+                };
+            }
             let is_partial = name.starts_with(PARTIAL);
             if kind == FileType::RegularFile && (is_partial || !name.starts_with('.')) {
                 visit(is_partial, place.as_fd(), name, &format!("{path}{name}"))?;

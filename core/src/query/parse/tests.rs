@@ -33,7 +33,7 @@ fn filtered(filter: &Filter) -> String {
         Filter::Or(parts) => format!("({})", all(parts).join(" | ")),
         Filter::Not(part) => match &**part {
             Filter::And(parts) => format!("not [{}]", all(parts).join(" & ")),
-            part => format!("not {}", filtered(part)),
+            part @ (Filter::Or(_) | Filter::Not(_) | Filter::Is(_)) => format!("not {}", filtered(part)),
         },
         Filter::Is(condition) => format!("{} {:?}", named(&condition.operand), condition.op),
     }

@@ -322,9 +322,8 @@ impl Relief<'_> {
             let (moment, _) = seal();
             for segment in thinner.finish(collection.id, sealed_us(&moment, 0)) {
                 let (_, nonce) = seal();
-                stream::seal(self.conn, (&self.log, collection), &segment, (moment, nonce)).map_err(|error| match error {
-                    super::answers::WriteError::Store(error) => error,
-                    other => StoreError::Refused(other.to_string()),
+                stream::seal(self.conn, (&self.log, collection), &segment, (moment, nonce)).map_err(|error| {
+                    if let super::answers::WriteError::Store(error) = error { error } else { StoreError::Refused(error.to_string()) }
                 })?;
             }
         }
