@@ -161,6 +161,7 @@ fn decode_change(reader: &mut Reader<'_>) -> Result<Change, Malformed> {
     Ok(Change { deed, table, columns, rows })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other type is refused as what is no integer")]
 fn decode_cell(reader: &mut Reader<'_>) -> Result<Cell, Malformed> {
     Ok(match reader.peek()? {
         Type::Null => {
