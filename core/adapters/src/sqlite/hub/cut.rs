@@ -26,14 +26,15 @@ enum Ask {
 /// Ends with it: the thread, its transaction and its connection.
 #[derive(Debug)]
 pub(super) struct SqliteCut {
-    asks: blocking::Sender<Ask>,
+    asks: blocking::SyncSender<Ask>,
     pages: Option<mpsc::Receiver<Result<Vec<Row>, StoreError>>>,
 }
 
 impl SqliteCut {
     /// Begins one: the moment is before this returns.
     pub(super) async fn begin(place: (PathBuf, Option<String>)) -> Result<Self, StoreError> {
-        let (asks, asked) = blocking::channel();
+        // One is answered, and the next one waits: nobody asks for a third.
+        let (asks, asked) = blocking::sync_channel(2);
         let (begun, begins) = oneshot::channel();
         let run = move || match open(&place) {
             Ok(connection) => {
@@ -83,7 +84,7 @@ impl Cut for SqliteCut {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
             self.pages = None;
-            self.asks.send(Ask::Tables(answer)).map_err(|_| gone())?;
+            self.asks.try_send(Ask::Tables(answer)).map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         })
     }
@@ -91,7 +92,7 @@ impl Cut for SqliteCut {
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
         let (pages, coming) = mpsc::channel(limits::MOVE_PAGES_MAX);
         self.pages = Some(coming);
-        let asked = self.asks.send(Ask::Read(table, filter, pages)).map_err(|_| gone());
+        let asked = self.asks.try_send(Ask::Read(table, filter, pages)).map_err(|_| gone());
         Box::pin(async move { asked })
     }
 

@@ -39,12 +39,12 @@ fn rows(connection: &Connection, change: &Change) -> Result<(), Failure> {
     let table = Table { name: change.table.clone(), columns: change.columns.clone() };
     let name = name_in_sql(&table);
     let unknown = |error: rusqlite::Error| -> Failure {
-        match &error {
-            rusqlite::Error::SqliteFailure(_, Some(said)) if said.starts_with("no such") || said.contains("has no column") => {
-                Failure::refused(format!("{said}: a later version of mobo has written this backup; upgrade this one"))
-            }
-            _ => Failure::from(error),
+        if let rusqlite::Error::SqliteFailure(_, Some(said)) = &error
+            && (said.starts_with("no such") || said.contains("has no column"))
+        {
+            return Failure::refused(format!("{said}: a later version of mobo has written this backup; upgrade this one"));
         }
+        Failure::from(error)
     };
     let columns: Vec<String> = change.columns.iter().map(|column| quoted(column)).collect();
     let sql = match change.deed {
