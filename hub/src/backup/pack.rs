@@ -61,8 +61,8 @@ impl<'r> Packer<'r> {
             return Ok(());
         }
         let member = self.repository.keep_object(sealed, rows).await?;
-        if self.bytes_per_s > 0 {
-            tokio::time::sleep(Duration::from_millis(member.bytes.saturating_mul(1_000) / self.bytes_per_s)).await;
+        if let Some(pause_ms) = member.bytes.saturating_mul(1_000).checked_div(self.bytes_per_s) {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         self.members.push(member);
         Ok(())

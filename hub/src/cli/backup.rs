@@ -182,7 +182,7 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
     if args.vault.is_none()
         && let Ok(status) = ask(&common.data_dir, "status", json!({}))
     {
-        known.extend(status["backup"]["anchor"].as_str().and_then(Anchor::parse));
+        known.extend(status.pointer("/backup/anchor").and_then(Value::as_str).and_then(Anchor::parse));
     }
     let bar = bar(common.output);
     let verdict = block_on(async {

@@ -55,7 +55,7 @@ impl Desk {
     fn show_shipped(&self, shipped: Option<&Shipped>) -> Value {
         let Some(shipped) = shipped else {
             let status = self.backup_status();
-            return json!({ "new": false, "anchor": status["anchor"], "taken": status["last"], "place": status["place"] });
+            return json!({ "new": false, "anchor": status.get("anchor"), "taken": status.get("last"), "place": status.get("place") });
         };
         let Shipped { manifest, anchor, .. } = shipped;
         json!({
