@@ -48,7 +48,7 @@ pub async fn fill(world: &World, rng: &mut Rng) {
             "done": maybe(rng, |rng| json!(rng.chance(50))),
             "due": maybe(rng, |rng| json!(["1969-12-31T23:59:59.5Z", "2026-02-03T04:05:06Z", "9999-12-31T23:59:59.999999Z"]
                 [usize::try_from(rng.below(3)).unwrap_or_default()])),
-            "meta": maybe(rng, |rng| serde_json::from_str(*rng.pick::<&str>(&JSONS)).unwrap_or(Json::Null)),
+            "meta": maybe(rng, |rng| serde_json::from_str(rng.pick::<&str>(&JSONS)).unwrap_or(Json::Null)),
             "photo": maybe(rng, |rng| json!(["", "AAE=", "/w=="][usize::try_from(rng.below(3)).unwrap_or_default()])),
             "hours": rng.below(3),
         });
@@ -222,7 +222,7 @@ fn comparison(rng: &mut Rng, operand: &str, nested: bool) -> String {
     let given = match word {
         "in" => format!("({})", items(rng)),
         "is" => (*rng.pick(&["null", "not_null", "true", "false", "unknown"])).to_owned(),
-        "like" | "ilike" => quote(*rng.pick::<&str>(&PATTERNS)),
+        "like" | "ilike" => quote(rng.pick::<&str>(&PATTERNS)),
         "ov" => (*rng.pick(&["{a,1}", "{}", "[1]", "[\"a\",{\"a\":1}]"])).to_owned(),
         "eq(any)" | "gt(all)" | "like(any)" => format!("{{{}}}", items(rng)),
         _ => quote(&value(rng)),

@@ -1,5 +1,7 @@
 //! What every vault must do, whatever keeps its objects.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
