@@ -100,23 +100,19 @@ pub async fn import(uplink: &Uplink, path: &Path) -> Result<Value, BundlesError>
     let node = uplink.store.node().await?;
     let (mut acked, mut refused) = (0_u64, 0_u64);
     for message in messages {
-        match message {
-            Message::Reject(reject) => {
-                uplink.store.rejected(reject).await?;
-                refused += 1;
+        if let Message::Reject(reject) = message {
+            uplink.store.rejected(reject).await?;
+            refused += 1;
+        } else if let Message::Ack(ack) = message {
+            let (Some(identity), Some(info)) = (&node.identity, &node.timeline) else { return Err(BundlesError::Foreign) };
+            let lane = LaneKey { device: identity.device, incarnation: ack.incarnation, lane: ack.lane };
+            let head = LaneHead { project: identity.project, lane, last: ack.acked, chain: ack.chain };
+            if !Statement::Ack(&head, info.timeline).is_signed_by(&identity.hub_key, &ack.signature) {
+                return Err(BundlesError::Foreign);
             }
-            Message::Ack(ack) => {
-                let (Some(identity), Some(info)) = (&node.identity, &node.timeline) else { return Err(BundlesError::Foreign) };
-                let lane = LaneKey { device: identity.device, incarnation: ack.incarnation, lane: ack.lane };
-                let head = LaneHead { project: identity.project, lane, last: ack.acked, chain: ack.chain };
-                if !Statement::Ack(&head, info.timeline).is_signed_by(&identity.hub_key, &ack.signature) {
-                    return Err(BundlesError::Foreign);
-                }
-                let before = hub_has(uplink, ack.lane).await?;
-                take(uplink, ack).await?;
-                acked += hub_has(uplink, lane.lane).await? - before;
-            }
-            _ => {}
+            let before = hub_has(uplink, ack.lane).await?;
+            take(uplink, ack).await?;
+            acked += hub_has(uplink, lane.lane).await? - before;
         }
     }
     Ok(json!({ "acknowledged": acked, "refused": refused }))

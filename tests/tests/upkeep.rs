@@ -87,7 +87,8 @@ fn old_snapshots_go_and_held_ones_come_back() {
     assert_eq!((&again["swept"]["removed"], stays(&again)), (&json!(0), vec![numbers[3], held]), "{again}");
     whole(&hub, &vault);
     let listed = run(&hub, &["backup", "list", vault.to_str().unwrap()]).expect_success().json();
-    assert!(listed[0]["verified"].is_string(), "{listed}");
+    // What was shipped a moment ago may be newer than the look.
+    assert!(listed.as_array().unwrap().iter().any(|row| row["verified"].is_string()), "{listed}");
 
     // What stays comes back, the newest and the held one; what went does not.
     write(4);
