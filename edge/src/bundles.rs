@@ -94,7 +94,6 @@ pub async fn export(uplink: &Uplink, path: &Path, all: bool) -> Result<Value, Bu
 /// # Errors
 ///
 /// [`BundlesError`]; what was taken in before stays, and all of it may come again.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a receipt holds acks and rejects")]
 pub async fn import(uplink: &Uplink, path: &Path) -> Result<Value, BundlesError> {
     let messages = read(uplink, path).await?;
     let node = uplink.store.node().await?;

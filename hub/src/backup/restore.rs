@@ -145,7 +145,7 @@ pub async fn restore(
 /// # Errors
 ///
 /// [`BackupFailure`]: whatever a restore would have failed with.
-pub async fn replay(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
+pub(super) async fn replay(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
     let chain = chain(repository, Point::Newest, known).await?;
     let none = || BackupFailure::Refused("there is no backup in this vault".to_owned());
     let (anchor, manifest) = chain.manifests.last().cloned().ok_or_else(none)?;
