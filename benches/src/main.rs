@@ -3,6 +3,7 @@
 //!
 //! One run is one sample: whoever compares two versions runs each several times and takes medians. All that is written comes from a seed.
 
+mod backup;
 mod boot;
 mod bus;
 mod floor;
@@ -74,6 +75,7 @@ async fn race(plan: &Plan) -> anyhow::Result<()> {
                 w5::run(plan, &binaries, devices, report()).await?.print()?;
             }
         }
+        Bench::Backup => backup::run(plan, &binaries, report()).await?.print()?,
         Bench::Boot => boot::run(&binaries, report()).await?.print()?,
         Bench::Bus => bus::run(plan.seconds, report()).await?.print()?,
     }

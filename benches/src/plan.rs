@@ -53,6 +53,8 @@ pub(crate) enum Bench {
     W4,
     /// The hub's memory for each idle connected device.
     W5,
+    /// A vault is plugged into a hub that holds everything; its repository is verified and restored.
+    Backup,
     /// Time from the start of a process to ready.
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
@@ -68,6 +70,7 @@ impl Bench {
             Self::W3 => "w3",
             Self::W4 => "w4",
             Self::W5 => "w5",
+            Self::Backup => "backup",
             Self::Boot => "boot",
             Self::Bus => "bus",
         }

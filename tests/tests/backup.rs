@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mobo_tests::cli::Outcome;
-use mobo_tests::cluster::{CONVERGENCE_TIMEOUT, Cluster, Place, quiet_address};
-use mobo_tests::process::{Launch, Node};
+use mobo_tests::cluster::{CONVERGENCE_TIMEOUT, Cluster, Place};
+use mobo_tests::process::Node;
 use mobo_tests::wait;
 use serde_json::{Value, json};
 
@@ -104,10 +104,6 @@ fn write_everything(rig: &Rig, device: &Node) {
     let order = json!({ "id": "of-the-hub", "title": "made in the API", "hours": 7 });
     rig.cluster.api().post("/rest/v1/orders", &order).unwrap().expect_status(201);
     rig.cluster.converge(&[device]);
-}
-
-fn device_again(rig: &Rig, name: &str) -> Node {
-    Launch::edge(rig.cluster.folder(name)).set("http.listen", &quiet_address()).boot()
 }
 
 /// Goal: what is safe is told to the writer as safe, and survives the loss of the whole hub: rows, documents, samples, tombstones, keys,

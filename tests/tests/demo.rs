@@ -48,6 +48,15 @@ fn nothing_is_lost_on_postgres() {
     check(&["--store", &database.url()]);
 }
 
+/// Goal: the scene of a lost hub ends with everything back, as a newcomer sees it.
+// faults: B-1
+#[test]
+fn a_lost_hub_comes_back() {
+    let outcome = demo(&["restore"]).expect_success();
+    assert_eq!((&outcome.json()["records"], &outcome.json()["restored"]["left_out"]), (&21.into(), &0.into()), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("THE HUB IS LOST"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_store_that_cannot_be_used_is_told_plainly() {
     let outcome = demo(&["--store", "postgres://nobody@127.0.0.1:1/nothing"]).expect_code(1);

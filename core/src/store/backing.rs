@@ -74,4 +74,7 @@ pub trait Cut: fmt::Debug + Send {
 
     /// The next rows of what was opened; none at the end.
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>>;
+
+    /// Lets the moment go; nothing can be read after it. A cut that is dropped without it may cost a connection.
+    fn end(&mut self) -> StoreFuture<'_, ()>;
 }

@@ -65,6 +65,9 @@ impl<'a, 'r> Gather<'a, 'r> {
         // What the tables of collections look like comes before their rows.
         tables.sort_by_key(|table| (matches!(table.table.name, TableName::Collection(_)), !is_own(&table.table.name, "collection")));
         for CutTable { table, key } in tables {
+            if let Some(name) = small(&table.name) {
+                self.done.marks.small.entry(name.to_owned()).or_default();
+            }
             self.cut.open(table.clone(), Filter::default()).await?;
             loop {
                 let page = self.cut.next().await?;
@@ -85,10 +88,7 @@ impl<'a, 'r> Gather<'a, 'r> {
     /// What is new. Nothing is written when nothing has happened, unless `quiet` is so long ago that it is time.
     pub(super) async fn news(mut self, now_us: i64, quiet_is_due: bool) -> Result<Gathered, BackupFailure> {
         for table in self.tables.clone() {
-            if let TableName::Own(name) = &table.table.name
-                && !OF_RECORDS.contains(&name.as_str())
-                && !LOGS.contains(&name.as_str())
-            {
+            if let Some(name) = small(&table.table.name) {
                 self.small(name, &table).await?;
             }
         }
@@ -134,13 +134,10 @@ impl<'a, 'r> Gather<'a, 'r> {
 
     /// Takes note of a row on its way.
     fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<(), BackupFailure> {
-        let TableName::Own(name) = &table.name else { return Ok(()) };
-        if OF_RECORDS.contains(&name.as_str()) || LOGS.contains(&name.as_str()) {
-            return Ok(());
-        }
+        let Some(name) = small(&table.name) else { return Ok(()) };
         self.heads.add(name, &table.columns, row)?;
         let cells = Cells { columns: &table.columns, row };
-        match name.as_str() {
+        match name {
             "hub" => self.done.timeline = cells.bytes("timeline")?.try_into().ok().map(Timeline),
             "collection" => {
                 let definition = cells.bytes("definition")?;
@@ -150,7 +147,7 @@ impl<'a, 'r> Gather<'a, 'r> {
             _ => {}
         }
         let (place, mark) = Mark::of(name, (&table.columns, key), row);
-        self.done.marks.small.entry(name.clone()).or_default().insert(place, mark);
+        self.done.marks.small.entry(name.to_owned()).or_default().insert(place, mark);
         Ok(())
     }
 
@@ -207,6 +204,14 @@ impl<'a, 'r> Gather<'a, 'r> {
     pub(super) fn of(&self, collection: &Collection) -> Option<Table> {
         let is_it = |table: &&CutTable| matches!(&table.table.name, TableName::Collection(name) if *name == collection.name);
         self.tables.iter().find(is_it).map(|table| table.table.clone())
+    }
+}
+
+/// The name of a table whose rows are compared one by one; `None` for what is found new in another way.
+fn small(table: &TableName) -> Option<&str> {
+    match table {
+        TableName::Own(name) if !OF_RECORDS.contains(&name.as_str()) && !LOGS.contains(&name.as_str()) => Some(name),
+        TableName::Own(_) | TableName::Collection(_) => None,
     }
 }
 

@@ -234,6 +234,7 @@ async fn carry(owner: &Owner, open: &Open, now: Eff, bytes_per_s: u64) -> Result
         None => gather.everything(now.0).await?,
         Some(_) => gather.news(now.0, now.0 - open.quiet_us >= micros(limits::BACKUP_IDLE)).await?,
     };
+    cut.end().await?;
     drop(cut);
     let members = packer.finish().await?;
     let timeline = gathered.timeline.ok_or_else(|| StoreError::Damaged("there is no hub in the store".to_owned()))?;
@@ -308,6 +309,7 @@ async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Result<Marks, S
     loop {
         let page = cut.next().await?;
         if page.is_empty() {
+            cut.end().await?;
             return Ok(marks);
         }
         for row in &page {

@@ -108,7 +108,6 @@ impl Backups {
 
     /// Asks the part.
     pub(crate) async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, BackupFailure>>) -> Job) -> Result<T, BackupFailure> {
-        let off = || BackupFailure::Refused("backups are off: set backup.url, or `mobo-hub component swap store.vault /path`".to_owned());
         let jobs = self.jobs.get().ok_or_else(off)?;
         let (reply, answer) = oneshot::channel();
         jobs.send(job(reply)).await.map_err(|_| off())?;
@@ -240,7 +239,7 @@ impl Running {
     async fn job(&mut self, job: Job) {
         match job {
             Job::Create(asked, reply) => {
-                let shipped = self.shipment(asked).await;
+                let shipped = if self.has_target() { self.shipment(asked).await } else { Err(off()) };
                 let event = match &shipped {
                     Ok(Some(shipped)) => topics::backup("create", true, Some(shipped.anchor.to_string())),
                     Ok(None) => topics::backup("create", true, None),
@@ -336,7 +335,7 @@ impl Running {
         self.shipment(Asked::default()).await?;
         let key = self.key(NEXT_KEY_FILE)?;
         let Some((_, shipper)) = &mut self.open else {
-            return Err(BackupFailure::Refused("backups are off: set backup.url first".to_owned()));
+            return Err(off());
         };
         shipper.rotate(key.clone(), machine::random(&self.hub.clock)?).await?;
         let (from, to) = (self.hub.folder.join(NEXT_KEY_FILE), self.hub.folder.join(BACKUP_KEY_FILE));
@@ -347,6 +346,10 @@ impl Running {
         self.shipment(Asked { snapshot: true, ..Asked::default() }).await?;
         Ok(key.id())
     }
+}
+
+fn off() -> BackupFailure {
+    BackupFailure::Refused("backups are off: set backup.url, or `mobo-hub component swap store.vault /path`".to_owned())
 }
 
 /// True if anything was merged since.

@@ -66,6 +66,13 @@ impl Cut for PostgresCut {
             Ok(page)
         })
     }
+
+    fn end(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.open = None;
+            Ok(self.tx.reset().await?)
+        })
+    }
 }
 
 async fn cut_tables(tx: &mut Tx) -> Result<Vec<CutTable>, Failure> {

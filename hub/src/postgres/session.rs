@@ -128,6 +128,13 @@ impl Tx {
         self.end("ROLLBACK").await
     }
 
+    /// Ends without any change, where the transaction cannot be given away. Nothing more may be asked.
+    pub(super) async fn reset(&mut self) -> Result<(), Failure> {
+        self.script("ROLLBACK".to_owned()).await?;
+        self.open = false;
+        Ok(())
+    }
+
     async fn end(mut self, how: &'static str) -> Result<(), Failure> {
         answered(self.patience, sqlx::raw_sql(how).execute(&mut *self.connection)).await?;
         self.open = false;

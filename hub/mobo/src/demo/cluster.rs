@@ -112,6 +112,17 @@ impl Node {
         Ok(())
     }
 
+    /// Brings it back from its backups: a process of its own, which ends. Gives what it says.
+    pub(super) fn restore(&self, vault: &Path, key: &Path) -> anyhow::Result<Value> {
+        let mut command = self.command("restore")?;
+        command.arg(vault).arg("--key-file").arg(key).args(["--store", "sqlite", "--output", "json"]);
+        let output = command.stdin(Stdio::null()).output()?;
+        if !output.status.success() {
+            bail!("{} cannot be restored: {}", self.name, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     /// Its status.
     pub(super) fn status(&self) -> anyhow::Result<Value> {
         ask(&self.folder, "status")

@@ -13,6 +13,7 @@ mod judge;
 mod narrator;
 mod plan;
 mod proxy;
+mod restore;
 mod story;
 mod summary;
 mod vitals;
@@ -61,6 +62,8 @@ pub(crate) struct Args {
 enum Scene {
     /// A device's folder is copied, and both run: both people's writes are kept, and the operator hears of it.
     Clone,
+    /// The hub is lost with everything that it had, and comes back from its backups and its device.
+    Restore,
 }
 
 /// `mobo demo-judge …`
@@ -86,8 +89,8 @@ fn store(text: &str) -> Result<Store, String> {
 
 /// Runs the demo to its exit code.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    if let Some(Scene::Clone) = args.scene {
-        return ended(clone_scene(args), args);
+    if let Some(scene) = args.scene {
+        return ended(play(scene, args), args);
     }
     match demo(args) {
         Ok(verdict) if verdict.lost + verdict.duplicated == 0 && verdict.converged() => ExitCode::SUCCESS,
@@ -114,12 +117,15 @@ fn ended(told: anyhow::Result<()>, args: &Args) -> ExitCode {
     }
 }
 
-fn clone_scene(args: &Args) -> anyhow::Result<()> {
+fn play(scene: Scene, args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let interrupt = Interrupt::default();
     listen(&runtime, &interrupt)?;
     let folder = tempfile::Builder::new().prefix("mobo-demo-").tempdir().context("no temporary folder can be made")?;
-    clone::play(folder.path(), &interrupt, args.json)
+    match scene {
+        Scene::Clone => clone::play(folder.path(), &interrupt, args.json),
+        Scene::Restore => restore::play(folder.path(), &interrupt, args.json),
+    }
 }
 
 /// Runs the judge to his exit code.

@@ -102,6 +102,12 @@ impl Cut for SqliteCut {
             pages.recv().await.unwrap_or_else(|| Ok(Vec::new()))
         })
     }
+
+    fn end(&mut self) -> StoreFuture<'_, ()> {
+        // The thread ends with the last who can ask it.
+        self.pages = None;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 fn cut_tables(connection: &Connection) -> Result<Vec<CutTable>, Failure> {
