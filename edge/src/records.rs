@@ -5,7 +5,9 @@ use std::sync::Arc;
 use mobo_adapters::sqlite::edge::WriteError;
 use mobo_core::author::tag;
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{ProjectId, RecordId, RecordKey};
+use mobo_core::ids::{CollectionId, ProjectId, RecordId, RecordKey};
+use mobo_core::limits;
+use mobo_core::live::{LiveHead, LivePage, LiveStore as _};
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
@@ -90,6 +92,20 @@ impl Backend for EdgeRecords {
             let written = store.append(segment).await.map_err(refused)?;
             self.0.waiting_room.level(&store, written.entry, patience).await
         })
+    }
+
+    fn follow(&self, collections: Vec<CollectionId>) -> BackendFuture<'_, LiveHead> {
+        Box::pin(async move { Ok(self.0.store()?.follow(self.project(), collections, limits::LIVE_FOLLOW).await?) })
+    }
+
+    fn changes(&self, after: u64, rows_max: u32) -> BackendFuture<'_, LivePage> {
+        Box::pin(async move { Ok(self.0.store()?.changes(self.project(), after, rows_max).await?) })
+    }
+
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        let Ok(store) = self.0.store() else { return Box::pin(std::future::pending()) };
+        let mut changes = store.watch();
+        Box::pin(async move { drop(changes.recv().await) })
     }
 
     fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {

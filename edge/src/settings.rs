@@ -61,9 +61,29 @@ pub static STORE_FULL: Setting<String> = Setting::new(
      minute stay) or stop (new samples are refused). One word for all streams, or stream=word with commas between: vibration=thin,alarms=stop.",
 );
 
+/// Which app of the Pusher protocol servers publish for.
+pub static PUSHER_ID: Setting<String> =
+    Setting::new("pusher.id", "", "0.1.0", "The id of an app of the Pusher protocol, as its servers give it. Empty: there is none.");
+/// What its clients connect with.
+pub static PUSHER_KEY: Setting<String> = Setting::new("pusher.key", "", "0.1.0", "The key of that app, which its clients connect with.");
+/// What its servers sign with.
+pub static PUSHER_SECRET: Setting<Option<String>> =
+    Setting::new("pusher.secret", "", "0.1.0", "The secret of that app, which its servers sign with.").secret();
+
 /// All of them.
-pub static ALL: &[&dyn Define] =
-    &[&HTTP_LISTEN, &HUB_URL, &TRANSPORT, &OUTBOX_KEEP, &OUTBOX_BYTES, &STORE_BYTES, &STORE_RESERVE, &STORE_FULL];
+pub static ALL: &[&dyn Define] = &[
+    &HTTP_LISTEN,
+    &HUB_URL,
+    &TRANSPORT,
+    &OUTBOX_KEEP,
+    &OUTBOX_BYTES,
+    &STORE_BYTES,
+    &STORE_RESERVE,
+    &STORE_FULL,
+    &PUSHER_ID,
+    &PUSHER_KEY,
+    &PUSHER_SECRET,
+];
 
 #[cfg(test)]
 mod tests {

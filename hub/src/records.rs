@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use mobo_core::author::{EditError, tag};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{Nonce, ProjectId, RecordId, RecordKey};
+use mobo_core::ids::{CollectionId, Nonce, ProjectId, RecordId, RecordKey};
+use mobo_core::limits;
+use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
@@ -120,6 +122,20 @@ impl Backend for HubRecords {
             self.merge(&collection, LocalBody::Append(segment), None).await?;
             Ok(AckLevel::Hub)
         })
+    }
+
+    fn follow(&self, collections: Vec<CollectionId>) -> BackendFuture<'_, LiveHead> {
+        Box::pin(async move { Ok(self.hub.opened()?.store.follow(self.project, collections, limits::LIVE_FOLLOW).await?) })
+    }
+
+    fn changes(&self, after: u64, rows_max: u32) -> BackendFuture<'_, LivePage> {
+        Box::pin(async move { Ok(self.hub.opened()?.store.changes(self.project, after, rows_max).await?) })
+    }
+
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        let Ok(merges) = self.hub.merges() else { return Box::pin(std::future::pending()) };
+        let mut news = merges.hints();
+        Box::pin(async move { drop(news.recv().await) })
     }
 
     fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {

@@ -12,6 +12,14 @@ use crate::otlp;
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
     Setting::new("http.listen", "127.0.0.1:8000", "0.1.0", "Address of the HTTP API. Port 0 takes a free one; `status` tells which.");
+/// Which app of the Pusher protocol servers publish for.
+pub static PUSHER_ID: Setting<String> =
+    Setting::new("pusher.id", "", "0.1.0", "The id of an app of the Pusher protocol, as its servers give it. Empty: there is none.");
+/// What its clients connect with.
+pub static PUSHER_KEY: Setting<String> = Setting::new("pusher.key", "", "0.1.0", "The key of that app, which its clients connect with.");
+/// What its servers sign with.
+pub static PUSHER_SECRET: Setting<Option<String>> =
+    Setting::new("pusher.secret", "", "0.1.0", "The secret of that app, which its servers sign with.").secret();
 /// Where devices connect.
 pub static QUIC_LISTEN: Setting<SocketAddr> = Setting::new(
     "quic.listen",
@@ -65,6 +73,9 @@ pub static BACKUP_RATE: Setting<ByteSize> =
 /// All of them.
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
+    &PUSHER_ID,
+    &PUSHER_KEY,
+    &PUSHER_SECRET,
     &QUIC_LISTEN,
     &QUIC_ADVERTISE,
     &MQTT_LISTEN,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use mobo_core::author::{Edit, EditError};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{ProjectId, RecordId};
+use mobo_core::ids::{CollectionId, ProjectId, RecordId};
 pub use mobo_core::level::{AckLevel, Patience};
+use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::query::{Page, Select};
 pub use mobo_core::rights::{Policies, Principal, Role};
 use mobo_core::schema::{Collection, Schema};
@@ -51,6 +52,15 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// Appends samples to a stream: one entry, all or nothing; ready as [`write`](Self::write) is.
     fn append(&self, collection: Arc<Collection>, segment: Segment, patience: Option<Patience>) -> BackendFuture<'_, AckLevel>;
+
+    /// Has the changes of these collections logged from now on, for `limits::LIVE_FOLLOW`; see [`mobo_core::live::LiveStore`].
+    fn follow(&self, collections: Vec<CollectionId>) -> BackendFuture<'_, LiveHead>;
+
+    /// The changes behind a number of the log, in order: at most so many rows of it.
+    fn changes(&self, after: u64, rows_max: u32) -> BackendFuture<'_, LivePage>;
+
+    /// Ready when something may have been committed since this was called; of another hub's commits it need not know.
+    fn committed(&self) -> BoxFuture<'static, ()>;
 
     /// Who a caller is; `None` for a stranger, and for a credential that is not good. A key is looked up by its hash, so that no comparison of
     /// secrets can be timed.

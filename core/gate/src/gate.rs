@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use mobo_core::limits;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::backend::Backend;
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates};
+use crate::realtime::pusher::{self, PusherApp};
+use crate::realtime::{Feed, Rooms, phoenix};
 use crate::serve::{Drained, serve};
 use crate::watch::Watch;
 use crate::{around, docs, health, openapi, rest};
@@ -39,6 +41,8 @@ pub struct Settings {
     pub rates: Rates,
     /// Who counts and measures requests; nobody by default.
     pub watch: Option<Arc<dyn Watch>>,
+    /// Apps of the Pusher protocol; none by default.
+    pub pusher: Vec<PusherApp>,
 }
 
 impl Default for Settings {
@@ -52,6 +56,7 @@ impl Default for Settings {
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
             rates: Rates::default(),
             watch: None,
+            pusher: Vec::new(),
         }
     }
 }
@@ -80,6 +85,11 @@ fn routes() -> Vec<Route> {
         ("/openapi.json", Openness::Filtered, get(openapi::document)),
         ("/docs", Openness::Filtered, get(docs::page)),
         ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
+        ("/realtime/v1/websocket", Openness::Filtered, any(phoenix::handle)),
+        ("/realtime/v1/api/broadcast", Openness::Filtered, post(phoenix::broadcast)),
+        ("/app/{key}", Openness::Filtered, any(pusher::connect)),
+        ("/apps/{id}/{*rest}", Openness::Filtered, any(pusher::api)),
+        ("/pusher/auth", Openness::Filtered, post(pusher::authorize)),
     ]
 }
 
@@ -105,6 +115,11 @@ struct Shared {
     bodies: Arc<Semaphore>,
     counts: Counts,
     writes: Writes,
+    feed: Arc<Feed>,
+    rooms: Rooms,
+    subscribers: Arc<Semaphore>,
+    /// True once the node stops: whoever listens for ever is told.
+    closing: watch::Sender<bool>,
 }
 
 impl Gate {
@@ -115,7 +130,11 @@ impl Gate {
         // The largest body alone must fit.
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
         let counts = Counts::new(settings.rates);
-        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes: Writes::default() }))
+        let feed = Feed::new(Arc::clone(&backend));
+        let subscribers = Arc::new(Semaphore::new(limits::LIVE_SUBSCRIBERS_MAX));
+        let (rooms, closing) = (Rooms::default(), watch::Sender::new(false));
+        let writes = Writes::default();
+        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, subscribers, closing }))
     }
 
     /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
@@ -141,7 +160,11 @@ impl Gate {
 
     /// The same, with the routes of `more`.
     pub async fn serve_also(&self, more: Router, listener: TcpListener, stop: impl Future<Output = ()>) -> Drained {
-        serve(listener, self.router_with(more), &self.0.settings, stop).await
+        let closing = async {
+            stop.await;
+            self.0.closing.send_replace(true);
+        };
+        serve(listener, self.router_with(more), &self.0.settings, closing).await
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -160,6 +183,26 @@ impl Gate {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.0.feed
+    }
+
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    /// Ready once the node stops.
+    pub(crate) async fn closed(&self) {
+        let mut closing = self.0.closing.subscribe();
+        // It fails only when there is no gate any more.
+        drop(closing.wait_for(|closing| *closing).await);
+    }
+
+    /// A place among those who stay.
+    pub(crate) fn place_for_subscriber(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0.subscribers).try_acquire_owned().map_err(|_| Problem::busy("as many subscribers as this node takes are here"))
     }
 
     /// A place among the requests in work.

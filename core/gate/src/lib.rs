@@ -30,6 +30,7 @@ mod prefer;
 mod problem;
 mod query;
 mod rates;
+mod realtime;
 mod rest;
 pub mod serve;
 pub mod upgrade;
@@ -41,3 +42,4 @@ pub use backend::{
 pub use gate::{Gate, Openness, Peer, Settings, paths};
 pub use problem::Problem;
 pub use rates::Rates;
+pub use realtime::pusher::PusherApp;

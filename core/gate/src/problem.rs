@@ -59,6 +59,14 @@ impl Problem {
         self.0.status
     }
 
+    pub(crate) const fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The answer, for the request with that id.
     pub(crate) fn render(&self, instance: &str) -> Response {
         let Parts { status, code, title, message, details, hint, .. } = &*self.0;

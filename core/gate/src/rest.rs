@@ -29,6 +29,7 @@ use crate::gate::Gate;
 use crate::prefer::Prefer;
 use crate::problem::{self, Problem};
 use crate::query;
+use crate::realtime::sse;
 use crate::{access, body, idempotent};
 use accept::Accept;
 
@@ -71,6 +72,9 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
     access::may_use_collections(gate, parts).await?;
     let call = Call::of(gate, name, parts)?;
     let is_stream = call.collection.kind == Kind::Stream;
+    if parts.method == Method::GET && sse::is_asked(&parts.headers) {
+        return events(&call).await;
+    }
     let mut response = match &parts.method {
         &Method::GET | &Method::HEAD => read::read(&call).await?,
         &Method::POST if is_stream => samples::append(&call, body).await?,
@@ -87,6 +91,24 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
     let level = headers.get(written::MOBO_ACK).and_then(|level| level.to_str().ok()?.parse().ok());
     headers.extend(call.prefer.applied(level));
     Ok(response)
+}
+
+/// Answers with the changes of the rows that the filters name.
+async fn events(call: &Call<'_>) -> Result<Response, Problem> {
+    let query = &call.query;
+    if !query.order.is_empty() || query.limit.is_some() || query.offset.is_some() || query.after.is_some() {
+        return Err(
+            Problem::unsupported("order, limit and offset of events").hint("events come in the order of the commits; filters narrow them")
+        );
+    }
+    let plain =
+        |column: &SelectedColumn| column.cast.is_none() && column.operand.path.is_empty() && column.alias == column.operand.column.name;
+    let select = match &query.select {
+        Some(columns) if !columns.iter().all(plain) => return Err(Problem::unsupported("aliases, casts and paths in events")),
+        Some(columns) => Some(columns.iter().map(|column| column.alias.clone()).collect()),
+        None => None,
+    };
+    sse::answer(call.gate, call.parts, (Arc::clone(&call.collection), query.filter.clone(), select)).await
 }
 
 /// One request, read: everything that its head says, as types.
@@ -107,7 +129,8 @@ impl<'a> Call<'a> {
         let columns = columns(collection);
         let query = query::parse(parts.uri.query(), name, &columns)?;
         let prefer = Prefer::of(&parts.headers)?;
-        let accept = Accept::of(&parts.headers)?;
+        let wants_events = parts.method == Method::GET && sse::is_asked(&parts.headers);
+        let accept = if wants_events { Accept::default() } else { Accept::of(&parts.headers)? };
         Ok(Self { gate, parts, collection: Arc::new(collection.clone()), columns, query, prefer, accept })
     }
 

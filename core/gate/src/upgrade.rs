@@ -39,25 +39,36 @@ pub trait Take: Send + 'static {
 }
 
 fn answer<T: Take>(request: Request, taken: Option<T>) -> Response {
-    let Some(accept) = accept(request.headers()) else {
-        return Problem::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "MB426",
-            "Upgrade Required",
-            "only WebSocket sessions of version 13 are taken here",
-        )
-        .hint("devices come here with the address ws://host:port of this hub")
-        .into_response();
-    };
-    let Some(taken) = taken else {
-        return Problem::busy("the part that takes WebSocket sessions does not run").into_response();
-    };
     let peer = request.extensions().get::<Peer>().map_or_else(|| "a stranger".to_owned(), |peer| peer.0.to_string());
+    if accept(request.headers()).is_some() && taken.is_none() {
+        return Problem::busy("the part that takes WebSocket sessions does not run").into_response();
+    }
+    let switched = switch(request, async move |stream| {
+        if let Some(taken) = taken {
+            taken.take(stream, peer).await;
+        }
+    });
+    switched.unwrap_or_else(|problem| problem.hint("devices come here with the address ws://host:port of this hub").into_response())
+}
+
+/// Answers a request for a WebSocket; `speak` gets the connection, and runs beside the gate.
+///
+/// # Errors
+///
+/// 426 for a request that is none.
+pub(crate) fn switch<F>(request: Request, speak: impl FnOnce(Stream) -> F + Send + 'static) -> Result<Response, Problem>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Some(accept) = accept(request.headers()) else {
+        let message = "only WebSocket sessions of version 13 are taken here";
+        return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "MB426", "Upgrade Required", message));
+    };
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(stream) => taken.take(TokioIo::new(stream), peer).await,
-            Err(error) => tracing::debug!(peer, %error, "a connection was not upgraded"),
+            Ok(stream) => speak(TokioIo::new(stream)).await,
+            Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
         }
     });
     let mut response = Response::new(Body::empty());
@@ -66,7 +77,7 @@ fn answer<T: Take>(request: Request, taken: Option<T>) -> Response {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    Ok(response)
 }
 
 /// The answer to a client's key; `None` where it does not ask for a WebSocket.

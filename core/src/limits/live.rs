@@ -14,6 +14,8 @@ pub const LIVE_CUT_ROWS_MAX: u64 = 1_024;
 pub const LIVE_FOLLOW: Duration = Duration::from_secs(24 * 3_600);
 /// How often that is renewed while somebody follows it.
 pub const LIVE_FOLLOW_RENEW: Duration = Duration::from_secs(600);
+/// How long the log is read on after its last subscriber has left: it may come back.
+pub const LIVE_LINGER: Duration = Duration::from_secs(30);
 /// Rows of the log that are read at once.
 pub const LIVE_PAGE_ROWS_MAX: u32 = 500;
 /// Bytes of rows that are read at once, but at least one row.
@@ -66,6 +68,10 @@ pub const EVENT_BATCH_MAX: usize = 10;
 pub const CLIENT_EVENTS_PER_SECOND_MAX: u32 = 50;
 /// How far the clock of a server that publishes may be off.
 pub const PUBLISH_CLOCK_SKEW: Duration = Duration::from_secs(600);
+/// Bytes of events that a channel keeps for who comes back.
+pub const CHANNEL_HISTORY_BYTES_MAX: usize = 64 * 1024;
+/// How long it keeps them when nobody is in it any more.
+pub const CHANNEL_LINGER: Duration = Duration::from_secs(120);
 /// Events that a channel keeps for who comes back.
 pub const CHANNEL_HISTORY_MAX: usize = 64;
 /// Deepest nesting of a GraphQL query.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::limits;
-use mobo_gate::{Gate, Settings};
+use mobo_gate::{Gate, PusherApp, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
@@ -62,6 +62,14 @@ impl GatePart {
         TcpListener::bind(address).await.map_err(|error| fault(address, &error))
     }
 
+    /// The app of the Pusher protocol, where one is set as a whole.
+    fn pusher(&self) -> Vec<PusherApp> {
+        let config = &self.edge.config;
+        let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
+        let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
+        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+    }
+
     /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
@@ -70,6 +78,7 @@ impl GatePart {
             connections_max: limits::EDGE_HTTP_CONNECTIONS_MAX,
             bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
             watch: Some(Arc::new(Requests)),
+            pusher: self.pusher(),
             ..Settings::default()
         };
         let gate = Gate::new(Arc::new(EdgeRecords::new(Arc::clone(&self.edge))), small);

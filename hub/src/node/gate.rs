@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::upgrade::websocket;
-use mobo_gate::{Gate, Settings};
+use mobo_gate::{Gate, PusherApp, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
@@ -62,11 +62,19 @@ impl GatePart {
         TcpListener::bind(address).await.map_err(|error| fault(address, &error))
     }
 
+    /// The app of the Pusher protocol, where one is set as a whole.
+    fn pusher(&self) -> Vec<PusherApp> {
+        let config = &self.hub.config;
+        let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
+        let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
+        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+    }
+
     /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
-        let watched = Settings { watch: Some(Arc::new(Requests)), ..Settings::default() };
+        let watched = Settings { watch: Some(Arc::new(Requests)), pusher: self.pusher(), ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let sync = websocket(WS_PATH, move || ws::Newcomer::of(&hub));

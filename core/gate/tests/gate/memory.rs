@@ -9,6 +9,7 @@ use mobo_core::author::{EditError, Writer, author};
 use mobo_core::engine::Author;
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{CollectionId, DeviceId, FieldId, Incarnation, Lane, Ordinal, ProjectId, RecordId, RecordKey, Ver};
+use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::overlay::provisional;
 use mobo_core::query::{Order, Page, Row, Select, columns};
 use mobo_core::record::RecordState;
@@ -274,6 +275,18 @@ impl Backend for Memory {
         };
         let principal = role.map(|role| Principal::of_role(self.project(), role));
         Box::pin(async move { self.check().map(|()| principal) })
+    }
+
+    fn follow(&self, _: Vec<CollectionId>) -> BackendFuture<'_, LiveHead> {
+        Box::pin(async { Err(BackendError::Refused("this memory keeps no log of changes".to_owned())) })
+    }
+
+    fn changes(&self, _: u64, _: u32) -> BackendFuture<'_, LivePage> {
+        Box::pin(async { Err(BackendError::Refused("this memory keeps no log of changes".to_owned())) })
+    }
+
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
     }
 
     fn policies(&self) -> Arc<Policies> {

@@ -1,0 +1,28 @@
+//! Realtime: what was committed, told to whoever may see it, as it happens; and rooms in which clients talk to each other.
+//!
+//! One [`Feed`] reads the store's log of changes for all subscribers; each of them keeps only a place in it. A subscriber that is cut
+//! off comes back with its place and gets what it has missed, or is told that it must read again. The ways to subscribe differ only in how
+//! they spell it: event streams ([`sse`]), Phoenix channels ([`phoenix`]), Pusher's protocol ([`pusher`]).
+
+mod body;
+mod feed;
+pub(crate) mod phoenix;
+pub(crate) mod pusher;
+mod rooms;
+mod socket;
+pub(crate) mod sse;
+mod viewer;
+mod wanted;
+
+use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
+
+pub(crate) use feed::Feed;
+pub(crate) use rooms::Rooms;
+
+/// A word after `?`, decoded; `None` where it is not there or cannot be read.
+fn query_word(parts: &Parts, name: &str) -> Option<String> {
+    let words = parts.uri.query().unwrap_or_default().split('&').filter_map(|word| word.split_once('='));
+    let (_, value) = words.into_iter().find(|(key, _)| *key == name)?;
+    percent_decode_str(&value.replace('+', " ")).decode_utf8().ok().map(|word| word.into_owned())
+}

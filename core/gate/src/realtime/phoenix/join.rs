@@ -1,0 +1,189 @@
+//! What a client wants of a channel that it joins.
+
+use std::sync::Arc;
+
+use mobo_core::live::{LiveChange, LiveKind, LivePoint};
+use mobo_core::query::{ColumnType, Filter, columns};
+use mobo_core::rfc3339;
+use mobo_core::schema::{Collection, FieldType};
+use serde_json::{Value as Json, json};
+
+use super::super::viewer::Viewer;
+use super::super::wanted::{self, Wanted};
+use crate::problem::Problem;
+
+/// One `postgres_changes` of a channel.
+#[derive(Debug)]
+pub(super) struct Binding {
+    pub(super) id: u64,
+    /// As the client wrote it, which it wants back.
+    given: Json,
+    kind: Option<LiveKind>,
+    pub(super) wanted: Vec<Wanted>,
+}
+
+/// Settings of a channel.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config {
+    pub(super) broadcast_self: bool,
+    pub(super) broadcast_ack: bool,
+    pub(super) presence_key: String,
+    pub(super) private: bool,
+    /// Where the client wants to go on, if it knows the extension and has a place.
+    pub(super) resume: Option<Option<LivePoint>>,
+}
+
+impl Config {
+    pub(super) fn read(config: &Json) -> Self {
+        let flag = |path: &str| config.pointer(path).and_then(Json::as_bool).unwrap_or(false);
+        let resume = config.get("mobo").map(|mobo| {
+            let log = mobo.get("stream_id").and_then(Json::as_str)?;
+            let n = mobo.get("serial").and_then(Json::as_u64)?;
+            // A place that is none is one that has expired.
+            Some(format!("{log}-{n}").parse().unwrap_or(LivePoint { log: 0, n: 0 }))
+        });
+        Self {
+            broadcast_self: flag("/broadcast/self"),
+            broadcast_ack: flag("/broadcast/ack"),
+            presence_key: config.pointer("/presence/key").and_then(Json::as_str).unwrap_or_default().to_owned(),
+            private: flag("/private"),
+            resume,
+        }
+    }
+}
+
+impl Binding {
+    /// Reads what is wanted, and asks whether it may be had.
+    ///
+    /// # Errors
+    ///
+    /// 400 for what is not understood, and as `access` says.
+    pub(super) async fn read(viewer: &Viewer, id: u64, given: &Json) -> Result<Self, Problem> {
+        let word = |name: &str| given.get(name).and_then(Json::as_str).unwrap_or_default();
+        let kind = match word("event").to_ascii_uppercase().as_str() {
+            "*" | "" => None,
+            "INSERT" => Some(LiveKind::Insert),
+            "UPDATE" => Some(LiveKind::Update),
+            "DELETE" => Some(LiveKind::Delete),
+            other => return Err(Problem::parse(format!("event is *, INSERT, UPDATE or DELETE, not {other}"))),
+        };
+        if !["", "public", "*"].contains(&word("schema")) {
+            return Err(Problem::parse(format!("there is no schema \"{}\"; collections are in public", word("schema"))));
+        }
+        let schema = viewer.gate().backend().schema();
+        let (table, text) = (word("table"), word("filter"));
+        let collections: Vec<Collection> = match table {
+            "" | "*" => schema.iter().cloned().collect(),
+            name => vec![schema.by_name(name).cloned().ok_or_else(|| Problem::parse(format!("there is no collection \"{name}\"")))?],
+        };
+        let select = given.get("select").and_then(Json::as_array);
+        let select = select.map(|names| names.iter().filter_map(Json::as_str).map(str::to_owned).collect::<Vec<_>>());
+        let mut wanted = Vec::new();
+        for collection in collections {
+            let view = match viewer.view(&collection).await {
+                Ok(view) => view,
+                Err(problem) if table == "" || table == "*" => {
+                    if problem.status().is_server_error() {
+                        return Err(problem);
+                    }
+                    continue;
+                }
+                Err(problem) => return Err(problem),
+            };
+            let filter = if text.is_empty() { Filter::all() } else { wanted::filter(&collection, &side_by_side(text))? };
+            wanted.push(Wanted { collection: Arc::new(collection), filter, select: select.clone(), view });
+        }
+        if wanted.is_empty() {
+            return Err(Problem::no_policy());
+        }
+        Ok(Self { id, given: given.clone(), kind, wanted })
+    }
+
+    /// As it is confirmed.
+    pub(super) fn confirmed(&self) -> Json {
+        let mut shown = self.given.clone();
+        if let Json::Object(members) = &mut shown {
+            members.insert("id".to_owned(), self.id.into());
+        }
+        shown
+    }
+
+    /// What it tells of a change, without its id.
+    pub(super) fn tell(&self, change: &LiveChange) -> Option<Json> {
+        let wanted = self.wanted.iter().find(|wanted| wanted.id() == change.collection)?;
+        let seen = wanted.seen_as_is(change).filter(|seen| self.kind.is_none_or(|kind| kind == seen.kind))?;
+        let mut told = json!({
+            "schema": "public",
+            "table": wanted.collection.name,
+            "commit_timestamp": rfc3339::format(change.at.0),
+            "type": seen.kind.name().to_ascii_uppercase(),
+            "columns": shown_columns(&wanted.collection),
+            "errors": null,
+        });
+        if let Json::Object(members) = &mut told {
+            members.extend(seen.new.map(|row| ("record".to_owned(), Json::Object(row))));
+            members.extend(seen.old.map(|row| ("old_record".to_owned(), Json::Object(row))));
+        }
+        Some(told)
+    }
+}
+
+/// Conditions with commas between them as they are in a query.
+fn side_by_side(text: &str) -> String {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let part = |letter: char| {
+        let ends = letter == ',' && depth == 0 && !quoted;
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '(' | '{' if !quoted => depth += 1,
+            ')' | '}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if ends { '&' } else { letter }
+    };
+    text.chars().map(part).collect()
+}
+
+fn shown_columns(collection: &Collection) -> Json {
+    let name = |kind: ColumnType| match kind {
+        ColumnType::Key | ColumnType::Field(FieldType::Text) => "text",
+        ColumnType::Field(FieldType::Int | FieldType::Counter) => "int8",
+        ColumnType::Field(FieldType::Float) => "float8",
+        ColumnType::Field(FieldType::Bool) => "bool",
+        ColumnType::Field(FieldType::Timestamp) => "timestamptz",
+        ColumnType::Field(FieldType::Bytes) => "bytea",
+        ColumnType::Field(FieldType::Json | FieldType::List) => "jsonb",
+    };
+    columns(collection).into_iter().map(|column| json!({ "name": column.name, "type": name(column.kind) })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_part_conditions_where_they_are_bare() {
+        for (text, want) in [
+            ("a=eq.1", "a=eq.1"),
+            ("a=eq.1,b=gt.2", "a=eq.1&b=gt.2"),
+            ("a=in.(1,2),b=eq.x", "a=in.(1,2)&b=eq.x"),
+            (r#"a=in.("x,\"y",z),b=eq.1"#, r#"a=in.("x,\"y",z)&b=eq.1"#),
+        ] {
+            assert_eq!(side_by_side(text), want);
+        }
+    }
+
+    #[test]
+    fn settings_have_defaults() {
+        let config = Config::read(&json!({}));
+        assert!(!config.broadcast_self && !config.broadcast_ack && !config.private && config.resume.is_none());
+        let config =
+            Config::read(&json!({ "broadcast": { "self": true }, "presence": { "key": "k" }, "mobo": { "stream_id": "a", "serial": 7 } }));
+        assert!(config.broadcast_self);
+        assert_eq!((config.presence_key.as_str(), config.resume), ("k", Some(Some(LivePoint { log: 10, n: 7 }))));
+        assert_eq!(Config::read(&json!({ "mobo": {} })).resume, Some(None));
+        assert_eq!(Config::read(&json!({ "mobo": { "stream_id": "?", "serial": 1 } })).resume, Some(Some(LivePoint { log: 0, n: 0 })));
+    }
+}

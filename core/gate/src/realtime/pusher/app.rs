@@ -1,0 +1,134 @@
+//! An app of the Pusher protocol, and what is signed with its secret.
+
+use std::fmt::{self, Write as _};
+
+use md5::{Digest as _, Md5};
+use mobo_core::limits;
+use ring::hmac;
+
+/// An app that servers publish for and clients connect to.
+#[derive(Clone)]
+pub struct PusherApp {
+    /// In the address of the HTTP API.
+    pub id: String,
+    /// In the address that clients connect to.
+    pub key: String,
+    secret: hmac::Key,
+}
+
+impl fmt::Debug for PusherApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PusherApp").field("id", &self.id).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl PusherApp {
+    /// The app of these words.
+    #[must_use]
+    pub fn new(id: &str, key: &str, secret: &str) -> Self {
+        Self { id: id.to_owned(), key: key.to_owned(), secret: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()) }
+    }
+
+    /// What proves this text: `KEY:hex`.
+    pub(super) fn sign(&self, text: &str) -> String {
+        format!("{}:{}", self.key, hex(hmac::sign(&self.secret, text.as_bytes()).as_ref()))
+    }
+
+    /// True if `auth` is `KEY:hex` of this text. It takes the same time whatever is wrong.
+    pub(super) fn has_signed(&self, text: &str, auth: &str) -> bool {
+        let signature = auth.strip_prefix(self.key.as_str()).and_then(|rest| rest.strip_prefix(':')).unwrap_or_default();
+        self.proves(text, signature)
+    }
+
+    fn proves(&self, text: &str, signature: &str) -> bool {
+        let bytes = unhex(signature).unwrap_or_default();
+        hmac::verify(&self.secret, text.as_bytes(), &bytes).is_ok()
+    }
+
+    /// Whether a request of a server is signed; `Err` says what is wrong. `query` is decoded, `now_s` in seconds since 1970.
+    pub(super) fn check_request(
+        &self,
+        (method, path): (&str, &str),
+        query: &[(String, String)],
+        body: &[u8],
+        now_s: i64,
+    ) -> Result<(), &'static str> {
+        let word = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+        if word("auth_key") != self.key || word("auth_version") != "1.0" {
+            return Err("auth_key or auth_version is another one");
+        }
+        let skew = word("auth_timestamp").parse::<i64>().map_or(i64::MAX, |at| now_s.saturating_sub(at).saturating_abs());
+        if skew.unsigned_abs() > limits::PUBLISH_CLOCK_SKEW.as_secs() {
+            return Err("auth_timestamp is too far from this node's time");
+        }
+        if !body.is_empty() && word("body_md5") != hex(&Md5::digest(body)) {
+            return Err("body_md5 is not that of the body");
+        }
+        let mut signed: Vec<String> = query
+            .iter()
+            .filter(|(name, _)| name != "auth_signature")
+            .map(|(name, value)| format!("{}={value}", name.to_ascii_lowercase()))
+            .collect();
+        signed.sort_unstable();
+        let text = format!("{method}\n{path}\n{}", signed.join("&"));
+        if self.proves(&text, word("auth_signature")) { Ok(()) } else { Err("auth_signature does not fit") }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_those_of_the_documentation() {
+        // The worked example of Pusher's documentation of private channels.
+        let app = PusherApp::new("3", "278d425bdf160c739803", "7ad3773142a6692b25b8");
+        let auth = "278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4";
+        assert_eq!(app.sign("1234.1234:private-foobar"), auth);
+        assert!(app.has_signed("1234.1234:private-foobar", auth));
+        for bad in
+            ["", ":", "278d425bdf160c739803:", &auth[1..], &auth[..auth.len() - 1], &auth.replace("58", "59"), "278d425bdf160c739803:zz"]
+        {
+            assert!(!app.has_signed("1234.1234:private-foobar", bad), "{bad}");
+        }
+        assert!(!app.has_signed("1234.1234:private-other", auth));
+    }
+
+    #[test]
+    fn requests_of_servers_are_signed_over_everything() {
+        // The worked example of Pusher's documentation of the HTTP API.
+        let app = PusherApp::new("3", "278d425bdf160c739803", "7ad3773142a6692b25b8");
+        let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+        let query = |changed: (&str, &str)| -> Vec<(String, String)> {
+            let words = [
+                ("auth_key", "278d425bdf160c739803"),
+                ("auth_timestamp", "1353088179"),
+                ("auth_version", "1.0"),
+                ("body_md5", "ec365a775a4cd0599faeb73354201b6f"),
+                ("auth_signature", "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"),
+            ];
+            words.map(|(name, value)| (name.to_owned(), if name == changed.0 { changed.1 } else { value }.to_owned())).to_vec()
+        };
+        let at = ("POST", "/apps/3/events");
+        assert_eq!(app.check_request(at, &query(("", "")), body, 1_353_088_179), Ok(()));
+        assert!(app.check_request(at, &query(("", "")), body, 1_353_088_179 + 601).is_err());
+        assert!(app.check_request(at, &query(("", "")), b"{}", 1_353_088_179).is_err());
+        assert!(app.check_request(("POST", "/apps/3/batch_events"), &query(("", "")), body, 1_353_088_179).is_err());
+        for changed in ["auth_key", "auth_timestamp", "auth_version", "body_md5", "auth_signature"] {
+            assert!(app.check_request(at, &query((changed, "1353088180")), body, 1_353_088_179).is_err(), "{changed}");
+        }
+    }
+}

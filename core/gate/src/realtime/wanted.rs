@@ -1,0 +1,97 @@
+//! What a subscriber asks for, and what a change is for it.
+
+use std::sync::Arc;
+
+use mobo_core::ids::CollectionId;
+use mobo_core::live::{LiveChange, LiveKind, LiveRow};
+use mobo_core::query::{Filter, Parser, columns};
+use mobo_core::schema::Collection;
+
+use super::viewer::{View, Viewer};
+use crate::problem::Problem;
+
+/// The changes of one collection that somebody asks for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) collection: Arc<Collection>,
+    pub(super) filter: Filter,
+    /// The fields; `None` for all.
+    pub(super) select: Option<Vec<String>>,
+    pub(super) view: View,
+}
+
+/// A change, as far as a subscriber sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) kind: LiveKind,
+    pub(super) old: Option<LiveRow>,
+    pub(super) new: Option<LiveRow>,
+}
+
+/// Reads filters that stand side by side, as in `status=eq.open&n=gt.3`.
+///
+/// # Errors
+///
+/// 400 with what is wrong.
+pub(super) fn filter(collection: &Collection, text: &str) -> Result<Filter, Problem> {
+    let columns = columns(collection);
+    let mut parser = Parser::new(&collection.name, &columns);
+    parser.filters(text)?;
+    Ok(parser.finish().filter)
+}
+
+impl Wanted {
+    pub(super) fn id(&self) -> CollectionId {
+        self.collection.id
+    }
+
+    /// Asks again what may be seen.
+    ///
+    /// # Errors
+    ///
+    /// As `access` says.
+    pub(super) async fn ask_again(&mut self, viewer: &Viewer) -> Result<(), Problem> {
+        self.view = viewer.view(&self.collection).await?;
+        Ok(())
+    }
+
+    fn shown(&self, row: Option<&LiveRow>) -> Option<LiveRow> {
+        let row = row.filter(|row| self.filter.lets_through(*row))?;
+        let mut shown = self.view.shown(row)?;
+        if let Some(select) = &self.select {
+            shown.retain(|name, _| select.contains(name));
+        }
+        Some(shown)
+    }
+
+    /// A change of a live query: a row that comes to fit is an insert, one that does not fit any more is a delete.
+    pub(super) fn seen(&self, change: &LiveChange) -> Option<Seen> {
+        if change.collection != self.id() {
+            return None;
+        }
+        let (old, new) = (self.shown(change.before.as_ref()), self.shown(change.after.as_ref()));
+        let kind = match (&old, &new) {
+            (None, None) => return None,
+            (None, Some(_)) => LiveKind::Insert,
+            // What has changed is not for this viewer.
+            (Some(old), Some(new)) if old == new => return None,
+            (Some(_), Some(_)) => LiveKind::Update,
+            (Some(_), None) => LiveKind::Delete,
+        };
+        Some(Seen { kind, old, new })
+    }
+
+    /// A change as a database tells it: of what it is by itself, if the row that counts fits: the old one of a delete, else the new one.
+    pub(super) fn seen_as_is(&self, change: &LiveChange) -> Option<Seen> {
+        if change.collection != self.id() {
+            return None;
+        }
+        let (old, new) = (self.shown(change.before.as_ref()), self.shown(change.after.as_ref()));
+        let kind = change.kind();
+        match kind {
+            LiveKind::Insert => new.map(|new| Seen { kind, old: None, new: Some(new) }),
+            LiveKind::Update => new.filter(|new| old.as_ref() != Some(new)).map(|new| Seen { kind, old, new: Some(new) }),
+            LiveKind::Delete => old.map(|old| Seen { kind, old: Some(old), new: None }),
+        }
+    }
+}
