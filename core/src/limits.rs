@@ -81,6 +81,8 @@ pub const FRAME_BODY_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_BYTES_MAX: usize = 384 * 1024;
 /// A push of telemetry takes at most what the link carries in a second, but may always have so many bytes.
 pub const PUSH_BYTES_MIN: usize = 8 * 1024;
+/// What a push of telemetry takes before the pace of the link is known.
+pub const PUSH_BYTES_UNPACED: usize = 32 * 1024;
 /// Entries in one push.
 pub const PUSH_ENTRIES_MAX: usize = 2_000;
 /// Items in one batch.
@@ -112,7 +114,7 @@ pub const RECONNECT_SETTLED: Duration = Duration::from_secs(5);
 /// An attempt that has not brought a link for so long gets company by a fresh one, whose first packets are not paused yet.
 pub const REDIAL_AFTER: Duration = Duration::from_secs(3);
 /// Attempts at the same time.
-pub const DIALS_MAX: usize = 4;
+pub const DIALS_MAX: usize = 5;
 /// Hellos and enrolments that a hub decides about at the same time.
 pub const ADMISSIONS_MAX: usize = 32;
 /// The longest that one may wait for its turn; who would wait longer is told when to come back.

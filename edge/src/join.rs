@@ -115,3 +115,71 @@ fn check(token: &JoinToken, keys: &KeyPair, signed: Enrolled) -> Result<Joined, 
     }
     Ok(Joined { certificate, signed, device: keys.device() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use mobo_core::future::BoxFuture;
+    use mobo_core::ids::{ProjectId, PublicKey};
+
+    use super::*;
+
+    /// A link whose carrier reads along.
+    #[derive(Debug)]
+    struct Overheard {
+        binding: Vec<u8>,
+        heard: Mutex<Vec<u8>>,
+    }
+
+    impl Link for Overheard {
+        fn send(&self, _: Channel, frame: Vec<u8>) -> BoxFuture<'_, Result<(), LinkError>> {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).extend(frame);
+            Box::pin(async { Ok(()) })
+        }
+
+        fn recv(&self) -> BoxFuture<'_, Result<Vec<u8>, LinkError>> {
+            Box::pin(async { Err(LinkError::Silent) })
+        }
+
+        fn binding(&self) -> Vec<u8> {
+            self.binding.clone()
+        }
+
+        fn peer(&self) -> String {
+            "a broker".to_owned()
+        }
+
+        fn bytes(&self) -> (u64, u64) {
+            (0, 0)
+        }
+
+        fn close(&self, _: &str) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    // faults: X-15
+    #[tokio::test]
+    async fn who_carries_a_join_learns_nothing_to_join_with() {
+        let (keys, secret) = (KeyPair::from_secret(&[2; 32]), b"only-for-the-hub".to_vec());
+        for (masks, binding, is_hidden) in [(true, vec![7; 32], true), (false, vec![7; 32], false), (true, vec![], false)] {
+            let token = JoinToken {
+                project: ProjectId::new(1).unwrap(),
+                hub: PublicKey([1; 32]),
+                secret: secret.clone(),
+                addresses: vec![],
+                expires_us: 0,
+                name: String::new(),
+                masks,
+            };
+            let link = Overheard { binding: binding.clone(), heard: Mutex::default() };
+            assert!(exchange(&link, &token, &keys).await.is_err());
+            let heard = link.heard.into_inner().unwrap();
+            assert_eq!(!heard.windows(secret.len()).any(|bytes| bytes == secret), is_hidden, "masks {masks}, binding {}", binding.len());
+            let Message::Enrol(enrol) = mobo_protocol::decode(&heard).unwrap() else { panic!("it enrols") };
+            let at_hub = if enrol.masked { mask_secret(&binding, &enrol.secret).unwrap() } else { enrol.secret };
+            assert_eq!(at_hub, secret, "the hub finds it again");
+        }
+    }
+}

@@ -21,7 +21,7 @@ use mobo_runtime::machine::Machine;
 use mobo_runtime::outbox::Outbox;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use driver::Driver;
@@ -223,24 +223,23 @@ impl Uplink {
 /// The first link that opens. A transport that gets no answer asks again ever more slowly; so that a way that has just opened is found at
 /// once, a fresh attempt joins the others every [`limits::REDIAL_AFTER`].
 async fn dial(dialer: &Arc<dyn Dialer>, addresses: &str, hub: PublicKey) -> Result<Box<dyn Link>, LinkError> {
-    let mut attempts = JoinSet::new();
-    let mut failure = None;
-    for begun in 1.. {
+    let deadline = Instant::now() + limits::HELLO_TIMEOUT;
+    let (mut attempts, mut failure, mut begun) = (JoinSet::new(), None, 0);
+    loop {
         let (dialer, addresses) = (Arc::clone(dialer), addresses.to_owned());
         attempts.spawn(async move { dialer.dial(addresses, hub).await });
-        let patience = if begun < limits::DIALS_MAX { limits::REDIAL_AFTER } else { limits::HELLO_TIMEOUT };
+        begun += 1;
+        let next = if begun < limits::DIALS_MAX { Instant::now() + limits::REDIAL_AFTER } else { deadline };
         loop {
-            match timeout(patience, attempts.join_next()).await {
+            match timeout_at(next.min(deadline), attempts.join_next()).await {
                 Ok(Some(Ok(Ok(link)))) => return Ok(link),
                 Ok(Some(Ok(Err(error)))) => failure = Some(error),
                 Ok(Some(Err(_))) => {}
-                Ok(None) => return Err(failure.unwrap_or(LinkError::Silent)),
-                Err(_) if begun < limits::DIALS_MAX => break,
-                Err(_) => return Err(failure.unwrap_or(LinkError::Silent)),
+                Err(_) if next < deadline => break,
+                Ok(None) | Err(_) => return Err(failure.unwrap_or(LinkError::Silent)),
             }
         }
     }
-    Err(LinkError::Silent)
 }
 
 fn unreachable(error: &LinkError) -> CloseReason {
@@ -274,5 +273,68 @@ async fn at(instant: Option<tokio::time::Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use mobo_core::future::BoxFuture;
+
+    use super::*;
+
+    /// Answers those who ask from a moment on, and hears nobody else.
+    #[derive(Debug)]
+    struct Away {
+        from: Instant,
+        asked: Mutex<Vec<Instant>>,
+        refuses: bool,
+    }
+
+    impl Dialer for Away {
+        fn transport(&self) -> &'static str {
+            "quic"
+        }
+
+        fn dial(&self, _: String, _: PublicKey) -> BoxFuture<'_, Result<Box<dyn Link>, LinkError>> {
+            let (now, from) = (Instant::now(), self.from);
+            self.asked.lock().unwrap().push(now);
+            let refused = LinkError::Closed("found".to_owned());
+            if self.refuses || now >= from {
+                return Box::pin(async { Err(refused) });
+            }
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// How long after the way has opened it is found, and how often was asked.
+    async fn found_after(opens_ms: u64) -> (Duration, usize) {
+        let from = Instant::now() + Duration::from_millis(opens_ms);
+        let away = Arc::new(Away { from, asked: Mutex::default(), refuses: false });
+        let dialer: Arc<dyn Dialer> = Arc::clone(&away) as Arc<dyn Dialer>;
+        while Instant::now() < from || away.asked.lock().unwrap().last().is_none_or(|last| *last < from) {
+            assert!(dial(&dialer, "hub:1", PublicKey([0; 32])).await.is_err());
+        }
+        let asked = away.asked.lock().unwrap();
+        (asked.iter().find(|at| **at >= from).unwrap().duration_since(from), asked.len())
+    }
+
+    // faults: N-1
+    #[tokio::test(start_paused = true)]
+    async fn a_way_that_opens_is_found_within_seconds_whenever_it_does() {
+        for opens_ms in (0..40_000).step_by(700) {
+            let (found, asked) = found_after(opens_ms).await;
+            assert!(found <= limits::REDIAL_AFTER + Duration::from_millis(10), "opens after {opens_ms} ms, found {found:?} later");
+            assert!(asked as u64 <= 2 + opens_ms / 3_000 + opens_ms / 15_000, "asked {asked} times in {opens_ms} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_at_once_does_not_ask_again() {
+        let away = Arc::new(Away { from: Instant::now(), asked: Mutex::default(), refuses: true });
+        let dialer: Arc<dyn Dialer> = Arc::clone(&away) as Arc<dyn Dialer>;
+        assert!(dial(&dialer, "hub:1", PublicKey([0; 32])).await.is_err());
+        assert_eq!(away.asked.lock().unwrap().len(), 1, "the pauses between tries are for that");
     }
 }

@@ -90,8 +90,11 @@ impl Lanes {
     /// What a push of a lane may take: telemetry at most what the link carries in a second, so that a change of state behind it does not wait
     /// for longer (invariant I15).
     fn push_bytes_max(&self, lane: Lane) -> usize {
-        let pace = self.pace_bytes.filter(|_| lane > Lane::Events).and_then(|pace| usize::try_from(pace).ok());
-        pace.map_or(limits::BATCH_BYTES_MAX, |pace| pace.clamp(limits::PUSH_BYTES_MIN, limits::BATCH_BYTES_MAX))
+        if lane <= Lane::Events {
+            return limits::BATCH_BYTES_MAX;
+        }
+        let pace = self.pace_bytes.map(|pace| usize::try_from(pace).unwrap_or(usize::MAX));
+        pace.map_or(limits::PUSH_BYTES_UNPACED, |pace| pace.clamp(limits::PUSH_BYTES_MIN, limits::BATCH_BYTES_MAX))
     }
 
     /// The store answered: entries that were sent now, or none behind `sent`.
@@ -169,5 +172,81 @@ impl Lanes {
             Lane::Telemetry => telemetry,
             Lane::Blobs => blobs,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::entry::{Entry, Payload};
+    use crate::ids::{Chain, Incarnation, Signature};
+    use crate::message::PushedEntry;
+
+    fn push(first: u64, bytes: usize) -> Push {
+        let entry = Entry { header: vec![], payload: Payload::Present(vec![0; bytes]) };
+        Push {
+            lane: Lane::Telemetry,
+            incarnation: Incarnation::new(4).unwrap(),
+            first: Seq::new(first).unwrap(),
+            prev_chain: Chain([0; 32]),
+            entries: vec![PushedEntry { entry, eff: None }],
+            head_chain: Chain([0; 32]),
+            signature: Signature([0; 64]),
+            on_behalf: None,
+        }
+    }
+
+    /// Lanes of which only `lane` has anything to send.
+    fn only(lane: Lane, credit_bytes: u32) -> Lanes {
+        let mut lanes = Lanes::default();
+        for other in Lane::ALL {
+            lanes.start(other, None, credit_bytes);
+            if other != lane {
+                lanes.read(Instant(0), other, None);
+            }
+        }
+        lanes
+    }
+
+    #[test]
+    fn credit_bounds_what_is_in_flight_but_never_stops_a_lane() {
+        for (credit_bytes, want) in
+            [(0, limits::PUSHES_IN_FLIGHT_MAX), (1, 1), (1_000, 1), (1_001, 2), (1 << 20, limits::PUSHES_IN_FLIGHT_MAX)]
+        {
+            let mut lanes = only(Lane::State, credit_bytes);
+            let mut sent = 0;
+            while lanes.next_read(limits::PUSHES_IN_FLIGHT_MAX).is_some() {
+                sent += 1;
+                lanes.read(Instant(0), Lane::State, Some(&push(sent, 1_000)));
+            }
+            assert_eq!(sent, want as u64, "credit {credit_bytes}");
+            lanes.acked(Instant(0), (Lane::State, Seq::new(sent).unwrap()), credit_bytes);
+            assert!(lanes.next_read(limits::PUSHES_IN_FLIGHT_MAX).is_some(), "and what is acknowledged makes room");
+        }
+    }
+
+    /// I15: whatever waits on the telemetry lane, a change of state waits behind a second of it at the most.
+    #[test]
+    fn i15_telemetry_is_pushed_by_the_second() {
+        for (bytes_per_s, want) in
+            [(2_500, limits::PUSH_BYTES_MIN), (20_000, 20_000), (250_000, 250_000), (10_000_000, limits::BATCH_BYTES_MAX)]
+        {
+            let mut lanes = only(Lane::Telemetry, 0);
+            let (mut now, mut seq) = (Instant(0), 0);
+            let mut next = lanes.next_read(4).unwrap().bytes_max;
+            assert_eq!(next, limits::PUSH_BYTES_UNPACED);
+            for _ in 0..20 {
+                seq += 1;
+                lanes.read(now, Lane::Telemetry, Some(&push(seq, next)));
+                now = now.after(Duration::from_millis(next as u64 * 1_000 / bytes_per_s));
+                lanes.acked(now, (Lane::Telemetry, Seq::new(seq).unwrap()), 0);
+                next = lanes.next_read(4).unwrap().bytes_max;
+            }
+            assert!(next.abs_diff(want) <= want / 20, "{bytes_per_s} bytes/s: {next}, not {want}");
+        }
+        let mut state = only(Lane::State, 0);
+        assert_eq!(state.next_read(4).unwrap().bytes_max, limits::BATCH_BYTES_MAX, "state is not held back");
     }
 }

@@ -129,7 +129,9 @@ pub(super) fn for_samples(
         return Err(stopped().into());
     }
     let freed = Relief { conn, schema, log, room, target: limit - limit / 16 }.give(seal)?;
-    if freed || used(conn)? <= limit {
+    let after = used(conn)?;
+    // What was dropped keeps its place in the chain, and that takes room, too: half of the reserve, and no more.
+    if after <= limit || (freed && after <= limit + room.reserve_bytes / 2) {
         return Ok(());
     }
     Err(full(before, limit, "no sample can give way: sync, or raise store.bytes_max").into())
