@@ -65,7 +65,9 @@ fn a_wiped_device_comes_back_and_its_old_key_is_dead() {
 
     Cli::edge(&folder).args(["join", &cluster.invite("pump")]).run().expect_success();
     let second = launch.boot();
-    wait::until("the data of the first life", CONVERGENCE_TIMEOUT, || shows(&second, &["a"]).then_some(()));
+    wait::until("the data of the first life", CONVERGENCE_TIMEOUT, || {
+        (second.http().get("/rest/v1/work_orders").is_ok_and(|a| a.status == 200) && shows(&second, &["a"])).then_some(())
+    });
     assert_ne!(second.status()["device"], json!(old), "another life has a key of its own");
     write(&second, "b");
     cluster.converge(&[&second]);
