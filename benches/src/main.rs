@@ -18,6 +18,7 @@ mod records;
 mod relay;
 mod report;
 mod rig;
+mod table;
 mod w1;
 mod w2;
 mod w3;
@@ -77,6 +78,7 @@ async fn race(plan: &Plan) -> anyhow::Result<()> {
         }
         Bench::Backup => backup::run(plan, &binaries, report()).await?.print()?,
         Bench::Boot => boot::run(&binaries, report()).await?.print()?,
+        Bench::Table => table::run(plan, &binaries, report()).await?.print()?,
         Bench::Bus => bus::run(plan.seconds, report()).await?.print()?,
     }
     Ok(())

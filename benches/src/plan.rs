@@ -59,6 +59,8 @@ pub(crate) enum Bench {
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
     Bus,
+    /// Rows that another process writes by SQL into a device's database, until they are sealed.
+    Table,
 }
 
 impl Bench {
@@ -72,6 +74,7 @@ impl Bench {
             Self::W5 => "w5",
             Self::Backup => "backup",
             Self::Boot => "boot",
+            Self::Table => "table",
             Self::Bus => "bus",
         }
     }

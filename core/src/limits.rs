@@ -258,6 +258,10 @@ pub const COMMIT_GROUP_MAX: usize = 512;
 pub const COMMIT_QUEUE_MAX: usize = 1_024;
 
 // SQLite
+/// How often a hub looks for SQL of other programs in a database that cannot tell of it.
+pub const HUB_INTAKE_LOOK: Duration = Duration::from_millis(40);
+/// How often a device looks for SQL of other programs where the system cannot tell it of changes in its folder.
+pub const INTAKE_POLL: Duration = Duration::from_millis(25);
 /// How long a statement waits for another process that holds the database.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that one connection keeps.

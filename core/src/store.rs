@@ -86,6 +86,13 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send 
     /// authored anew whenever it is merged: after that error, nobody but its caller may try it again.
     fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport>;
 
+    /// Takes in what other programs have written into the tables of collections, as writes of the hub's own (rule R24); `None` when nothing
+    /// waits, or the tables are closed to them. The batch says what holds for a merge; its submissions are not looked at.
+    fn take_in(&self, batch: MergeBatch) -> StoreFuture<'_, Option<MergeReport>> {
+        let _ = batch;
+        Box::pin(async { Ok(None) })
+    }
+
     /// What changed in some buckets, in one snapshot.
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage>;
 
@@ -150,6 +157,12 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send 
 
     /// Open conflicts, newest first, behind a place in that list; `None` starts it.
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>>;
+
+    /// Settles the open conflicts of a record, or of one field of it; gives their number.
+    fn settle_conflicts(&self, project: ProjectId, key: RecordKey, field: Option<u64>) -> StoreFuture<'_, u64>;
+
+    /// Says what becomes of conflicts of a field from now on; 0 is the record as a whole.
+    fn set_conflict_policy(&self, project: ProjectId, collection: CollectionId, field: u64, policy: ConflictPolicy) -> StoreFuture<'_, ()>;
 
     /// Open quarantine entries, newest first, behind the one of that number; `None` starts the list.
     fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>>;

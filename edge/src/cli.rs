@@ -151,6 +151,11 @@ pub enum Verb {
     /// Entries that the hub refused.
     #[command(subcommand)]
     Quarantine(QuarantineVerb),
+    /// SQL on the device's database. What is written into its tables is synced.
+    Sql {
+        /// Statements; by default they are read from standard input.
+        statement: Option<String>,
+    },
     /// What this device has and its hub has not, in a file that somebody carries.
     #[command(subcommand)]
     Backup(BackupVerb),
@@ -246,6 +251,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
         Verb::Sync { timeout } => boot::sync(common, timeout),
         Verb::Backup(verb) => boot::bundle(common, verb),
+        Verb::Sql { statement } => boot::sql(common, statement.as_deref()),
         Verb::Status => talk::status(common),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Component(verb) => board::components(common, &verb),

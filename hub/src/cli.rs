@@ -5,6 +5,7 @@ mod board;
 mod boot;
 mod device;
 mod list;
+mod sql;
 mod store;
 mod talk;
 mod upkeep;
@@ -102,6 +103,11 @@ pub enum Verb {
     Backup(BackupVerb),
     /// Bring a hub back from its backups, on a machine that needs nothing but the backup key.
     Restore(RestoreArgs),
+    /// SQL on the hub's database. What is written into its tables in Postgres is synced.
+    Sql {
+        /// Statements; by default they are read from standard input.
+        statement: Option<String>,
+    },
 }
 
 /// `config …`
@@ -198,6 +204,38 @@ pub enum KeyVerb {
 pub enum ConflictVerb {
     /// Open ones, newest first.
     List(Part),
+    /// The open ones of one record.
+    Show {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+    },
+    /// Settle them: what won stays, unless something else is said. An ordinary write of the field, by somebody who has seen the row, settles
+    /// them as well.
+    Resolve {
+        /// The collection.
+        collection: String,
+        /// The record's id.
+        id: String,
+        /// Only of this field.
+        field: Option<String>,
+        /// Write the value that lost, the latest of them where there are several.
+        #[arg(long, conflicts_with = "value")]
+        loser: bool,
+        /// Write this value, as JSON; a field must be named.
+        #[arg(long, requires = "field", value_name = "JSON")]
+        value: Option<String>,
+    },
+    /// Say what becomes of conflicts of a field from now on.
+    Policy {
+        /// The collection.
+        collection: String,
+        /// The field.
+        field: String,
+        /// silent: not put on record; log: on record, and nobody is asked; review: listed until settled, as by default.
+        policy: String,
+    },
 }
 
 /// Which part of a list.
@@ -280,6 +318,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Backup(verb) => backup::run(common, verb),
         Verb::Restore(args) => backup::restore(common, &args),
         Verb::Status => talk::status(common),
+        Verb::Sql { statement } => sql::sql(common, statement.as_deref()),
         Verb::Shutdown => talk::shutdown(common),
         Verb::Component(verb) => board::components(common, &verb),
         Verb::Health(verb) => board::health(common, &verb),
@@ -289,7 +328,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
         Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
         Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, n),
-        other @ (Verb::Collection(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
+        other @ (Verb::Collection(_) | Verb::Conflict(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
@@ -305,6 +344,13 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         Verb::Collection(CollectionVerb::List) => ("collection list", json!({})),
         Verb::Collection(CollectionVerb::Show { name }) => ("collection show", json!({ "name": name })),
         Verb::Collection(CollectionVerb::Alter { name, buckets }) => ("collection alter", json!({ "name": name, "buckets": buckets })),
+        Verb::Conflict(ConflictVerb::Show { collection, id }) => ("conflict show", json!({ "collection": collection, "id": id })),
+        Verb::Conflict(ConflictVerb::Resolve { collection, id, field, loser, value }) => {
+            ("conflict resolve", json!({ "collection": collection, "id": id, "field": field, "loser": loser, "value": value }))
+        }
+        Verb::Conflict(ConflictVerb::Policy { collection, field, policy }) => {
+            ("conflict policy", json!({ "collection": collection, "field": field, "policy": policy }))
+        }
         Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n })),
         Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n })),
         Verb::Key(KeyVerb::List) => ("key list", json!({})),
@@ -318,11 +364,12 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         | Verb::Init
         | Verb::Boot
         | Verb::Status
+        | Verb::Sql { .. }
         | Verb::Shutdown
         | Verb::Component(_)
         | Verb::Health(_)
         | Verb::Events(_)
-        | Verb::Conflict(_)
+        | Verb::Conflict(ConflictVerb::List(_))
         | Verb::Quarantine(QuarantineVerb::List(_) | QuarantineVerb::Retry { .. })
         | Verb::Store(_)
         | Verb::Backup(_)

@@ -16,6 +16,7 @@ use crate::node::{Hub, VERSION};
 
 mod backup;
 mod board;
+mod conflicts;
 mod grants;
 mod health;
 mod ledger;
@@ -109,6 +110,7 @@ impl Desk {
             "key list" => self.keys().await,
             "key revoke" => self.revoke_key(&text(args, "name")).await,
             "conflict list" => self.conflicts(args).await,
+            "conflict show" | "conflict resolve" | "conflict policy" => self.settle(verb, args).await,
             "quarantine list" => self.quarantine(args).await,
             "config pending" => Ok(mobo_runtime::command::pending(&self.0.config)),
             "recover start" => self.recover("start").await,

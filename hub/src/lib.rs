@@ -23,6 +23,7 @@ pub mod control;
 pub mod history;
 pub mod hub_time;
 pub mod identity;
+mod intake;
 pub mod merger;
 pub mod metrics;
 pub mod migrate;

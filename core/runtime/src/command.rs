@@ -1,6 +1,7 @@
 //! What the commands of every node share: asking the running node, printing what it answers, and the verbs about settings.
 
 mod settings;
+mod sql;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use crate::control::ControlClient;
 use crate::output::{Failure, Format, Table, exit, print, print_json};
 
 pub use settings::{check_config, load, pending, print_example, seal, show_config, write_example};
+pub use sql::{SqlAnswer, SqlAnswers, sql};
 
 /// Runs a future on this thread; for commands, which do one thing.
 ///

@@ -3,8 +3,6 @@
 //! Settings that are hot take their new values at once, for everybody who holds the [`Config`]; cold ones keep the values of the boot, and
 //! the log names them. A mistake in any layer changes nothing at all: the node goes on with what it has.
 
-mod watch;
-
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::component::{BoxFuture, Component};
 use crate::config::{Config, Problems, Reloaded};
+use crate::folder_watch::FolderWatch;
 use crate::motherboard::BoardHandle;
 use crate::notify::Notifier;
 use crate::secrets;
 use crate::tasks::Tasks;
 use crate::telemetry;
-use watch::FolderWatch;
 
 /// The part. It is optional: without it a change of the settings waits for the next boot.
 pub struct Reloader {

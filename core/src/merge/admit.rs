@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::prepare::{Content, Prepared, PreparedEntry, PreparedPush};
 use super::retry::{self, AdmittedRetry, KeptEntry};
 use super::time::{Boots, Decided, LaneTime, decide, known};
-use super::{Context, LocalBody, LocalWrite, Outcome, Rights};
+use super::{Context, LocalWrite, Outcome, Rights};
 use crate::engine::Author;
 use crate::entry::chain_start;
 use crate::ids::{Chain, DeviceId, Eid, LaneKey, Ordinal, ProjectId, RecordKey, Seq};
@@ -283,9 +283,7 @@ pub(super) fn wanted(items: &[Admission]) -> BTreeSet<RecordKey> {
         match item {
             Admission::Settled(_) => {}
             Admission::Local(write, _) => {
-                if let LocalBody::Edits(edits) = &write.body {
-                    keys.extend(edits.iter().map(|edit| RecordKey { collection: write.collection, id: edit.id.clone() }));
-                }
+                keys.extend(write.edits().map(|(collection, edit, _)| RecordKey { collection, id: edit.id.clone() }));
             }
             Admission::Push(push) => push.entries.iter().for_each(|entry| named(&entry.prepared, &mut keys)),
             Admission::Retry(again) => named(&again.entry.prepared, &mut keys),

@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
     /// All parts of an entry, or none of them.
     fn apply_parts(&mut self, doing: &Doing<'_>, parts: Vec<Part<'_>>) -> Result<(), (Option<RecordKey>, Refusal)> {
         let mut undo: Vec<(RecordKey, RecordState, Vec<String>, bool)> = Vec::with_capacity(parts.len());
-        let (mut conflicts, mut changes) = (Vec::new(), Vec::new());
+        let (mut conflicts, mut changes, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for part in &parts {
             let key = part.key;
             if let Some(working) = self.records.get(key) {
@@ -263,6 +263,9 @@ impl<'a> Run<'a> {
                 Ok((ver, merged)) => {
                     conflicts.extend(merged.conflicts.into_iter().map(|conflict| ConflictWrite { key: key.clone(), ver, conflict }));
                     changes.extend(merged.changes.into_iter().map(|(change, stamp)| ChangeWrite { key: key.clone(), change, stamp }));
+                    if doing.is_of(self.context.timeline) {
+                        settled.extend(part.settled());
+                    }
                 }
                 Err(refusal) => {
                     for (key, state, buckets, touched) in undo.into_iter().rev() {
@@ -276,6 +279,7 @@ impl<'a> Run<'a> {
         }
         self.writes.conflicts.extend(conflicts);
         self.writes.changes.extend(changes);
+        self.writes.settled.extend(settled);
         Ok(())
     }
 
@@ -292,7 +296,7 @@ impl<'a> Run<'a> {
         }
         let origin = doing.author.origin();
         let blocked = self.blocked.contains(&(key.clone(), origin));
-        let timeline = self.context.timeline.short();
+        let same_timeline = doing.is_of(self.context.timeline);
         let working = self.records.get_mut(key).ok_or_else(wrong)?;
         // Of a record that nobody has written yet, there is nothing that somebody else may see.
         let before = (working.stored.is_some() || working.touched).then(|| working.buckets.clone());
@@ -311,7 +315,7 @@ impl<'a> Run<'a> {
                 seq: doing.seq,
                 ver: working.ver,
                 uncertain: doing.decided.uncertain,
-                same_timeline: doing.header.and_then(|header| header.timeline).is_none_or(|short| short == timeline),
+                same_timeline,
             };
             working.state.apply(collection, &part.ops, &applying).map_err(|refusal| match refusal.code {
                 Code::MISSING_DEPENDENCY | Code::BAD_CHANGE if blocked => {

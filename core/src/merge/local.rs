@@ -72,23 +72,22 @@ impl Run<'_> {
         changed: &mut Vec<RecordKey>,
     ) -> Result<Option<(Kind, Vec<u8>)>, author::EditError> {
         let gone = || author::EditError::Refused("the collection does not exist any more".to_owned());
-        let collection = self.context.schema.get(write.collection).ok_or_else(gone)?;
-        let edits = match &write.body {
-            LocalBody::Append(segment) => {
-                let refused = |error: crate::stream::BadSegment| author::EditError::Refused(error.to_string());
-                return segment.encode(collection).map(|payload| Some((Kind::Stream, payload))).map_err(refused);
-            }
-            LocalBody::Edits(edits) => edits,
-        };
+        if let LocalBody::Append(segment) = &write.body {
+            let collection = self.context.schema.get(write.collection).ok_or_else(gone)?;
+            let refused = |error: crate::stream::BadSegment| author::EditError::Refused(error.to_string());
+            return segment.encode(collection).map(|payload| Some((Kind::Stream, payload))).map_err(refused);
+        }
         let (mut rows, mut documents) = (Vec::new(), Vec::new());
         let mut seen: BTreeMap<RecordKey, RecordState> = BTreeMap::new();
-        for (nth, edit) in (0..).zip(edits) {
-            let key = RecordKey { collection: write.collection, id: edit.id.clone() };
+        for (nth, (collection, edit, said)) in (0..).zip(write.edits()) {
+            let collection = self.context.schema.get(collection).ok_or_else(gone)?;
+            let key = RecordKey { collection: collection.id, id: edit.id.clone() };
             if let Some(why) = self.corrupt.get(&key) {
                 return Err(author::EditError::Refused(format!("the stored record is damaged: {why}; run `mobo-hub health check`")));
             }
             let working = self.records.get(&key).ok_or_else(gone)?;
-            let base_ver = if working.touched { working.ver } else { Ver(working.ver.0 - 1) };
+            let latest = if working.touched { working.ver } else { Ver(working.ver.0 - 1) };
+            let base_ver = said.map_or(latest, |said| said.min(latest));
             let writer = author::Writer { collection, device: author.device, incarnation: author.incarnation, base_ver };
             let state = seen.get(&key).unwrap_or(&working.state);
             let Some(op) = author::author(&writer, state, edit)? else { continue };

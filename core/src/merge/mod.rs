@@ -40,7 +40,7 @@ use crate::digest::Digest;
 use crate::document::ChangeId;
 use crate::engine::Conflict;
 use crate::ids::{
-    BootId, BucketId, Chain, CollectionId, DeviceId, Eid, Incarnation, Lane, LaneKey, Nonce, Position, ProjectId, RecordKey, Seq,
+    BootId, BucketId, Chain, CollectionId, DeviceId, Eid, FieldId, Incarnation, Lane, LaneKey, Nonce, Position, ProjectId, RecordKey, Seq,
     Signature, StateHash, Timeline, Ver,
 };
 use crate::message::{Code, RefenceReason, Reject};
@@ -83,13 +83,39 @@ pub struct LocalWrite {
     pub author: Option<String>,
 }
 
+impl LocalWrite {
+    /// Its edits, each with its collection and the version that its writer says to have seen; none for samples.
+    pub(crate) fn edits(&self) -> impl Iterator<Item = (CollectionId, &Edit, Option<Ver>)> {
+        let (own, seen): (&[Edit], &[SeenEdit]) = match &self.body {
+            LocalBody::Edits(edits) => (edits, &[]),
+            LocalBody::Seen(edits) => (&[], edits),
+            LocalBody::Append(_) => (&[], &[]),
+        };
+        let own = own.iter().map(|edit| (self.collection, edit, None));
+        own.chain(seen.iter().map(|seen| (seen.collection, &seen.edit, seen.seen)))
+    }
+}
+
 /// What a local write does.
 #[derive(Clone, Debug)]
 pub enum LocalBody {
     /// Edits records; all or nothing.
     Edits(Vec<Edit>),
+    /// Edits records of any collections of one lane, as somebody wrote them who may not have seen the latest; all or nothing.
+    Seen(Vec<SeenEdit>),
     /// Appends samples.
     Append(Segment),
+}
+
+/// An edit, and what its writer had seen.
+#[derive(Clone, Debug)]
+pub struct SeenEdit {
+    /// The collection.
+    pub collection: CollectionId,
+    /// What to do.
+    pub edit: Edit,
+    /// The version of the record that the writer read, where it says so: what was merged later, it did not know (rule R24).
+    pub seen: Option<Ver>,
 }
 
 /// What became of one submission, in the order of submission.
@@ -167,6 +193,8 @@ pub struct Writes {
     pub conflicts: Vec<ConflictWrite>,
     /// Refused entries that were tried again.
     pub retried: Vec<Retried>,
+    /// Fields that were written by somebody who knew what there was: open decisions about them are settled by it.
+    pub settled: Vec<SettledWrite>,
 }
 
 /// Where a record's row is.
@@ -307,6 +335,17 @@ pub struct ChangeWrite {
     pub change: ChangeId,
     /// The stamp of the operation that brought it.
     pub stamp: Stamp,
+}
+
+/// A field of a row that was written by somebody who had seen the row at a version: what was decided about it up to then is settled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettledWrite {
+    /// The record.
+    pub key: RecordKey,
+    /// The field; `None` for the record as a whole.
+    pub field: Option<FieldId>,
+    /// What the writer had seen.
+    pub seen: Ver,
 }
 
 /// A decision on record.

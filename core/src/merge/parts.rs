@@ -2,23 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use super::Rights;
 use super::time::{Decided, of_op};
+use super::{Rights, SettledWrite};
 use crate::document::DocumentOp;
 use crate::engine::{Author, Refusal, Stamped};
 use crate::entry::Header;
-use crate::ids::{LaneKey, RecordKey, Seq};
+use crate::ids::{LaneKey, RecordKey, Seq, Timeline};
 use crate::message::Code;
 use crate::record::RecordOps;
 use crate::schema::Collection;
 use crate::stamp::Stamp;
-use crate::table::TableOp;
+use crate::table::{Action, TableOp};
 use crate::time::Eff;
 
 /// What one entry does to one record.
 pub(super) struct Part<'o> {
     pub(super) key: &'o RecordKey,
     pub(super) ops: RecordOps<'o>,
+}
+
+impl Part<'_> {
+    /// The fields of a row that were written knowingly.
+    pub(super) fn settled(&self) -> Vec<SettledWrite> {
+        let RecordOps::Table(ops) = &self.ops else { return Vec::new() };
+        let mut settled = Vec::new();
+        for op in ops.iter().map(|stamped| stamped.op).filter(|op| op.base_ver.0 > 0) {
+            let whole = (op.action != Action::Patch).then_some(None);
+            let fields = op.fields.keys().copied().map(Some).chain(whole);
+            settled.extend(fields.map(|field| SettledWrite { key: self.key.clone(), field, seen: op.base_ver }));
+        }
+        settled
+    }
 }
 
 /// One author's writes to one collection travel on one lane: otherwise their order, which counters rely on, would not be known.
@@ -43,6 +57,11 @@ pub(super) struct Doing<'o> {
 }
 
 impl Doing<'_> {
+    /// True if the `base_ver`s of the entry count on this timeline.
+    pub(super) fn is_of(&self, timeline: Timeline) -> bool {
+        self.header.and_then(|header| header.timeline).is_none_or(|short| short == timeline.short())
+    }
+
     fn stamp(&self, before_us: u64, op: usize) -> Stamp {
         Stamp {
             eff: of_op(self.lane_before, self.decided.eff, before_us),

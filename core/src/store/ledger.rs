@@ -38,6 +38,41 @@ pub struct ConflictRow {
     pub at: Eff,
 }
 
+/// What becomes of conflicts of a field.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ConflictPolicy {
+    /// Nothing is put on record.
+    Silent,
+    /// They are on record, and nobody is asked.
+    Log,
+    /// They are listed until somebody settles them.
+    #[default]
+    Review,
+}
+
+impl ConflictPolicy {
+    /// The number in SQL.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Silent => 0,
+            Self::Log => 1,
+            Self::Review => 2,
+        }
+    }
+
+    /// The policy for a word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "silent" => Some(Self::Silent),
+            "log" => Some(Self::Log),
+            "review" => Some(Self::Review),
+            _ => None,
+        }
+    }
+}
+
 impl ConflictRow {
     /// Its place in the list.
     #[must_use]

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobo_adapters::sqlite::shell::{SqlAnswer, SqlShell};
 use mobo_protocol::JoinToken;
 use mobo_runtime::command::{self, block_on};
 use mobo_runtime::config::Config;
@@ -132,6 +133,21 @@ pub(super) fn bundle(common: &Common, verb: BackupVerb) -> Result<ExitCode, Fail
     })?;
     command::show(common.output, &report)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An ordinary connection: the device need not run, and takes in what was written when it does.
+pub(super) fn sql(common: &Common, statement: Option<&str>) -> Result<ExitCode, Failure> {
+    let path = common.data_dir.join(node::STORE_FILE);
+    let hint = "give --data-dir, and `mobo-edge join` first";
+    let shell = SqlShell::open(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display()), hint))?;
+    command::sql(common.output, statement, |sql| {
+        let (answers, error) = shell.run(sql);
+        let answer = |answer| match answer {
+            SqlAnswer::Rows(rows) => command::SqlAnswer::Rows(rows),
+            SqlAnswer::Changed(rows) => command::SqlAnswer::Changed(rows),
+        };
+        (answers.into_iter().map(answer).collect(), error)
+    })
 }
 
 pub(super) fn config_check(common: &Common) -> Result<ExitCode, Failure> {

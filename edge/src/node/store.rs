@@ -1,6 +1,7 @@
 //! The store's part.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,12 +9,15 @@ use mobo_adapters::sqlite::edge::{Change, EdgeStore, FullPolicy, Room, Sources};
 use mobo_adapters::sqlite::{VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, Nonce};
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
+use mobo_core::limits;
 use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component, timed};
 use mobo_runtime::entropy;
+use mobo_runtime::folder_watch::FolderWatch;
 use mobo_runtime::tasks::Tasks;
 
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use super::{Edge, STORE, STORE_FILE, VERSION, fingerprint};
 use crate::settings;
@@ -68,6 +72,29 @@ fn nonce() -> Nonce {
     Nonce(entropy::bytes().unwrap_or_else(|_| COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes()))
 }
 
+/// Takes in what other programs write, as soon as the system tells of a change in the folder: a commit writes into the log of the database.
+async fn intake(store: Arc<EdgeStore>, folder: PathBuf, stopping: CancellationToken) {
+    let mut watch = FolderWatch::writes(&folder);
+    if let Err(error) = &watch {
+        tracing::warn!(%error, "the data folder cannot be watched: SQL of other programs is looked for by the clock");
+    }
+    loop {
+        if let Err(error) = store.take_in().await {
+            tracing::warn!(%error, "what other programs wrote by SQL is not taken in yet");
+        }
+        let changed = async {
+            match &mut watch {
+                Ok(watch) => drop(watch.next().await),
+                Err(_) => tokio::time::sleep(limits::INTAKE_POLL).await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
 impl Component for StorePart {
     fn spec(&self) -> ComponentSpec {
         ComponentSpec::required(STORE, VERSION)
@@ -105,6 +132,7 @@ impl Component for StorePart {
             let (edge, stopping) = (Arc::clone(&self.0), tasks.stopping());
             let store = self.0.store().map_err(|error| Fault::new(error.to_string(), "look at the data folder"))?;
             let mut changes = store.watch();
+            tasks.spawn("intake", intake(Arc::clone(&store), self.0.folder.clone(), tasks.stopping()));
             tasks.spawn("schema", async move {
                 loop {
                     let change = tokio::select! {

@@ -11,6 +11,7 @@ pub(super) fn of(submission: &Prepared) -> (usize, usize) {
     match submission {
         Prepared::Local(write) => match &write.body {
             LocalBody::Edits(edits) => (1, edits.len()),
+            LocalBody::Seen(edits) => (1, edits.len()),
             LocalBody::Append(segment) => (1, segment.before_us.len()),
         },
         Prepared::Push(push) => (push.entries.len(), push.entries.iter().map(|entry| of_entry(entry)).sum()),

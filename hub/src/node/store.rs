@@ -116,6 +116,9 @@ impl Component for StorePart {
             self.hub.merges.fill(merger.spawn(&tasks));
             let (hub, stopping) = (Arc::clone(&self.hub), tasks.stopping());
             tasks.spawn("rebucket", crate::rebucket::run(hub, stopping));
+            if is_postgres(&self.hub.config.get(&settings::STORE_URL)) {
+                tasks.spawn("intake", crate::intake::run(Arc::clone(&self.hub), tasks.stopping()));
+            }
             Ok(())
         })
     }

@@ -6,7 +6,7 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Position, ProjectId, RecordKey};
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::store::{ConflictPlace, ConflictPolicy, ConflictRow, Counts, QuarantineRow, RecordRow};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -47,6 +47,31 @@ pub(super) async fn conflicts(
         look = look.bind(changes::encode(&place.loser));
     }
     tx.rows(look).await?.iter().map(conflict).collect()
+}
+
+/// Settles the open conflicts of a record, or of one of its fields.
+pub(super) async fn settle_conflicts(tx: &mut Tx, project: ProjectId, key: &RecordKey, field: Option<u64>) -> Result<u64, Failure> {
+    let update = sqlx::query(
+        "UPDATE mobo.conflict SET status = 1 \
+         WHERE project = $1 AND collection = $2 AND id = $3 AND ($4::int8 IS NULL OR field = $4) AND status = 0",
+    );
+    let update = update.bind(project.sql()).bind(key.collection.sql()).bind(key.id.as_str()).bind(field.map(u64::cast_signed));
+    tx.run(update).await
+}
+
+/// Keeps what becomes of conflicts of a field.
+pub(super) async fn set_conflict_policy(
+    tx: &mut Tx,
+    project: ProjectId,
+    (collection, field): (CollectionId, u64),
+    policy: ConflictPolicy,
+) -> Result<(), Failure> {
+    let put = sqlx::query(
+        "INSERT INTO mobo.conflict_policy(project, collection, field, policy) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (project, collection, field) DO UPDATE SET policy = excluded.policy",
+    );
+    let put = put.bind(project.sql()).bind(collection.sql()).bind(field.cast_signed()).bind(i16::from(policy.code()));
+    tx.run(put).await.map(|_| ())
 }
 
 /// Every log that has been met.

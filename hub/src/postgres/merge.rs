@@ -4,6 +4,7 @@
 //! buckets, each ascending. Nothing is decided by absence, except under a lock that every maker of that thing takes.
 
 mod buckets;
+mod conflicts;
 mod lanes;
 mod log;
 mod records;
@@ -23,6 +24,7 @@ pub(super) use records::lock_and_read as lock_and_read_records;
 use super::Inner;
 use super::changes;
 use super::error::Failure;
+use super::intake::{self, Firsts};
 use super::live;
 use super::quarantine;
 use super::schemas;
@@ -59,41 +61,67 @@ fn jitter(entropy: &[u8; 32], attempt: u32) -> u64 {
 }
 
 async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure> {
-    let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
-    match attempt(&mut tx, store, batch).await {
-        Ok(Step::Commit(report)) => {
-            let report = tx.finish(Ok(report)).await?;
-            store.known.keep_buckets(batch.project, report.1);
-            Ok(report.0)
+    let mut before = MergeReport::default();
+    loop {
+        let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
+        match attempt(&mut tx, store, batch, None).await {
+            Ok(Attempt::Done(report, keys)) => {
+                let report = tx.finish(Ok(report)).await?;
+                store.known.keep_buckets(batch.project, keys);
+                return Ok(behind(before, report));
+            }
+            Ok(Attempt::Nothing(report)) => {
+                tx.rollback().await?;
+                return Ok(behind(before, report));
+            }
+            Ok(Attempt::LanesMissing(missing)) => {
+                tx.rollback().await?;
+                make_lanes(store, batch.project, &missing).await?;
+            }
+            Ok(Attempt::Waiting) => {
+                tx.rollback().await?;
+                if let Some(report) = intake::take_in(store, batch).await? {
+                    before = behind(before, MergeReport { outcomes: Vec::new(), ..report });
+                }
+            }
+            Err(failure) => return tx.finish(Err(failure)).await,
         }
-        Ok(Step::Nothing(report)) => {
-            tx.rollback().await?;
-            Ok(report)
-        }
-        Ok(Step::LanesMissing(missing)) => {
-            tx.rollback().await?;
-            let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
-            let made = lanes::make(&mut tx, batch.project, &missing).await;
-            tx.finish(made).await?;
-            Box::pin(once(store, batch)).await
-        }
-        Err(failure) => tx.finish(Err(failure)).await,
     }
+}
+
+/// What two commits did, the second of which answers.
+fn behind(before: MergeReport, mut report: MergeReport) -> MergeReport {
+    let told: Vec<_> = report.hints.iter().map(|hint| hint.bucket).collect();
+    report.hints.extend(before.hints.into_iter().filter(|hint| !told.contains(&hint.bucket)));
+    for (collection, conflicts) in before.conflicts {
+        *report.conflicts.entry(collection).or_default() += conflicts;
+    }
+    report
+}
+
+/// Makes lanes that are not in their table yet.
+pub(super) async fn make_lanes(store: &Inner, project: ProjectId, missing: &[mobo_core::ids::LaneKey]) -> Result<(), Failure> {
+    let mut tx = Tx::begin(&store.pool, Purpose::Write).await?;
+    let made = lanes::make(&mut tx, project, missing).await;
+    tx.finish(made).await
 }
 
 type BucketKeys = Vec<(mobo_core::ids::BucketId, String)>;
 
 /// How a transaction goes on.
-enum Step {
-    /// Everything is written.
-    Commit((MergeReport, BucketKeys)),
+pub(super) enum Attempt {
+    /// Everything is written; and the buckets that it saw.
+    Done(MergeReport, BucketKeys),
     /// There is nothing to write.
     Nothing(MergeReport),
     /// These lanes are not in their table yet: there is nothing to lock.
     LanesMissing(Vec<mobo_core::ids::LaneKey>),
+    /// SQL was written into one of its records, and must be taken in first.
+    Waiting,
 }
 
-async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step, Failure> {
+/// One attempt in an open transaction. An intake gives the rows as they were, to be put back before they are read.
+pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, firsts: Option<&Firsts<'_>>) -> Result<Attempt, Failure> {
     // Another hub of this database may have made a collection since the caller looked.
     let current = schemas::current(tx, &store.known, batch.project).await?;
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
@@ -101,14 +129,21 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let merge = Merge::new(context, batch.submissions.clone());
     let reads = match lanes::lock_and_read(tx, batch.project, &merge.wants()).await? {
         lanes::Found::All(reads) => reads,
-        lanes::Found::Missing(missing) => return Ok(Step::LanesMissing(missing)),
+        lanes::Found::Missing(missing) => return Ok(Attempt::LanesMissing(missing)),
     };
     let admitted = merge.admit(reads);
-    let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &admitted.wants()).await?;
+    if let Some(firsts) = firsts {
+        intake::put_back(tx, schema, firsts).await?;
+    }
+    let records = admitted.wants();
+    let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &records).await?;
+    if firsts.is_none() && intake::touches(tx, &records).await? {
+        return Ok(Attempt::Waiting);
+    }
     let applied = admitted.apply(stored, &blocked);
     if applied.is_empty() {
         let Placed { outcomes, hints, .. } = applied.place(Vec::new(), Rivals::new());
-        return Ok(Step::Nothing(MergeReport { outcomes, hints, ..MergeReport::default() }));
+        return Ok(Attempt::Nothing(MergeReport { outcomes, hints, ..MergeReport::default() }));
     }
     let wants = applied.wants();
     // Nobody else writes those of a locked record; the buckets come last.
@@ -117,7 +152,7 @@ async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Step,
     let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
     let Placed { writes, outcomes, hints } = applied.place(states, rivals);
     write(tx, (batch.project, batch.now), schema, &writes).await?;
-    Ok(Step::Commit((MergeReport { outcomes, hints, conflicts: writes.decided() }, keys)))
+    Ok(Attempt::Done(MergeReport { outcomes, hints, conflicts: writes.decided() }, keys))
 }
 
 /// Writes what a merge, or a change of rules, has decided.
@@ -130,6 +165,7 @@ pub(super) async fn write(tx: &mut Tx, (project, now): (ProjectId, Eff), schema:
     log::write_quarantine(tx, (project, now), schema, &writes.quarantine).await?;
     quarantine::write(tx, (project, now), &writes.retried).await?;
     changes::write(tx, project, &writes.changes).await?;
-    log::write_conflicts(tx, (project, now), schema, &writes.conflicts).await?;
+    conflicts::write(tx, (project, now), schema, &writes.conflicts).await?;
+    conflicts::settle(tx, project, &writes.settled).await?;
     live::flush(tx, project).await
 }

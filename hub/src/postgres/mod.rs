@@ -14,6 +14,7 @@ mod cut;
 mod devices;
 mod error;
 mod hub;
+mod intake;
 mod keys;
 mod known;
 mod live;
@@ -28,6 +29,7 @@ mod recovery;
 mod schemas;
 mod select;
 mod session;
+mod shell;
 mod stored;
 mod table;
 mod transfer;
@@ -43,9 +45,9 @@ use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Connections, Counts, DeviceRow, HubRow, HubStore, Invite,
-    InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed,
-    Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Connections, Counts, DeviceRow, HubRow,
+    HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry,
+    RebucketBatch, Rebucketed, Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
@@ -56,6 +58,7 @@ use error::Failure;
 use known::Known;
 use session::{Purpose, Tx};
 
+pub use shell::PostgresShell;
 pub use transfer::{Export, Import};
 
 /// A hub's store in a Postgres database, 15 or newer.
@@ -189,6 +192,11 @@ impl HubStore for PostgresHubStore {
         Box::pin(apart(async move || merge::merge(&inner, &batch).await))
     }
 
+    fn take_in(&self, batch: MergeBatch) -> StoreFuture<'_, Option<MergeReport>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(apart(async move || Ok(intake::take_in(&inner, &batch).await?)))
+    }
+
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {
         Box::pin(async move {
             // A connection first: whoever waits for one keeps no thread.
@@ -292,6 +300,14 @@ impl HubStore for PostgresHubStore {
 
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
         transaction!(self, Read, |tx| look::conflicts(tx, project, after.as_ref(), limit))
+    }
+
+    fn settle_conflicts(&self, project: ProjectId, key: RecordKey, field: Option<u64>) -> StoreFuture<'_, u64> {
+        transaction!(self, Write, |tx| look::settle_conflicts(tx, project, &key, field))
+    }
+
+    fn set_conflict_policy(&self, project: ProjectId, collection: CollectionId, field: u64, policy: ConflictPolicy) -> StoreFuture<'_, ()> {
+        transaction!(self, Write, |tx| look::set_conflict_policy(tx, project, (collection, field), policy))
     }
 
     fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {

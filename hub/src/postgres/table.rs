@@ -24,7 +24,7 @@ pub(super) fn registers(collection: &Collection) -> impl Iterator<Item = &Field>
     collection.fields.iter().filter(|field| field.kind != FieldType::Counter)
 }
 
-/// Makes the table of a collection, its index and its trigger.
+/// Makes the table of a collection, its index and its triggers.
 pub(super) fn create(collection: &Collection) -> String {
     let (name, id) = (table(collection), collection.id);
     let mut sql = format!("CREATE TABLE {name}(");
@@ -53,6 +53,10 @@ pub(super) fn create(collection: &Collection) -> String {
             let _ = write!(sql, "CREATE INDEX mobo_at_{id} ON {name}(at); ");
         }
         Kind::Document => {}
+    }
+    if collection.kind == Kind::Table {
+        let _ = write!(sql, "SELECT mobo.open_table('{}', {id})", collection.name.replace('\'', "''"));
+        return sql;
     }
     let _ = write!(
         sql,

@@ -15,6 +15,7 @@ pub(crate) mod readers;
 pub(crate) mod records;
 pub(crate) mod samples;
 pub(crate) mod select;
+pub mod shell;
 pub(crate) mod table;
 pub(crate) mod writer;
 

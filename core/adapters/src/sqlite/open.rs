@@ -66,6 +66,7 @@ impl Role {
                 ("0004_hub_recovery", &[include_str!("schema/0004_hub_recovery.sql")]),
                 ("0005_live", &[include_str!("schema/0005_live.sql")]),
                 ("0006_hub_backup", &[include_str!("schema/0006_hub_backup.sql")]),
+                ("0007_hub_conflicts", &[include_str!("schema/0007_hub_conflicts.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),
@@ -73,6 +74,7 @@ impl Role {
                 ("0003_edge_offers", &[include_str!("schema/0003_edge_offers.sql")]),
                 ("0004_live", &[include_str!("schema/0005_live.sql")]),
                 ("0005_edge_losses", &[include_str!("schema/0005_edge_losses.sql")]),
+                ("0006_edge_intake", &[include_str!("schema/0006_edge_intake.sql")]),
             ],
         }
     }

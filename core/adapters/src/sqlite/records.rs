@@ -79,6 +79,27 @@ impl<'c> RecordReader<'c> {
     }
 }
 
+/// Reads the hidden rows of a table.
+pub(crate) struct HiddenReader<'c> {
+    of_collection: (i64, i64),
+    shape: Shape<'c>,
+    statement: CachedStatement<'c>,
+}
+
+impl<'c> HiddenReader<'c> {
+    /// A reader of `collection`, which is a table.
+    pub(crate) fn new(connection: &'c Connection, project: ProjectId, collection: &'c Collection) -> Result<Self, Failure> {
+        let of_collection = (project.sql(), collection.id.sql());
+        Ok(Self { of_collection, shape: Shape::new(collection), statement: connection.prepare_cached(HIDDEN)? })
+    }
+
+    /// The record; `None` when it is not among the hidden.
+    pub(crate) fn read(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Failure> {
+        let mut rows = self.statement.query((self.of_collection.0, self.of_collection.1, id.as_str()))?;
+        rows.next()?.map(|row| self.shape.hidden(row)).transpose()
+    }
+}
+
 /// A row of [`DOCUMENT`], or of a scan that begins with the same columns.
 pub(crate) fn document(row: &Row<'_>, key: &RecordKey) -> Result<StoredRecord, Failure> {
     let epoch = known(u32::try_from(row.get::<_, i64>(4)?).ok(), "epoch")?;

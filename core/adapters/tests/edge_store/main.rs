@@ -4,7 +4,9 @@
 
 mod applying;
 mod bootstrap;
+mod differential;
 mod documents;
+mod intake;
 mod keeping;
 mod random;
 mod refencing;

@@ -462,6 +462,7 @@ impl Device {
 
     /// Pushes everything and takes the answers in.
     pub(crate) async fn push_all(&self, world: &World) {
+        self.store.take_in().await.unwrap();
         for lane in [Lane::State, Lane::Telemetry] {
             while let Some(answer) = self.push(world, lane, self.acked(lane).await, 50).await {
                 self.take(answer).await;

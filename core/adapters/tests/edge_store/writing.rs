@@ -138,7 +138,8 @@ async fn a_plain_sql_tool_reads_typed_rows_and_is_told_why_it_cannot_write() {
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
     });
     assert_eq!(row.unwrap(), ("pump".to_owned(), 1, 0));
-    let error = device.raw().execute("UPDATE orders SET title = 'x'", []).unwrap_err().to_string();
+    // What is no table, no program can write by SQL.
+    let error = device.raw().execute("INSERT INTO notes(id, mobo_ver, _mobo) VALUES ('x', 1, x'00')", []).unwrap_err().to_string();
     assert!(error.contains("would not be synced"), "{error}");
 }
 

@@ -2,16 +2,12 @@
 
 use mobo_core::entry::Payload;
 use mobo_core::ids::ProjectId;
-use mobo_core::json::value_to_json;
 use mobo_core::limits;
-use mobo_core::merge::{ConflictWrite, EntryWrite, LaneWrite, PreparedEntry, QuarantineWrite};
+use mobo_core::merge::{EntryWrite, LaneWrite, PreparedEntry, QuarantineWrite};
 use mobo_core::schema::{Kind, Schema};
-use mobo_core::table::extra::item_to_json;
 use mobo_core::time::Eff;
-use mobo_core::value::Value;
 
 use super::lanes::LaneKeys;
-use crate::postgres::changes::encode;
 use crate::postgres::error::Failure;
 use crate::postgres::session::Tx;
 
@@ -105,35 +101,6 @@ pub(super) async fn write_quarantine(
     Ok(())
 }
 
-/// Puts decisions on record; one about the same loser stands.
-pub(super) async fn write_conflicts(
-    tx: &mut Tx,
-    (project, now): (ProjectId, Eff),
-    schema: &Schema,
-    conflicts: &[ConflictWrite],
-) -> Result<(), Failure> {
-    for some in conflicts.chunks(limits::POSTGRES_ROWS_MAX) {
-        let collections: Vec<i64> = some.iter().map(|write| write.key.collection.sql()).collect();
-        let ids: Vec<&str> = some.iter().map(|write| write.key.id.as_str()).collect();
-        let fields: Vec<i64> = some.iter().map(|write| write.conflict.field.map_or(0, |field| field.sql())).collect();
-        let losers: Vec<Vec<u8>> = some.iter().map(|write| encode(&write.conflict.loser)).collect();
-        let winners: Vec<Vec<u8>> = some.iter().map(|write| encode(&write.conflict.winner)).collect();
-        let kinds: Vec<i16> = some.iter().map(|write| i16::from(write.conflict.kind.code())).collect();
-        let lost: Vec<Option<String>> = some.iter().map(|write| shown(schema, write, &write.conflict.loser_value)).collect();
-        let won: Vec<Option<String>> = some.iter().map(|write| shown(schema, write, &write.conflict.winner_value)).collect();
-        let vers: Vec<i64> = some.iter().map(|write| write.ver.0.cast_signed()).collect();
-        let insert = sqlx::query(
-            "INSERT INTO mobo.conflict(project, collection, id, field, loser_stamp, winner_stamp, kind, loser, winner, ver, at_us) \
-             SELECT $1, u.collection, u.id, u.field, u.loser_stamp, u.winner_stamp, u.kind, u.loser::jsonb, u.winner::jsonb, u.ver, $2 \
-             FROM unnest($3::int8[], $4::text[], $5::int8[], $6::bytea[], $7::bytea[], $8::int2[], $9::text[], $10::text[], $11::int8[]) \
-             AS u(collection, id, field, loser_stamp, winner_stamp, kind, loser, winner, ver) ON CONFLICT DO NOTHING",
-        );
-        let insert = insert.bind(project.sql()).bind(now.0).bind(collections).bind(ids).bind(fields).bind(losers).bind(winners);
-        tx.run(insert.bind(kinds).bind(lost).bind(won).bind(vers)).await?;
-    }
-    Ok(())
-}
-
 /// The payload, or the hash of one that is lost.
 fn payload(prepared: &PreparedEntry) -> &[u8] {
     match &prepared.entry.payload {
@@ -144,15 +111,4 @@ fn payload(prepared: &PreparedEntry) -> &[u8] {
 
 fn records<'w>(writes: impl Iterator<Item = &'w QuarantineWrite>) -> (Vec<Option<i64>>, Vec<Option<&'w str>>) {
     writes.map(|write| write.reject.record.as_ref().map(|(collection, id)| (collection.sql(), id.as_str())).unzip()).unzip()
-}
-
-/// A value as JSON; `None` for null.
-fn shown(schema: &Schema, write: &ConflictWrite, value: &Value) -> Option<String> {
-    let field = write.conflict.field.and_then(|field| schema.get(write.key.collection)?.field_by_id(field));
-    let json = match (value, field) {
-        (Value::Unknown(item), _) => item_to_json(item),
-        (value, Some(field)) => value_to_json(value, field.kind),
-        (_, None) => serde_json::Value::Null,
-    };
-    if json.is_null() { None } else { Some(json.to_string()) }
 }

@@ -9,6 +9,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use rusqlite::Connection;
 
 use super::fault::{Try, all};
+use super::intake;
 use super::meta::{self, Log};
 use super::rows::{NewRow, Rows, key_of};
 use crate::sqlite::error::Failure;
@@ -39,7 +40,7 @@ impl Cached {
     }
 }
 
-fn read(conn: &Connection) -> Try<Schema> {
+pub(super) fn read(conn: &Connection) -> Try<Schema> {
     let rev = meta::get::<i64>(conn, meta::SCHEMA_REV)?.unwrap_or_default().cast_unsigned();
     let mut statement = conn.prepare_cached("SELECT kind, definition FROM mobo_collection ORDER BY id")?;
     let definitions = all(statement.query([])?, |row| Ok((row.get::<_, u8>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
@@ -65,7 +66,10 @@ pub(super) fn put(conn: &Connection, cached: &Cached, update: &SchemaUpdate) -> 
             (Some(new), Some(old)) if new.rev < old.rev => continue,
             (Some(new), Some(old)) if new == old => {}
             (Some(new), Some(old)) => extend(conn, log.project, old, new)?,
-            (Some(new), None) => table::create(conn, new)?,
+            (Some(new), None) => {
+                table::create(conn, new)?;
+                intake::install(conn, new)?;
+            }
             (None, _) => {}
         }
         store(conn, log.project, &label, definition)?;
@@ -79,7 +83,9 @@ pub(super) fn put(conn: &Connection, cached: &Cached, update: &SchemaUpdate) -> 
 
 fn extend(conn: &Connection, project: ProjectId, old: &Collection, new: &Collection) -> Try<()> {
     let keys = odd_rows(conn, old)?;
+    intake::remove(conn, old)?;
     table::extend(conn, old, new)?;
+    intake::install(conn, new)?;
     let schema = Schema::new(0, [new.clone()]);
     let mut rows = Rows::new(conn, project, &schema);
     for key in keys {

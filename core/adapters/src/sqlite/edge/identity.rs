@@ -92,6 +92,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn report(&self) -> Result<Report, StoreError> {
+        self.take_in().await?;
         self.read(|conn, _| report(conn)).await
     }
 }

@@ -17,6 +17,7 @@ mod exchange;
 mod fault;
 mod identity;
 mod inbox;
+mod intake;
 mod keeping;
 mod levels;
 mod live;
@@ -64,6 +65,7 @@ use super::readers::Readers;
 use super::writer::{InlineWriter, Writer};
 use definitions::Cached;
 use fault::Try;
+use intake::TakenIn;
 
 /// What the store takes from its surroundings when it seals an entry.
 #[derive(Clone)]
@@ -103,6 +105,7 @@ struct Inner {
     sources: Sources,
     changes: broadcast::Sender<Change>,
     room: RwLock<Arc<Room>>,
+    intake: intake::Since,
     /// True where the caller's thread is the only one.
     inline: bool,
 }
@@ -110,6 +113,11 @@ struct Inner {
 impl Inner {
     fn room(&self) -> Arc<Room> {
         Arc::clone(&self.room.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn taken(&self, taken: &TakenIn) {
+        self.tell(records(&taken.changed));
+        self.tell(taken.sealed.iter().map(|sealed| Change::LaneAppended(sealed.lane)).collect());
     }
 
     fn tell(&self, changes: Vec<Change>) {
@@ -128,6 +136,7 @@ impl EdgeStore {
     /// A [`StoreError`] when the file cannot be used: it belongs to another node, is of a later version, damaged, or not to be written.
     pub fn open(path: &Path, sources: Sources) -> Result<Self, StoreError> {
         let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        intake::prepare(&connection, &definitions::read(&connection)?)?;
         // A reader that cannot be opened is better found now.
         drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
         Ok(Self::with((path, None), sources, Writer::start(connection)?))
@@ -141,6 +150,7 @@ impl EdgeStore {
     /// As [`open`](Self::open).
     pub fn open_inline(path: &Path, vfs: &str, sources: Sources) -> Result<(Self, InlineWriter), StoreError> {
         let connection = open_writer_on((path, Some(vfs)), Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        intake::prepare(&connection, &definitions::read(&connection)?)?;
         drop(open_reader_on((path, Some(vfs)), limits::EDGE_READER_CACHE_KIB)?);
         let (writer, inline) = Writer::inline(connection);
         Ok((Self::with((path, Some(vfs)), sources, writer), inline))
@@ -156,6 +166,7 @@ impl EdgeStore {
             sources,
             changes: broadcast::Sender::new(limits::EDGE_CHANGES_MAX),
             room: RwLock::default(),
+            intake: intake::Since::default(),
             inline: vfs.is_some(),
         };
         Self { inner: Arc::new(inner) }
@@ -257,12 +268,27 @@ impl EdgeStore {
         self.read(move |conn, _| super::select::select(conn, &select)).await
     }
 
+    /// Takes in what other programs have written into the tables; true if anything was. Every write does so first: this is for whoever is
+    /// told that the file has changed.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn take_in(&self) -> Result<bool, StoreError> {
+        if !self.inner.readers.read(intake::waits).await? {
+            return Ok(false);
+        }
+        self.commit(|_, _| Ok(()), |_, ()| {}).await?;
+        Ok(true)
+    }
+
     /// One record as it is shown, visible or not; `None` when it is not here.
     ///
     /// # Errors
     ///
     /// A [`StoreError`], [`StoreError::Damaged`] when its row does not fit its hash.
     pub async fn record(&self, key: RecordKey) -> Result<Option<Record>, StoreError> {
+        self.take_in().await?;
         self.read(move |conn, inner| status::record(conn, &*inner.schema.get(conn)?, &key)).await
     }
 
@@ -281,6 +307,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn audit(&self) -> Result<EdgeAudit, StoreError> {
+        self.take_in().await?;
         self.read(|conn, inner| status::audit(conn, &*inner.schema.get(conn)?)).await
     }
 
@@ -298,7 +325,13 @@ impl EdgeStore {
     {
         let (inner, shared) = (Arc::clone(&self.inner), Arc::clone(&self.inner));
         let committing = async move {
-            let done = inner.writer.run(move |conn| work(conn, &shared)).await?;
+            let job = move |conn: &Connection| {
+                // First what other programs wrote before: every job works on rows that were taken in.
+                let taken = intake::take(conn, &*shared.schema.get(conn)?, &shared.sources, &shared.intake)?;
+                Ok((taken, work(conn, &shared)?))
+            };
+            let (taken, done) = inner.writer.run(job).await?;
+            inner.taken(&taken);
             tell(&inner, &done);
             Ok(done)
         };

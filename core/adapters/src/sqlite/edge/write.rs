@@ -25,7 +25,7 @@ use super::overlays;
 use super::rows::{Kept, NewRow, Rows};
 
 /// A record while its edits are authored.
-struct Draft {
+pub(super) struct Draft {
     kept: Option<Kept>,
     /// As it is shown: before the write, then with the new entry laid over it.
     state: RecordState,
@@ -130,8 +130,19 @@ fn refused(refusal: Refusal) -> WriteError {
 
 impl Draft {
     fn read((conn, rows): (&Connection, &mut Rows<'_>), collection: &Collection, key: &RecordKey) -> Result<Self, WriteError> {
+        let read = rows.read(key)?;
+        Self::of(conn, collection, key, read)
+    }
+
+    /// A draft of a record that was read.
+    pub(super) fn of(
+        conn: &Connection,
+        collection: &Collection,
+        key: &RecordKey,
+        read: Option<(Result<RecordState, String>, Kept)>,
+    ) -> Result<Self, WriteError> {
         let base = bases::row(conn, key)?;
-        let (state, kept) = match rows.read(key)? {
+        let (state, kept) = match read {
             Some((Ok(state), kept)) => (state, Some(kept)),
             Some((Err(_), _)) => return Err(WriteError::Damaged(key.id.to_string())),
             None => (RecordState::empty(collection, key).ok_or_else(|| wrong_kind(collection, "append samples to it"))?, None),
@@ -154,6 +165,19 @@ impl Draft {
         if home.is_none_or(|home| is_confirmed(home.1)) { self.ver } else { Ver(0) }
     }
 
+    /// The draft with one operation of an entry laid over it.
+    pub(super) fn with(
+        mut self,
+        collection: &Collection,
+        key: &RecordKey,
+        op: (u32, RecordOp),
+        (seq, whose): (Seq, &Author),
+    ) -> Result<Self, WriteError> {
+        self.ops.push(op);
+        self.lay(collection, key, seq, whose)?;
+        Ok(self)
+    }
+
     /// Lays the new entry over the record.
     fn lay(&mut self, collection: &Collection, key: &RecordKey, seq: Seq, whose: &Author) -> Result<(), WriteError> {
         let pending = Pending { seq, ops: std::mem::take(&mut self.ops) };
@@ -168,7 +192,7 @@ impl Draft {
     }
 
     /// Shows the record so; the first own entry keeps what was delivered aside.
-    fn keep(&self, (conn, rows): (&Connection, &mut Rows<'_>), key: &RecordKey, at: &Sealed) -> Try<()> {
+    pub(super) fn keep(&self, (conn, rows): (&Connection, &mut Rows<'_>), key: &RecordKey, at: &Sealed) -> Try<()> {
         if let Some(base) = self.first.as_ref().filter(|_| mobo_core::protect!("base.kept-aside", true)) {
             bases::put(conn, key, base)?;
         }

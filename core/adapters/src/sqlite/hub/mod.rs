@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod changes;
 mod cut;
+mod conflicts;
 mod devices;
 mod entries;
 mod identity;
@@ -34,9 +35,9 @@ use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite, InviteState,
-    LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed, Rebucketing,
-    RecordRow, StoreError, StoreFuture, StoreInfo,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite,
+    InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed,
+    Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 
@@ -234,6 +235,14 @@ impl HubStore for SqliteHubStore {
 
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
         Box::pin(self.readers.read(move |connection| ledger::conflicts(connection, project, after.as_ref(), limit)))
+    }
+
+    fn settle_conflicts(&self, project: ProjectId, key: RecordKey, field: Option<u64>) -> StoreFuture<'_, u64> {
+        Box::pin(self.writer.run(move |connection| conflicts::settle_all(connection, project, &key, field)))
+    }
+
+    fn set_conflict_policy(&self, project: ProjectId, collection: CollectionId, field: u64, policy: ConflictPolicy) -> StoreFuture<'_, ()> {
+        Box::pin(self.writer.run(move |connection| conflicts::set_policy(connection, project, (collection, field), policy)))
     }
 
     fn quarantine(&self, project: ProjectId, after: Option<u64>, limit: u32) -> StoreFuture<'_, Vec<QuarantineRow>> {

@@ -2,18 +2,15 @@
 
 use mobo_core::cbor::Writer;
 use mobo_core::entry::Payload;
-use mobo_core::ids::{FieldId, ProjectId};
-use mobo_core::json::value_to_json;
-use mobo_core::merge::{BucketState, ConflictWrite, LaneWrite, MemberWrite, QuarantineWrite, RecordWrite, SampleWrite, Writes};
+use mobo_core::ids::ProjectId;
+use mobo_core::merge::{BucketState, LaneWrite, MemberWrite, QuarantineWrite, RecordWrite, SampleWrite, Writes};
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::stamp::Stamp;
-use mobo_core::table::extra::item_to_json;
 use mobo_core::time::Eff;
-use mobo_core::value::Value;
 use rusqlite::Connection;
 
 use super::{changes, entries};
-use crate::sqlite::error::{Failure, known};
+use crate::sqlite::error::Failure;
 use crate::sqlite::records::{NewRecord, RecordWriter};
 use crate::sqlite::samples::SampleWriter;
 
@@ -28,7 +25,8 @@ pub(super) fn write(connection: &Connection, project: ProjectId, (schema, now): 
     quarantine(connection, project, (schema, now), &writes.quarantine)?;
     super::quarantine::write(connection, project, now, &writes.retried)?;
     changes::write(connection, project, &writes.changes)?;
-    conflicts(connection, project, (schema, now), &writes.conflicts)
+    super::conflicts::write(connection, project, (schema, now), &writes.conflicts)?;
+    super::conflicts::settle(connection, project, &writes.settled)
 }
 
 fn records(connection: &Connection, project: ProjectId, schema: &Schema, writes: &[RecordWrite]) -> Result<(), Failure> {
@@ -155,44 +153,9 @@ fn quarantine(
     Ok(())
 }
 
-fn conflicts(connection: &Connection, project: ProjectId, (schema, now): (&Schema, Eff), writes: &[ConflictWrite]) -> Result<(), Failure> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO mobo_conflict(project, collection, id, field, loser_stamp, winner_stamp, kind, loser, winner, ver, at_us) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
-    )?;
-    for ConflictWrite { key, ver, conflict } in writes {
-        let collection = known(schema.get(key.collection), "collection")?;
-        statement.execute((
-            project.sql(),
-            key.collection.sql(),
-            key.id.as_str(),
-            conflict.field.map_or(0, FieldId::sql),
-            encode(&conflict.loser),
-            encode(&conflict.winner),
-            conflict.kind.code(),
-            shown(collection, conflict.field, &conflict.loser_value),
-            shown(collection, conflict.field, &conflict.winner_value),
-            ver.0.cast_signed(),
-            now.0,
-        ))?;
-    }
-    Ok(())
-}
-
 /// A stamp as it is kept.
 pub(super) fn encode(stamp: &Stamp) -> Vec<u8> {
     let mut writer = Writer::new();
     stamp.encode(&mut writer);
     writer.into_bytes()
-}
-
-/// A value of a conflict as JSON text; `None` for a record as a whole.
-fn shown(collection: &Collection, field: Option<FieldId>, value: &Value) -> Option<String> {
-    let field = field?;
-    let json = match (value, collection.field_by_id(field)) {
-        (Value::Unknown(item), _) => item_to_json(item),
-        (value, Some(field)) => value_to_json(value, field.kind),
-        (_, None) => serde_json::Value::Null,
-    };
-    Some(json.to_string())
 }

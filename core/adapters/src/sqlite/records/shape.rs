@@ -16,19 +16,31 @@ use crate::sqlite::error::{Failure, known};
 use crate::sqlite::table::quoted;
 
 /// Columns before the fields: `id, mobo_ver, _bucket, _position, _mobo`.
-const FIRST_FIELD: usize = 5;
+const HEAD: usize = 5;
 
 /// Where the columns of a collection are in a row of [`Shape::select`].
 pub(crate) struct Shape<'c> {
     collection: &'c Collection,
+    /// Where the first of these columns is.
+    first: usize,
     places: BTreeMap<FieldId, usize>,
 }
 
 impl<'c> Shape<'c> {
     /// The shape of a collection's rows.
     pub(crate) fn new(collection: &'c Collection) -> Self {
-        let places = collection.fields.iter().enumerate().map(|(index, field)| (field.id, FIRST_FIELD + index)).collect();
-        Self { collection, places }
+        Self::at(collection, 0)
+    }
+
+    /// The same, in rows that have other columns in front.
+    pub(crate) fn at(collection: &'c Collection, first: usize) -> Self {
+        let places = collection.fields.iter().enumerate().map(|(index, field)| (field.id, first + HEAD + index)).collect();
+        Self { collection, first, places }
+    }
+
+    /// The column behind the last field.
+    pub(crate) fn end(&self) -> usize {
+        self.first + HEAD + self.collection.fields.len()
     }
 
     /// Reads whole rows.
@@ -45,7 +57,7 @@ impl<'c> Shape<'c> {
     /// A row of a table.
     pub(crate) fn visible(&self, row: &Row<'_>) -> Result<StoredRecord, Failure> {
         let mut odd = false;
-        let read = row::decode(row.get_ref(4)?.as_bytes().unwrap_or_default(), self.collection, |field| {
+        let read = row::decode(row.get_ref(self.first + 4)?.as_bytes().unwrap_or_default(), self.collection, |field| {
             let value = self.value(row, field);
             odd |= value.is_none();
             value.unwrap_or(Value::Null)
@@ -55,8 +67,8 @@ impl<'c> Shape<'c> {
             Ok((state, meta)) => (intact(state, &meta), Some(meta)),
             Err(error) => (Err(error.to_string()), None),
         };
-        let ver = meta.map_or(Ver(number(row, 1)?), |meta| meta.ver);
-        Ok(stored(state, (ver, meta), true, home(row, (2, 3))?))
+        let ver = meta.map_or(Ver(number(row, self.first + 1)?), |meta| meta.ver);
+        Ok(stored(state, (ver, meta), true, home(row, (self.first + 2, self.first + 3))?))
     }
 
     /// A row of `mobo_hidden`: `row, ver, bucket, position`.
@@ -73,7 +85,7 @@ impl<'c> Shape<'c> {
         let Some(want) = record.project(self.collection) else { return Ok(false) };
         let shown = |value: &Value| if matches!(value, Value::Unknown(_)) { Value::Null } else { value.clone() };
         let same = self.collection.fields.iter().zip(&want).all(|(field, want)| self.value(row, field.id) == Some(shown(want)));
-        Ok(same && number(row, 1)? == ver.0)
+        Ok(same && number(row, self.first + 1)? == ver.0)
     }
 
     fn value(&self, row: &Row<'_>, field: FieldId) -> Option<Value> {
