@@ -256,8 +256,29 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
 fn field(text: &str) -> Result<Field, AdminError> {
     let (name, kind) =
         text.split_once(':').ok_or_else(|| AdminError::Usage(format!("\"{text}\" is not a field: write NAME:TYPE, such as title:text")))?;
+    if let Some(instead) = instead(kind) {
+        return Err(AdminError::Usage(format!("field \"{name}\" cannot be {kind}: {instead}")));
+    }
     let kind = FieldType::from_name(kind).ok_or_else(|| SchemaError::UnknownType { name: kind.to_owned() })?;
     Ok(Field { id: FieldId::from_entropy(entropy::bytes()?), name: name.to_owned(), kind, retired: false })
+}
+
+/// What would do in place of something that a table written at several ends cannot have.
+fn instead(kind: &str) -> Option<&'static str> {
+    let word = |words: &[&str]| kind.split([':', ' ', ',', '(']).any(|part| words.contains(&part.to_ascii_lowercase().as_str()));
+    if word(&["serial", "bigserial", "autoincrement", "auto_increment", "identity"]) {
+        Some(
+            "two nodes that are apart would count to the same number; leave the id out, and a UUID is made, or use a counter for what is counted",
+        )
+    } else if word(&["unique", "primary", "key"]) {
+        Some(
+            "two nodes that are apart may both write the same value, and both writes are kept; make it the id of the record, which is unique",
+        )
+    } else if word(&["references", "foreign"]) {
+        Some("a row may arrive before the one that it names, or without it; keep the id as text, and join where it is there")
+    } else {
+        None
+    }
 }
 
 /// A point of the hub's time for people.

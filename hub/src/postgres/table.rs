@@ -55,7 +55,7 @@ pub(super) fn create(collection: &Collection) -> String {
         Kind::Document => {}
     }
     if collection.kind == Kind::Table {
-        let _ = write!(sql, "SELECT mobo.open_table('{}', {id})", collection.name.replace('\'', "''"));
+        let _ = write!(sql, "SELECT mobo.open_table('{}', {})", collection.name.replace('\'', "''"), collection.id.sql());
         return sql;
     }
     let _ = write!(

@@ -32,6 +32,7 @@ use super::overlays;
 use super::rows::Rows;
 use super::write::{self, Draft};
 use crate::sqlite::error::Failure;
+use crate::sqlite::live::LiveLog;
 use rows::{Taken, Touched};
 pub(super) use triggers::{install, remove};
 
@@ -51,7 +52,8 @@ pub(super) struct TakenIn {
 pub(super) struct Since(Mutex<Option<Instant>>);
 
 impl Since {
-    fn nothing_waits(&self) {
+    /// Nothing waits now.
+    pub(super) fn nothing_waits(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
@@ -86,10 +88,6 @@ pub(super) fn waits(conn: &Connection) -> Try<bool> {
 
 /// Takes in what waits.
 pub(super) fn take(conn: &Connection, schema: &Schema, sources: &Sources, since: &Since) -> Try<TakenIn> {
-    if !waits(conn)? {
-        since.nothing_waits();
-        return Ok(TakenIn::default());
-    }
     // Without a log there is no collection, and so no table.
     let Some(log) = Log::read(conn)? else { return Ok(TakenIn::default()) };
     let mut desk = Desk {
@@ -138,12 +136,17 @@ impl<'c> Desk<'c> {
     /// Takes in what was written into one table, in the order of the ids.
     fn collection(&mut self, collection: &'c Collection, sources: &Sources) -> Try<()> {
         let mut scan = rows::Scan::new(self.conn, self.log.project, collection)?;
+        let is_followed = LiveLog::of(self.conn, collection)?.is_some();
         loop {
             let touched = scan.next(limits::ENTRY_OPS_MAX)?;
             if touched.is_empty() {
                 break;
             }
             for row in touched {
+                if is_followed {
+                    // Whoever follows is told what was there before.
+                    rows::put_back(self.conn, collection, &row.key)?;
+                }
                 self.row(collection, row, sources)?;
             }
         }

@@ -327,7 +327,12 @@ impl EdgeStore {
         let committing = async move {
             let job = move |conn: &Connection| {
                 // First what other programs wrote before: every job works on rows that were taken in.
-                let taken = intake::take(conn, &*shared.schema.get(conn)?, &shared.sources, &shared.intake)?;
+                let taken = if intake::waits(conn)? {
+                    intake::take(conn, &*shared.schema.get(conn)?, &shared.sources, &shared.intake)?
+                } else {
+                    shared.intake.nothing_waits();
+                    TakenIn::default()
+                };
                 Ok((taken, work(conn, &shared)?))
             };
             let (taken, done) = inner.writer.run(job).await?;

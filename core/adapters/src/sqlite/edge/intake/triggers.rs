@@ -98,7 +98,7 @@ fn give_defaults(conn: &Connection, collection: &Collection) -> Try<()> {
 }
 
 fn triggers(collection: &Collection) -> String {
-    let (table, before, id) = (quoted(&collection.name), before(collection), collection.id);
+    let (table, before, id) = (quoted(&collection.name), before(collection), collection.id.sql());
     let mut names = String::new();
     for field in &collection.fields {
         let _ = write!(names, "{}, ", quoted(&field.name));
