@@ -5,8 +5,8 @@
 mod audit;
 mod backup;
 mod changes;
-mod cut;
 mod conflicts;
+mod cut;
 mod devices;
 mod entries;
 mod identity;
