@@ -111,7 +111,8 @@ fn settle(cluster: &Cluster, device: &Node, database: &Database) {
     own_entries(database);
     assert_eq!((open(), database.value("SELECT count(*) FROM mobo_conflicts WHERE loser = '\"new\"'").as_str()), (0, "1"));
     // By hand, in the shells of both nodes.
-    let rows = hub(&["sql", "SELECT id, runs FROM pumps WHERE id = 'p1'"]).expect_success().json();
+    let store = format!("store.url={}", database.url());
+    let rows = hub(&["--set", &store, "sql", "SELECT id, runs FROM pumps WHERE id = 'p1'"]).expect_success().json();
     assert_eq!(rows, json!([{"id": "p1", "runs": 7}]));
     let shell = device
         .cli()

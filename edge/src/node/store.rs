@@ -1,7 +1,7 @@
 //! The store's part.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -79,13 +79,15 @@ async fn intake(store: Arc<EdgeStore>, folder: PathBuf, stopping: CancellationTo
         tracing::warn!(%error, "the data folder cannot be watched: SQL of other programs is looked for by the clock");
     }
     loop {
-        if let Err(error) = store.take_in().await {
-            tracing::warn!(%error, "what other programs wrote by SQL is not taken in yet");
+        // Frames reach the log before their commit is seen, and the system tells of the frames.
+        let taken = store.take_in_next().await;
+        if let Err(error) = &taken {
+            tracing::debug!(%error, "what other programs wrote by SQL is not taken in yet");
         }
         let changed = async {
-            match &mut watch {
-                Ok(watch) => drop(watch.next().await),
-                Err(_) => tokio::time::sleep(limits::INTAKE_POLL).await,
+            match (&mut watch, taken) {
+                (Ok(watch), Ok(())) => while !watch.next().await.iter().any(|name| is_log(name)) {},
+                (Ok(_) | Err(_), Ok(()) | Err(_)) => tokio::time::sleep(limits::INTAKE_POLL).await,
             }
         };
         tokio::select! {
@@ -93,6 +95,11 @@ async fn intake(store: Arc<EdgeStore>, folder: PathBuf, stopping: CancellationTo
             () = stopping.cancelled() => return,
         }
     }
+}
+
+/// True for the log of the database, and where the system could not tell which file it was.
+fn is_log(name: &Path) -> bool {
+    name.extension().is_none_or(|extension| extension != "db-shm" && extension != "db")
 }
 
 impl Component for StorePart {

@@ -282,6 +282,16 @@ impl EdgeStore {
         Ok(true)
     }
 
+    /// The same for whoever is told that somebody writes into the file: what is written is seen only when its writer has let go of the
+    /// database, and this waits for that.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`]; [`StoreError::Unavailable`] where somebody holds the database for too long: ask again.
+    pub async fn take_in_next(&self) -> Result<(), StoreError> {
+        self.commit(|_, _| Ok(()), |_, ()| {}).await
+    }
+
     /// One record as it is shown, visible or not; `None` when it is not here.
     ///
     /// # Errors
