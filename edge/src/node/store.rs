@@ -99,7 +99,7 @@ async fn intake(store: Arc<EdgeStore>, folder: PathBuf, stopping: CancellationTo
 
 /// True for the log of the database, and where the system could not tell which file it was.
 fn is_log(name: &Path) -> bool {
-    name.extension().is_none_or(|extension| extension != "db-shm" && extension != "db")
+    name.extension().is_some_and(|extension| extension == "db-wal" || extension == "toml")
 }
 
 impl Component for StorePart {
