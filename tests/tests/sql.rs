@@ -18,7 +18,7 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(60);
 
 /// What both ends show; counters and floats in the words of both databases.
-const ROWS: &str = "SELECT id, coalesce(site, '-'), CAST(round(setpoint) AS INTEGER), CAST(runs AS INTEGER) FROM pumps ORDER BY id";
+const ROWS: &str = "SELECT id, coalesce(site, '-'), coalesce(CAST(round(setpoint) AS INTEGER), -1), CAST(runs AS INTEGER) FROM pumps ORDER BY id";
 
 /// Runs Python statements with a connection `db` to a device's database.
 #[track_caller]
@@ -119,6 +119,7 @@ fn settle(cluster: &Cluster, device: &Node, database: &Database) {
         .args(["sql", "-o", "json"])
         .input("UPDATE pumps SET site = 'shell'\n WHERE id = 'p2';\nSELECT site FROM pumps WHERE id = 'p2';\n");
     assert_eq!(shell.run().expect_success().json(), json!([{"site": "shell"}]));
+    last(device);
     cluster.converge(&[device]);
     assert_eq!(database.value("SELECT site FROM pumps WHERE id = 'p2'"), "shell");
 }
@@ -146,6 +147,8 @@ fn programs_write_sql_at_both_ends_while_they_are_cut() {
         "db.executemany('INSERT INTO pumps(id, site, setpoint, runs) VALUES (?, ?, ?, ?)', [('p1', 'x', 1, 1), ('p2', 'x', 2, 2), ('p3', None, 3, 3)]); db.commit()",
     );
     in_postgres(database, &[&["INSERT INTO pumps(id, site, setpoint) VALUES ('q1', 'y', 0.4)"]]);
+    last(&device);
+    own_entries(database);
     cluster.converge(&[&device]);
     assert_eq!(device_rows(&device.folder().join("edge.db")), database.rows(ROWS));
     assert_eq!(database.value("SELECT count(*) FROM pumps"), "4");
