@@ -18,7 +18,8 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(60);
 
 /// What both ends show; counters and floats in the words of both databases.
-const ROWS: &str = "SELECT id, coalesce(site, '-'), coalesce(CAST(round(setpoint) AS INTEGER), -1), CAST(runs AS INTEGER) FROM pumps ORDER BY id";
+const ROWS: &str =
+    "SELECT id, coalesce(site, '-'), coalesce(CAST(round(setpoint) AS INTEGER), -1), CAST(runs AS INTEGER) FROM pumps ORDER BY id";
 
 /// Runs Python statements with a connection `db` to a device's database.
 #[track_caller]
