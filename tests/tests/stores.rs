@@ -9,6 +9,7 @@ use mobo_core::query::Page;
 use mobo_core::schema::Kind;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_tests::postgres::Database;
+use mobo_tests::queries;
 use mobo_tests::seed::Seed;
 use mobo_tests::store_conformance::cases::schedule;
 use mobo_tests::store_conformance::{Place, World};
@@ -146,4 +147,19 @@ async fn passes_its_audits(world: &World) -> bool {
         }
         _ => false,
     }
+}
+
+/// Goal: a query means the same on both databases, and to the rule that policies and subscriptions are decided by.
+/// Method: generated queries of all operators, paths, casts and orders over rows full of awkward values, on both stores and in memory.
+/// `MOBO_QUERIES` says how many, `MOBO_SEED` which.
+// faults: X-14
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_mean_the_same_on_both() {
+    let seed = Seed::from_env();
+    let count: usize = std::env::var("MOBO_QUERIES").ok().and_then(|text| text.parse().ok()).unwrap_or(500);
+    let (left, right) = (World::new(Box::new(sqlite_place()), 7).await, World::new(Box::new(Database::fresh()), 7).await);
+    queries::fill(&left, &mut seed.rng()).await;
+    queries::fill(&right, &mut seed.rng()).await;
+    let with_rows = queries::agree(&left, &right, &mut seed.rng().fork(), count).await;
+    assert!(with_rows * 5 > count, "seed {}: only {with_rows} of {count} queries had rows", seed.number());
 }

@@ -132,10 +132,15 @@ fn path(collection: &Collection) -> Json {
         json!({ "200": read, "206": answer("A part of the rows"), "304": { "description": "As If-None-Match has it" }, "default": wrong }),
     );
     let prefer = json!({ "$ref": "#/components/parameters/prefer" });
-    let post = operation("insert", format!("Writes to {name}"), vec![prefer], json!({ "201": answer("Written"), "default": wrong }));
+    let post = operation(
+        "insert",
+        format!("Writes to {name}"),
+        vec![prefer],
+        json!({ "201": { "description": "Written; with return=representation, the rows" }, "default": wrong }),
+    );
     let put = |schema: &Json| {
         let key = json!({ "name": "id", "in": "query", "required": true, "description": "eq.KEY", "schema": { "type": "string", "pattern": "^eq\\." } });
-        let responses = json!({ "200": answer("The row"), "201": answer("Made"), "204": { "description": "Replaced" }, "default": wrong });
+        let responses = json!({ "200": answer("The row"), "201": { "description": "Made; with return=representation, the row" }, "204": { "description": "Replaced" }, "default": wrong });
         let put = operation(
             "put",
             format!("Makes or replaces one record of {name}"),

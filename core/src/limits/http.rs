@@ -1,0 +1,72 @@
+//! The limits of HTTP: requests, queries, callers.
+
+use std::time::Duration;
+
+use super::FIELDS_PER_COLLECTION_MAX;
+
+/// Largest request body.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Rows that one answer holds.
+pub const ROWS_MAX: u64 = 1_000;
+/// Rows that one POST of an array may hold.
+pub const ROWS_PER_WRITE_MAX: usize = 5_000;
+/// Longest wait for a whole request head or body.
+pub const HTTP_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests in work at the same time.
+pub const HTTP_REQUESTS_MAX: usize = 1_024;
+/// Bytes of a request head (the address and all headers) after which it is refused; what was read along with them is looked at.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all request bodies that are held at the same time.
+pub const HTTP_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a refused body that are read and dropped, so that its sender comes to read the answer.
+pub const HTTP_DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Connections at the same time; later ones wait.
+pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Pause after a connection could not be accepted: the process has no file descriptor left, most likely.
+pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests in work may go on once the node stops.
+pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Filters of one query.
+pub const QUERY_FILTERS_MAX: usize = 64;
+/// Values of all filters of one query.
+pub const QUERY_VALUES_MAX: usize = 1_000;
+/// Bytes of a user's token.
+pub const USER_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// How far the clocks of those who issue tokens and of those who check them may differ.
+pub const TOKEN_SKEW: Duration = Duration::from_secs(30);
+/// Keys of one JWKS that are looked at.
+pub const JWKS_KEYS_MAX: usize = 16;
+/// How deep `and`, `or` and `not` of one query nest.
+pub const QUERY_DEPTH_MAX: usize = 16;
+/// Steps of one path into JSON.
+pub const QUERY_PATH_MAX: usize = 16;
+/// Columns that one query selects, or orders by.
+pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
+
+/// The window in which requests of one caller are counted.
+pub const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// Requests of one address that shows nothing, in a window.
+pub const RATE_GUEST: u32 = 1_200;
+/// Requests with one key or token, in a window: far more than a node answers, so that a key that runs wild is seen and a program is not held.
+pub const RATE_KEY: u32 = 1_000_000;
+/// Requests of one address to `/auth/v1`, and with credentials that are not good, in a window.
+pub const RATE_AUTH: u32 = 120;
+/// Callers that are counted at the same time.
+pub const RATE_CALLERS_MAX: usize = 10_000;
+/// How long the answer to a write with an `Idempotency-Key` is kept.
+pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// Longest such key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Such keys that are kept.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 4_096;
+/// Largest answer that is kept; a larger one is not given again.
+pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all answers that are kept.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same on a device, which is small: requests in work.
+pub const EDGE_HTTP_REQUESTS_MAX: usize = 64;
+/// Connections to a device at the same time.
+pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 128;
+/// Bytes of all bodies that a device holds at the same time.
+pub const EDGE_HTTP_BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;
