@@ -87,6 +87,30 @@ fn own_entries(database: &Database) -> u64 {
     database.value(sql).parse().unwrap()
 }
 
+/// Transactions in Postgres: two that know of each other, and one of somebody who has read the row before.
+fn at_the_hub(database: &Database) {
+    let before = own_entries(database);
+    let seen = database.value("SELECT mobo_ver FROM pumps WHERE id = 'q1'");
+    in_postgres(
+        database,
+        &[
+            &[
+                "UPDATE pumps SET setpoint = 20, runs = runs + 5 WHERE id = 'p1'",
+                "INSERT INTO pumps(id, site) SELECT 'h' || n, 'hub' FROM generate_series(10, 59) AS n",
+                "INSERT INTO pumps(id, site) VALUES ('p2', 'new') ON CONFLICT (id) DO UPDATE SET site = excluded.site",
+                "SAVEPOINT s",
+                "DELETE FROM pumps",
+                "ROLLBACK TO s",
+            ],
+            &["UPDATE pumps SET site = 'first' WHERE id = 'q1'"],
+        ],
+    );
+    assert_eq!(own_entries(database), before + 2, "a transaction is one entry");
+    // A write of somebody who read the row before that: later, and a conflict to be seen.
+    in_postgres(database, &[&[&format!("UPDATE pumps SET site = 'stale', mobo_ver = {seen} WHERE id = 'q1'")]]);
+    own_entries(database);
+}
+
 /// What was decided is settled by hand, by an ordinary write, and by a policy.
 fn settle(cluster: &Cluster, device: &Node, database: &Database) {
     let hub = |words: &[&str]| cluster.cli().args(words).args(["-o", "json"]).run();
@@ -169,26 +193,7 @@ fn programs_write_sql_at_both_ends_while_they_are_cut() {
     assert_eq!(changes, "50");
     assert_eq!(last(&device), before + 1, "a transaction is one entry");
 
-    let before = own_entries(database);
-    let seen = database.value("SELECT mobo_ver FROM pumps WHERE id = 'q1'");
-    in_postgres(
-        database,
-        &[
-            &[
-                "UPDATE pumps SET setpoint = 20, runs = runs + 5 WHERE id = 'p1'",
-                "INSERT INTO pumps(id, site) SELECT 'h' || n, 'hub' FROM generate_series(10, 59) AS n",
-                "INSERT INTO pumps(id, site) VALUES ('p2', 'new') ON CONFLICT (id) DO UPDATE SET site = excluded.site",
-                "SAVEPOINT s",
-                "DELETE FROM pumps",
-                "ROLLBACK TO s",
-            ],
-            &["UPDATE pumps SET site = 'first' WHERE id = 'q1'"],
-        ],
-    );
-    assert_eq!(own_entries(database), before + 2, "a transaction is one entry");
-    // A write of somebody who read the row before that: later, and a conflict to be seen.
-    in_postgres(database, &[&[&format!("UPDATE pumps SET site = 'stale', mobo_ver = {seen} WHERE id = 'q1'")]]);
-    own_entries(database);
+    at_the_hub(database);
 
     device.cli().args(["component", "start", "uplink"]).run().expect_success();
     cluster.converge(&[&device]);

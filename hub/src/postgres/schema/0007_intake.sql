@@ -31,29 +31,30 @@ BEGIN
 END $$;
 
 -- Whatever the session has set, values are noted exactly.
+-- No field is named mobo_…, so that none is taken for a row or a variable.
 CREATE FUNCTION mobo.note_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog
   SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO' SET bytea_output = 'hex' SET extra_float_digits = 1 AS $$
 DECLARE
-  of_collection bigint := TG_ARGV[0]::bigint;
-  txid bigint := pg_current_xact_id()::text::bigint;
+  mobo_of bigint := TG_ARGV[0]::bigint;
+  mobo_txid bigint := pg_current_xact_id()::text::bigint;
 BEGIN
   IF current_setting('mobo.applying', true) = 'on' THEN
     RETURN NULL;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    IF EXISTS (SELECT 1 FROM news n WHERE octet_length(n.id) NOT BETWEEN 1 AND 256 OR n.id ~ '[\u0001-\u001f\u007f-\u009f]') THEN
+    IF EXISTS (SELECT 1 FROM news mobo_new WHERE octet_length(mobo_new.id) NOT BETWEEN 1 AND 256 OR mobo_new.id ~ '[\u0001-\u001f\u007f-\u009f]') THEN
       RAISE EXCEPTION 'an id of % is 1 to 256 bytes of text without control characters', TG_TABLE_NAME USING ERRCODE = '22023';
     END IF;
   END IF;
   IF TG_OP = 'INSERT' THEN
-    INSERT INTO mobo.intake(txid, collection, id, new) SELECT txid, of_collection, n.id, to_jsonb(n) FROM news n;
+    INSERT INTO mobo.intake(txid, collection, id, new) SELECT mobo_txid, mobo_of, mobo_new.id, to_jsonb(mobo_new) FROM news mobo_new;
   ELSIF TG_OP = 'DELETE' THEN
-    INSERT INTO mobo.intake(txid, collection, id, old) SELECT txid, of_collection, o.id, to_jsonb(o) FROM olds o;
+    INSERT INTO mobo.intake(txid, collection, id, old) SELECT mobo_txid, mobo_of, mobo_old.id, to_jsonb(mobo_old) FROM olds mobo_old;
   ELSE
     INSERT INTO mobo.intake(txid, collection, id, old, new)
-      SELECT txid, of_collection, coalesce(o.id, n.id), CASE WHEN o.id IS NOT NULL THEN to_jsonb(o) END,
-        CASE WHEN n.id IS NOT NULL THEN to_jsonb(n) END
-      FROM olds o FULL JOIN news n ON n.id = o.id ORDER BY o.id IS NULL;
+      SELECT mobo_txid, mobo_of, coalesce(mobo_old.id, mobo_new.id),
+        CASE WHEN mobo_old.id IS NOT NULL THEN to_jsonb(mobo_old) END, CASE WHEN mobo_new.id IS NOT NULL THEN to_jsonb(mobo_new) END
+      FROM olds mobo_old FULL JOIN news mobo_new ON mobo_new.id = mobo_old.id ORDER BY mobo_old.id IS NULL;
   END IF;
   RETURN NULL;
 END $$;

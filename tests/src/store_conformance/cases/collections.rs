@@ -35,13 +35,8 @@ pub async fn have_plain_tables(place: Box<dyn Place>) {
         let got = world.sql(sql).await;
         assert!(got == want || got == format!("{want}.0"), "{sql}: {got}");
     }
-    for write in [
-        "UPDATE work_orders SET title = 'by hand'",
-        "DELETE FROM work_orders",
-        "INSERT INTO pumps(id, mobo_ver) VALUES ('p', 1)",
-        "DELETE FROM notes WHERE id = 'n-1'",
-        "DELETE FROM vitals",
-    ] {
+    // Tables take SQL in where the store can tell what it did; documents and streams never do.
+    for write in ["UPDATE notes SET title = 'by hand'", "DELETE FROM notes WHERE id = 'n-1'", "DELETE FROM vitals"] {
         // A statement that touches no row is refused by one database and changes nothing in the other.
         if let Err(sentence) = world.place.sql(write).await {
             assert!(sentence.contains("is kept by mobo: write through its API"), "{write}: {sentence}");
