@@ -16,9 +16,17 @@ mod wanted;
 
 use axum::http::request::Parts;
 use percent_encoding::percent_decode_str;
+use serde_json::Value as Json;
 
 pub(crate) use feed::Feed;
 pub(crate) use rooms::Rooms;
+
+/// Adds a member to an object.
+fn add(object: &mut Json, name: &str, value: impl Into<Json>) {
+    if let Json::Object(members) = object {
+        members.insert(name.to_owned(), value.into());
+    }
+}
 
 /// A word after `?`, decoded; `None` where it is not there or cannot be read.
 fn query_word(parts: &Parts, name: &str) -> Option<String> {

@@ -290,7 +290,7 @@ mod tests {
         let (mailbox, _mail) = mailbox();
         rooms.enter("r", visitor(1, &mailbox, None), 7).unwrap();
         let count = limits::CHANNEL_HISTORY_MAX as u64 + 3;
-        (0..count).for_each(|_| drop(rooms.publish("r", None, false, |number| Note::text(format!("{number:?}")))));
+        (0..count).for_each(|_| assert_eq!(rooms.publish("r", None, false, |number| Note::text(format!("{number:?}"))), 1));
         let since = |stream, from, upto| rooms.since("r", stream, (from, upto)).map(|notes| notes.len());
         assert_eq!(since(7, count - 2, count), Some(2));
         assert_eq!(since(7, count - 2, count - 1), Some(1), "up to where it came in");
@@ -308,7 +308,7 @@ mod tests {
         let rooms = Rooms::default();
         let (mailbox, mut mail) = mailbox();
         rooms.enter("r", visitor(1, &mailbox, None), 7).unwrap();
-        (0..=limits::WS_QUEUE_MAX).for_each(|_| drop(rooms.tell("r", None, &Note::text("x"))));
+        (0..=limits::WS_QUEUE_MAX).for_each(|_| assert_eq!(rooms.tell("r", None, &Note::text("x")), 1));
         assert!(mail.next().await.is_none());
     }
 }

@@ -7,6 +7,7 @@ use mobo_core::live::LiveChange;
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
+use super::super::add;
 use super::super::feed::{Lost, Subscription};
 use super::super::rooms::{Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::viewer::Viewer;
@@ -86,7 +87,7 @@ impl Channel {
         let mut response = json!({ "postgres_changes": confirmed });
         if channel.config.resume.is_some() {
             let at = channel.subscription.at();
-            response["mobo"] = json!({ "stream_id": format!("{:x}", at.log), "serial": at.n, "resumed": resumed });
+            add(&mut response, "mobo", json!({ "stream_id": format!("{:x}", at.log), "serial": at.n, "resumed": resumed }));
         }
         let state = state_of(entered.members);
         let mut notes = vec![reply(message, "ok", &response), channel.push("presence_state", &state)];
@@ -204,8 +205,8 @@ impl Channel {
         let notes = told.into_iter().map(|(ids, data)| {
             let mut payload = json!({ "ids": ids, "data": data });
             if self.config.resume.is_some() {
-                payload["stream_id"] = format!("{:x}", self.subscription.at().log).into();
-                payload["serial"] = change.n.into();
+                add(&mut payload, "stream_id", format!("{:x}", self.subscription.at().log));
+                add(&mut payload, "serial", change.n);
             }
             self.push("postgres_changes", &payload)
         });

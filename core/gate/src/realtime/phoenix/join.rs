@@ -82,7 +82,7 @@ impl Binding {
         for collection in collections {
             let view = match viewer.view(&collection).await {
                 Ok(view) => view,
-                Err(problem) if table == "" || table == "*" => {
+                Err(problem) if ["", "*"].contains(&table) => {
                     if problem.status().is_server_error() {
                         return Err(problem);
                     }

@@ -10,6 +10,7 @@ use mobo_core::limits;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 
+use super::super::add;
 use super::super::rooms::Note;
 use super::super::viewer::Viewer;
 use super::app::PusherApp;
@@ -122,7 +123,7 @@ impl Desk<'_> {
         let count = self.gate.rooms().occupied(&name).into_iter().find(|(found, _)| *found == name).map_or(0, |(_, count)| count);
         let mut shown = json!({ "occupied": count > 0, "subscription_count": count });
         if Kind::of(channel) == Kind::Presence {
-            shown["user_count"] = self.user_ids(channel).len().into();
+            add(&mut shown, "user_count", self.user_ids(channel).len());
         }
         shown
     }

@@ -19,9 +19,9 @@ use serde_json::{Value as Json, json};
 pub use app::PusherApp;
 pub(crate) use http::{authorize, handle as api};
 
-use super::query_word;
 use super::rooms::{Note, mailbox};
 use super::socket::converse;
+use super::{add, query_word};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::upgrade;
@@ -65,7 +65,7 @@ fn accept(gate: &Gate, key: &str, request: Request) -> Result<Response, Problem>
 fn event(name: &str, channel: Option<&str>, data: &Json) -> Note {
     let mut event = json!({ "event": name, "data": data });
     if let Some(channel) = channel {
-        event["channel"] = channel.into();
+        add(&mut event, "channel", channel);
     }
     Note::text(event.to_string())
 }
@@ -79,11 +79,11 @@ fn internal(name: &str, channel: Option<&str>, data: &Json) -> Note {
 fn published(channel: &str, (name, data): (&str, &Json), user: Option<&str>, number: Option<(u64, u64)>) -> Note {
     let mut event = json!({ "event": name, "channel": channel, "data": data });
     if let Some(user) = user {
-        event["user_id"] = user.into();
+        add(&mut event, "user_id", user);
     }
     if let Some((stream, serial)) = number {
-        event["stream_id"] = format!("{stream:x}").into();
-        event["serial"] = serial.into();
+        add(&mut event, "stream_id", format!("{stream:x}"));
+        add(&mut event, "serial", serial);
     }
     Note::text(event.to_string())
 }

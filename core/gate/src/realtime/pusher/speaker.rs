@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
+use super::super::add;
 use super::super::rooms::{Entered, Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::socket::{Close, Heard, Speaker};
 use super::app::PusherApp;
@@ -134,11 +135,11 @@ impl Pusher {
         if kind == Kind::Presence {
             let hash: Map<String, Json> = entered.members.iter().map(|(_, member)| (member.key.clone(), member.info.clone())).collect();
             let ids: Vec<&String> = hash.keys().collect();
-            data["presence"] = json!({ "ids": ids, "hash": hash, "count": hash.len() });
+            add(&mut data, "presence", json!({ "ids": ids, "hash": hash, "count": hash.len() }));
         }
         if numbered {
-            data["stream_id"] = format!("{:x}", entered.stream).into();
-            data["serial"] = entered.serial.into();
+            add(&mut data, "stream_id", format!("{:x}", entered.stream));
+            add(&mut data, "serial", entered.serial);
         }
         self.mailbox.put(internal("pusher_internal:subscription_succeeded", Some(channel), &data));
         if has_memory(channel) {
