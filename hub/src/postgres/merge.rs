@@ -164,6 +164,7 @@ pub(super) async fn write(tx: &mut Tx, (project, now): (ProjectId, Eff), schema:
     log::write_entries(tx, project, &writes.entries).await?;
     log::write_quarantine(tx, (project, now), schema, &writes.quarantine).await?;
     quarantine::write(tx, (project, now), &writes.retried).await?;
+    quarantine::replaced(tx, (project, now), &writes.entries).await?;
     changes::write(tx, project, &writes.changes).await?;
     conflicts::write(tx, (project, now), schema, &writes.conflicts).await?;
     conflicts::settle(tx, project, &writes.settled).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mobo_core::entry::{Entry, Payload};
 use mobo_core::ids::{Chain, CollectionId, DeviceId, Eid, Incarnation, LaneKey, ProjectId, Seq};
-use mobo_core::merge::{KeptEntry, Retried};
+use mobo_core::merge::{EntryOutcome, EntryWrite, KeptEntry, Retried};
 use mobo_core::message::Code;
 use mobo_core::store::{QuarantineRow, QuarantineStatus, QuarantinedEntry};
 use mobo_core::time::Eff;
@@ -129,6 +129,22 @@ pub(super) async fn eff_before(tx: &mut Tx, project: ProjectId, lane: &LaneKey, 
 /// The identities under which entries that are to be tried again may have been merged.
 pub(super) fn eids(kept: &std::collections::BTreeMap<(LaneKey, Seq), KeptEntry>) -> BTreeSet<(DeviceId, Eid)> {
     kept.iter().flat_map(|((lane, _), kept)| kept.eids().into_iter().map(|eid| (lane.device, eid))).collect()
+}
+
+/// Notes of refused entries that their author has written them again, and that they were merged so: nobody has to decide about them any more.
+pub(super) async fn replaced(tx: &mut Tx, (project, now): (ProjectId, Eff), entries: &[EntryWrite]) -> Result<(), Failure> {
+    let is_in = |entry: &&EntryWrite| matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known);
+    for (device, origin) in entries.iter().filter(is_in).filter_map(|entry| Some((entry.lane.device, entry.origin?))) {
+        let update = sqlx::query(
+            "UPDATE mobo.quarantine SET status = 1, settled_us = $4 WHERE project = $1 AND device = $2 AND status = 0 \
+             AND (incarnation, lane, seq) IN ( \
+               SELECT incarnation, lane, seq FROM mobo.entry WHERE project = $1 AND device = $2 AND eid = $3 AND outcome = 1 \
+               UNION ALL \
+               SELECT incarnation, lane, seq FROM mobo.entry WHERE project = $1 AND device = $2 AND origin_eid = $3 AND outcome = 1)",
+        );
+        tx.run(update.bind(project.sql()).bind(device.0).bind(origin.0).bind(now.0)).await?;
+    }
+    Ok(())
 }
 
 /// Notes what became of entries that were tried again.

@@ -199,8 +199,9 @@ unsafe extern "C" fn x_read(file: *mut ffi::sqlite3_file, buffer: *mut c_void, l
         let Ok(inode) = state.file(&handle.name, handle.life) else { return ffi::SQLITE_IOERR_READ };
         let there = inode.now.get(at.min(inode.now.len())..).unwrap_or_default();
         let count = there.len().min(len);
-        buffer.fill(0);
-        buffer.iter_mut().zip(there).for_each(|(to, from)| *to = *from);
+        let (read, rest) = buffer.split_at_mut(count);
+        read.copy_from_slice(there.get(..count).unwrap_or_default());
+        rest.fill(0);
         if count < len { ffi::SQLITE_IOERR_SHORT_READ } else { ffi::SQLITE_OK }
     };
     // SAFETY: see the top.

@@ -242,7 +242,10 @@ impl State {
         if self.is_down || life != self.life {
             return Err(Refused::Io);
         }
-        Ok(self.files.entry(name.to_owned()).or_default())
+        if !self.files.contains_key(name) {
+            self.files.insert(name.to_owned(), Inode::default());
+        }
+        self.files.get_mut(name).ok_or(Refused::Io)
     }
 
     pub(crate) fn write(&mut self, (name, life): (&str, u64), at: usize, bytes: &[u8]) -> Result<(), Refused> {

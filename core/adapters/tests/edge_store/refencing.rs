@@ -3,7 +3,7 @@
 use mobo_core::author::Intent;
 use mobo_core::ids::{Incarnation, Lane};
 use mobo_core::merge::Outcome;
-use mobo_core::message::{Refence, RefenceReason};
+use mobo_core::message::{Code, Refence, RefenceReason};
 use serde_json::json;
 
 use crate::world::{Device, World, edit, seq};
@@ -160,4 +160,54 @@ async fn a_new_log_before_anything_was_acknowledged_keeps_everything() {
     assert_eq!(device.row(&world, "orders", "o").await["hours"], 7);
     device.sync(&world).await;
     assert_eq!(device.rows(&world, "orders").await, world.rows("orders").await);
+}
+
+/// Both copies of a card author the same pending edit of a document again. The hub takes the first one in, so the other copy's later edits
+/// build on a change that the hub never gets: they are written again on what it has, whichever way its word comes, and count once.
+#[tokio::test]
+async fn r15_edits_of_a_document_survive_a_copy_that_was_faster() {
+    for case in ["refusals first", "delivery first", "refused one by one", "not pushed yet"] {
+        let world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        device.write(&world, "notes", Intent::Put, "n", json!({"title": "one", "likes": 1, "rank": 1})).await;
+        device.sync(&world).await;
+        device.write(&world, "notes", Intent::Patch, "n", json!({"likes": {"$inc": 10}, "rank": 2})).await;
+        let clone = device.clone_to(&world, "clone").await;
+        refence(&world, &device, None).await;
+        refence(&world, &clone, None).await;
+        clone.write(&world, "notes", Intent::Patch, "n", json!({"likes": {"$inc": 100}, "rank": 3})).await;
+        clone.write(&world, "notes", Intent::Patch, "n", json!({"likes": {"$inc": 1000}, "title": "one two"})).await;
+        clone.write(&world, "notes", Intent::Put, "m", json!({"likes": 7})).await;
+        device.sync(&world).await;
+        let mut answers = Vec::new();
+        if case != "not pushed yet" {
+            let entries_max = if case == "refused one by one" { 1 } else { 50 };
+            let mut after = clone.acked(Lane::State).await;
+            while let Some(answer) = clone.push(&world, Lane::State, after, entries_max).await {
+                after = Some(answer.ack.acked);
+                answers.push(answer);
+            }
+            let refused: Vec<Code> = answers.iter().flat_map(|answer| &answer.rejects).map(|reject| reject.code).collect();
+            assert_eq!(refused, [Code::MISSING_DEPENDENCY, Code::BLOCKED], "{case}");
+        }
+        if case == "delivery first" {
+            clone.catch_up(&world).await;
+        }
+        for answer in answers {
+            clone.take(answer).await;
+            let n = clone.row(&world, "notes", "n").await;
+            assert_eq!((&n["likes"], &n["rank"], &n["title"]), (&json!(1111), &json!(3), &json!("one two")), "{case}: nothing is taken back");
+        }
+        for copy in [&clone, &clone, &device] {
+            copy.sync(&world).await;
+        }
+        for rows in [clone.rows(&world, "notes").await, device.rows(&world, "notes").await] {
+            assert_eq!(rows, world.rows("notes").await, "{case}");
+            let n = rows.iter().find(|row| row["id"] == "n").unwrap();
+            assert_eq!((&n["likes"], &n["rank"], &n["title"]), (&json!(1111), &json!(3), &json!("one two")), "{case}");
+        }
+        assert_eq!(clone.store.inbox(None, 10).await.unwrap(), [], "{case}: nobody has to decide anything");
+        let open = mobo_core::store::HubStore::quarantine(&world.hub, world.project, None, 10).await.unwrap();
+        assert_eq!(open, [], "{case}: nor at the hub");
+    }
 }

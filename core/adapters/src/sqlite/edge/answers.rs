@@ -1,5 +1,7 @@
 //! What the device's store is told, and what it answers.
 
+use std::collections::BTreeSet;
+
 use mobo_core::author::EditError;
 use mobo_core::ids::{
     BucketId, Chain, CollectionId, DeviceId, Incarnation, Lane, Ordinal, Position, ProjectId, PublicKey, RecordKey, Seq, Signature,
@@ -211,6 +213,8 @@ pub struct Applied {
     pub cursor: Position,
     /// The records whose rows may have changed.
     pub changed: Vec<RecordKey>,
+    /// The lanes that have got entries: own ones that did not fit what was delivered, written again on it.
+    pub appended: BTreeSet<Lane>,
 }
 
 /// Why a batch was not applied; nothing of it was.
@@ -280,6 +284,8 @@ pub struct Compared {
     pub buckets: Vec<(BucketId, Standing)>,
     /// Records whose rows changed: what a complete pull did not name is gone, and so are writes that the hub merged into other buckets.
     pub changed: Vec<RecordKey>,
+    /// The lanes that have got entries: own ones that the hub refused for want of what they build on, written again.
+    pub appended: BTreeSet<Lane>,
 }
 
 impl From<Failure> for WriteError {

@@ -1,9 +1,10 @@
 //! Taking in what the hub delivers: a batch continues a bucket's cursor, or nothing of it happens.
 
-use mobo_core::ids::{BucketId, Position, RecordKey};
+use mobo_core::ids::{BucketId, Nonce, Position, RecordKey};
 use mobo_core::message::{Batch, Grant, Item, ItemBody, Welcome};
 use mobo_core::record::RecordState;
 use mobo_core::schema::Schema;
+use mobo_core::time::Wall;
 use rusqlite::Connection;
 
 use super::ack;
@@ -18,7 +19,12 @@ use super::recover;
 use crate::sqlite::error::Failure;
 
 /// Applies a batch. Everything that can be wrong with it is found before anything is written.
-pub(super) fn batch(conn: &Connection, schema: &Schema, batch: Batch) -> Result<Applied, ApplyError> {
+pub(super) fn batch(
+    conn: &Connection,
+    schema: &Schema,
+    batch: Batch,
+    again: (Wall, &mut dyn FnMut() -> Nonce),
+) -> Result<Applied, ApplyError> {
     let mismatch = |mismatch| Err(ApplyError::Mismatch(mismatch));
     let (Some(log), Some(bucket)) = (Log::read(conn)?, members::bucket(conn, batch.bucket)?) else {
         return mismatch(Mismatch::Bucket(batch.bucket));
@@ -46,9 +52,10 @@ pub(super) fn batch(conn: &Connection, schema: &Schema, batch: Batch) -> Result<
             None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
         }
     }
+    let appended = desk.redo(schema, again)?;
     let changed = desk.finish()?;
     set_cursor(conn, batch.bucket, batch.to)?;
-    Ok(Applied { cursor: batch.to, changed })
+    Ok(Applied { cursor: batch.to, changed, appended })
 }
 
 /// Decodes a delivered state and recomputes its hash (rule R13).

@@ -3,9 +3,10 @@
 use mobo_core::digest::Digest;
 use std::collections::BTreeSet;
 
-use mobo_core::ids::{BucketId, Position, RecordKey};
+use mobo_core::ids::{BucketId, Nonce, Position, RecordKey};
 use mobo_core::message::Checkpoint;
 use mobo_core::schema::{Kind, Schema};
+use mobo_core::time::Wall;
 use mobo_core::trust;
 use rusqlite::Connection;
 
@@ -24,7 +25,12 @@ use crate::sqlite::table::quoted;
 ///
 /// A pull that started over and has reached the hub's head is complete: what it did not name is gone. Own entries that the hub has merged,
 /// and that no bucket of this device has brought back, are in buckets that it does not hold: they are shown no more.
-pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkpoint) -> Try<Compared> {
+pub(super) fn checkpoint(
+    conn: &Connection,
+    schema: &Schema,
+    checkpoint: &Checkpoint,
+    again: (Wall, &mut dyn FnMut() -> Nonce),
+) -> Try<Compared> {
     let mut compared = Compared::default();
     let Some(log) = Log::read(conn)? else { return Ok(compared) };
     let held = members::buckets(conn)?;
@@ -41,6 +47,9 @@ pub(super) fn checkpoint(conn: &Connection, schema: &Schema, checkpoint: &Checkp
     }
     if held.iter().all(|bucket| at(bucket).is_some_and(|(_, head, _)| bucket.cursor >= head)) {
         let mut desk = Desk::new(conn, schema, log);
+        // Everything that the hub has is here: what it refused for want of something is written again on that.
+        desk.misfits.entries.extend(overlays::refused(conn, &checkpoint.own_merged)?);
+        compared.appended = desk.redo(schema, again)?;
         for key in overlays::merged(conn, &checkpoint.own_merged)? {
             overlays::drop_merged(conn, &key, &checkpoint.own_merged)?;
             desk.show(&key, None)?;

@@ -10,6 +10,7 @@ use super::fault::Try;
 use super::members::{self, Digests, Spot, is_confirmed};
 use super::meta::Log;
 use super::overlays::{self, Decoded};
+use super::redo::Misfits;
 use super::rows::{Kept, NewRow, Rows};
 
 /// How far the device's lanes are merged in what is applied.
@@ -38,14 +39,17 @@ pub(super) struct Desk<'c> {
     pub(super) log: Log,
     pub(super) rows: Rows<'c>,
     pub(super) digests: Digests,
-    decoded: Decoded,
+    pub(super) decoded: Decoded,
+    /// Own entries that what was delivered leaves without what they build on.
+    pub(super) misfits: Misfits,
     changed: Vec<RecordKey>,
 }
 
 impl<'c> Desk<'c> {
     pub(super) fn new(conn: &'c Connection, schema: &'c Schema, log: Log) -> Self {
         let rows = Rows::new(conn, log.project, schema);
-        Self { conn, log, rows, digests: Digests::default(), decoded: Decoded::default(), changed: Vec::new() }
+        let (digests, decoded, misfits) = (Digests::default(), Decoded::default(), Misfits::default());
+        Self { conn, log, rows, digests, decoded, misfits, changed: Vec::new() }
     }
 
     /// Writes the digests that have changed, and gives the records that have.
@@ -80,6 +84,9 @@ impl<'c> Desk<'c> {
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
         }
         self.put_spot(key, &mut spots, spot)?;
+        if let Some(base) = &base {
+            self.find_misfits(key, base, (&delivered.state, own_merged))?;
+        }
         if mobo_core::protect!("overlay.dropped-when-merged", true) {
             overlays::drop_merged(self.conn, key, own_merged)?;
         }

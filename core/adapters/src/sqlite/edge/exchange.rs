@@ -80,12 +80,19 @@ impl EdgeStore {
     ///
     /// [`ApplyError`]; nothing of the batch has happened then.
     pub async fn apply(&self, batch: Batch) -> Result<Applied, ApplyError> {
-        let work = move |conn: &Connection, inner: &Inner| match apply::batch(conn, &*inner.schema.get(conn)?, batch) {
-            Err(ApplyError::Store(error)) => Err(Failure::from(error)),
-            answer => Ok(answer),
+        let work = move |conn: &Connection, inner: &Inner| {
+            let heard = (inner.sources.moment)().wall;
+            let mut nonce = || (inner.sources.nonce)();
+            match apply::batch(conn, &*inner.schema.get(conn)?, batch, (heard, &mut nonce)) {
+                Err(ApplyError::Store(error)) => Err(Failure::from(error)),
+                answer => Ok(answer),
+            }
         };
         let tell = |inner: &Inner, answer: &Result<Applied, ApplyError>| {
-            inner.tell(answer.as_ref().map(|applied| records(&applied.changed)).unwrap_or_default());
+            if let Ok(applied) = answer {
+                inner.tell(records(&applied.changed));
+                inner.tell(applied.appended.iter().map(|lane| Change::LaneAppended(*lane)).collect());
+            }
         };
         self.commit(work, tell).await?
     }
@@ -96,8 +103,16 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn checkpoint(&self, checkpoint: Checkpoint) -> Result<Compared, StoreError> {
-        let work = move |conn: &Connection, inner: &Inner| compare::checkpoint(conn, &*inner.schema.get(conn)?, &checkpoint);
-        self.commit(work, |inner, compared| inner.tell(records(&compared.changed))).await
+        let work = move |conn: &Connection, inner: &Inner| {
+            let heard = (inner.sources.moment)().wall;
+            let mut nonce = || (inner.sources.nonce)();
+            compare::checkpoint(conn, &*inner.schema.get(conn)?, &checkpoint, (heard, &mut nonce))
+        };
+        let tell = |inner: &Inner, compared: &Compared| {
+            inner.tell(records(&compared.changed));
+            inner.tell(compared.appended.iter().map(|lane| Change::LaneAppended(*lane)).collect());
+        };
+        self.commit(work, tell).await
     }
 
     /// A page of what is to be offered of a bucket, from the start or behind a position; with its last position where more follow.

@@ -13,6 +13,7 @@ use super::answers::{Change, Sealed};
 use super::fault::{Try, first};
 use super::meta::Log;
 use super::outbox::{self, EntryState, seq_sql};
+use super::overlays;
 
 /// How far an entry has come.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,6 +79,10 @@ fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
     }
     let state = state.map(|(state, _)| state);
     if state == Some(EntryState::Rejected.code()) {
+        if !overlays::of_entry(conn, (at.incarnation, at.lane, at.seq))?.is_empty() {
+            // It waits to be written again, and to be followed there.
+            return Ok(Reached::Level(AckLevel::Local));
+        }
         let sql = "SELECT code, detail FROM mobo_inbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
         let refusal = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((Code(row.get(0)?), row.get::<_, String>(1)?)))?;
         let (code, detail) = refusal.unwrap_or((Code::INTERNAL, "the hub refused it, and why is not on record any more".to_owned()));

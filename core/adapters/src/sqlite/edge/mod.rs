@@ -26,6 +26,7 @@ mod meta;
 mod outbox;
 mod overlays;
 mod recover;
+mod redo;
 mod refence;
 mod refusals;
 mod retry;

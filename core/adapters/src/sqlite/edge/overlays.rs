@@ -88,6 +88,27 @@ pub(super) fn after(conn: &Connection, at: EntryAt) -> Try<Vec<EntryAt>> {
     all(statement.query((at.0.sql(), at.1.number(), seq_sql(at.2)))?, entry_at)
 }
 
+/// The entries laid over any record that the hub has refused and that are to be written again, as far as it has merged their lanes.
+pub(super) fn refused(conn: &Connection, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<Vec<EntryAt>> {
+    let sql = "SELECT DISTINCT v.incarnation, v.lane, v.seq FROM mobo_overlay v
+               JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq
+               WHERE o.state = 2 AND v.incarnation = ?1 AND v.lane = ?2 AND v.seq <= ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut found = Vec::new();
+    for (lane, incarnation, seq) in own_merged {
+        found.extend(all(statement.query((incarnation.sql(), lane.number(), seq_sql(*seq)))?, entry_at)?);
+    }
+    Ok(found)
+}
+
+/// All entries that are laid over any record, in the order in which they were sealed.
+pub(super) fn entries(conn: &Connection) -> Try<Vec<EntryAt>> {
+    let sql = "SELECT DISTINCT v.incarnation, v.lane, v.seq, o.rowid FROM mobo_overlay v
+               JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq ORDER BY o.rowid";
+    let mut statement = conn.prepare_cached(sql)?;
+    all(statement.query([])?, entry_at)
+}
+
 /// The records that an entry is laid over.
 pub(super) fn of_entry(conn: &Connection, at: EntryAt) -> Try<Vec<RecordKey>> {
     let sql = "SELECT collection, id FROM mobo_overlay WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
@@ -114,9 +135,12 @@ pub(super) fn drop_entry(conn: &Connection, at: EntryAt) -> Try<()> {
     Ok(())
 }
 
-/// Drops what a delivered row holds: this record's entries up to `own_merged`. Says whether there were any.
+/// Drops what a delivered row holds: this record's entries up to `own_merged`, but not those that the hub has refused: they are to be
+/// written again. Says whether there were any.
 pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<bool> {
-    let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq <= ?5";
+    let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq <= ?5
+               AND NOT EXISTS (SELECT 1 FROM mobo_outbox o WHERE o.incarnation = mobo_overlay.incarnation AND o.lane = mobo_overlay.lane
+                 AND o.seq = mobo_overlay.seq AND o.state = 2)";
     let mut statement = conn.prepare_cached(sql)?;
     let mut dropped = 0;
     for (lane, incarnation, seq) in own_merged {

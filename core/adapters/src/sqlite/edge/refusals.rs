@@ -30,6 +30,7 @@ use super::inbox::{self, Note};
 use super::meta::Log;
 use super::outbox::{self, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
+use super::redo;
 use super::refence::{author_of, difference};
 use super::room;
 use crate::sqlite::error::known;
@@ -47,21 +48,21 @@ pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject
     let at = (reject.incarnation, reject.lane, reject.seq);
     let Some(log) = Log::read(conn)? else { return Ok(Refused::default()) };
     let lost = reject.code == Code::LOST && outbox::entry(conn, at.0, at.1, at.2)?.is_some_and(|row| room::is_known_loss(&row));
-    if lost || inbox::knows(conn, at)? {
+    if lost || inbox::knows(conn, at)? || redo::waits(conn, at, reject.code)? {
         return Ok(Refused::default());
     }
-    let mut refusal = Refusal { conn, schema, log, heard, twins: BTreeMap::new(), decoded: Decoded::default(), keys: BTreeSet::new() };
+    let mut refusal = Refusal::new((conn, schema, log), heard);
     let record = reject.record.as_ref().map(|(collection, id)| RecordKey { collection: *collection, id: id.clone() });
     let deeds = refusal.deeds(at)?;
     let survivors = refusal.survivors(at)?;
     let first = refusal.refuse(at, (record.as_ref(), reject.code, &reject.detail), &deeds, None)?;
+    let why = Why { first: Some(first), what: format!("refused entry {first}") };
     let mut appended = false;
     for survivor in survivors {
-        appended |= refusal.again(survivor, first, nonce())?;
+        appended |= refusal.again(survivor, &why, nonce())?;
     }
-    let keys = std::mem::take(&mut refusal.keys);
     let mut desk = Desk::new(conn, schema, log);
-    for key in &keys {
+    for key in &refusal.keys {
         desk.show(key, None)?;
     }
     Ok(Refused { changed: desk.finish()?, appended })
@@ -80,16 +81,27 @@ struct Twin {
     new: RecordState,
 }
 
-struct Refusal<'c> {
+/// What entries are written again without.
+pub(super) struct Why {
+    /// Its number in the inbox.
+    pub(super) first: Option<u64>,
+    /// In words.
+    pub(super) what: String,
+}
+
+/// Entries that are written again.
+pub(super) struct Refusal<'c> {
     conn: &'c Connection,
     schema: &'c Schema,
     log: Log,
     heard: Wall,
     /// The documents that a refused entry changed.
     twins: BTreeMap<RecordKey, Twin>,
+    /// Documents as they were before something else was delivered, where that has just happened, and what was laid over them.
+    before: BTreeMap<RecordKey, (RecordState, Vec<EntryAt>)>,
     decoded: Decoded,
     /// The records to show anew.
-    keys: BTreeSet<RecordKey>,
+    pub(super) keys: BTreeSet<RecordKey>,
 }
 
 /// What an operation of an entry did.
@@ -99,7 +111,21 @@ struct Deed {
     base_ver: Ver,
 }
 
-impl Refusal<'_> {
+impl<'c> Refusal<'c> {
+    fn new((conn, schema, log): (&'c Connection, &'c Schema, Log), heard: Wall) -> Self {
+        let (twins, before, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { conn, schema, log, heard, twins, before, decoded: Decoded::default(), keys }
+    }
+
+    /// The same for documents of which something else was delivered.
+    pub(super) fn after(
+        whose: (&'c Connection, &'c Schema, Log),
+        heard: Wall,
+        before: BTreeMap<RecordKey, (RecordState, Vec<EntryAt>)>,
+    ) -> Self {
+        Self { before, ..Self::new(whose, heard) }
+    }
+
     /// Notes that an entry is refused, and takes it off its records. Gives its number in the inbox.
     fn refuse(&mut self, at: EntryAt, told: (Option<&RecordKey>, Code, &str), deeds: &[Deed], blocked_by: Option<u64>) -> Try<u64> {
         let origin = outbox::entry(self.conn, at.0, at.1, at.2)?.and_then(|row| origin_of(at, &row.entry));
@@ -158,13 +184,15 @@ impl Refusal<'_> {
             None => None,
         };
         let base = known(base.or_else(|| RecordState::empty(collection, key)), "document")?;
-        let mut before = Vec::new();
-        for entry in overlays::of_record(self.conn, key)?.into_iter().take_while(|entry| *entry != at) {
-            before.push(entry);
-        }
+        let earlier = |entries: Vec<EntryAt>| entries.into_iter().take_while(|entry| *entry != at).collect::<Vec<_>>();
+        let laid = earlier(overlays::of_record(self.conn, key)?);
         let whose = (self.log.device, self.log.incarnation);
-        let state = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base, &before)?;
-        Ok(Twin { old: state.clone(), new: state })
+        let new = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base, &laid)?;
+        let old = match self.before.remove(key) {
+            Some((base, laid)) => overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base, &earlier(laid))?,
+            None => new.clone(),
+        };
+        Ok(Twin { old, new })
     }
 
     /// Later own entries that build on the tainted documents, in the order in which they were sealed; what these touch is tainted, too.
@@ -185,18 +213,18 @@ impl Refusal<'_> {
     }
 
     /// Does again what an entry did, without what was refused. Where it cannot be done so, it is refused as well. True if it was written.
-    fn again(&mut self, at: EntryAt, first: u64, nonce: Nonce) -> Try<bool> {
+    pub(super) fn again(&mut self, at: EntryAt, why: &Why, nonce: Nonce) -> Try<bool> {
         let row = known(outbox::entry(self.conn, at.0, at.1, at.2)?, "entry in the outbox")?;
         let (Payload::Present(payload), Some(origin)) = (&row.entry.payload, origin_of(at, &row.entry)) else { return Ok(false) };
         let tainted = overlays::of_entry(self.conn, at)?.into_iter().find(|key| self.twins.contains_key(key));
         let deeds = self.deeds(at)?;
         let Some(ops) = self.author(&deeds)? else {
-            let detail = format!("it builds on refused entry {first}, and without that there is nothing to do it to");
-            self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, Some(first))?;
+            let detail = format!("it builds on {}, and without that there is nothing to do it to", why.what);
+            self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, why.first)?;
             return Ok(false);
         };
-        let detail = format!("it builds on refused entry {first}; what it did was written again without that");
-        let n = self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, Some(first))?;
+        let detail = format!("it builds on {}; what it did was written again without that", why.what);
+        let n = self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, why.first)?;
         outbox::set_state(self.conn, at, EntryState::Superseded)?;
         let mut next = None;
         if !ops.is_empty() {

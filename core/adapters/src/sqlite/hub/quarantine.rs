@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mobo_core::entry::{Entry, Payload};
 use mobo_core::ids::{Chain, CollectionId, DeviceId, Eid, Incarnation, Lane, LaneKey, ProjectId, Seq};
-use mobo_core::merge::{KeptEntry, LaneReads, Retried};
+use mobo_core::merge::{EntryOutcome, EntryWrite, KeptEntry, LaneReads, Retried};
 use mobo_core::message::Code;
 use mobo_core::store::{QuarantineRow, QuarantineStatus, QuarantinedEntry};
 use mobo_core::time::Eff;
@@ -143,6 +143,20 @@ fn kept(connection: &Connection, project: ProjectId, lane: &LaneKey, seq: Seq) -
         None => lanes::begin(connection, project, lane)?,
     };
     Ok(Some(KeptEntry { entry, chain, eff, before }))
+}
+
+/// Notes of refused entries that their author has written them again, and that they were merged so: nobody has to decide about them any more.
+pub(super) fn replaced(connection: &Connection, project: ProjectId, now: Eff, entries: &[EntryWrite]) -> Result<(), Failure> {
+    let sql = "UPDATE mobo_quarantine SET status = 1, settled_us = ?4 WHERE project = ?1 AND device = ?2 AND status = 0 \
+               AND (incarnation, lane, seq) IN ( \
+                 SELECT incarnation, lane, seq FROM mobo_entry WHERE project = ?1 AND device = ?2 AND eid = ?3 AND outcome = 1 \
+                 UNION ALL \
+                 SELECT incarnation, lane, seq FROM mobo_entry WHERE project = ?1 AND device = ?2 AND origin_eid = ?3 AND outcome = 1)";
+    let is_in = |entry: &&EntryWrite| matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known);
+    for (device, origin) in entries.iter().filter(is_in).filter_map(|entry| Some((entry.lane.device, entry.origin?))) {
+        connection.prepare_cached(sql)?.execute((project.sql(), device.as_bytes(), origin.as_bytes(), now.0))?;
+    }
+    Ok(())
 }
 
 /// Notes what became of entries that were tried again.

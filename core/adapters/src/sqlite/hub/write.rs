@@ -24,6 +24,7 @@ pub(super) fn write(connection: &Connection, project: ProjectId, (schema, now): 
     entries::write(connection, project, &writes.entries)?;
     quarantine(connection, project, (schema, now), &writes.quarantine)?;
     super::quarantine::write(connection, project, now, &writes.retried)?;
+    super::quarantine::replaced(connection, project, now, &writes.entries)?;
     changes::write(connection, project, &writes.changes)?;
     super::conflicts::write(connection, project, (schema, now), &writes.conflicts)?;
     super::conflicts::settle(connection, project, &writes.settled)

@@ -1,0 +1,107 @@
+//! Own entries on a document that build on a change which the hub does not have: written again on what it has.
+//!
+//! The hub may have got what an entry did under another name: from a copy of this device that authored it again, too (rule R15). Then it does
+//! not take this log's change in, and whatever was made on top of that cannot be merged. The same comes of a hub that has gone back in time.
+//! What it delivers tells: the delivered document holds everything of this log up to `own_merged`, so an entry that cannot be laid over it
+//! will be, or was, refused. It is authored again on the delivered document, under its first name: whatever the hub had of it counts once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mobo_core::ids::{Lane, Nonce, RecordKey};
+use mobo_core::message::Code;
+use mobo_core::overlay::{self, Pending};
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Kind, Schema};
+use mobo_core::time::Wall;
+use rusqlite::Connection;
+
+use super::bases::BaseRow;
+use super::desk::{Desk, OwnMerged};
+use super::fault::Try;
+use super::outbox::{self, EntryState};
+use super::overlays::{self, EntryAt};
+use super::refusals::{Refusal, Why};
+
+/// Entries that do not fit what was delivered.
+#[derive(Debug, Default)]
+pub(super) struct Misfits {
+    pub(super) entries: BTreeSet<EntryAt>,
+    /// Their documents as they were before, and what was laid over them.
+    before: BTreeMap<RecordKey, (RecordState, Vec<EntryAt>)>,
+}
+
+/// True if a refused entry waits for what the hub delivers next, to be written again on that: it stays laid over its records until then.
+pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
+    if !matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED) || overlays::of_entry(conn, at)?.is_empty() {
+        return Ok(false);
+    }
+    outbox::set_state(conn, at, EntryState::Rejected)?;
+    Ok(true)
+}
+
+impl Desk<'_> {
+    /// Finds the own entries on a document that what is delivered now leaves without what they build on. They stay laid over it, whatever
+    /// the hub has merged of their lane.
+    pub(super) fn find_misfits(&mut self, key: &RecordKey, base: &BaseRow, (delivered, own_merged): (&RecordState, &OwnMerged)) -> Try<()> {
+        let (RecordState::Document(_), Some(collection)) = (delivered, self.rows.collection(key.collection)) else { return Ok(()) };
+        let entries = overlays::of_record(self.conn, key)?;
+        let (mut state, mut found) = (delivered.clone(), Vec::new());
+        for at in &entries {
+            let ops = self.decoded.ops(self.conn, *at)?.get(key).cloned().unwrap_or_default();
+            let mut after = state.clone();
+            let author = overlays::author(self.log.device, at.0, 0);
+            let laid = overlay::lay_one(collection, &mut after, &Pending { seq: at.2, ops }, &author);
+            let is_merged = own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
+            match laid {
+                Err(refusal) if refusal.code == Code::MISSING_DEPENDENCY => found.push(*at),
+                // What is merged and not there is there under another name, or refused for what it is.
+                Ok(()) if !is_merged => state = after,
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        let base = base.state(collection, key)?.or_else(|| RecordState::empty(collection, key));
+        self.misfits.before.extend(base.map(|base| (key.clone(), (base, entries))));
+        for at in &found {
+            outbox::set_state(self.conn, *at, EntryState::Rejected)?;
+        }
+        self.misfits.entries.extend(found);
+        Ok(())
+    }
+
+    /// Writes the misfits again, and what builds on them. Gives the lanes that have got entries.
+    pub(super) fn redo(&mut self, schema: &Schema, (heard, nonce): (Wall, &mut dyn FnMut() -> Nonce)) -> Try<BTreeSet<Lane>> {
+        let Misfits { entries, before } = std::mem::take(&mut self.misfits);
+        let mut lanes = BTreeSet::new();
+        if entries.is_empty() {
+            return Ok(lanes);
+        }
+        let mut refusal = Refusal::after((self.conn, schema, self.log), heard, before);
+        let why = Why { first: None, what: "what the hub has under another name, or not at all".to_owned() };
+        for at in self.doomed(schema, &entries)? {
+            if refusal.again(at, &why, nonce())? {
+                lanes.insert(at.1);
+            }
+        }
+        for key in &refusal.keys {
+            self.show(key, None)?;
+        }
+        Ok(lanes)
+    }
+
+    /// These entries and all later own ones that build on them, in the order in which they were sealed.
+    fn doomed(&self, schema: &Schema, entries: &BTreeSet<EntryAt>) -> Try<Vec<EntryAt>> {
+        let (mut tainted, mut found) = (BTreeSet::new(), Vec::new());
+        for at in overlays::entries(self.conn)? {
+            let mut keys = overlays::of_entry(self.conn, at)?;
+            keys.retain(|key| schema.get(key.collection).is_some_and(|collection| collection.kind == Kind::Document));
+            if entries.contains(&at) || keys.iter().any(|key| tainted.contains(key)) {
+                tainted.extend(keys);
+                found.push(at);
+            }
+        }
+        Ok(found)
+    }
+}
