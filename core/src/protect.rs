@@ -2,7 +2,9 @@
 //!
 //! `protect!("lane.gap", first > expect)` is the condition under which a protection steps in. In a normal build it is that condition and
 //! nothing else. In a build with the feature `mutants`, one protection can be off on the current thread: its condition is false then.
-//! The list of protections is not kept anywhere: `sim --mutants` finds them in the source. Each name stands once.
+//! The list of protections is not kept anywhere: `sim --mutants` finds them in the source. Each name stands once. Where several places guard
+//! the same thing one behind the other (`log.forked:push`, `log.forked:hello`), they are one protection by the name before the colon: each
+//! alone would not be missed.
 
 /// The condition under which the protection of this name steps in.
 #[cfg(not(feature = "mutants"))]
@@ -54,7 +56,8 @@ mod switch {
     /// False for the protection that is off.
     #[must_use]
     pub fn is_on(name: &str) -> bool {
-        let off = OFF.with(|off| off.borrow().as_deref() == Some(name));
+        let whole = name.split_once(':').map_or(name, |(whole, _)| whole);
+        let off = OFF.with(|off| off.borrow().as_deref() == Some(whole));
         if off {
             MISSED.set(true);
         }

@@ -161,7 +161,7 @@ impl Door {
         }
         // A log without entries is one that a refence has just started: it cannot be behind, whatever session its device remembers.
         let is_fresh = admission.lanes.iter().all(|status| status.last.is_none());
-        let stale = shown < admission.confirmed && !mobo_core::protect!("hello.fresh-log", is_fresh);
+        let stale = shown < admission.confirmed && !is_fresh;
         let stale = mobo_core::protect!("hello.stale-session", stale);
         let Some(status) = admission.lanes.first().filter(|_| stale || admission.fenced) else { return Ok(None) };
         Ok(Some(self.order(hello, status, RefenceReason::StaleSession).await?))
@@ -169,8 +169,9 @@ impl Door {
 
     async fn unfit(&self, hello: &Hello, status: &LaneStatus, report: Option<&LaneReport>) -> Result<Option<RefenceReason>, StoreError> {
         let (Some(hub_last), report) = (status.last, report) else { return Ok(None) };
-        let Some(report) = report.filter(|report| report.last >= hub_last) else { return Ok(Some(RefenceReason::Behind)) };
-        if mobo_core::protect!("hello.forked", report.last == hub_last && report.chain != status.chain) {
+        let is_whole = |report: &&LaneReport| !mobo_core::protect!("log.forked:behind", report.last < hub_last);
+        let Some(report) = report.filter(is_whole) else { return Ok(Some(RefenceReason::Behind)) };
+        if mobo_core::protect!("log.forked:hello", report.last == hub_last && report.chain != status.chain) {
             return Ok(Some(RefenceReason::Forked));
         }
         // The device's own proof must lie on the hub's chain.

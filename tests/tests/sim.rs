@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobo_tests::sim::{Outcome, run};
+use mobo_tests::sim::{Outcome, power, run};
 
 /// Runs these seeds on all processors, and says of each that broke something what one needs to look at it.
 #[track_caller]
@@ -52,3 +52,15 @@ fn one_seed_is_one_run() {
         assert_eq!(first.counts, second.counts, "seed {seed}");
     }
 }
+
+// faults: S-1, S-3
+/// At a sample of all writes and syncs; `sim --power-cuts` takes every one.
+#[test]
+fn a_power_cut_damages_nothing_and_loses_nothing_that_was_told() {
+    let cuts = power::run(1, STRIDE);
+    assert!(cuts.failures.is_empty(), "{}", cuts.failures.join("\n"));
+    assert!(cuts.transactions >= 200 && cuts.cuts >= cuts.ops / STRIDE && cuts.nested > cuts.cuts, "{cuts:?}");
+}
+
+/// Writes and syncs between two cuts.
+const STRIDE: u64 = 149;

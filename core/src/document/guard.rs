@@ -115,7 +115,7 @@ fn check_place(open: &Open<'_>, envelope: &Envelope<'_>, count: u64) -> Result<(
         Refusal::new(Code::MISSING_DEPENDENCY, "a change builds on one that is not here; it was refused, or lost, or is still on its way")
     })?;
     let last = history.last_of(envelope.actor);
-    if crate::protect!("change.next-of-author", envelope.seq != last.map_or(1, |(_, node)| node.seq + 1)) {
+    if envelope.seq != last.map_or(1, |(_, node)| node.seq + 1) {
         return Err(bad("it is not its author's next one: perhaps this log was cloned"));
     }
     if last.is_some_and(|(index, _)| !deps.contains(&index)) {

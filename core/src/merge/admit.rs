@@ -204,7 +204,7 @@ fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, read
     if crate::protect!("lane.gap", push.first > expect) {
         return Admission::Settled(Outcome::Nack { expect, code: Code::GAP });
     }
-    if crate::protect!("lane.chain", !continues(&push, state, reads)) {
+    if crate::protect!("log.forked:push", !continues(&push, state, reads)) {
         return Admission::Settled(refence(state.last));
     }
     let known = push.entries.iter().take_while(|entry| crate::protect!("lane.skip-known", entry.seq < expect));
@@ -246,7 +246,7 @@ fn continues(push: &PreparedPush, state: &LaneState, reads: &LaneReads) -> bool 
     overlap.last().is_some_and(|entry| match reads.known.get(&(push.lane, entry.seq)) {
         Some((chain, _)) => *chain == entry.chain,
         // Not in the store yet: pushed earlier in this very batch, or forgotten after the lease. The lane's head decides.
-        None => !crate::protect!("lane.head-decides", Some(entry.seq) != state.last || entry.chain != state.chain),
+        None => !crate::protect!("log.forked:head", Some(entry.seq) != state.last || entry.chain != state.chain),
     })
 }
 

@@ -123,7 +123,7 @@ impl Lanes {
             sent = sent.or(Some(push.sent));
             flow.in_flight.pop_front();
         }
-        flow.sent = if crate::protect!("push.sent-forward", flow.sent > Some(acked)) { flow.sent } else { Some(acked) };
+        flow.sent = flow.sent.max(Some(acked));
         flow.acked = flow.acked.max(Some(acked));
         if let Some(sent) = sent {
             self.acked_at = Some(now);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mobo_core::ids::{RecordKey, StateHash};
 use mobo_core::query::Select;
 use mobo_core::record::RecordState;
-use mobo_core::store::{HubStore, StoreError};
+use mobo_core::store::{HubStore, QuarantineRow, StoreError};
 use mobo_core::value::Value;
 use serde_json::{Value as Json, json};
 
@@ -27,7 +27,7 @@ impl World {
         let store = Arc::clone(&life.store);
         let histories: BTreeSet<usize> = node.lineage.iter().copied().chain([node.history]).collect();
         for write in self.model.writes.iter().filter(|write| histories.contains(&write.history) && !write.doubt) {
-            if write.what == What::Samples {
+            if write.what == What::Samples || write.forbidden {
                 continue;
             }
             let record = life.wait(store.record(write.witness()));
@@ -75,7 +75,11 @@ impl World {
                     return Err(Violation::new("I5", format!("a position is above its bucket's head: {bucket:?}")));
                 }
             }
-            for lane in life.wait(store.audit_lanes(project)).unwrap_or_default() {
+            let lanes = life.wait(store.audit_lanes(project)).unwrap_or_default();
+            if !lanes.is_empty() {
+                self.told.lanes(&lanes)?;
+            }
+            for lane in lanes {
                 if lane.entries != lane.last.get() || lane.broken_at.is_some() {
                     return Err(Violation::new("I1", format!("a lane is not what its entries make: {lane:?}")));
                 }
@@ -96,7 +100,7 @@ impl World {
     /// Whether everybody has what everybody wrote: once, and the same.
     pub(super) fn converged(&mut self) -> Try {
         let late = |what: String| Err(Violation::new("liveness", what));
-        for node in &self.devices {
+        for node in self.devices.iter().filter(|node| !node.destroyed) {
             let Some(talk) = node.life.as_ref().and_then(|life| life.talk.as_ref()) else {
                 return late(format!("{} has no session", node.name));
             };
@@ -108,9 +112,51 @@ impl World {
         if life.desk.waits() {
             return late("the hub has not merged everything".to_owned());
         }
+        if life.opened.history.era().recovering {
+            return late("the hub still waits for devices to give back what it lost".to_owned());
+        }
         let merged = self.merged()?;
         self.check_records(&merged)?;
+        self.check_promised()?;
+        self.check_refused()?;
         self.check_devices()
+    }
+
+    /// What was refused is not silently gone: its author knows.
+    fn check_refused(&mut self) -> Try {
+        let mut known = BTreeSet::new();
+        for node in &mut self.devices {
+            let Some(life) = node.life.as_mut() else { continue };
+            let store = Arc::clone(&life.store);
+            for row in life.wait(store.inbox(None, 1_000)).map_err(store_failed)? {
+                known.extend(row.record);
+            }
+        }
+        let is_known = |write: &&Write| write.doubt || write.vague || known.contains(&write.witness());
+        match self.model.writes.iter().filter(|write| write.forbidden).find(|write| !is_known(write)) {
+            Some(write) => Err(Violation::new("I4", format!("the hub refused a write, and nobody on the device knows: {write:?}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Of every row and document that a device held when the hub was restored, and holds yet, the hub has all that was in it (rule R22).
+    fn check_promised(&mut self) -> Try {
+        let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        for (_, key, held) in &self.promised {
+            let Some(what) = What::ALL.into_iter().find(|what| what.collection().id == key.collection) else { continue };
+            let collection = what.collection();
+            let record = life.wait(store.record(project, key.clone())).map_err(store_failed)?;
+            let Some(record) = record else {
+                return Err(Violation::new("R22", format!("{key:?} was held by a device when the hub was restored, and is gone")));
+            };
+            let both = record.state.join(&collection, held);
+            if both.as_ref().map(RecordState::state_hash).ok() != Some(record.state.state_hash()) {
+                let what = format!("{key:?} lacks what a device held when the hub was restored: {record:?}, and it held {held:?}");
+                return Err(Violation::new("R22", what));
+            }
+        }
+        Ok(())
     }
 
     /// The writes that the hub has, each once; and none may be missing that somebody was told is kept.
@@ -119,7 +165,10 @@ impl World {
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
         let quarantine = life.wait(store.quarantine(project, None, 1_000)).map_err(store_failed)?;
-        if let Some(row) = quarantine.first() {
+        let forbidden: BTreeSet<String> =
+            self.model.writes.iter().filter(|write| write.forbidden).map(|write| write.witness().id.as_str().to_owned()).collect();
+        let is_expected = |row: &&QuarantineRow| row.record.as_ref().is_some_and(|(_, id)| forbidden.contains(id));
+        if let Some(row) = quarantine.iter().find(|row| !is_expected(row)) {
             return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
         }
         let mut merged = BTreeSet::new();
@@ -132,7 +181,8 @@ impl World {
                 }
             };
             match times {
-                0 if write.doubt => {}
+                0 if write.doubt || write.vague || write.forbidden => {}
+                _ if write.forbidden => return Err(Violation::new("I13", format!("it may not be written there: {write:?}"))),
                 1 => {
                     merged.insert(write.id);
                 }
@@ -170,12 +220,13 @@ impl World {
         for ((what, hot), expected) in self.model.expect(merged) {
             let record = life.wait(store.record(project, what.key(&hot))).map_err(store_failed)?;
             let Some(record) = record else {
-                if expected.texts.is_empty() && expected.visible.is_empty() {
+                if expected.vague || expected.texts.is_empty() && expected.visible.is_empty() {
                     continue;
                 }
                 return Err(Violation::new("A", format!("{hot} of {} is not at the hub: {expected:?}", what.name())));
             };
-            check_record((what, &hot), &record.state, &expected, vague.contains(&(what, hot.clone())))?;
+            let vague = expected.vague || vague.contains(&(what, hot.clone()));
+            check_record((what, &hot), &record.state, &expected, vague)?;
         }
         Ok(())
     }
@@ -185,7 +236,9 @@ impl World {
         let mut keys: BTreeMap<RecordKey, Write> = BTreeMap::new();
         for write in self.model.writes.iter().filter(|write| write.what != What::Samples) {
             keys.insert(write.witness(), write.clone());
-            keys.insert(write.what.key(&write.hot), write.clone());
+            if !write.forbidden {
+                keys.insert(write.what.key(&write.hot), write.clone());
+            }
         }
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
@@ -193,7 +246,7 @@ impl World {
             let record = life.wait(store.record(project, key.clone())).map_err(store_failed)?;
             let want = record.as_ref().map(|record| record.state.state_hash());
             let site = record.as_ref().and_then(|record| site(write.what, &record.state));
-            for node in &mut self.devices {
+            for node in self.devices.iter_mut().filter(|node| !node.destroyed) {
                 let held = write.what != What::Jobs || site.as_deref() == Some(node.site);
                 let Some(edge) = node.life.as_mut() else { continue };
                 let store = Arc::clone(&edge.store);
@@ -223,7 +276,7 @@ fn check_record((what, hot): (What, &str), state: &RecordState, expected: &Expec
         let what = format!("{hot} of {} counts {found}, and its writers added {}", what.name(), expected.counter);
         return Err(Violation::new("I11b", what));
     }
-    if !expected.visible.iter().any(|(_, may)| *may == visible) {
+    if !expected.visible.iter().any(|(_, may)| *may == visible) && !(expected.vague && !visible) {
         let what = format!("{hot} of {} is visible: {visible}, and nobody wrote that: {:?}", what.name(), expected.visible);
         return Err(Violation::new("I10", what));
     }

@@ -17,25 +17,36 @@ struct Options {
     json: bool,
     trace: bool,
     mutants: bool,
+    power_cuts: bool,
+    only: String,
+    stride: u64,
+    jobs: usize,
 }
 
 /// Runs `sim`.
 #[must_use]
 pub fn main() -> ExitCode {
     match options(std::env::args().skip(1)) {
-        Ok(options) if options.mutants => super::mutants::main(options.seeds),
+        Ok(options) if options.mutants => super::mutants::main(options.seeds, &options.only),
+        Ok(options) if options.power_cuts => super::power::main(options.first.unwrap_or(1), options.stride),
         Ok(options) if options.trace => one(options.first.unwrap_or(1)),
         Ok(options) => many(&options),
         Err(why) => {
-            eprintln!("{why}\nsim [--seeds N] [--seed FIRST] [--json] [--trace] [--mutants]");
+            eprintln!("{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]");
             ExitCode::from(2)
         }
     }
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { seeds: 100, first: None, json: false, trace: false, mutants: false };
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut options =
+        Options { seeds: 100, first: None, json: false, trace: false, mutants: false, power_cuts: false, only: String::new(), stride: 1, jobs };
     while let Some(word) = words.next() {
+        if word == "--only" {
+            options.only = words.next().unwrap_or_default();
+            continue;
+        }
         let mut number = || {
             let text = words.next().ok_or_else(|| format!("{word} needs a number"))?;
             text.parse::<u64>().map_err(|_| format!("{text} is not a number"))
@@ -43,6 +54,9 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         match word.as_str() {
             "--seeds" => options.seeds = number()?,
             "--seed" => options.first = Some(number()?),
+            "--jobs" => options.jobs = usize::try_from(number()?).map_err(|error| error.to_string())?,
+            "--stride" => options.stride = number()?.max(1),
+            "--power-cuts" => options.power_cuts = true,
             "--json" => options.json = true,
             "--trace" => options.trace = true,
             "--mutants" => options.mutants = true,
@@ -78,7 +92,7 @@ fn many(options: &Options) -> ExitCode {
     // A panic is a finding and is told with the run that it ended.
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let nth = next.fetch_add(1, Ordering::Relaxed);

@@ -73,6 +73,8 @@ pub(super) struct Device {
     pub(super) keep_bytes: u64,
     /// True once its folder was put back or copied, or its disk has lied: the hub may know more of its log than it does.
     pub(super) rolled_back: bool,
+    /// True once it is gone for good.
+    pub(super) destroyed: bool,
     /// True from a failure that it may have told its users of, until it is healed.
     pub(super) sick: bool,
     /// From which write on its disk has lied about syncs.

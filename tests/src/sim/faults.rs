@@ -18,6 +18,9 @@ impl World {
         let pause = self.plan.faults.iter().find(|(of, _)| *of == fault).map_or(60_000_000, |(_, pause)| *pause);
         self.soon((pause / 2, pause * 3 / 2), Event::Fault(fault));
         let device = self.rng.below(self.devices.len() as u64) as usize;
+        if self.devices[device].destroyed {
+            return Ok(());
+        }
         let name = self.devices[device].name.clone();
         self.say(format_args!("--- {fault:?} (device: {name})"));
         match fault {
@@ -180,7 +183,7 @@ impl World {
     pub(super) fn restart(&mut self, device: usize) -> Try {
         let node = &mut self.devices[device];
         node.restarting = false;
-        if node.life.is_some() {
+        if node.life.is_some() || node.destroyed {
             return Ok(());
         }
         let name = node.name.clone();
@@ -248,10 +251,11 @@ impl World {
         }
         let fresh = self.model.history();
         self.devices[device].history = fresh;
+        self.promised.retain(|(whose, _, _)| *whose != device);
     }
 
     fn clone_device(&mut self, device: usize) -> Try {
-        if self.devices.len() >= DEVICES_MAX || self.devices[device].lies.is_some() || self.devices[device].disk.is_down() {
+        if self.devices.len() >= DEVICES_MAX || self.devices[device].destroyed || self.devices[device].lies.is_some() || self.devices[device].disk.is_down() {
             return Ok(());
         }
         self.trace.count("cloned folders");
@@ -331,10 +335,17 @@ impl World {
             self.hub.machine.reboot();
             return Ok(());
         }
-        let Some(life) = self.hub.life.as_ref() else { return Ok(()) };
+        let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
         if life.writer.poison().is_some() {
             return self.kill_hub("restarts after a failed write");
         }
+        let timeline = life.opened.history.era().timeline.timeline;
+        if std::mem::replace(&mut life.timeline, timeline) != timeline {
+            let links: Vec<u64> = life.talks.keys().copied().collect();
+            life.talks.values_mut().for_each(|talk| talk.conversation.era_changed());
+            links.into_iter().for_each(|link| self.wake_hub(link));
+        }
+        let Some(life) = self.hub.life.as_ref() else { return Ok(()) };
         if life.desk.waits() && !std::mem::replace(&mut self.merging, true) {
             self.soon((100, 10_000), Event::HubMerge);
         }
@@ -365,16 +376,4 @@ impl World {
         }
     }
 
-    fn restore_hub(&mut self) -> Try {
-        if self.hub.images.is_empty() || self.rng.chance(40) {
-            let image = self.hub.disk.image();
-            self.hub.images.push(image);
-            return Ok(());
-        }
-        self.trace.count("restored hubs");
-        let image = self.rng.pick(&self.hub.images).clone();
-        self.kill_hub("kills of the hub")?;
-        self.hub.disk.restore(&image);
-        Ok(())
-    }
 }

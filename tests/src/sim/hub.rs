@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::{InlineWriter, SqliteHubStore};
+use mobo_core::ids::{Chain, LaneKey, Seq, Timeline};
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::trust::KeyPair;
 use mobo_hub::admission::Door;
@@ -24,8 +25,19 @@ pub(super) struct HubNode {
     pub(super) keys: KeyPair,
     pub(super) disk: Disk,
     pub(super) machine: Arc<SimMachine>,
-    pub(super) images: Vec<Image>,
+    pub(super) images: Vec<HubImage>,
+    /// It was restored and has not been told so.
+    pub(super) restored: bool,
     pub(super) life: Option<HubLife>,
+}
+
+/// A copy of the hub's folder, and what was so when it was made.
+#[derive(Clone, Debug)]
+pub(super) struct HubImage {
+    pub(super) files: Image,
+    /// Writes until then.
+    pub(super) writes: usize,
+    pub(super) acked: BTreeMap<LaneKey, (Seq, Chain)>,
 }
 
 /// A process of the hub.
@@ -39,6 +51,8 @@ pub(super) struct HubLife {
     pub(super) queue: MergeQueue,
     pub(super) desk: MergeDesk,
     pub(super) talks: BTreeMap<u64, HubTalk>,
+    /// The timeline that its sessions know.
+    pub(super) timeline: Timeline,
 }
 
 /// One session at the hub's end.
@@ -58,7 +72,7 @@ impl std::fmt::Debug for HubTalk {
 
 impl HubNode {
     pub(super) fn new(keys: KeyPair, machine: Arc<SimMachine>) -> Self {
-        Self { keys, disk: Disk::new(), machine, images: Vec::new(), life: None }
+        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, life: None }
     }
 
     fn path(&self) -> PathBuf {
@@ -89,7 +103,13 @@ impl HubNode {
             herd: mobo_hub::admission::Herd::default(),
         });
         let sessions = Arc::new(Sessions::new(Arc::clone(&door), queue.clone(), opened.schema.subscribe()));
-        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new() });
+        if self.restored {
+            let was = opened.history.era().timeline.timeline;
+            wait(opened.history.fork(was, Vec::new()), || writer.turn())?;
+            self.restored = false;
+        }
+        let timeline = opened.history.era().timeline.timeline;
+        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new(), timeline });
         Ok(())
     }
 }

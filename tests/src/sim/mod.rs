@@ -26,7 +26,10 @@ pub mod mutants;
 mod net;
 mod network;
 mod plan;
+pub mod power;
+mod restores;
 mod sessions;
+mod told;
 mod trace;
 mod world;
 mod writes;
@@ -78,7 +81,18 @@ impl std::fmt::Display for Failure {
 /// Runs the world of a seed; `whole` prints its trace.
 #[must_use]
 pub fn run(seed: u64, whole: bool) -> Outcome {
-    let mut world = World::new(seed, whole);
+    run_world(seed, World::new(seed, whole))
+}
+
+/// Runs the world of a seed, with a plan that leans towards what a protection is needed for.
+#[cfg(feature = "mutants")]
+fn run_leaning(seed: u64, name: &str) -> Outcome {
+    let mut world = World::new(seed, false);
+    world.plan.lean(name);
+    run_world(seed, world)
+}
+
+fn run_world(seed: u64, mut world: World) -> Outcome {
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match ran {
         Ok(Ok(())) => None,

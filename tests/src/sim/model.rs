@@ -86,9 +86,20 @@ pub(super) struct Write {
     /// Nobody was told that it is kept, or the device was put back since.
     pub(super) doubt: bool,
     pub(super) sealed: Option<Sealed>,
+    /// Its author may not write there: the hub refuses it.
+    pub(super) forbidden: bool,
+    /// A restored hub may have lost it, or parts of it: its records are each as whoever holds them has them (rule R22).
+    pub(super) vague: bool,
+    /// Writes and syncs of its disk when its author was told that it is kept.
+    pub(super) kept_at: u64,
 }
 
 impl Write {
+    /// A record that it has made.
+    pub(super) fn key(&self) -> Option<RecordKey> {
+        (!self.doubt && !self.forbidden).then(|| self.witness())
+    }
+
     pub(super) fn witness(&self) -> RecordKey {
         self.what.key(&format!("w{}", self.id))
     }
@@ -133,7 +144,7 @@ impl Model {
     ) -> Draft {
         self.next += 1;
         let id = self.next;
-        let mut write = Write { id, history, what, hot, delta: 0, text: None, visible: None, doubt: false, sealed: None };
+        let mut write = Write { id, history, what, hot, delta: 0, text: None, visible: None, doubt: false, sealed: None, forbidden: false, vague: false, kept_at: 0 };
         let text = if what == What::Notes { json!(id) } else { json!(format!("w{id}")) };
         let mut witness = json!({ "a": text, "n": { "$inc": 1 } });
         let view = view(&what.key(&write.hot));
@@ -175,11 +186,34 @@ impl Model {
         Draft { write, edits }
     }
 
+    /// A write into a bucket of another site.
+    pub(super) fn trespass(&mut self, history: usize, site: &str) -> Draft {
+        self.next += 1;
+        let (id, what) = (self.next, What::Jobs);
+        let write = Write {
+            id,
+            history,
+            what,
+            hot: String::new(),
+            delta: 0,
+            text: None,
+            visible: None,
+            doubt: false,
+            sealed: None,
+            forbidden: true,
+            vague: false,
+            kept_at: 0,
+        };
+        let other = if site == "a" { "b" } else { "a" };
+        let edits = vec![edit(&format!("w{id}"), Intent::Put, json!({ "a": "not mine", "n": { "$inc": 1 }, "site": other }))];
+        Draft { write, edits }
+    }
+
     /// Draws samples: each value is its own witness.
     pub(super) fn sample(&mut self, history: usize) -> Write {
         self.next += 1;
         let what = What::Samples;
-        Write { id: self.next, history, what, hot: String::new(), delta: 0, text: None, visible: None, doubt: false, sealed: None }
+        Write { id: self.next, history, what, hot: String::new(), delta: 0, text: None, visible: None, doubt: false, sealed: None, forbidden: false, vague: false, kept_at: 0 }
     }
 
     /// The writes of these histories from `first` on are not sure any more.
@@ -192,17 +226,20 @@ impl Model {
     /// For each hot record: its counter, the texts that it may have, and whether it may be visible (or not), if these writes were merged.
     pub(super) fn expect(&self, merged: &BTreeSet<u64>) -> BTreeMap<(What, String), Expected> {
         let mut expected: BTreeMap<(What, String), Expected> = BTreeMap::new();
-        for write in self.writes.iter().filter(|write| merged.contains(&write.id) && write.what != What::Samples) {
+        let is_in = |write: &&Write| (write.vague || merged.contains(&write.id)) && write.what != What::Samples && !write.forbidden;
+        for write in self.writes.iter().filter(is_in) {
             let record = expected.entry((write.what, write.hot.clone())).or_default();
+            record.vague |= write.vague;
             record.counter += write.delta;
-            // A write of the same log comes after the one before it, whatever the clocks say.
+            // A write of the same log comes after the one before it, whatever the clocks say; if it is there at all.
+            let history = if write.vague { HUB } else { write.history };
             if let Some(text) = &write.text {
-                record.texts.retain(|(history, _)| *history != write.history || *history == HUB);
-                record.texts.push((write.history, text.clone()));
+                record.texts.retain(|(other, _)| *other != history || *other == HUB);
+                record.texts.push((history, text.clone()));
             }
             if let Some(visible) = write.visible {
-                record.visible.retain(|(history, _)| *history != write.history || *history == HUB);
-                record.visible.push((write.history, visible));
+                record.visible.retain(|(other, _)| *other != history || *other == HUB);
+                record.visible.push((history, visible));
             }
         }
         expected
@@ -215,6 +252,8 @@ pub(super) const HUB: usize = 0;
 /// What a hot record may be.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expected {
+    /// True if it holds what a restored hub may have lost.
+    pub(super) vague: bool,
     pub(super) counter: i64,
     pub(super) texts: Vec<(usize, Json)>,
     pub(super) visible: Vec<(usize, bool)>,

@@ -1,6 +1,7 @@
 //! The test of the tests: takes each protection of the product away, one at a time, and looks whether the simulated world notices.
 //!
-//! The protections are found in the source, wherever `protect!("name", …)` stands.
+//! The protections are found in the source, wherever `protect!("name", …)` stands. Where several places guard the same thing one behind the
+//! other, what stands before a `:` in their names is the same, and they are taken away together.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,23 +56,24 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Runs `sim --mutants`; each protection is tried with at most so many seeds.
+/// Runs `sim --mutants`; each protection whose name holds `only` is tried with at most so many seeds.
 #[cfg(not(feature = "mutants"))]
 #[must_use]
-pub fn main(_: u64) -> ExitCode {
+pub fn main(_: u64, _: &str) -> ExitCode {
     eprintln!("{} protections can be taken away in a build of their own: add --features mutants", names().len());
     ExitCode::from(2)
 }
 
-/// Runs `sim --mutants`; each protection is tried with at most so many seeds.
+/// Runs `sim --mutants`; each protection whose name holds `only` is tried with at most so many seeds.
 #[cfg(feature = "mutants")]
 #[must_use]
-pub fn main(seeds_max: u64) -> ExitCode {
-    trying::main(seeds_max)
+pub fn main(seeds_max: u64, only: &str) -> ExitCode {
+    trying::main(seeds_max, only)
 }
 
 #[cfg(feature = "mutants")]
 mod trying {
+    use std::collections::BTreeMap;
     use std::process::ExitCode;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,7 +85,7 @@ mod trying {
 
     enum Fate {
         Caught {
-            runs: usize,
+            runs: u64,
             by: &'static str,
         },
         /// It was looked at, and nothing went wrong without it.
@@ -92,18 +94,20 @@ mod trying {
         Unreached,
     }
 
-    pub(super) fn main(seeds_max: u64) -> ExitCode {
+    pub(super) fn main(seeds_max: u64, only: &str) -> ExitCode {
         std::panic::set_hook(Box::new(|_| {}));
-        let whole = each((1..=seeds_max).collect(), |seed| crate::sim::run(*seed, false).failure.is_none().then_some(*seed));
-        let seeds: Vec<u64> = whole.into_iter().flatten().collect();
-        println!("{} of {seeds_max} seeds hold with every protection in place", seeds.len());
-        let names = super::names();
-        let fates = each(names, |(name, place)| {
-            let fate = fate(name, &seeds);
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, place) in super::names().into_iter().filter(|(name, _)| name.contains(only)) {
+            let whole = name.split(':').next().unwrap_or_default().to_owned();
+            names.entry(whole).or_default().push(place);
+        }
+        let fates = each(names.into_iter().collect(), |(name, places)| {
+            let fate = fate(name, seeds_max);
+            let places = places.join(", ");
             match &fate {
-                Fate::Caught { runs, by } => println!("caught by {by} in run {runs}: {name} ({place})"),
-                Fate::Unnoticed => println!("NOT NOTICED: {name} ({place})"),
-                Fate::Unreached => println!("NOT REACHED: {name} ({place})"),
+                Fate::Caught { runs, by } => println!("caught by {by} in run {runs}: {name} ({places})"),
+                Fate::Unnoticed => println!("NOT NOTICED: {name} ({places})"),
+                Fate::Unreached => println!("NOT REACHED: {name} ({places})"),
             }
             fate
         });
@@ -112,15 +116,18 @@ mod trying {
         if caught * 100 >= fates.len() * CAUGHT_PERCENT_MIN { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    fn fate(name: &str, seeds: &[u64]) -> Fate {
+    /// Runs worlds that lean towards the protection without it; one that breaks something must hold with it.
+    fn fate(name: &str, seeds_max: u64) -> Fate {
         let mut reached = false;
-        for (nth, seed) in seeds.iter().enumerate() {
+        for seed in 1..=seeds_max {
             protect::switch_off(Some(name));
-            let failure = crate::sim::run(*seed, false).failure;
+            let failure = crate::sim::run_leaning(seed, name).failure;
             reached |= protect::was_missed();
             protect::switch_off(None);
-            if let Some(failure) = failure {
-                return Fate::Caught { runs: nth + 1, by: failure.violation.invariant };
+            if let Some(failure) = failure
+                && crate::sim::run_leaning(seed, name).failure.is_none()
+            {
+                return Fate::Caught { runs: seed, by: failure.violation.invariant };
             }
         }
         if reached { Fate::Unnoticed } else { Fate::Unreached }

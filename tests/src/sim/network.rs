@@ -155,10 +155,18 @@ impl World {
         let Ok(message) = mobo_protocol::decode(bytes) else {
             return Err(Violation::new("frame", "a session sent a frame that the protocol cannot read"));
         };
+        if from == End::Hub
+            && let Some(life) = &self.hub.life
+        {
+            self.told.time(life.opened.time.now().0)?;
+        }
+        let now = self.hub.life.as_ref().map_or(i64::MAX, |life| life.opened.time.now().0);
+        self.told.frame(link, from, &message, now)?;
         if let (End::Hub, Message::Ack(ack)) = (from, &message) {
             let Some(state) = self.links.get(&link) else { return Ok(()) };
             let device = self.devices[state.device].keys.device();
             let lane = mobo_core::ids::LaneKey { device, incarnation: ack.incarnation, lane: ack.lane };
+            self.acks.push((self.hub.disk.ops(), (lane, ack.acked, ack.chain)));
             let known = self.acked.entry(lane).or_insert((ack.acked, ack.chain));
             if known.0 == ack.acked && known.1 != ack.chain {
                 return Err(Violation::new("I11", format!("two acks of entry {} of {lane:?} have two chains", ack.acked.get())));

@@ -37,11 +37,11 @@ pub enum Fault {
     CloneDevice,
     /// A device's disk lies about syncs for a while, then loses power.
     LieDevice,
-    /// The hub's folder is put back to what it was earlier.
+    /// The hub's folder is put back to what it was earlier; sometimes half of the devices are destroyed with it.
     RestoreHub,
 }
 
-/// All of them; [`Fault::RestoreHub`] is on once [`HUB_RESTORES`] is.
+/// All of them.
 const FAULTS: [Fault; 17] = [
     Fault::CutLink,
     Fault::HalfOpen,
@@ -61,9 +61,6 @@ const FAULTS: [Fault; 17] = [
     Fault::LieDevice,
     Fault::RestoreHub,
 ];
-
-/// Recovery of a restored hub (rules R17 to R23) is not built yet: then this becomes true.
-const HUB_RESTORES: bool = false;
 
 /// What frames go through.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,9 +111,8 @@ impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn draw(rng: &mut Rng) -> Self {
-        let faults = FAULTS.iter().filter(|fault| **fault != Fault::RestoreHub || HUB_RESTORES);
         let calm = rng.chance(10);
-        let faults = faults.filter_map(|fault| {
+        let faults = FAULTS.iter().filter_map(|fault| {
             let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), (4 + rng.below(56)) * 1_000_000);
             (on && !calm).then_some((*fault, pause_us * if rare(*fault) { 2 } else { 1 }))
         });
@@ -140,6 +136,59 @@ impl Plan {
             clockless: rng.chance(30),
             drift_ppm: *rng.pick(&[0, 50, 500]),
             keep_bytes: *rng.pick(&[64 << 20, 2_000, 0]),
+        }
+    }
+
+    /// Bends a plan towards what a protection of this name is needed for.
+    #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "only without protections"))]
+    pub(super) fn lean(&mut self, name: &str) {
+        use Fault::{
+            ClockJump, CloneDevice, CutLink, EioDevice, EioHub, FullDevice, FullHub, KillDevice, KillHub, Partition, PowerDevice, PowerHub,
+            RestoreDevice, RestoreHub,
+        };
+        let part = name.split('.').next().unwrap_or_default();
+        let faults: &[Fault] = match part {
+            "sqlite" | "group" | "writer" => &[PowerDevice, PowerHub, EioDevice, EioHub, FullDevice, FullHub],
+            "time" | "eff" => &[KillHub, PowerHub, ClockJump, RestoreHub, CutLink],
+            "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
+            "trim" => &[RestoreHub, KillDevice, CutLink],
+            "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
+            _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
+        };
+        self.faults.retain(|(fault, _)| !faults.contains(fault));
+        self.faults.extend(faults.iter().map(|fault| (*fault, if rare(*fault) { 14_000_000 } else { 6_000_000 })));
+        self.devices = self.devices.max(2);
+        self.hub_write_every_us.get_or_insert(3_000_000);
+        self.mix = match part {
+            "document" | "change" | "redo" => [2, 8, 0, 0],
+            "reject" => [2, 0, 0, 8],
+            "register" | "delete" | "row" | "counter" => [8, 0, 0, 0],
+            _ => [6, 2, 2, 3],
+        };
+        self.keep_bytes = if part == "trim" { 0 } else { self.keep_bytes };
+        self.write_every_us = self.write_every_us.min(1_500_000);
+        if name == "lane.gap" || name == "push.rewind" {
+            self.pipe = Pipe::Datagrams { lost: 15, doubled: 20 };
+        }
+    }
+
+    /// A plan without faults: one device that makes some 200 writes of all kinds.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            devices: 1,
+            safety_us: 75_000_000,
+            write_every_us: 400_000,
+            hub_write_every_us: None,
+            faults: Vec::new(),
+            pipe: Pipe::Stream,
+            latency_us: (1_000, 30_000),
+            sectors_kept: 50,
+            hot_records: 3,
+            mix: [6, 2, 2, 3],
+            clockless: false,
+            drift_ppm: 0,
+            keep_bytes: 2_000,
         }
     }
 

@@ -51,6 +51,7 @@ pub(super) enum Event {
     PartitionEnds(usize),
     DiskHeals(usize),
     HubDiskHeals,
+    EndRecovery,
     LieEnds(usize),
     Audit,
     Heal,
@@ -76,6 +77,14 @@ pub(super) struct World {
     pub(super) merging: bool,
     pub(super) turning: bool,
     pub(super) acked: BTreeMap<mobo_core::ids::LaneKey, (mobo_core::ids::Seq, mobo_core::ids::Chain)>,
+    /// Every ack that was sent, with how far the hub's disk was then.
+    pub(super) acks: Vec<(u64, super::power::Acked)>,
+    records: bool,
+    pub(super) told: super::told::Told,
+    /// True once the hub was put back: what it had is not what it has.
+    pub(super) hub_restored: bool,
+    /// What each device held when the hub was restored.
+    pub(super) promised: Vec<(usize, mobo_core::ids::RecordKey, mobo_core::record::RecordState)>,
     pub(super) project: Option<mobo_core::ids::ProjectId>,
     deadline: u64,
     done: bool,
@@ -86,6 +95,18 @@ impl World {
     pub(super) fn new(seed: u64, whole: bool) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
+        Self::with(rng, plan, whole)
+    }
+
+    /// The world of a plan, whose disks are recorded.
+    pub(super) fn recorded(seed: u64, plan: Plan) -> Self {
+        let mut world = Self::with(Rng::new(seed), plan, false);
+        world.hub.disk.record();
+        world.records = true;
+        world
+    }
+
+    fn with(mut rng: Rng, plan: Plan, whole: bool) -> Self {
         let time = WorldTime::default();
         let machine = Arc::new(SimMachine::new(Arc::clone(&time), rng.fork(), (false, 0)));
         let hub = HubNode::new(KeyPair::from_secret(&secret(&mut rng)), machine);
@@ -107,6 +128,11 @@ impl World {
             merging: false,
             turning: false,
             acked: BTreeMap::new(),
+            acks: Vec::new(),
+            records: false,
+            told: super::told::Told::default(),
+            hub_restored: false,
+            promised: Vec::new(),
             project: None,
             deadline,
             done: false,
@@ -175,6 +201,7 @@ impl World {
             Event::DiskHeals(device) => self.disk_heals(device),
             Event::LieEnds(device) => self.lie_ends(device),
             Event::HubDiskHeals => self.hub_disk_heals(),
+            Event::EndRecovery => self.end_recovery(),
             Event::Audit => {
                 let pause = (5_000_000, 20_000_000);
                 if !self.healed {
@@ -203,6 +230,9 @@ impl World {
             let keys = KeyPair::from_secret(&secret(&mut self.rng));
             let machine = self.machine(nth);
             let mut device = self.device((format!("d{nth}"), site), keys, Disk::new(), machine);
+            if self.records {
+                device.disk.record();
+            }
             device.boot().map_err(setup)?;
             self.join(&mut device).map_err(setup)?;
             self.devices.push(device);
@@ -243,6 +273,7 @@ impl World {
             keep_bytes: self.plan.keep_bytes,
             history: self.model.history(),
             rolled_back: false,
+            destroyed: false,
             sick: false,
             lies: None,
             partition: None,
@@ -297,7 +328,19 @@ impl World {
             self.cut(link, true);
         }
         self.soon((1_000_000, 1_000_000), Event::Look);
+        if self.devices.iter().any(|device| device.destroyed) {
+            self.soon((60_000_000, 60_000_000), Event::EndRecovery);
+        }
         Ok(())
+    }
+
+    /// The operator knows that no other device will come.
+    fn end_recovery(&mut self) -> Try {
+        if let Some(life) = self.hub.life.as_mut() {
+            let history = Arc::clone(&life.opened.history);
+            let _ = life.wait(async { history.finish().await });
+        }
+        self.after_hub()
     }
 
     /// Counts what the disks did.

@@ -51,6 +51,12 @@ impl World {
                 writes.push(write);
                 continue;
             }
+            if what == What::Jobs && rng.chance(8) {
+                let draft = model.trespass(history, site);
+                futures.push(Box::pin(store.write(collection.id, draft.edits, None)));
+                writes.push(draft.write);
+                continue;
+            }
             // Writes that share a commit are of different records: what an author sees is known then.
             let hot = hot((what, site), (rng.below(plan.hot_records) + nth * plan.hot_records) % (plan.hot_records * 4));
             let view = |key: &RecordKey| {
@@ -76,6 +82,7 @@ impl World {
             Ok(Written { entry: Some(entry), .. }) => {
                 write.sealed = Some(entry);
                 write.doubt = lying;
+                write.kept_at = node.disk.ops();
                 self.trace.count("writes");
                 self.say(format_args!(
                     "{name} writes {} {} {}: lane {} seq {}",

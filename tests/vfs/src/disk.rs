@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::file::Inode;
+use crate::tape::{Deed, Tape};
 
 static DISKS: Mutex<BTreeMap<u64, Arc<Mutex<State>>>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The files of a disk at one moment, by name: an image of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Image(BTreeMap<String, Vec<u8>>);
+pub struct Image(pub(crate) BTreeMap<String, Vec<u8>>);
 
 /// What goes wrong with one write or sync.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,6 +59,7 @@ pub(crate) struct State {
     bytes_max: Option<u64>,
     lying: bool,
     tally: Tally,
+    tape: Option<Tape>,
 }
 
 /// Why a callback fails.
@@ -145,6 +147,17 @@ impl Disk {
         (state.fails, state.bytes_max, state.lying) = (None, None, false);
     }
 
+    /// Keeps what is done to it from now on.
+    pub fn record(&self) {
+        self.state().tape = Some(Tape::default());
+    }
+
+    /// What was done to it since [`record`](Self::record).
+    #[must_use]
+    pub fn recorded(&self) -> Tape {
+        self.state().tape.take().unwrap_or_default()
+    }
+
     /// Lets it hold no more than what is on it now and so many bytes more.
     pub fn fill(&self, bytes_free: u64) {
         let mut state = self.state();
@@ -224,8 +237,9 @@ impl State {
         if self.is_down {
             return false;
         }
-        if create {
-            self.files.entry(name.to_owned()).or_default();
+        if create && !self.files.contains_key(name) {
+            self.files.insert(name.to_owned(), Inode::default());
+            self.note(name, || Deed::Create);
         }
         self.files.contains_key(name)
     }
@@ -234,7 +248,17 @@ impl State {
         if self.is_down {
             return Err(Refused::Io);
         }
-        Ok(self.files.remove(name).is_some())
+        let was_there = self.files.remove(name).is_some();
+        if was_there {
+            self.note(name, || Deed::Delete);
+        }
+        Ok(was_there)
+    }
+
+    fn note(&mut self, name: &str, deed: impl FnOnce() -> Deed) {
+        if let Some(Tape(deeds)) = &mut self.tape {
+            deeds.push((name.to_owned(), deed()));
+        }
     }
 
     /// The file, for a process that is alive.
@@ -263,6 +287,7 @@ impl State {
         if let Some(inode) = self.files.get_mut(name) {
             inode.write(at, bytes);
         }
+        self.note(name, || Deed::Write { at, bytes: bytes.to_vec() });
         self.end_op(failure)
     }
 
@@ -276,6 +301,7 @@ impl State {
         if let Some(inode) = self.files.get_mut(name) {
             inode.truncate(len);
         }
+        self.note(name, || Deed::Truncate(len));
         self.end_op(failure)
     }
 
@@ -289,6 +315,9 @@ impl State {
             && let Some(inode) = self.files.get_mut(name)
         {
             inode.sync();
+        }
+        if failure.is_none() && !self.lying {
+            self.note(name, || Deed::Sync);
         }
         match failure {
             Some(Failure::Io) => Err(Refused::Io),

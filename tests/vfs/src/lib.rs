@@ -9,8 +9,10 @@
 mod callbacks;
 mod disk;
 mod file;
+mod tape;
 
 pub use disk::{Disk, Failure, Image, Tally};
+pub use tape::{Player, Tape};
 
 /// The name of the file system: for `Connection::open_with_flags_and_vfs`.
 pub const NAME: &str = "mobo-simulated";

@@ -10,7 +10,7 @@ use crate::trust::{LaneHead, Statement};
 impl HubSession {
     pub(super) fn push(&mut self, push: Push) {
         let Some((device, incarnation)) = self.device else { return };
-        if crate::protect!("push.own-log", push.incarnation != incarnation) || push.on_behalf.is_some() {
+        if push.incarnation != incarnation || push.on_behalf.is_some() {
             let detail = "entries of another log are not taken here yet".to_owned();
             self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
             return;

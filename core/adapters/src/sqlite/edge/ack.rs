@@ -18,7 +18,7 @@ use crate::sqlite::error::known;
 pub(super) fn take(conn: &Connection, schema: &Schema, ack: &Ack) -> Try<Acknowledged> {
     let Some(log) = Log::read(conn)? else { return Ok(Acknowledged::Foreign) };
     let Some(row) = outbox::lane(conn, ack.incarnation, ack.lane)? else { return Ok(Acknowledged::Foreign) };
-    if mobo_core::protect!("ack.own-chain", ack.acked > row.last || !fits(conn, ack)?) {
+    if mobo_core::protect!("log.forked:ack", ack.acked > row.last || !fits(conn, ack)?) {
         return Ok(Acknowledged::Foreign);
     }
     let mut seq = ack.eff_first;
@@ -169,7 +169,7 @@ fn may_go(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq),
     })?;
     // What was authored again lives on in its successor.
     let superseded = state == EntryState::Superseded.code();
-    let kept_elsewhere = if !mobo_core::protect!("trim.acked", true) {
+    let kept_elsewhere = if !mobo_core::protect!("trim.acked:lane", true) {
         true
     } else if has_backup && !(hard && lane != Lane::State) {
         safe
@@ -177,7 +177,7 @@ fn may_go(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq),
         acked
     };
     Ok(!mobo_core::protect!("trim.shown", shown)
-        && !mobo_core::protect!("trim.pending", state == EntryState::Pending.code())
+        && !mobo_core::protect!("trim.acked:entry", state == EntryState::Pending.code())
         && (superseded || kept_elsewhere))
 }
 

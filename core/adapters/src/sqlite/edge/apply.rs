@@ -29,13 +29,13 @@ pub(super) fn batch(
     let (Some(log), Some(bucket)) = (Log::read(conn)?, members::bucket(conn, batch.bucket)?) else {
         return mismatch(Mismatch::Bucket(batch.bucket));
     };
-    if recover::holds(conn, batch.bucket)? {
+    if mobo_core::protect!("recovery.offer-first:batch", recover::holds(conn, batch.bucket)?) {
         return mismatch(Mismatch::Unoffered(batch.bucket));
     }
     if bucket.timeline != batch.timeline {
         return mismatch(Mismatch::Timeline { batch: batch.timeline, bucket: bucket.timeline });
     }
-    if mobo_core::protect!("store.cursor", bucket.cursor != batch.from) || batch.to < batch.from {
+    if mobo_core::protect!("batch.continues:store", bucket.cursor != batch.from) || batch.to < batch.from {
         return mismatch(Mismatch::Cursor { from: batch.from, cursor: bucket.cursor });
     }
     let last = batch.items.len();
@@ -105,7 +105,7 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
             }
             // Before what is kept: the hub went back in time, and there is nothing to compare.
             None if outbox::is_trimmed(conn, log.incarnation, status.lane, last)? => {}
-            Some(_) | None if mobo_core::protect!("welcome.forked", true) => forked = forked.or(Some(status.lane)),
+            Some(_) | None if mobo_core::protect!("log.forked:welcome", true) => forked = forked.or(Some(status.lane)),
             Some(_) | None => {}
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Lo
         }
     }
     let is_new = before.timeline.is_some_and(|timeline| timeline != now);
-    if is_new {
+    if mobo_core::protect!("recovery.pushed-again", is_new) {
         go_back(conn, before, welcome)?;
     }
     let mut statement = conn.prepare_cached("SELECT bucket FROM mobo_offer ORDER BY bucket")?;
@@ -103,7 +103,9 @@ fn leave_timeline(conn: &Connection, schema: &Schema, welcome: &Welcome, bucket:
         above = above.min(known.above);
     }
     let timeline = known.map_or(from, |known| known.timeline);
-    put(conn, id, &Due { timeline, above, revoked: !granted })?;
+    if mobo_core::protect!("recovery.offered", true) {
+        put(conn, id, &Due { timeline, above, revoked: !granted })?;
+    }
     unconfirm(conn, schema, bucket, (welcome.timeline.timeline, above))?;
     // A hub that has lost a bucket makes another of the same key: for this device it is the same one.
     let again = welcome.grants.iter().find(|grant| !granted && grant.key == key_of_bucket(conn, id).unwrap_or_default());

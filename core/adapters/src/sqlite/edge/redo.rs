@@ -32,7 +32,7 @@ pub(super) struct Misfits {
 
 /// True if a refused entry waits for what the hub delivers next, to be written again on that: it stays laid over its records until then.
 pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
-    if !matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED) || overlays::of_entry(conn, at)?.is_empty() {
+    if !mobo_core::protect!("redo.waits", matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED)) || overlays::of_entry(conn, at)?.is_empty() {
         return Ok(false);
     }
     outbox::set_state(conn, at, EntryState::Rejected)?;
@@ -53,7 +53,7 @@ impl Desk<'_> {
             let laid = overlay::lay_one(collection, &mut after, &Pending { seq: at.2, ops }, &author);
             let is_merged = own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
             match laid {
-                Err(refusal) if refusal.code == Code::MISSING_DEPENDENCY => found.push(*at),
+                Err(refusal) if mobo_core::protect!("redo.misfits", refusal.code == Code::MISSING_DEPENDENCY) => found.push(*at),
                 // What is merged and not there is there under another name, or refused for what it is.
                 Ok(()) if !is_merged => state = after,
                 Ok(()) | Err(_) => {}

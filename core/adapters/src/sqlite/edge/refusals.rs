@@ -216,7 +216,8 @@ impl<'c> Refusal<'c> {
     pub(super) fn again(&mut self, at: EntryAt, why: &Why, nonce: Nonce) -> Try<bool> {
         let row = known(outbox::entry(self.conn, at.0, at.1, at.2)?, "entry in the outbox")?;
         let (Payload::Present(payload), Some(origin)) = (&row.entry.payload, origin_of(at, &row.entry)) else { return Ok(false) };
-        let tainted = overlays::of_entry(self.conn, at)?.into_iter().find(|key| self.twins.contains_key(key));
+        let mut keys = overlays::of_entry(self.conn, at)?;
+        let tainted = keys.iter().find(|key| self.twins.contains_key(*key)).cloned();
         let deeds = self.deeds(at)?;
         let Some(ops) = self.author(&deeds)? else {
             let detail = format!("it builds on {}, and without that there is nothing to do it to", why.what);
@@ -227,12 +228,19 @@ impl<'c> Refusal<'c> {
         let n = self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, why.first)?;
         outbox::set_state(self.conn, at, EntryState::Superseded)?;
         let mut next = None;
-        if !ops.is_empty() {
+        let again = match ops.is_empty() {
+            false => {
+                keys = ops.iter().map(|op| op.key.clone()).collect();
+                Some(document::op::encode_payload(&ops, author_of(payload)?.as_deref()))
+            }
+            // It has come to the hub meanwhile by what others gave back: pushed as it is, it is a success, and known to be one (rule R16).
+            true => (why.first.is_none() && at.0 == self.log.incarnation).then(|| payload.clone()),
+        };
+        if let Some(payload) = again {
             let header = Header { nonce, provenance: Some(origin), ..Header::decode(&row.entry.header)? };
-            let entry = Entry::seal(&header, document::op::encode_payload(&ops, author_of(payload)?.as_deref()));
-            let sealed = outbox::append(self.conn, &self.log, at.1, &entry, header.moment.wall.0)?;
-            for op in &ops {
-                overlays::put(self.conn, &op.key, (sealed.incarnation, sealed.lane, sealed.seq))?;
+            let sealed = outbox::append(self.conn, &self.log, at.1, &Entry::seal(&header, payload), header.moment.wall.0)?;
+            for key in &keys {
+                overlays::put(self.conn, key, (sealed.incarnation, sealed.lane, sealed.seq))?;
             }
             next = Some(sealed);
         }

@@ -152,7 +152,9 @@ pub(super) fn replaced(connection: &Connection, project: ProjectId, now: Eff, en
                  SELECT incarnation, lane, seq FROM mobo_entry WHERE project = ?1 AND device = ?2 AND eid = ?3 AND outcome = 1 \
                  UNION ALL \
                  SELECT incarnation, lane, seq FROM mobo_entry WHERE project = ?1 AND device = ?2 AND origin_eid = ?3 AND outcome = 1)";
-    let is_in = |entry: &&EntryWrite| matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known);
+    let is_in = |entry: &&EntryWrite| {
+        mobo_core::protect!("redo.settled-at-hub", matches!(entry.outcome, EntryOutcome::Merged | EntryOutcome::Known))
+    };
     for (device, origin) in entries.iter().filter(is_in).filter_map(|entry| Some((entry.lane.device, entry.origin?))) {
         connection.prepare_cached(sql)?.execute((project.sql(), device.as_bytes(), origin.as_bytes(), now.0))?;
     }

@@ -1,0 +1,82 @@
+//! A hub that is put back to an earlier copy of itself, and what may be lost by it (rules R17 to R23).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::hub::HubImage;
+use super::model::{HUB, What};
+use super::trace::Try;
+use super::world::World;
+
+impl World {
+    /// Makes a copy of the hub's folder, or puts an earlier one back; sometimes half of the devices are destroyed with what it held.
+    pub(super) fn restore_hub(&mut self) -> Try {
+        if self.hub.images.is_empty() || self.rng.chance(40) {
+            let image = HubImage { files: self.hub.disk.image(), writes: self.model.writes.len(), acked: self.acked.clone() };
+            self.hub.images.push(image);
+            return Ok(());
+        }
+        self.trace.count("restored hubs");
+        let image = self.rng.pick(&self.hub.images).clone();
+        self.kill_hub("kills of the hub")?;
+        self.hub.disk.restore(&image.files);
+        self.hub.restored = true;
+        self.hub_restored = true;
+        self.told.forget();
+        let lost = if self.rng.chance(40) { self.destroy_devices()? } else { Vec::new() };
+        let trims = self.plan.keep_bytes < 1 << 20;
+        for (nth, write) in self.model.writes.iter_mut().enumerate() {
+            let is_in = write.sealed.is_some_and(|at| {
+                let mut lanes = image.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
+                lanes.any(|(_, (acked, _))| *acked >= at.seq)
+            });
+            let was_lost = (write.history == HUB && nth >= image.writes)
+                || (lost.contains(&write.history) && !is_in)
+                || (write.what == What::Samples && trims && !is_in);
+            write.vague |= was_lost;
+        }
+        self.acked = image.acked;
+        self.promise()
+    }
+
+    /// Half of the devices are gone for good, with all that they had.
+    fn destroy_devices(&mut self) -> Try<Vec<usize>> {
+        let mut lost = Vec::new();
+        let count = self.devices.len() / 2;
+        for device in 0..count {
+            if self.devices[device].destroyed {
+                continue;
+            }
+            self.trace.count("devices destroyed");
+            self.kill_device(device, "kills of a device")?;
+            let node = &mut self.devices[device];
+            node.destroyed = true;
+            lost.push(node.history);
+            lost.extend(node.lineage.iter().copied());
+        }
+        // What a copy or an earlier image of it goes on with is not lost.
+        let kept: Vec<usize> = self.devices.iter().filter(|node| !node.destroyed).flat_map(|node| node.lineage.clone()).collect();
+        lost.retain(|history| !kept.contains(history));
+        let Self { promised, devices, .. } = self;
+        promised.retain(|(whose, _, _)| !devices[*whose].destroyed);
+        Ok(lost)
+    }
+
+    /// Notes what the devices hold of what the hub has delivered: it comes back.
+    fn promise(&mut self) -> Try {
+        let records = self.model.writes.iter().filter(|write| write.what != What::Samples && !write.forbidden);
+        let keys: BTreeSet<_> = records.flat_map(|write| [write.witness(), write.what.key(&write.hot)]).collect();
+        for (whose, node) in self.devices.iter_mut().enumerate().filter(|(_, node)| !node.destroyed) {
+            let Some(life) = node.life.as_mut() else { continue };
+            let store = Arc::clone(&life.store);
+            for key in &keys {
+                if let Ok(Some(record)) = life.wait(store.record(key.clone()))
+                    && !record.pending
+                {
+                    self.promised.push((whose, key.clone(), record.state));
+                }
+            }
+        }
+        Ok(())
+    }
+}
