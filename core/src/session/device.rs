@@ -343,7 +343,7 @@ impl DeviceSession {
 
     fn nack(&mut self, nack: &Nack) {
         if nack.code == Code::GAP {
-            self.lanes.rewind(nack.lane, nack.expect);
+            self.lanes.nacked(nack.lane, nack.expect);
         } else {
             let what = format!("the hub refused a push: {}", nack.code.name());
             self.close(CloseReason::Violation(what));

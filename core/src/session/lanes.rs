@@ -151,6 +151,14 @@ impl Lanes {
         }
     }
 
+    /// The hub says that it expects `expect` next. A word that comes late, after an ack of that entry, says nothing: what it asks for may not
+    /// even be kept any more.
+    pub(super) fn nacked(&mut self, lane: Lane, expect: Seq) {
+        if self.acked_up_to(lane) < Some(expect) {
+            self.rewind(lane, expect);
+        }
+    }
+
     /// The hub expects `expect` next: everything behind it is sent again.
     pub(super) fn rewind(&mut self, lane: Lane, expect: Seq) {
         let flow = self.flow(lane);

@@ -32,7 +32,9 @@ pub fn main() -> ExitCode {
         Ok(options) if options.trace => one(options.first.unwrap_or(1)),
         Ok(options) => many(&options),
         Err(why) => {
-            eprintln!("{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]");
+            eprintln!(
+                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]"
+            );
             ExitCode::from(2)
         }
     }
@@ -40,8 +42,17 @@ pub fn main() -> ExitCode {
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options =
-        Options { seeds: 100, first: None, json: false, trace: false, mutants: false, power_cuts: false, only: String::new(), stride: 1, jobs };
+    let mut options = Options {
+        seeds: 100,
+        first: None,
+        json: false,
+        trace: false,
+        mutants: false,
+        power_cuts: false,
+        only: String::new(),
+        stride: 1,
+        jobs,
+    };
     while let Some(word) = words.next() {
         if word == "--only" {
             options.only = words.next().unwrap_or_default();

@@ -255,7 +255,11 @@ impl World {
     }
 
     fn clone_device(&mut self, device: usize) -> Try {
-        if self.devices.len() >= DEVICES_MAX || self.devices[device].destroyed || self.devices[device].lies.is_some() || self.devices[device].disk.is_down() {
+        if self.devices.len() >= DEVICES_MAX
+            || self.devices[device].destroyed
+            || self.devices[device].lies.is_some()
+            || self.devices[device].disk.is_down()
+        {
             return Ok(());
         }
         self.trace.count("cloned folders");
@@ -375,5 +379,4 @@ impl World {
             }
         }
     }
-
 }

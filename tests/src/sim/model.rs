@@ -144,7 +144,20 @@ impl Model {
     ) -> Draft {
         self.next += 1;
         let id = self.next;
-        let mut write = Write { id, history, what, hot, delta: 0, text: None, visible: None, doubt: false, sealed: None, forbidden: false, vague: false, kept_at: 0 };
+        let mut write = Write {
+            id,
+            history,
+            what,
+            hot,
+            delta: 0,
+            text: None,
+            visible: None,
+            doubt: false,
+            sealed: None,
+            forbidden: false,
+            vague: false,
+            kept_at: 0,
+        };
         let text = if what == What::Notes { json!(id) } else { json!(format!("w{id}")) };
         let mut witness = json!({ "a": text, "n": { "$inc": 1 } });
         let view = view(&what.key(&write.hot));
@@ -213,7 +226,20 @@ impl Model {
     pub(super) fn sample(&mut self, history: usize) -> Write {
         self.next += 1;
         let what = What::Samples;
-        Write { id: self.next, history, what, hot: String::new(), delta: 0, text: None, visible: None, doubt: false, sealed: None, forbidden: false, vague: false, kept_at: 0 }
+        Write {
+            id: self.next,
+            history,
+            what,
+            hot: String::new(),
+            delta: 0,
+            text: None,
+            visible: None,
+            doubt: false,
+            sealed: None,
+            forbidden: false,
+            vague: false,
+            kept_at: 0,
+        }
     }
 
     /// The writes of these histories from `first` on are not sure any more.

@@ -116,11 +116,13 @@ impl Plan {
             let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), (4 + rng.below(56)) * 1_000_000);
             (on && !calm).then_some((*fault, pause_us * if rare(*fault) { 2 } else { 1 }))
         });
-        let faults = faults.collect();
+        let faults: Vec<(Fault, u64)> = faults.collect();
         let pipe = match rng.chance(25) {
             true => Pipe::Datagrams { lost: rng.below(20), doubled: rng.below(30) },
             false => Pipe::Stream,
         };
+        // What a restored hub has lost comes back exactly only from who has kept it.
+        let keeps_all = faults.iter().any(|(fault, _)| *fault == Fault::RestoreHub) && rng.chance(60);
         let latency_us = *rng.pick(&[(100, 2_000), (1_000, 30_000), (20_000, 400_000)]);
         Self {
             devices: 1 + rng.below(4) as usize,
@@ -135,7 +137,7 @@ impl Plan {
             mix: [6, if rng.chance(40) { 2 } else { 0 }, if rng.chance(50) { 2 } else { 0 }, if rng.chance(50) { 3 } else { 0 }],
             clockless: rng.chance(30),
             drift_ppm: *rng.pick(&[0, 50, 500]),
-            keep_bytes: *rng.pick(&[64 << 20, 2_000, 0]),
+            keep_bytes: if keeps_all { 64 << 20 } else { *rng.pick(&[64 << 20, 2_000, 0]) },
         }
     }
 

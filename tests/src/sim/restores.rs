@@ -30,9 +30,11 @@ impl World {
                 let mut lanes = image.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
                 lanes.any(|(_, (acked, _))| *acked >= at.seq)
             });
+            // What is not kept any more comes back by its rows alone, and what its author had not seen delivered comes back twice: once by the
+            // row of another device, and once authored again.
             let was_lost = (write.history == HUB && nth >= image.writes)
                 || (lost.contains(&write.history) && !is_in)
-                || (write.what == What::Samples && trims && !is_in);
+                || (trims && !is_in && !write.forbidden);
             write.vague |= was_lost;
         }
         self.acked = image.acked;

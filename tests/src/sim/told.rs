@@ -97,7 +97,8 @@ impl Told {
                 Some(_) => continue,
                 None => {}
             }
-            if before.is_some_and(|(_, before)| before >= eff.0) || known.range(seq + 1..).next().is_some_and(|(_, later)| *later <= eff.0) {
+            if before.is_some_and(|(_, before)| before >= eff.0) || known.range(seq + 1..).next().is_some_and(|(_, later)| *later <= eff.0)
+            {
                 return wrong("R5", "not between its neighbours");
             }
             if before.is_some_and(|(at, before)| at + 1 == seq && eff.0 > now.max(before + 1)) {

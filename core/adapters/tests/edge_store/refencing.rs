@@ -196,7 +196,11 @@ async fn r15_edits_of_a_document_survive_a_copy_that_was_faster() {
         for answer in answers {
             clone.take(answer).await;
             let n = clone.row(&world, "notes", "n").await;
-            assert_eq!((&n["likes"], &n["rank"], &n["title"]), (&json!(1111), &json!(3), &json!("one two")), "{case}: nothing is taken back");
+            assert_eq!(
+                (&n["likes"], &n["rank"], &n["title"]),
+                (&json!(1111), &json!(3), &json!("one two")),
+                "{case}: nothing is taken back"
+            );
         }
         for copy in [&clone, &clone, &device] {
             copy.sync(&world).await;

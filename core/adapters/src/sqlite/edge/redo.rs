@@ -32,7 +32,9 @@ pub(super) struct Misfits {
 
 /// True if a refused entry waits for what the hub delivers next, to be written again on that: it stays laid over its records until then.
 pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
-    if !mobo_core::protect!("redo.waits", matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED)) || overlays::of_entry(conn, at)?.is_empty() {
+    if !mobo_core::protect!("redo.waits", matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED))
+        || overlays::of_entry(conn, at)?.is_empty()
+    {
         return Ok(false);
     }
     outbox::set_state(conn, at, EntryState::Rejected)?;
