@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Outcome, run};
+use super::{Faults, Outcome, run};
 
 /// Failures that are told whole; of more, the seeds are enough.
 const TOLD_MAX: usize = 3;
@@ -21,6 +21,7 @@ struct Options {
     only: String,
     stride: u64,
     jobs: usize,
+    faults: Faults,
 }
 
 /// Runs `sim`.
@@ -29,11 +30,11 @@ pub fn main() -> ExitCode {
     match options(std::env::args().skip(1)) {
         Ok(options) if options.mutants => super::mutants::main(options.seeds, &options.only),
         Ok(options) if options.power_cuts => super::power::main(options.first.unwrap_or(1), options.stride),
-        Ok(options) if options.trace => one(options.first.unwrap_or(1)),
+        Ok(options) if options.trace => one(options.first.unwrap_or(1), options.faults),
         Ok(options) => many(&options),
         Err(why) => {
             eprintln!(
-                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]"
+                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--hub-stays] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]"
             );
             ExitCode::from(2)
         }
@@ -52,6 +53,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         only: String::new(),
         stride: 1,
         jobs,
+        faults: Faults::All,
     };
     while let Some(word) = words.next() {
         if word == "--only" {
@@ -68,6 +70,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--jobs" => options.jobs = usize::try_from(number()?).map_err(|error| error.to_string())?,
             "--stride" => options.stride = number()?.max(1),
             "--power-cuts" => options.power_cuts = true,
+            "--hub-stays" => options.faults = Faults::HubStays,
             "--json" => options.json = true,
             "--trace" => options.trace = true,
             "--mutants" => options.mutants = true,
@@ -77,8 +80,8 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     Ok(options)
 }
 
-fn one(seed: u64) -> ExitCode {
-    let outcome = run(seed, true);
+fn one(seed: u64, faults: Faults) -> ExitCode {
+    let outcome = run(seed, faults, true);
     match outcome.failure {
         None => ExitCode::SUCCESS,
         Some(failure) => {
@@ -110,7 +113,7 @@ fn many(options: &Options) -> ExitCode {
                     if nth >= options.seeds {
                         return;
                     }
-                    let outcome = run(first.wrapping_add(nth), false);
+                    let outcome = run(first.wrapping_add(nth), options.faults, false);
                     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     add(&mut sum, outcome, started);
                 }

@@ -39,7 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use world::World;
 
-pub use plan::{Fault, Pipe, Plan};
+pub use plan::{Fault, Faults, Pipe, Plan};
 pub use trace::Violation;
 
 /// What a run came to.
@@ -80,14 +80,14 @@ impl std::fmt::Display for Failure {
 
 /// Runs the world of a seed; `whole` prints its trace.
 #[must_use]
-pub fn run(seed: u64, whole: bool) -> Outcome {
-    run_world(seed, World::new(seed, whole))
+pub fn run(seed: u64, faults: Faults, whole: bool) -> Outcome {
+    run_world(seed, World::new(seed, faults, whole))
 }
 
 /// Runs the world of a seed, with a plan that leans towards what a protection is needed for.
 #[cfg(feature = "mutants")]
 fn run_leaning(seed: u64, name: &str) -> Outcome {
-    let mut world = World::new(seed, false);
+    let mut world = World::new(seed, Faults::All, false);
     world.plan.lean(name);
     run_world(seed, world)
 }

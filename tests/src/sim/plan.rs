@@ -62,6 +62,15 @@ const FAULTS: [Fault; 17] = [
     Fault::RestoreHub,
 ];
 
+/// Which faults are drawn from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Faults {
+    /// All of them.
+    All,
+    /// All but a hub that is put back.
+    HubStays,
+}
+
 /// What frames go through.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Pipe {
@@ -110,26 +119,27 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     #[must_use]
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub fn draw(rng: &mut Rng, faults: Faults) -> Self {
         let calm = rng.chance(10);
-        let faults = FAULTS.iter().filter_map(|fault| {
+        let drawn = FAULTS.iter().filter_map(|fault| {
             let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), (4 + rng.below(56)) * 1_000_000);
+            let on = on && (faults == Faults::All || *fault != Fault::RestoreHub);
             (on && !calm).then_some((*fault, pause_us * if rare(*fault) { 2 } else { 1 }))
         });
-        let faults: Vec<(Fault, u64)> = faults.collect();
+        let drawn: Vec<(Fault, u64)> = drawn.collect();
         let pipe = match rng.chance(25) {
             true => Pipe::Datagrams { lost: rng.below(20), doubled: rng.below(30) },
             false => Pipe::Stream,
         };
         // What a restored hub has lost comes back exactly only from who has kept it.
-        let keeps_all = faults.iter().any(|(fault, _)| *fault == Fault::RestoreHub) && rng.chance(60);
+        let keeps_all = drawn.iter().any(|(fault, _)| *fault == Fault::RestoreHub) && rng.chance(60);
         let latency_us = *rng.pick(&[(100, 2_000), (1_000, 30_000), (20_000, 400_000)]);
         Self {
             devices: 1 + rng.below(4) as usize,
             safety_us: (20 + rng.below(100)) * 1_000_000,
             write_every_us: *rng.pick(&[400_000, 1_500_000, 6_000_000]),
             hub_write_every_us: rng.chance(60).then(|| 2_000_000 + rng.below(6_000_000)),
-            faults,
+            faults: drawn,
             pipe,
             latency_us,
             sectors_kept: *rng.pick(&[0, 10, 50, 90, 100]),

@@ -20,7 +20,7 @@ use super::hub::HubNode;
 use super::machine::{SimMachine, WorldTime};
 use super::model::{Model, What};
 use super::net::{End, LinkState};
-use super::plan::{Fault, Pipe, Plan};
+use super::plan::{Fault, Faults, Pipe, Plan};
 use super::trace::{Trace, Try, Violation};
 use crate::seed::Rng;
 
@@ -92,9 +92,9 @@ pub(super) struct World {
 
 impl World {
     /// The world of a seed, before anything has happened.
-    pub(super) fn new(seed: u64, whole: bool) -> Self {
+    pub(super) fn new(seed: u64, faults: Faults, whole: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::draw(&mut rng, faults);
         Self::with(rng, plan, whole)
     }
 
