@@ -247,6 +247,19 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
     device_row(&format!("{LIVE}; appended; entries 1 1; entries 2 1; entries 3 1; entries 4 1"), ">push 4");
     device_row(&format!("{LIVE}; appended; entries 1 1; entries 2 1; entries 3 1; entries 4 1; ack 1"), "acked, read 0 4");
     device_row(&format!("{LIVE}; appended; entries 5 3; none 0; gap 2"), "read 0 1");
+    // A word that comes after the ack of what it asks for.
+    device_row(&format!("{LIVE}; appended; entries 1 3; none 0; ack 3; gap 2"), "");
+}
+
+/// What a store could not take, and everything behind it, is told again in the next session.
+#[test]
+fn nothing_is_taken_in_behind_what_the_store_could_not_take() {
+    let mut session = DeviceSession::new(Instant(0), device::Settings { keepalive: None }, signed_hello());
+    for word in LIVE.split("; ").skip(1).chain(["ack 1", "broken", "ack 2"]) {
+        session.handle(Instant(0), device_input(word));
+    }
+    let got: Vec<_> = std::iter::from_fn(|| session.poll_effect()).map(|effect| device_effect(&effect)).collect();
+    assert_eq!(got, ["close Store"]);
 }
 
 /// The ack of 3 to 5 was lost: the welcome says that the hub has them, and not what it decided.

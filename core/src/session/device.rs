@@ -231,7 +231,11 @@ impl DeviceSession {
             Input::NeedsSchema { bucket, cursor } => self.needs_schema(bucket, cursor),
             Input::Compared { equal, diverged } => self.compared(equal, &diverged),
             Input::Timeout(moment) => self.timeout(now, moment),
-            Input::StoreFailed(why) => self.close(CloseReason::Store(why)),
+            Input::StoreFailed(why) => {
+                // Nothing that came later happens without it: an ack that is stored would say that the refusals before it were heard.
+                self.effects.clear();
+                self.close(CloseReason::Store(why));
+            }
             Input::Stop => {
                 self.send(Channel::Control, Message::Bye);
                 self.close(CloseReason::Stopped);
