@@ -2,6 +2,7 @@
 //!
 //! An operator reads the whole envelope here; a reviewer finds that everything from outside has a bound.
 
+mod accounts;
 mod backup;
 mod board;
 mod http;
@@ -10,6 +11,7 @@ mod vault;
 
 use std::time::Duration;
 
+pub use accounts::*;
 pub use backup::*;
 pub use board::*;
 pub use http::*;

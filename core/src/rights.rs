@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
-pub use condition::Condition;
+pub use condition::{BadCondition, Condition};
 pub use role::{BadRole, Role};
 
 use crate::ids::{CollectionId, ProjectId};
@@ -114,14 +114,17 @@ impl Principal {
         Self { project, role, user: None, key: None, session: None, claims: Map::new(), scopes: Vec::new() }
     }
 
-    /// What a condition calls `auth.NAME`; `None` when that is not known of this caller.
+    /// What a condition calls `auth.NAME`; `None` when that is not known of this caller, or is no plain value.
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<Json> {
-        match name {
-            "uid" => self.user.clone().map(Json::from),
-            "role" => Some(Json::from(self.role.name())),
-            "key" => self.key.clone().map(Json::from),
-            _ => self.claims.get(name).filter(|value| !value.is_null()).cloned(),
+    pub fn value(&self, name: &str) -> Option<String> {
+        match (name, self.claims.get(name)) {
+            ("uid", _) => self.user.clone(),
+            ("role", _) => Some(self.role.name().to_owned()),
+            ("key", _) => self.key.clone(),
+            (_, Some(Json::String(text))) => Some(text.clone()),
+            (_, Some(Json::Number(number))) => Some(number.to_string()),
+            (_, Some(Json::Bool(flag))) => Some(flag.to_string()),
+            (_, None | Some(Json::Null | Json::Array(_) | Json::Object(_))) => None,
         }
     }
 
@@ -268,11 +271,11 @@ mod tests {
         };
         let open = Policies::new([
             policy("anon", Action::Read, Some("public=is.true"), &["title"]),
-            policy("editor", Action::Update, Some("owner=eq.{auth.uid}"), &[]),
+            policy("editor", Action::Update, Some("owner=eq.auth.uid"), &[]),
             policy("editor", Action::Read, None, &[]),
         ]);
         check(&open, &who("anon", &[]), ["public=is.true title", "closed", "closed", "closed"]);
-        check(&open, &who("editor", &[]), ["all all", "closed", "owner=eq.{auth.uid} all", "closed"]);
+        check(&open, &who("editor", &[]), ["all all", "closed", "owner=eq.auth.uid all", "closed"]);
         check(&open, &who("authenticated", &[]), ["closed"; 4]);
         check(&open, &Principal::of_role(project(2), Role::Admin), ["other"; 4]);
     }

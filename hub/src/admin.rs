@@ -8,13 +8,13 @@ use std::time::Duration;
 
 pub use changing::Late;
 use mobo_core::buckets::{ALL, is_bucket_key, is_claim};
-use mobo_core::ids::{CollectionId, DeviceId, FieldId, Lane};
+use mobo_core::ids::{CollectionId, DeviceId, FieldId, Lane, ProjectId};
 use mobo_core::limits;
+use mobo_core::rights::Scope;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema, SchemaError, check_collection};
 use mobo_core::store::{ApiKeyRow, DeviceRow, Invite, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::secret_hash;
-use mobo_gate::backend::Role;
 use mobo_gate::key::{ApiKey, KeyKind};
 use mobo_protocol::JoinToken;
 use mobo_runtime::entropy;
@@ -66,6 +66,21 @@ pub struct NewCollection {
     pub buckets: Vec<String>,
     /// `events` or `telemetry`, for streams.
     pub lane: Option<String>,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// The project.
+    pub project: ProjectId,
+    /// A label; empty for that of its role.
+    pub name: String,
+    /// The name of its role.
+    pub role: String,
+    /// Parts of the role to which it is held.
+    pub scopes: Vec<String>,
+    /// How long it works; `None` until it is revoked.
+    pub ttl: Option<Duration>,
 }
 
 impl Hub {
@@ -195,22 +210,29 @@ impl Hub {
     /// # Errors
     ///
     /// [`AdminError`].
-    pub async fn create_key(&self, name: &str, role: &str) -> Result<(String, ApiKeyRow), AdminError> {
+    pub async fn create_key(&self, new: &NewKey) -> Result<(String, ApiKeyRow), AdminError> {
         let opened = self.opened()?;
-        let role = Role::from_name(role).map_err(|_| AdminError::Usage(format!("\"{role}\" is not a role: use admin, service or anon")))?;
-        let kind = if role == Role::Anon { KeyKind::Public } else { KeyKind::Secret };
+        let accounts = self.accounts().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))?;
+        let role = accounts.known_role(new.project, &new.role).await?;
+        let scopes: Option<Vec<Vec<Scope>>> = new.scopes.iter().map(|scope| Scope::parse(scope)).collect();
+        let scopes = scopes.ok_or_else(|| {
+            AdminError::Usage("a scope is read, create, update, delete or write, for one collection as in read:orders".to_owned())
+        })?;
+        let kind = if role.is_trusted() { KeyKind::Secret } else { KeyKind::Public };
         let key = ApiKey::generate(kind, entropy::bytes()?);
+        let now = opened.time.now();
         let row = ApiKeyRow {
             id: CollectionId::from_entropy(entropy::bytes()?).get(),
-            name: if name.is_empty() { role.name().to_owned() } else { name.to_owned() },
+            name: if new.name.is_empty() { role.name().to_owned() } else { new.name.clone() },
             prefix: key.shown().to_owned(),
             hash: key.hash().0,
             role: role.name().to_owned(),
-            created: opened.time.now(),
-            expires: None,
+            scopes: scopes.concat().iter().map(Scope::to_text).collect(),
+            created: now,
+            expires: new.ttl.map(|ttl| now.plus(u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX))),
             revoked: None,
         };
-        opened.store.create_key(opened.project, row.clone()).await?;
+        opened.store.create_key(new.project, row.clone()).await?;
         Ok((key.text().to_owned(), row))
     }
 }

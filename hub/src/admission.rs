@@ -24,6 +24,8 @@ pub use carried::Carried;
 pub use herd::Herd;
 use instances::{told, word};
 
+use crate::auth::Accounts;
+use crate::auth::book::Event;
 use crate::history::History;
 use crate::hub_time::HubTime;
 
@@ -39,6 +41,8 @@ pub struct Door {
     pub history: Arc<History>,
     /// The hub's time.
     pub time: Arc<HubTime>,
+    /// Where enrolments are written down; `None` where nobody reads it.
+    pub accounts: Option<Arc<Accounts>>,
     /// After how long a silent peer is pinged.
     pub keepalive: std::time::Duration,
     /// How many are let in at once.
@@ -326,9 +330,23 @@ impl Door {
             ended: Vec::new(),
         };
         match self.store.enrol(project, hash, row).await.map_err(busy)? {
-            InviteState::Open(_) => Ok(self.sign(certificate)),
+            InviteState::Open(_) => {
+                self.write_down(project, Event::new("device.enrolled", format!("device:{id}"), id.to_string())).await;
+                Ok(self.sign(certificate))
+            }
             InviteState::Used(user) if user == id => self.enrolled_before(project, id).await,
-            other @ (InviteState::Used(_) | InviteState::Expired | InviteState::Unknown) => Err(refused(&other)),
+            other @ (InviteState::Used(_) | InviteState::Expired | InviteState::Unknown) => {
+                self.write_down(project, Event::new("device.refused", format!("device:{id}"), id.to_string())).await;
+                Err(refused(&other))
+            }
+        }
+    }
+
+    /// A device that is in stays in, although the log could not be written.
+    async fn write_down(&self, project: ProjectId, event: Event) {
+        let Some(accounts) = &self.accounts else { return };
+        if let Err(error) = accounts.note(project, event).await {
+            tracing::warn!(%error, "an enrolment is not in the audit log");
         }
     }
 

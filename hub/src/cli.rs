@@ -1,5 +1,6 @@
 //! The hub's commands. `mobo-hub VERB`, `mobo hub VERB` and `mobo VERB` are the same.
 
+mod accounts;
 mod backup;
 mod board;
 mod boot;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
+pub use accounts::AccountsVerb;
 pub use backup::{BackupVerb, RestoreArgs};
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 pub use device::DeviceVerb;
@@ -83,9 +85,9 @@ pub enum Verb {
     /// Devices.
     #[command(subcommand)]
     Device(DeviceVerb),
-    /// API keys.
-    #[command(subcommand)]
-    Key(KeyVerb),
+    /// Who may use the API.
+    #[command(flatten)]
+    Accounts(AccountsVerb),
     /// Decisions that merges took.
     #[command(subcommand)]
     Conflict(ConflictVerb),
@@ -175,27 +177,6 @@ pub enum CollectionVerb {
         /// Which buckets a record is in, such as site:{site}, in place of those before.
         #[arg(long = "bucket", value_name = "TEMPLATE", required = true)]
         buckets: Vec<String>,
-    },
-}
-
-/// `key …`
-#[derive(Debug, Subcommand)]
-pub enum KeyVerb {
-    /// Make an API key and print it; it is not shown again.
-    Create {
-        /// What it may do: admin, service or anon.
-        #[arg(long, default_value = "service")]
-        role: String,
-        /// A label.
-        #[arg(long, default_value = "")]
-        name: String,
-    },
-    /// All keys, without their secrets.
-    List,
-    /// Make a key useless.
-    Revoke {
-        /// Its name.
-        name: String,
     },
 }
 
@@ -324,11 +305,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Health(verb) => board::health(common, &verb),
         Verb::Events(verb) => board::events(common, &verb),
         Verb::Device(verb) => device::run(common, verb),
-        Verb::Key(KeyVerb::Create { role, name }) => talk::create_key(common, &json!({ "role": role, "name": name })),
+        Verb::Accounts(verb) => accounts::run(common, verb),
         Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
         Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
         Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, n),
-        other @ (Verb::Collection(_) | Verb::Conflict(_) | Verb::Key(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
+        other @ (Verb::Collection(_) | Verb::Conflict(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
         }
@@ -353,14 +334,12 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         }
         Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n })),
         Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n })),
-        Verb::Key(KeyVerb::List) => ("key list", json!({})),
-        Verb::Key(KeyVerb::Revoke { name }) => ("key revoke", json!({ "name": name })),
         Verb::Recover(RecoverVerb::Start) => ("recover start", json!({})),
         Verb::Recover(RecoverVerb::Status) => ("recover status", json!({})),
         Verb::Recover(RecoverVerb::Finish) => ("recover finish", json!({})),
         Verb::Record(RecordVerb::Show { collection, id }) => ("record show", json!({ "collection": collection, "id": id })),
         Verb::Device(_)
-        | Verb::Key(KeyVerb::Create { .. })
+        | Verb::Accounts(_)
         | Verb::Init
         | Verb::Boot
         | Verb::Status

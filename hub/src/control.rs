@@ -11,9 +11,10 @@ use mobo_runtime::component::BoxFuture;
 use mobo_runtime::control::{ControlError, EventSink, Handler};
 use serde_json::{Value, json};
 
-use crate::admin::{AdminError, NewCollection, show_time};
+use crate::admin::{AdminError, NewCollection};
 use crate::node::{Hub, VERSION};
 
+mod accounts;
 mod backup;
 mod board;
 mod conflicts;
@@ -78,6 +79,9 @@ fn texts(args: &Value, key: &str) -> Vec<String> {
 
 impl Desk {
     async fn answer(&self, verb: &str, args: &Value) -> Result<Value, AdminError> {
+        if let Some(answer) = self.about_accounts(verb, args).await {
+            return answer;
+        }
         match verb {
             "status" => Ok(self.status().await),
             "shutdown" => {
@@ -103,12 +107,6 @@ impl Desk {
             "collection alter" | "device grant" | "device ungrant" => self.change_rights(verb, args).await,
             "quarantine show" | "quarantine retry" | "quarantine drop" => self.decide(verb, args).await,
             "device revoke" => Ok(json!({ "revoked": self.0.revoke(&text(args, "name")).await?.to_string() })),
-            "key create" => {
-                let (key, row) = self.0.create_key(&text(args, "name"), &text(args, "role")).await?;
-                Ok(json!({ "key": key, "name": row.name, "role": row.role, "prefix": row.prefix }))
-            }
-            "key list" => self.keys().await,
-            "key revoke" => self.revoke_key(&text(args, "name")).await,
             "conflict list" => self.conflicts(args).await,
             "conflict show" | "conflict resolve" | "conflict policy" => self.settle(verb, args).await,
             "quarantine list" => self.quarantine(args).await,
@@ -191,25 +189,6 @@ impl Desk {
         let opened = self.0.opened()?;
         let devices = opened.store.devices(opened.project).await?;
         Ok(Value::Array(self.show_devices(devices).await?))
-    }
-
-    async fn keys(&self) -> Result<Value, AdminError> {
-        let opened = self.0.opened()?;
-        let show = |key: &mobo_core::store::ApiKeyRow| {
-            json!({
-                "name": key.name, "role": key.role, "prefix": key.prefix, "created": show_time(key.created),
-                "revoked": key.revoked.map(show_time),
-            })
-        };
-        Ok(Value::Array(opened.store.keys(opened.project).await?.iter().map(show).collect()))
-    }
-
-    async fn revoke_key(&self, name: &str) -> Result<Value, AdminError> {
-        let opened = self.0.opened()?;
-        if opened.store.revoke_key(opened.project, name.to_owned(), opened.time.now()).await? {
-            return Ok(json!({ "revoked": name }));
-        }
-        Err(AdminError::NoSuch { what: "key", name: name.to_owned(), near: None })
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | which parts a hub is made of | [`node`] |
 //! | who may come in | [`admission`] |
+//! | who may use the API | [`auth`] |
 //! | the hub's secret | [`identity`] |
 //! | the hub's time | [`hub_time`] |
 //! | what an operator may ask | [`admin`], [`control`] |
@@ -16,6 +17,7 @@
 pub mod admin;
 pub mod admission;
 pub mod advertise;
+pub mod auth;
 pub mod backup;
 pub mod bundles;
 pub mod cli;

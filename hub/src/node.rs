@@ -18,6 +18,7 @@ use mobo_core::ids::{ProjectId, Timeline};
 use mobo_core::kernel::{Cache, Check, ComponentName, ExitReason, Fault};
 use mobo_core::limits;
 use mobo_core::link::Listener;
+use mobo_core::rights::Scope;
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::time::Eff;
@@ -42,6 +43,7 @@ pub use store::assemble;
 
 pub(crate) use backup::{Backups, Job, Prune, Pruned};
 
+use crate::auth::Accounts;
 use crate::control::Desk;
 use crate::history::History;
 use crate::hub_time::HubTime;
@@ -97,6 +99,7 @@ pub struct Hub {
     ws: Slot<Arc<WsListener>>,
     vault: Slot<Arc<vault::Target>>,
     pub(crate) backups: Backups,
+    accounts: Slot<Arc<Accounts>>,
     verified: std::sync::Mutex<Cache<[u8; 32], Verified>>,
     /// Counts changes of what users and keys may.
     pub(crate) rights: watch::Sender<u64>,
@@ -105,8 +108,16 @@ pub struct Hub {
 /// An API key that the store knows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Verified {
+    /// The project that it belongs to.
+    pub project: ProjectId,
+    /// Its label.
+    pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Parts of that to which it is held.
+    pub scopes: Vec<Scope>,
+    /// The count of changes of rights when it was looked up: after another one it is looked up again.
+    pub as_of: u64,
     /// When it ends, by the hub's time; `None` for one that does not.
     pub expires: Option<Eff>,
 }
@@ -170,6 +181,12 @@ impl Hub {
         self.verified.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Who may use the API, once the store is open.
+    #[must_use]
+    pub fn accounts(&self) -> Option<Arc<Accounts>> {
+        self.accounts.get()
+    }
+
     /// Where the API answers.
     #[must_use]
     pub fn http(&self) -> Option<SocketAddr> {
@@ -226,6 +243,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
         ws: Slot::default(),
         vault: Slot::default(),
         backups: Backups::default(),
+        accounts: Slot::default(),
         verified: std::sync::Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::KEY_CACHE_TTL)),
         rights: watch::Sender::new(0),
     });

@@ -10,17 +10,20 @@ use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
+use mobo_core::rights::Scope;
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
+use mobo_gate::auth::token::TokenError;
 use mobo_gate::backend::{
     AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
     WriteDone, WriteRequest,
 };
+use mobo_gate::key::KeyHash;
 use mobo_runtime::{board_desk, entropy};
 
 use crate::metrics;
-use crate::node::{Hub, STORE, Verified};
+use crate::node::{Hub, Opened, STORE, Verified};
 
 /// The hub as the gate sees it.
 #[derive(Debug)]
@@ -61,22 +64,50 @@ impl HubRecords {
         }
     }
 
-    async fn role(&self, credential: &Credential) -> Result<Option<Role>, BackendError> {
-        let Caller::Key(hash) = credential.caller else { return Ok(None) };
+    async fn principal(&self, credential: Credential) -> Result<Option<Principal>, BackendError> {
+        match credential.caller {
+            Caller::Key(hash) => self.key(hash).await,
+            Caller::User { token, key } => {
+                let accounts = self.hub.accounts().ok_or_else(|| BackendError::Unavailable("the store is not open yet".to_owned()))?;
+                let user = accounts.principal(&token).await?;
+                // The app's key must be good as well, and of the same project; what it may itself does not matter.
+                let Some(hash) = key else { return Ok(Some(user)) };
+                match self.key(hash).await? {
+                    Some(app) if app.project == user.project => Ok(Some(Principal { key: app.key, scopes: app.scopes, ..user })),
+                    Some(_) => Err(TokenError::OtherProject.into()),
+                    None => Ok(None),
+                }
+            }
+            // On a hub nobody is trusted for being near.
+            Caller::Local | Caller::Stranger => Ok(None),
+        }
+    }
+
+    async fn key(&self, hash: KeyHash) -> Result<Option<Principal>, BackendError> {
         let opened = self.hub.opened()?;
         let is_alive = |key: &Verified| key.expires.is_none_or(|end| end > opened.time.now());
-        let known = self.hub.verified().get(self.hub.clock.now(), &hash.0).cloned();
-        if let Some(key) = known {
-            return Ok(Some(key).filter(is_alive).map(|key| key.role));
-        }
-        let found = opened.store.key_by_hash(hash.0).await?;
-        let found = found.filter(|(project, key)| *project == self.project && key.revoked.is_none());
-        let key = found.and_then(|(_, key)| Some(Verified { role: Role::from_name(&key.role).ok()?, expires: key.expires }));
+        let as_of = *self.hub.rights.borrow();
+        let known = self.hub.verified().get(self.hub.clock.now(), &hash.0).filter(|key| key.as_of == as_of).cloned();
+        let key = match known {
+            Some(key) => Some(key),
+            None => self.look_up(&opened, hash, as_of).await?,
+        };
+        let principal =
+            |Verified { project, name, role, scopes, .. }| Principal { key: Some(name), scopes, ..Principal::of_role(project, role) };
+        Ok(key.filter(is_alive).map(principal))
+    }
+
+    async fn look_up(&self, opened: &Opened, hash: KeyHash, as_of: u64) -> Result<Option<Verified>, BackendError> {
+        let Some((project, key)) = opened.store.key_by_hash(hash.0).await?.filter(|(_, key)| key.revoked.is_none()) else {
+            return Ok(None);
+        };
+        // A scope that cannot be read is one that nothing is in.
+        let Ok(role) = Role::from_name(&key.role) else { return Ok(None) };
+        let Some(scopes) = key.scopes.iter().map(|scope| Scope::parse(scope)).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let key = Verified { project, name: key.name, role, scopes: scopes.concat(), as_of, expires: key.expires };
         // One that is not known is looked up again each time: it costs whoever shows it, and somebody may make it.
-        if let Some(key) = key.clone() {
-            self.hub.verified().put(self.hub.clock.now(), hash.0, key);
-        }
-        Ok(key.filter(is_alive).map(|key| key.role))
+        self.hub.verified().put(self.hub.clock.now(), hash.0, key.clone());
+        Ok(Some(key))
     }
 }
 
@@ -139,11 +170,11 @@ impl Backend for HubRecords {
     }
 
     fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {
-        Box::pin(async move { Ok(self.role(&credential).await?.map(|role| Principal::of_role(self.project, role))) })
+        Box::pin(self.principal(credential))
     }
 
     fn policies(&self) -> Arc<Policies> {
-        Arc::default()
+        self.hub.accounts().map(|accounts| accounts.policies()).unwrap_or_default()
     }
 
     fn rights_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -70,6 +70,22 @@ pub static BACKUP_URL: Setting<String> = Setting::new(
 pub static BACKUP_RATE: Setting<ByteSize> =
     Setting::new("backup.rate", "0B", "0.1.0", "At most so many bytes go to the vault in a second, as in 2MiB. 0B: as many as go.");
 
+/// Whether anybody may make an account.
+pub static AUTH_SIGNUP: Setting<bool> = Setting::new(
+    "auth.signup",
+    "false",
+    "0.1.0",
+    "True: whoever has a key of role anon may make an account for himself. False: an administrator makes accounts.",
+)
+.hot();
+/// What tokens say of who issued them.
+pub static AUTH_URL: Setting<String> = Setting::new(
+    "auth.url",
+    "",
+    "0.1.0",
+    "Where others reach /auth/v1, such as https://api.example.com/auth/v1: the issuer in users' tokens, and what one-time links begin with. Empty: a name made of the hub's key.",
+);
+
 /// All of them.
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
@@ -81,6 +97,8 @@ pub static ALL: &[&dyn Define] = &[
     &MQTT_LISTEN,
     &MQTT_URL,
     &STORE_URL,
+    &AUTH_SIGNUP,
+    &AUTH_URL,
     &otlp::ENDPOINT,
     &otlp::EVERY,
     &BACKUP_URL,

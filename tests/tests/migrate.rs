@@ -88,6 +88,7 @@ async fn world(ground: &Ground, seed: &Seed) -> (World, Schedule) {
         prefix: "mobo_sec_abc".to_owned(),
         hash: [7; 32],
         role: "service".to_owned(),
+        scopes: vec!["read:work_orders".to_owned()],
         created: Eff(1),
         expires: None,
         revoked: None,

@@ -4,6 +4,8 @@
 mod address;
 #[cfg(feature = "broker")]
 pub mod broker;
+#[cfg(feature = "sqlite")]
+pub mod desk;
 #[cfg(any(feature = "quic", feature = "sealed"))]
 mod framing;
 #[cfg(feature = "mqtt")]

@@ -1,5 +1,7 @@
 //! Who calls. A key is read from `apikey:` or `Authorization: Bearer`; without one, a call from this machine itself is [`Caller::Local`].
 
+mod guard;
+
 use std::net::IpAddr;
 
 use axum::http::header::{AUTHORIZATION, FORWARDED, HOST, HeaderName, ORIGIN, USER_AGENT};
@@ -11,6 +13,8 @@ use crate::backend::{Caller, Credential, Principal};
 use crate::gate::{Gate, Peer};
 use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
+
+pub(crate) use guard::{Guard, action_of};
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
 /// What clients that insist on a key send to the device that they run on: it is no key.
@@ -61,16 +65,6 @@ pub(crate) async fn prove(gate: &Gate, credential: Credential) -> Result<Option<
             .hint("`mobo-hub key list` shows the keys, `mobo-hub key create` makes one"));
     }
     Ok(principal)
-}
-
-/// As [`principal`], for what only those may do who may use collections.
-pub(crate) async fn may_use_collections(gate: &Gate, parts: &Parts) -> Result<Principal, Problem> {
-    match principal(gate, parts).await? {
-        Some(principal) if principal.role.is_trusted() => Ok(principal),
-        Some(_) => Err(Problem::no_policy()),
-        None => Err(Problem::unauthorized("this needs a key")
-            .hint("send one as `apikey: mobo_sec_…` or `Authorization: Bearer mobo_sec_…`; `mobo-hub key create` makes one")),
-    }
 }
 
 /// What the caller shows.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, get, post};
 use mobo_core::limits;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Principal};
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates};
@@ -19,7 +22,7 @@ use crate::realtime::pusher::{self, PusherApp};
 use crate::realtime::{Feed, Rooms, phoenix};
 use crate::serve::{Drained, serve};
 use crate::watch::Watch;
-use crate::{around, docs, health, openapi, rest};
+use crate::{access, around, body, docs, health, openapi, rest};
 
 /// Bounds of one gate. The default is `mobo_core::limits`; a small device takes less.
 #[derive(Clone, Debug)]
@@ -70,6 +73,12 @@ pub enum Openness {
     Filtered,
     /// Whoever a policy lets at the collection in its path, or whoever is trusted.
     Collection,
+    /// Whoever shows a key.
+    Keyed,
+    /// Users who are signed in.
+    User,
+    /// Administrators, and services for what concerns users.
+    Administrator,
 }
 
 /// A route: its path, who it is for, and what answers.
@@ -165,6 +174,25 @@ impl Gate {
             self.0.closing.send_replace(true);
         };
         serve(listener, self.router_with(more), &self.0.settings, closing).await
+    }
+
+    /// Who makes a request; `None` for a stranger. For routes beside the gate's own.
+    ///
+    /// # Errors
+    ///
+    /// 401 for a credential that is not good.
+    pub async fn principal(&self, parts: &Parts) -> Result<Option<Principal>, Problem> {
+        access::principal(self, parts).await
+    }
+
+    /// The body of a request, within the limits of this gate. For routes beside the gate's own.
+    ///
+    /// # Errors
+    ///
+    /// 413, 408, 503 or 400, as for every body.
+    pub async fn body(&self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Problem> {
+        let _place = self.admit()?;
+        Ok(body::read(self, headers, body).await?.to_vec())
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -10,6 +10,8 @@ use serde_json::json;
 use crate::auth::token::TokenError;
 use crate::backend::BackendError;
 
+/// Says that `code` is the code: clients of GoTrue look for `error_code` otherwise.
+const AUTH_VERSION: HeaderName = HeaderName::from_static("x-supabase-api-version");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// A refusal.
@@ -48,6 +50,12 @@ impl Problem {
         self
     }
 
+    /// A problem of `/auth/v1`: `code` is GoTrue's, and clients of it find it where they look.
+    #[must_use]
+    pub fn auth(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(status, code, "Not signed in", message).header(AUTH_VERSION, "2024-01-01")
+    }
+
     fn header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.header = Some((name, value));
         self
@@ -70,7 +78,7 @@ impl Problem {
     /// The answer, for the request with that id.
     pub(crate) fn render(&self, instance: &str) -> Response {
         let Parts { status, code, title, message, details, hint, .. } = &*self.0;
-        let body = json!({
+        let mut body = json!({
             "type": kind(*status, title),
             "title": title,
             "status": status.as_u16(),
@@ -81,6 +89,10 @@ impl Problem {
             "details": details,
             "hint": hint,
         });
+        if let (true, Some(members)) = (self.0.header.as_ref().is_some_and(|(name, _)| *name == AUTH_VERSION), body.as_object_mut()) {
+            members.insert("error_code".to_owned(), (*code).into());
+            members.insert("msg".to_owned(), message.as_str().into());
+        }
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = *status;
         self.write_headers(response.headers_mut());
@@ -137,9 +149,14 @@ impl Problem {
     }
 
     pub(crate) fn no_policy() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "42501", "Not allowed", "this key may not use any collection")
-            .hint("a collection is closed to public keys until a policy opens it; use a key of role service or admin from a server")
-            .header(WWW_AUTHENTICATE, "Bearer")
+        Self::denied(StatusCode::UNAUTHORIZED, "no policy opens this to you")
+            .hint("a collection is closed until `mobo-hub policy set` opens it to a role; a key of role service or admin needs none")
+    }
+
+    /// What this caller may not do.
+    pub(crate) fn denied(status: StatusCode, message: impl Into<String>) -> Self {
+        let problem = Self::new(status, "42501", "Not allowed", message);
+        if status == StatusCode::UNAUTHORIZED { problem.header(WWW_AUTHENTICATE, "Bearer") } else { problem }
     }
 
     /// The words of the request cannot be read.

@@ -18,20 +18,21 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{HeaderName, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
-use mobo_core::names;
-use mobo_core::query::{Column, ColumnType, Filter, Page, Query, Select, SelectedColumn, columns};
-use mobo_core::schema::{Collection, Kind, Schema};
+use mobo_core::query::{Column, ColumnType, Filter, Page, Query, Select, SelectedColumn};
+use mobo_core::rights::Action;
+use mobo_core::schema::{Collection, Kind};
 use tokio::time::Instant;
 
 use crate::gate::Gate;
-use crate::prefer::Prefer;
+use crate::prefer::{Prefer, Return};
 use crate::problem::{self, Problem};
 use crate::query;
 use crate::realtime::sse;
 use crate::{access, body, idempotent};
 use accept::Accept;
+use access::Guard;
 
 const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
 
@@ -55,7 +56,7 @@ pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, 
 async fn once(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let Some(key) = idempotent::key(parts)? else { return answer(gate, name, parts, body).await };
     // Nobody learns whether a key was used who may not use collections.
-    access::may_use_collections(gate, parts).await?;
+    Guard::of(gate, parts).await?.collection(name)?;
     let held = body::read(gate, &parts.headers, body).await?;
     match gate.writes().begin(parts, key, &held, Instant::now())? {
         Err(replayed) => Ok(replayed),
@@ -69,8 +70,8 @@ async fn once(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result
 
 async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let _place = gate.admit()?;
-    access::may_use_collections(gate, parts).await?;
-    let call = Call::of(gate, name, parts)?;
+    let guard = Guard::of(gate, parts).await?;
+    let call = Call::of(gate, name, parts, guard)?;
     let is_stream = call.collection.kind == Kind::Stream;
     if parts.method == Method::GET && sse::is_asked(&parts.headers) {
         return events(&call).await;
@@ -114,6 +115,10 @@ async fn events(call: &Call<'_>) -> Result<Response, Problem> {
 /// One request, read: everything that its head says, as types.
 struct Call<'a> {
     gate: &'a Gate,
+    /// Whoever asks, in front of the records.
+    guard: Guard,
+    /// What the request does.
+    action: Action,
     parts: &'a Parts,
     collection: Arc<Collection>,
     columns: Vec<Column>,
@@ -123,15 +128,18 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn of(gate: &'a Gate, name: &str, parts: &'a Parts) -> Result<Self, Problem> {
-        let schema = gate.backend().schema();
-        let collection = schema.by_name(name).ok_or_else(|| no_collection(&schema, name))?;
-        let columns = columns(collection);
-        let query = query::parse(parts.uri.query(), name, &columns)?;
+    fn of(gate: &'a Gate, name: &str, parts: &'a Parts, guard: Guard) -> Result<Self, Problem> {
+        let collection = guard.collection(name)?;
+        let action = access::action_of(&parts.method, collection.kind);
+        let granted = guard.granted(&collection, action)?;
         let prefer = Prefer::of(&parts.headers)?;
+        // What is read before, with or after a change is read by the rights to read.
+        let reads = action != Action::Create || prefer.returns == Return::Representation;
+        let columns = if reads { guard.granted(&collection, Action::Read)?.columns(&collection) } else { granted.columns(&collection) };
+        let query = query::parse(parts.uri.query(), name, &columns)?;
         let wants_events = parts.method == Method::GET && sse::is_asked(&parts.headers);
         let accept = if wants_events { Accept::default() } else { Accept::of(&parts.headers)? };
-        Ok(Self { gate, parts, collection: Arc::new(collection.clone()), columns, query, prefer, accept })
+        Ok(Self { gate, guard, action, parts, collection, columns, query, prefer, accept })
     }
 
     /// The columns that the caller wants to see.
@@ -151,10 +159,20 @@ impl<'a> Call<'a> {
         Column { name: "id".to_owned(), kind: ColumnType::Key }
     }
 
-    async fn select(&self, window: Window) -> Result<Page, Problem> {
+    fn query(&self, window: Window) -> Select {
         let Window { columns, filter, limit, offset, count } = window;
         let (project, collection, order) = (self.gate.backend().project(), Arc::clone(&self.collection), self.query.order.clone());
-        Ok(self.gate.backend().select(Select { project, collection, columns, filter, order, limit, offset, count }).await?)
+        Select { project, collection, columns, filter, order, limit, offset, count }
+    }
+
+    /// Rows that the caller may read.
+    async fn select(&self, window: Window) -> Result<Page, Problem> {
+        self.guard.select(self.query(window)).await
+    }
+
+    /// Rows that the caller may read, and change as the request does.
+    async fn targets(&self, window: Window) -> Result<Page, Problem> {
+        self.guard.select_for(self.query(window), self.action).await
     }
 }
 
@@ -165,13 +183,4 @@ struct Window {
     limit: u64,
     offset: u64,
     count: bool,
-}
-
-fn no_collection(schema: &Schema, name: &str) -> Problem {
-    let message = format!("there is no collection \"{name}\"");
-    let problem = Problem::new(StatusCode::NOT_FOUND, "PGRST205", "No such collection", message);
-    match names::nearest(name, schema.iter().map(|collection| collection.name.as_str())) {
-        Some(near) => problem.hint(format!("Perhaps you meant '{near}'")),
-        None => problem.hint("`mobo-hub collection list` shows the collections, `mobo-hub collection create` makes one"),
-    }
 }

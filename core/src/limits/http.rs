@@ -30,12 +30,6 @@ pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 pub const QUERY_FILTERS_MAX: usize = 64;
 /// Values of all filters of one query.
 pub const QUERY_VALUES_MAX: usize = 1_000;
-/// Bytes of a user's token.
-pub const USER_TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// How far the clocks of those who issue tokens and of those who check them may differ.
-pub const TOKEN_SKEW: Duration = Duration::from_secs(30);
-/// Keys of one JWKS that are looked at.
-pub const JWKS_KEYS_MAX: usize = 16;
 /// How deep `and`, `or` and `not` of one query nest.
 pub const QUERY_DEPTH_MAX: usize = 16;
 /// Steps of one path into JSON.

@@ -136,8 +136,10 @@ pub struct ApiKeyRow {
     pub prefix: String,
     /// SHA-256 of the whole key.
     pub hash: [u8; 32],
-    /// `admin`, `service` or `anon`.
+    /// The name of its role.
     pub role: String,
+    /// Parts of the role to which it is held, as [`Scope::to_text`](crate::rights::Scope::to_text) writes them; empty for all of it.
+    pub scopes: Vec<String>,
     /// When it was made.
     pub created: Eff,
     /// When it ends.

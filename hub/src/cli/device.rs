@@ -102,7 +102,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// How long a token lives, as it is written.
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     let max = limits::INVITE_TTL_MAX;
     match Duration::parse(text) {
         Some(ttl) if !ttl.is_zero() && ttl <= max => Ok(ttl),

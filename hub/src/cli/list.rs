@@ -11,7 +11,18 @@ use super::{Common, Part};
 
 /// Prints a part of a list: as JSON one array, written while the pages come; as a table what fits one, and how to see the rest.
 pub(super) fn print_part(common: &Common, verb: &str, part: &Part) -> Result<ExitCode, Failure> {
-    let ask = |rows: u32, after: Option<&str>| ask(&common.data_dir, verb, json!({ "limit": rows, "after": after }));
+    print_part_with(common, verb, part, &json!({}))
+}
+
+/// The same of a list that takes more arguments.
+pub(super) fn print_part_with(common: &Common, verb: &str, part: &Part, more: &Value) -> Result<ExitCode, Failure> {
+    let ask = |rows: u32, after: Option<&str>| {
+        let mut args = json!({ "limit": rows, "after": after });
+        if let (Some(args), Some(more)) = (args.as_object_mut(), more.as_object()) {
+            args.extend(more.clone());
+        }
+        ask(&common.data_dir, verb, args)
+    };
     match common.output {
         Format::Json => {
             let mut between = "[";

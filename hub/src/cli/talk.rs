@@ -47,12 +47,8 @@ pub(super) fn invite(common: &Common, args: &Value) -> Result<ExitCode, Failure>
     line(common, "device invite", args, "token")
 }
 
-/// Prints the key alone, likewise.
-pub(super) fn create_key(common: &Common, args: &Value) -> Result<ExitCode, Failure> {
-    line(common, "key create", args, "key")
-}
-
-fn line(common: &Common, verb: &str, args: &Value, part: &str) -> Result<ExitCode, Failure> {
+/// Asks, and prints one part of the answer alone.
+pub(super) fn line(common: &Common, verb: &str, args: &Value, part: &str) -> Result<ExitCode, Failure> {
     let answer = ask(&common.data_dir, verb, args.clone())?;
     match (common.output, answer.get(part).and_then(Value::as_str)) {
         (Format::Table, Some(text)) => print(&format!("{text}\n")).map_err(|error| Failure::failed(error.to_string(), ""))?,

@@ -17,9 +17,7 @@ impl Desk {
             return answer;
         }
         let answer = self.answer(verb, args).await.map_err(|error| explain(&error))?;
-        if verb == "key revoke" {
-            self.0.verified().clear();
-        }
+        self.written_down(verb, args, &answer).await.map_err(|error| explain(&error))?;
         if let Some(event) = told(verb, args, &answer) {
             self.0.board.tell(event);
         }

@@ -77,7 +77,8 @@ impl GatePart {
         let watched = Settings { watch: Some(Arc::new(Requests)), pusher: self.pusher(), ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
-        let sync = websocket(WS_PATH, move || ws::Newcomer::of(&hub));
+        let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));
+        let sync = websocket(WS_PATH, move || ws::Newcomer::of(&hub)).merge(accounts);
         let (stopping, end) = (tasks.stopping(), tasks.stopping().child_token());
         let ended = end.clone();
         tasks.spawn("http", async move {

@@ -74,6 +74,7 @@ impl Component for QuicPart {
                 store: Arc::clone(&opened.store),
                 history: Arc::clone(&opened.history),
                 time: Arc::clone(&opened.time),
+                accounts: self.hub.accounts(),
                 keepalive: limits::KEEPALIVE,
                 herd: crate::admission::Herd::default(),
             });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mobo_adapters::desk::Desk;
 use mobo_adapters::sqlite::{SqliteHubStore, VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, ProjectId, Timeline};
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
@@ -16,6 +17,7 @@ use mobo_runtime::tasks::Tasks;
 use tokio::sync::{Mutex, watch};
 
 use super::{Hub, Opened, STORE, VERSION, store_fault};
+use crate::auth::{Accounts, AuthError};
 use crate::history::History;
 use crate::hub_time::HubTime;
 use crate::identity::offer_key;
@@ -34,18 +36,25 @@ impl StorePart {
         Self { hub, file: Slot::default() }
     }
 
-    async fn open(&self, url: &str) -> Result<Opened, StoreError> {
-        let store: Arc<dyn HubStore> = if url == "sqlite" {
+    async fn open(&self, url: &str) -> Result<(Opened, Arc<dyn Desk>), StoreError> {
+        let (store, desk): (Arc<dyn HubStore>, Arc<dyn Desk>) = if url == "sqlite" {
             let store = Arc::new(SqliteHubStore::open(&self.hub.folder.join(super::STORE_FILE))?);
             self.file.fill(Arc::clone(&store));
-            store
+            (Arc::clone(&store) as _, store)
         } else if is_postgres(url) {
-            Arc::new(PostgresHubStore::open(url).await?)
+            let store = Arc::new(PostgresHubStore::open(url).await?);
+            (Arc::clone(&store) as _, store)
         } else {
             // Not shown: what nobody understands may hold a password anywhere.
             return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
         };
-        assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await
+        Ok((assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await?, desk))
+    }
+
+    async fn accounts(&self, opened: &Opened, desk: Arc<dyn Desk>) -> Result<Arc<Accounts>, AuthError> {
+        let hub = &self.hub;
+        let issuer = hub.config.get(&settings::AUTH_URL);
+        Accounts::open(desk, Arc::clone(&opened.time), (&hub.keys, hub.clock), (opened.project, issuer), hub.rights.clone()).await
     }
 }
 
@@ -77,7 +86,12 @@ impl Component for StorePart {
     fn load(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let url = self.hub.config.get(&settings::STORE_URL);
-            let opened = self.open(&url).await.map_err(|error| store_fault(&error, &url))?;
+            let (opened, desk) = self.open(&url).await.map_err(|error| store_fault(&error, &url))?;
+            let accounts = self.accounts(&opened, desk).await.map_err(|error| match error {
+                AuthError::Store(error) => store_fault(&error, &url),
+                other => Fault::new(other.to_string(), "do what the sentence says"),
+            })?;
+            self.hub.accounts.fill(accounts);
             self.hub.opened.fill(Arc::new(opened));
             Ok(())
         })
@@ -105,6 +119,7 @@ impl Component for StorePart {
             let opened = self.hub.opened().map_err(|error| store_fault(&error, ""))?;
             opened.time.keep_ahead(&tasks);
             opened.history.keep_up(&tasks);
+            self.hub.accounts().inspect(|accounts| accounts.keep_up(&tasks));
             let merger = Merger {
                 bus: Some(self.hub.board.bus().clone()),
                 store: Arc::clone(&opened.store),
@@ -154,6 +169,7 @@ impl Component for StorePart {
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             self.hub.merges.take();
+            self.hub.accounts.take();
             self.file.take();
             if let Some(opened) = self.hub.opened.take() {
                 opened.store.close().await;

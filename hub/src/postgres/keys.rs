@@ -13,8 +13,8 @@ use super::session::Tx;
 pub(super) async fn create(tx: &mut Tx, project: ProjectId, key: &ApiKeyRow) -> Result<(), Failure> {
     let id = i64::try_from(key.id).map_err(|_| Failure::refused("the id of a key has at most 63 bits"))?;
     let insert = sqlx::query(
-        "INSERT INTO mobo.api_key(id, project, name, prefix, hash, role, created_us, expires_us, revoked_us) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO mobo.api_key(id, project, name, prefix, hash, role, created_us, expires_us, revoked_us, scopes) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(id)
     .bind(project.sql())
@@ -24,13 +24,14 @@ pub(super) async fn create(tx: &mut Tx, project: ProjectId, key: &ApiKeyRow) -> 
     .bind(&key.role)
     .bind(key.created.0)
     .bind(key.expires.map(|at| at.0))
-    .bind(key.revoked.map(|at| at.0));
+    .bind(key.revoked.map(|at| at.0))
+    .bind(serde_json::Value::from(key.scopes.clone()).to_string());
     tx.run(insert).await.map(|_| ())
 }
 
 /// All keys, by name.
 pub(super) async fn all(tx: &mut Tx, project: ProjectId) -> Result<Vec<ApiKeyRow>, Failure> {
-    const LOOK: &str = "SELECT project, id, name, prefix, hash, role, created_us, expires_us, revoked_us FROM mobo.api_key \
+    const LOOK: &str = "SELECT project, id, name, prefix, hash, role, created_us, expires_us, revoked_us, scopes FROM mobo.api_key \
                         WHERE project = $1 ORDER BY name, id";
     let rows = tx.rows(sqlx::query(LOOK).bind(project.sql())).await?;
     rows.iter().map(|row| Ok(key(row)?.1)).collect()
@@ -38,7 +39,7 @@ pub(super) async fn all(tx: &mut Tx, project: ProjectId) -> Result<Vec<ApiKeyRow
 
 /// The key with that hash, if it was not revoked.
 pub(super) async fn by_hash(tx: &mut Tx, hash: [u8; 32]) -> Result<Option<(ProjectId, ApiKeyRow)>, Failure> {
-    const LOOK: &str = "SELECT project, id, name, prefix, hash, role, created_us, expires_us, revoked_us FROM mobo.api_key \
+    const LOOK: &str = "SELECT project, id, name, prefix, hash, role, created_us, expires_us, revoked_us, scopes FROM mobo.api_key \
                         WHERE hash = $1 AND revoked_us IS NULL";
     tx.row(sqlx::query(LOOK).bind(hash)).await?.as_ref().map(key).transpose()
 }
@@ -62,6 +63,7 @@ fn key(row: &PgRow) -> Result<(ProjectId, ApiKeyRow), Failure> {
         created: Eff(row.try_get(6)?),
         expires: row.try_get::<Option<i64>, _>(7)?.map(Eff),
         revoked: row.try_get::<Option<i64>, _>(8)?.map(Eff),
+        scopes: known(serde_json::from_str(&row.try_get::<String, _>(9)?).ok(), "scopes")?,
     };
     Ok((project, key))
 }

@@ -11,6 +11,7 @@ mod backup;
 mod cells;
 mod changes;
 mod cut;
+mod desk;
 mod devices;
 mod error;
 mod hub;
@@ -38,6 +39,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use mobo_adapters::desk::{Desk, Outcome, Statement};
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::limits;
@@ -137,6 +139,26 @@ macro_rules! transaction {
             Ok(transaction.finish(result).await?)
         })
     };
+}
+
+impl Desk for PostgresHubStore {
+    fn run(&self, statements: Vec<Statement>) -> StoreFuture<'_, Outcome> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let mut done = Vec::with_capacity(statements.len());
+            for (at, statement) in statements.iter().enumerate() {
+                match desk::run(&mut tx, statement).await {
+                    Ok(step) if statement.must && step.changed == 0 => {
+                        tx.rollback().await?;
+                        return Ok(Outcome::Missed(at));
+                    }
+                    Ok(step) => done.push(step),
+                    Err(failure) => return Ok(tx.finish(Err(failure)).await?),
+                }
+            }
+            Ok(tx.finish(Ok(Outcome::Done(done))).await?)
+        })
+    }
 }
 
 impl HubStore for PostgresHubStore {

@@ -99,6 +99,7 @@ impl HubNode {
             store: Arc::clone(&opened.store),
             history: Arc::clone(&opened.history),
             time: Arc::clone(&opened.time),
+            accounts: None,
             keepalive: mobo_core::limits::KEEPALIVE,
             herd: mobo_hub::admission::Herd::default(),
         });

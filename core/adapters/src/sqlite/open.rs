@@ -67,6 +67,7 @@ impl Role {
                 ("0005_live", &[include_str!("schema/0005_live.sql")]),
                 ("0006_hub_backup", &[include_str!("schema/0006_hub_backup.sql")]),
                 ("0007_hub_conflicts", &[include_str!("schema/0007_hub_conflicts.sql")]),
+                ("0008_hub_accounts", &[include_str!("schema/0008_hub_accounts.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::request::Parts;
 use mobo_core::live::LiveRow;
-use mobo_core::query::{Filter, Parser, columns};
+use mobo_core::query::{Filter, columns};
 use mobo_core::rights::{Action, Principal, Verdict};
 use mobo_core::schema::Collection;
 
@@ -61,18 +61,7 @@ impl Viewer {
         else {
             return Err(Problem::no_policy());
         };
-        let filter = match condition.map(|condition| condition.parameters(&who)) {
-            None => Filter::all(),
-            Some(None) => Filter::none(),
-            Some(Some(parameters)) => {
-                let columns = columns(collection);
-                let mut parser = Parser::new(&collection.name, &columns);
-                for (name, value) in parameters {
-                    parser.parameter(&name, &value)?;
-                }
-                parser.finish().filter
-            }
-        };
+        let filter = condition.map_or_else(Filter::all, |condition| condition.filter(&who, &collection.name, &columns(collection)));
         Ok(View { filter, fields: fields.cloned() })
     }
 

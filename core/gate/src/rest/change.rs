@@ -76,7 +76,7 @@ async fn targets(call: &Call<'_>) -> Result<Vec<(RecordId, Map<String, Json>)>, 
     let most = limits::ROWS_PER_WRITE_MAX as u64;
     let (limit, offset) = (call.query.limit.unwrap_or(u64::MAX).min(most + 1), call.query.offset.unwrap_or(0));
     let window = Window { columns: written::wanted_with_key(call), filter: call.query.filter.clone(), limit, offset, count: false };
-    let page = call.select(window).await?;
+    let page = call.targets(window).await?;
     let rows = page.rows.len();
     if rows as u64 > most {
         return Err(Problem::too_large(format!("one request changes at most {most} rows")).hint("narrow the filter; nothing was written"));

@@ -48,7 +48,7 @@ pub(super) async fn write(call: &Call<'_>, edits: Vec<Edit>) -> Result<Done, Pro
     }
     let collection = Arc::clone(&call.collection);
     let WriteDone { changed, level } =
-        call.gate.backend().write(WriteRequest { collection, edits, author: None, patience: call.prefer.patience() }).await?;
+        call.guard.write(WriteRequest { collection, edits, author: None, patience: call.prefer.patience() }).await?;
     Ok(Done { changed, level: Some(level) })
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn append(call: &Call<'_>, body: &mut Body) -> Result<Response,
     headers.insert(CONTENT_RANGE, range::content_range(0, 0, call.prefer.count.then_some(count)));
     if count > 0 {
         let segment = segment(rows, &call.collection, call.gate.backend().now()).map_err(Problem::from)?;
-        let level = call.gate.backend().append(Arc::clone(&call.collection), segment, call.prefer.patience()).await?;
+        let level = call.guard.append(Arc::clone(&call.collection), segment, call.prefer.patience()).await?;
         headers.extend(written::ack(Some(level)));
     }
     Ok(response)

@@ -29,7 +29,7 @@ async fn a_hub_opens_collections_to_its_secret_keys_only() {
         ("a key of ours as a bearer beside the app's", &[("apikey", service), ("authorization", &anon_bearer)], None),
         ("a scheme in small letters", &[("authorization", &small)], None),
         ("no key", &[], Some(("PGRST301", "key create"))),
-        ("an anon key", &[("apikey", anon)], Some(("42501", "until a policy opens it"))),
+        ("an anon key", &[("apikey", anon)], Some(("42501", "is closed until"))),
         ("an unknown key", &[("apikey", stranger)], Some(("PGRST301", "not known here"))),
         ("a slip in a key", &[("apikey", &slip)], Some(("PGRST301", "not a mobo key"))),
         ("an empty key", &[("apikey", "")], Some(("PGRST301", "not a mobo key"))),

@@ -139,6 +139,7 @@ pub async fn api_keys_are_found_by_their_hash(place: Box<dyn Place>) {
         prefix: format!("mobo_{role}_{id}"),
         hash: [u8::try_from(id).unwrap(); 32],
         role: role.to_owned(),
+        scopes: vec!["read:work_orders".to_owned()],
         created: Eff(START),
         expires: (id == 2).then_some(Eff(START + 5)),
         revoked: None,

@@ -7,14 +7,14 @@ use rusqlite::{Connection, Row};
 
 use crate::sqlite::error::{Failure, known};
 
-const COLUMNS: &str = "project, id, name, prefix, hash, role, created_us, expires_us, revoked_us";
+const COLUMNS: &str = "project, id, name, prefix, hash, role, created_us, expires_us, revoked_us, scopes";
 
 /// Keeps a key.
 pub(super) fn create(connection: &Connection, project: ProjectId, key: &ApiKeyRow) -> Result<(), Failure> {
-    let sql = format!("INSERT INTO mobo_api_key({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+    let sql = format!("INSERT INTO mobo_api_key({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
     let times = (key.created.0, key.expires.map(|time| time.0), key.revoked.map(|time| time.0));
-    let (id, project) = (key.id.cast_signed(), project.sql());
-    connection.execute(&sql, (project, id, &key.name, &key.prefix, key.hash, &key.role, times.0, times.1, times.2))?;
+    let (id, project, scopes) = (key.id.cast_signed(), project.sql(), serde_json::Value::from(key.scopes.clone()).to_string());
+    connection.execute(&sql, (project, id, &key.name, &key.prefix, key.hash, &key.role, times.0, times.1, times.2, scopes))?;
     Ok(())
 }
 
@@ -54,6 +54,7 @@ fn read(row: &Row<'_>) -> Result<(ProjectId, ApiKeyRow), Failure> {
         created: Eff(row.get(6)?),
         expires: row.get::<_, Option<i64>>(7)?.map(Eff),
         revoked: row.get::<_, Option<i64>>(8)?.map(Eff),
+        scopes: known(serde_json::from_str(&row.get::<_, String>(9)?).ok(), "scopes")?,
     };
     Ok((known(ProjectId::from_sql(row.get(0)?), "project")?, key))
 }
