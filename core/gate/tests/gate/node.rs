@@ -82,7 +82,7 @@ async fn the_contract_is_whole_and_is_of_what_the_caller_may_use() {
         }
     }
     let verbs = |path: &str| document["paths"][path].as_object().unwrap().keys().map(String::as_str).collect::<BTreeSet<_>>();
-    assert_eq!(verbs("/rest/v1/work_orders"), BTreeSet::from(["get", "post", "patch", "delete"]));
+    assert_eq!(verbs("/rest/v1/work_orders"), BTreeSet::from(["get", "post", "put", "patch", "delete"]));
     assert_eq!(verbs("/rest/v1/vitals"), BTreeSet::from(["get", "post"]));
     let order = &document["components"]["schemas"]["work_orders"]["properties"];
     assert_eq!(order["due"], json!({ "type": ["string", "null"], "format": "date-time" }));
