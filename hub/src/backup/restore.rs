@@ -196,7 +196,9 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
         if base == Some(number) {
             break;
         }
-        if number <= manifest.floor {
+        // The newest one says where the chain begins; those before it know only the floor of their own time.
+        let floor = first.as_ref().map_or(manifest.floor, |first| first.floor);
+        if number <= floor {
             let newest = first.unwrap_or(manifest);
             return kept(repository, point, newest).await;
         }
