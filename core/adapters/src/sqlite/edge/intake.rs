@@ -195,10 +195,10 @@ impl<'c> Desk<'c> {
     }
 
     fn failed(&mut self, collection: &Collection, key: &RecordKey, error: WriteError) -> Try<()> {
-        match error {
-            WriteError::Store(error) => Err(Failure::from(error)),
-            error => self.refuse(collection, key, &error.to_string()),
+        if let WriteError::Store(error) = error {
+            return Err(Failure::from(error));
         }
+        self.refuse(collection, key, &error.to_string())
     }
 
     /// Seals the entry of a lane, and shows its records with it.

@@ -187,10 +187,8 @@ pub(super) fn op(collection: &Collection, log: &Log, row: &Touched) -> Result<Ta
 
 /// A register as its column shows it.
 fn shown(state: &TableState, field: FieldId) -> Value {
-    match state.value(field) {
-        Value::Unknown(_) => Value::Null,
-        value => value.clone(),
-    }
+    let value = state.value(field);
+    if matches!(value, Value::Unknown(_)) { Value::Null } else { value.clone() }
 }
 
 /// What a counter was raised by: on a new row the number, else its difference to what its writer saw (rule R10). NULL is 0.
