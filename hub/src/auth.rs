@@ -110,10 +110,7 @@ impl From<NoEntropy> for AuthError {
 
 impl From<AuthError> for BackendError {
     fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Store(error) => error.into(),
-            other => Self::Unavailable(other.to_string()),
-        }
+        if let AuthError::Store(error) = error { error.into() } else { Self::Unavailable(error.to_string()) }
     }
 }
 

@@ -200,7 +200,7 @@ impl Accounts {
         let claims = json!({
             "iss": self.issuer, "sub": account.id, "aud": AUDIENCE, "exp": now + seconds, "iat": now, "role": account.role.name(),
             "session_id": sign_in, "aal": "aal1", "amr": [{ "method": method, "timestamp": now }], "email": account.email, "phone": "",
-            "app_metadata": user["app_metadata"], "user_metadata": user["user_metadata"], "is_anonymous": false, "project": project.to_string(),
+            "app_metadata": user.get("app_metadata"), "user_metadata": user.get("user_metadata"), "is_anonymous": false, "project": project.to_string(),
         });
         let Json::Object(claims) = claims else { return Err(AuthError::Broken("claims are an object".to_owned())) };
         let token = self.signed(project, &claims).await?;

@@ -262,6 +262,7 @@ pub enum AuditVerb {
 }
 
 /// Runs a command.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other verb is words for the hub")]
 pub(super) fn run(common: &Common, verb: AccountsVerb) -> Result<ExitCode, Failure> {
     match verb {
         AccountsVerb::Key(KeyVerb::Create { role, name, scopes, ttl, of }) => {

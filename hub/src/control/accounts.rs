@@ -21,6 +21,7 @@ use crate::auth::{Accounts, AuthError};
 const OPERATOR: &str = "operator";
 
 impl From<AuthError> for AdminError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other refusal is a sentence for the operator")]
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Store(error) => Self::Store(error),

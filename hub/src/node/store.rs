@@ -87,9 +87,11 @@ impl Component for StorePart {
         Box::pin(async move {
             let url = self.hub.config.get(&settings::STORE_URL);
             let (opened, desk) = self.open(&url).await.map_err(|error| store_fault(&error, &url))?;
-            let accounts = self.accounts(&opened, desk).await.map_err(|error| match error {
-                AuthError::Store(error) => store_fault(&error, &url),
-                other => Fault::new(other.to_string(), "do what the sentence says"),
+            let accounts = self.accounts(&opened, desk).await.map_err(|error| {
+                if let AuthError::Store(error) = &error {
+                    return store_fault(error, &url);
+                }
+                Fault::new(error.to_string(), "do what the sentence says")
             })?;
             self.hub.accounts.fill(accounts);
             self.hub.opened.fill(Arc::new(opened));

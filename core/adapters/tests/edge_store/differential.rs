@@ -105,7 +105,7 @@ async fn script(world: &World, device: &crate::world::Device, seed: u64) {
         plain.execute_batch("COMMIT").unwrap();
         replicated.execute_batch("COMMIT").unwrap();
     }
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         device.sync(world).await;
         assert_eq!(world.rows("things").await, device.rows(world, "things").await, "seed {seed}: {said:#?}");
     } else {

@@ -47,7 +47,8 @@ pub(super) struct Refused {
 pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject, Wall), mut nonce: impl FnMut() -> Nonce) -> Try<Refused> {
     let at = (reject.incarnation, reject.lane, reject.seq);
     let Some(log) = Log::read(conn)? else { return Ok(Refused::default()) };
-    let lost = reject.code == Code::LOST && outbox::entry(conn, at.0, at.1, at.2)?.is_some_and(|row| room::is_known_loss(&row));
+    // An entry that its ack has trimmed before was known, too: only this device drops what is its own.
+    let lost = reject.code == Code::LOST && outbox::entry(conn, at.0, at.1, at.2)?.is_none_or(|row| room::is_known_loss(&row));
     if lost || inbox::knows(conn, at)? || redo::waits(conn, at, reject.code)? {
         return Ok(Refused::default());
     }
