@@ -174,7 +174,7 @@ impl Rig {
             let order = (format!("o-{}", n % 5), json!({ "title": format!("t {n}"), "hours": {"$inc": 1} }));
             device.write(world, "work_orders", Intent::Merge, (&order.0, order.1));
             device.write(world, "work_orders", Intent::Put, (&format!("p-{n}-{site}"), json!({ "title": "new", "n": n })));
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 device.write(world, "work_orders", Intent::Delete, (&format!("p-{}-{site}", n - 1), json!({})));
             }
             let pump = json!({ "site": if n.is_multiple_of(2) { "a" } else { "b" }, "speed": 1.5 });

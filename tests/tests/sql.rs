@@ -61,7 +61,9 @@ fn device_rows(path: &Path) -> Vec<Vec<String>> {
         Ok(match row.get::<_, rusqlite::types::Value>(column)? {
             rusqlite::types::Value::Integer(number) => number.to_string(),
             rusqlite::types::Value::Text(text) => text,
-            other => format!("{other:?}"),
+            other @ (rusqlite::types::Value::Null | rusqlite::types::Value::Real(_) | rusqlite::types::Value::Blob(_)) => {
+                format!("{other:?}")
+            }
         })
     };
     let rows = statement.query_map([], |row| (0..4).map(|column| text(row, column)).collect::<rusqlite::Result<Vec<String>>>());

@@ -59,8 +59,8 @@ pub fn run(seed: u64, stride: u64) -> Cuts {
     sum.ops = hub.ops() + device.ops();
     let mut work = Work { rng: &mut rng, sum: &mut sum };
     let first = world.devices.remove(0);
-    work.cut(&mut DevicePatient { device: first, next: 0 }, (&Image::default(), &device, &kept), &[], stride, 0);
-    work.cut(&mut HubPatient { world: &mut world }, (&Image::default(), &hub, &acks), &[], stride, 0);
+    work.cut(&mut DevicePatient { device: first, next: 0 }, (&Image::default(), &device, &kept), &[], (stride, 0));
+    work.cut(&mut HubPatient { world: &mut world }, (&Image::default(), &hub, &acks), &[], (stride, 0));
     sum
 }
 
@@ -86,8 +86,11 @@ trait Patient {
     type Word: Clone;
 
     /// Starts it on an image, checks that everything is there that was told, and lets it do a little; its recording, and what it told.
-    fn live(&mut self, image: &Image, told: &[Self::Word]) -> Result<(Tape, Vec<(u64, Self::Word)>), String>;
+    fn live(&mut self, image: &Image, told: &[Self::Word]) -> Result<Life<Self::Word>, String>;
 }
+
+/// What was recorded, and what was told after which operation.
+type Life<W> = (Tape, Vec<(u64, W)>);
 
 struct Work<'w> {
     rng: &'w mut Rng,
@@ -100,8 +103,7 @@ impl Work<'_> {
         patient: &mut P,
         (from, tape, words): (&Image, &Tape, &[(u64, P::Word)]),
         known: &[P::Word],
-        stride: u64,
-        depth: usize,
+        (stride, depth): (u64, usize),
     ) {
         let (mut player, mut at) = (tape.play(from), 0);
         // Within a cut, a few of the ways back are enough: another cut tries others.
@@ -109,7 +111,7 @@ impl Work<'_> {
         let offset = self.rng.below(stride);
         while player.step() {
             at += 1;
-            if picked.map_or((at + offset) % stride != 0, |picked| picked != at) {
+            if picked.map_or(!(at + offset).is_multiple_of(stride), |picked| picked != at) {
                 continue;
             }
             let (kept, rng) = (*self.rng.pick(&[0, 50, 100]), &mut *self.rng);
@@ -123,7 +125,7 @@ impl Work<'_> {
             }
             match patient.live(&image, &told) {
                 Err(why) => self.sum.failures.push(format!("cut {at} of {} ({kept} % kept), level {depth}: {why}", tape.ops())),
-                Ok((tape, words)) if depth < DEPTH => self.cut(patient, (&image, &tape, &words), &told, 1, depth + 1),
+                Ok((tape, words)) if depth < DEPTH => self.cut(patient, (&image, &tape, &words), &told, (1, depth + 1)),
                 Ok(_) => {}
             }
         }
