@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | users, sign-ins, tokens | [`users`], [`sessions`], [`signing`], [`passwords`] |
+//! | users, sign-ins, tokens | `users`, `sessions`, `signing`, `passwords` |
 //! | roles and policies | [`roles`] |
 //! | other issuers | [`issuers`] |
 //! | the log of what was done | [`book`] |

@@ -102,7 +102,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// The paths of [`routes`], and who they are for.
+/// The paths of `routes`, and who they are for.
 #[must_use]
 pub fn paths() -> Vec<(&'static str, Openness)> {
     routes().into_iter().map(|(path, openness, _)| (path, openness)).collect()
