@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use mobo_core::ids::LaneKey;
 use mobo_core::limits;
+use mobo_core::merge::Outcome;
 use mobo_core::merge::prepare::prepare_push;
-use mobo_core::merge::{Merged, Outcome};
 use mobo_core::message::{Ack, Code, LaneStatus, Message, Push, SignedHello};
-use mobo_core::session::hub::{HubIdentity, LANE_CREDIT_BYTES, Refusal};
+use mobo_core::session::hub::{HubIdentity, Refusal};
 use mobo_core::store::StoreError;
-use mobo_core::trust::{LaneHead, Statement};
 use mobo_protocol::bundle::{BundleError, Expected, Kind, Packer, Unpacker};
 use mobo_runtime::entropy;
 use mobo_runtime::new_file::NewFile;
@@ -176,26 +175,11 @@ impl Import<'_> {
                 if let Some(status) = self.lanes.iter_mut().find(|status| status.lane == lane) {
                     status.last = status.last.max(Some(merged.acked));
                 }
-                Ok(Some(self.ack(&key, merged)))
+                Ok(Some(self.identity.ack(&key, merged)))
             }
             Outcome::Nack { .. } => Err(ImportError::Gap { lane: number, have, first }),
             Outcome::Refence { .. } => Err(ImportError::Forked),
             Outcome::Refused(error) => Err(ImportError::Turned(error.to_string())),
-        }
-    }
-
-    fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
-        let head = LaneHead { project: self.identity.project, lane: *lane, last: merged.acked, chain: merged.chain };
-        Ack {
-            lane: lane.lane,
-            incarnation: lane.incarnation,
-            acked: merged.acked,
-            chain: merged.chain,
-            safe: None,
-            credit_bytes: LANE_CREDIT_BYTES,
-            eff_first: merged.eff_first,
-            effs: merged.effs,
-            signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
         }
     }
 

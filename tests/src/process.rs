@@ -236,6 +236,19 @@ impl Node {
         Client::new(&self.address("http"))
     }
 
+    /// Waits until the node serves this collection: a device knows it once its hub has told it.
+    ///
+    /// # Panics
+    ///
+    /// When [`CONVERGENCE_TIMEOUT`](crate::cluster::CONVERGENCE_TIMEOUT) passes first.
+    #[track_caller]
+    pub fn wait_collection(&self, name: &str) {
+        let (mut http, path) = (self.http(), format!("/rest/v1/{name}?limit=0"));
+        crate::wait::until(name, crate::cluster::CONVERGENCE_TIMEOUT, || {
+            http.get(&path).is_ok_and(|answer| answer.status == 200).then_some(())
+        });
+    }
+
     /// Waits for the line that begins with the word `ready`.
     ///
     /// # Panics

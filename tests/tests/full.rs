@@ -48,9 +48,7 @@ fn a_full_device_says_so_and_recovers_by_itself() {
     cluster.create(&[&["work_orders", "title:text"], &["vitals", "--kind", "stream", "cpu:float"]]);
     let launch = cluster.joined("pump").set("store.bytes_max", "4MiB").set("store.reserve", "2MiB");
     let device = launch.boot();
-    wait::until("the collections", CONVERGENCE_TIMEOUT, || {
-        device.http().get("/rest/v1/vitals").is_ok_and(|a| a.status == 200).then_some(())
-    });
+    device.wait_collection("vitals");
     cluster.kill_hub();
 
     append(&device, 40);

@@ -4,13 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the panic is the report")]
 
-use std::time::Duration;
-
 use mobo_tests::cluster::{Cluster, Place};
 use mobo_tests::script::Script;
-use mobo_tests::wait;
-
-const SOON: Duration = Duration::from_secs(60);
 
 const TODOS: &[&str] =
     &["todos", "title:text", "done:bool", "rank:int", "score:float", "due:timestamp", "meta:json", "hours:counter", "owner:text"];
@@ -48,11 +43,8 @@ fn supabase_js_reads_and_writes_at_a_device_without_a_network() {
     cluster.create(&[TODOS, NOTES]);
     let device = cluster.device("pi");
     let url = format!("http://{}", device.address("http"));
-    wait::until("the collections on the device", SOON, || {
-        let mut http = device.http();
-        let both = ["/rest/v1/todos?limit=0", "/rest/v1/notes?limit=0"];
-        both.iter().all(|path| http.get(path).is_ok_and(|answer| answer.status == 200)).then_some(())
-    });
+    device.wait_collection("todos");
+    device.wait_collection("notes");
     cluster.stop_hub();
     // A device needs no key from a program on it. The library insists on one: `local` is none.
     data(&url, "local");

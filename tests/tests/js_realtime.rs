@@ -5,14 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test: the panic is the report")]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mobo_tests::cluster::{Cluster, Place};
 use mobo_tests::process::Node;
 use mobo_tests::script::Script;
-use mobo_tests::wait;
 
-const SOON: Duration = Duration::from_secs(60);
 const ORDERS: &[&str] = &["orders", "title:text", "n:int", "open:bool"];
 const PARTS: [&str; 4] = ["changes: fine", "broadcasts: fine", "presence: fine", "refusals: fine"];
 const TALKS: [&str; 3] = ["servers: fine", "clients: fine", "resuming: fine"];
@@ -47,9 +44,7 @@ fn clients_listen_to_a_device_without_a_network() {
     cluster.create(&[ORDERS]);
     let device = cluster.joined("pi").set("pusher.id", "1").set("pusher.key", "app-key");
     let device = device.env("MOBO_PUSHER__SECRET_FILE", secret(&cluster.folder("secret")).to_str().unwrap()).boot();
-    wait::until("the collection on the device", SOON, || {
-        device.http().get("/rest/v1/orders?limit=0").is_ok_and(|answer| answer.status == 200).then_some(())
-    });
+    device.wait_collection("orders");
     cluster.stop_hub();
     run("realtime.mjs", &device, "local", &PARTS);
     run("pusher.mjs", &device, "", &TALKS);

@@ -31,9 +31,7 @@ fn a_device_outlives_the_token_that_it_joined_with() {
     let expired = Instant::now() + Duration::from_secs(5);
     Cli::edge(cluster.folder("pump")).args(["join", &token]).run().expect_success();
     let device = Launch::edge(cluster.folder("pump")).boot();
-    wait::until("the collection", CONVERGENCE_TIMEOUT, || {
-        device.http().get("/rest/v1/work_orders").is_ok_and(|a| a.status == 200).then_some(())
-    });
+    device.wait_collection("work_orders");
     cluster.kill_hub();
     write(&device, "written-offline");
     wait::until("the token to expire", CONVERGENCE_TIMEOUT, || (Instant::now() >= expired).then_some(()));
@@ -52,9 +50,7 @@ fn a_wiped_device_comes_back_and_its_old_key_is_dead() {
     let cluster = Cluster::boot(Place::Sqlite);
     cluster.create(&[&["work_orders", "title:text"]]);
     let first = cluster.device("pump");
-    wait::until("the collection", CONVERGENCE_TIMEOUT, || {
-        first.http().get("/rest/v1/work_orders").is_ok_and(|a| a.status == 200).then_some(())
-    });
+    first.wait_collection("work_orders");
     write(&first, "a");
     cluster.converge(&[&first]);
     let old = first.status()["device"].as_str().unwrap().to_owned();
@@ -95,9 +91,7 @@ fn a_device_without_its_database_says_so_and_joins_again() {
     let cluster = Cluster::boot(Place::Sqlite);
     cluster.create(&[&["work_orders", "title:text"]]);
     let device = cluster.device("pump");
-    wait::until("the collection", CONVERGENCE_TIMEOUT, || {
-        device.http().get("/rest/v1/work_orders").is_ok_and(|a| a.status == 200).then_some(())
-    });
+    device.wait_collection("work_orders");
     write(&device, "a");
     cluster.converge(&[&device]);
     let id = device.status()["device"].clone();
@@ -126,9 +120,7 @@ fn a_hub_that_has_forgotten_a_device_takes_it_back_on_its_certificate() {
     let mut cluster = Cluster::boot(Place::Sqlite);
     cluster.create(&[&["work_orders", "title:text"]]);
     let device = cluster.device("pump");
-    wait::until("the collection", CONVERGENCE_TIMEOUT, || {
-        device.http().get("/rest/v1/work_orders").is_ok_and(|a| a.status == 200).then_some(())
-    });
+    device.wait_collection("work_orders");
     write(&device, "a");
     cluster.converge(&[&device]);
     cluster.stop_hub();

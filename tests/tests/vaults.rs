@@ -83,7 +83,7 @@ fn what_is_locked_nobody_removes() {
         // In parts as well; this store forgets the lock of an object that came in parts.
         locking.put(&name("segments/large"), bytes(2, 6 * 1024 * 1024)).await.unwrap();
         let pruner = S3Pruner::new(settings(None)).unwrap();
-        pruner.put(&free, bytes(3, 10)).await.unwrap();
+        pruner.vault().put(&free, bytes(3, 10)).await.unwrap();
         for locked in [&small, &other] {
             let refused = pruner.delete(locked).await;
             assert!(matches!(refused, Err(VaultError::Refused(_))), "{locked}: {refused:?}");

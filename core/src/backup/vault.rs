@@ -133,7 +133,10 @@ pub trait Vault: fmt::Debug + Send + Sync {
 }
 
 /// Removes objects: another credential than the writer's, and held by nobody who writes.
-pub trait Pruner: Vault {
+pub trait Pruner: fmt::Debug + Send + Sync {
+    /// The same place, with this credential.
+    fn vault(&self) -> &dyn Vault;
+
     /// Removes an object; fine when it is gone already.
     ///
     /// # Errors

@@ -13,14 +13,14 @@ use super::CloseReason;
 use crate::ids::{BucketId, Chain, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
-use crate::merge::{Hint, Outcome};
+use crate::merge::{Hint, Merged, Outcome};
 use crate::message::{
-    Code, Enrol, Enrolled, Grant, Message, Offer, OfferAck, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate, SignedHello,
-    Welcome,
+    Ack, Code, Enrol, Enrolled, Grant, Message, Offer, OfferAck, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate,
+    SignedHello, Welcome,
 };
 use crate::store::PullPage;
 use crate::time::Instant;
-use crate::trust::{KeyPair, OfferKey};
+use crate::trust::{KeyPair, LaneHead, OfferKey, Statement};
 
 /// Bytes that a device may have in flight on a lane.
 pub const LANE_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
@@ -113,6 +113,25 @@ pub struct HubIdentity {
     pub keys: KeyPair,
     /// For MACs.
     pub offer: OfferKey,
+}
+
+impl HubIdentity {
+    /// The signed ack of a lane of which so much was merged; it says nothing of what is safe.
+    #[must_use]
+    pub fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
+        let head = LaneHead { project: self.project, lane: *lane, last: merged.acked, chain: merged.chain };
+        Ack {
+            lane: lane.lane,
+            incarnation: lane.incarnation,
+            acked: merged.acked,
+            chain: merged.chain,
+            safe: None,
+            credit_bytes: LANE_CREDIT_BYTES,
+            eff_first: merged.eff_first,
+            effs: merged.effs,
+            signature: Statement::Ack(&head, self.timeline).sign(&self.keys),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

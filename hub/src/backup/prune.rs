@@ -35,7 +35,7 @@ pub async fn sweep(pruner: &dyn Pruner, newest: &Manifest, bases: &[Base]) -> Re
     for folder in [SEGMENTS, SNAPSHOTS, MANIFESTS] {
         let mut after = None;
         'pages: loop {
-            let page = answer(pruner.list(folder, after.as_ref())).await?;
+            let page = answer(pruner.vault().list(folder, after.as_ref())).await?;
             let Some(last) = page.last() else { break };
             let next = last.name.clone();
             for listed in page {

@@ -95,6 +95,24 @@ pub(super) struct Write {
 }
 
 impl Write {
+    /// A write that touches no hot record and of which nothing is known yet.
+    fn new(id: u64, history: usize, what: What) -> Self {
+        Self {
+            id,
+            history,
+            what,
+            hot: String::new(),
+            delta: 0,
+            text: None,
+            visible: None,
+            doubt: false,
+            sealed: None,
+            forbidden: false,
+            vague: false,
+            kept_at: 0,
+        }
+    }
+
     /// A record that it has made.
     pub(super) fn key(&self) -> Option<RecordKey> {
         (!self.doubt && !self.forbidden).then(|| self.witness())
@@ -144,20 +162,7 @@ impl Model {
     ) -> Draft {
         self.next += 1;
         let id = self.next;
-        let mut write = Write {
-            id,
-            history,
-            what,
-            hot,
-            delta: 0,
-            text: None,
-            visible: None,
-            doubt: false,
-            sealed: None,
-            forbidden: false,
-            vague: false,
-            kept_at: 0,
-        };
+        let mut write = Write { hot, ..Write::new(id, history, what) };
         let text = if what == What::Notes { json!(id) } else { json!(format!("w{id}")) };
         let mut witness = json!({ "a": text, "n": { "$inc": 1 } });
         let view = view(&what.key(&write.hot));
@@ -203,20 +208,7 @@ impl Model {
     pub(super) fn trespass(&mut self, history: usize, site: &str) -> Draft {
         self.next += 1;
         let (id, what) = (self.next, What::Jobs);
-        let write = Write {
-            id,
-            history,
-            what,
-            hot: String::new(),
-            delta: 0,
-            text: None,
-            visible: None,
-            doubt: false,
-            sealed: None,
-            forbidden: true,
-            vague: false,
-            kept_at: 0,
-        };
+        let write = Write { forbidden: true, ..Write::new(id, history, what) };
         let other = if site == "a" { "b" } else { "a" };
         let edits = vec![edit(&format!("w{id}"), Intent::Put, json!({ "a": "not mine", "n": { "$inc": 1 }, "site": other }))];
         Draft { write, edits }
@@ -226,20 +218,7 @@ impl Model {
     pub(super) fn sample(&mut self, history: usize) -> Write {
         self.next += 1;
         let what = What::Samples;
-        Write {
-            id: self.next,
-            history,
-            what,
-            hot: String::new(),
-            delta: 0,
-            text: None,
-            visible: None,
-            doubt: false,
-            sealed: None,
-            forbidden: false,
-            vague: false,
-            kept_at: 0,
-        }
+        Write::new(self.next, history, what)
     }
 
     /// The writes of these histories from `first` on are not sure any more.

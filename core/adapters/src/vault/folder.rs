@@ -107,29 +107,11 @@ impl FolderPruner {
     }
 }
 
-impl Vault for FolderPruner {
-    fn place(&self) -> String {
-        self.0.place()
-    }
-
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
-        self.0.put(name, bytes)
-    }
-
-    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>> {
-        self.0.get(name, range)
-    }
-
-    fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>> {
-        self.0.head(name)
-    }
-
-    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> VaultFuture<'_, Vec<Listed>> {
-        self.0.list(prefix, after)
-    }
-}
-
 impl Pruner for FolderPruner {
+    fn vault(&self) -> &dyn Vault {
+        &self.0
+    }
+
     fn delete(&self, name: &ObjectName) -> VaultFuture<'_, ()> {
         let name = name.clone();
         Box::pin(self.0.run(move |folder| folder.delete(&name)))

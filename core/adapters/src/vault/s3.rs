@@ -167,29 +167,11 @@ impl S3Pruner {
     }
 }
 
-impl Vault for S3Pruner {
-    fn place(&self) -> String {
-        self.0.place()
-    }
-
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
-        self.0.put(name, bytes)
-    }
-
-    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>> {
-        self.0.get(name, range)
-    }
-
-    fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>> {
-        self.0.head(name)
-    }
-
-    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> VaultFuture<'_, Vec<Listed>> {
-        self.0.list(prefix, after)
-    }
-}
-
 impl Pruner for S3Pruner {
+    fn vault(&self) -> &dyn Vault {
+        &self.0
+    }
+
     fn delete(&self, name: &ObjectName) -> VaultFuture<'_, ()> {
         let name = name.clone();
         Box::pin(async move { self.0.0.delete(&name).await })

@@ -1,11 +1,10 @@
 //! What a device sends up: pushes, and what becomes of them.
 
-use super::{Effect, HubSession, LANE_CREDIT_BYTES, State};
+use super::{Effect, HubSession, State};
 use crate::ids::{Chain, Lane, LaneKey, Seq};
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
 use crate::message::{Ack, Code, Message, Nack, PeerError, Push};
-use crate::trust::{LaneHead, Statement};
 
 impl HubSession {
     pub(super) fn push(&mut self, push: Push) {
@@ -25,7 +24,7 @@ impl HubSession {
                 for reject in &merged.rejects {
                     self.send(Channel::Control, Message::Reject(reject.clone()));
                 }
-                let ack = self.ack(lane, merged);
+                let ack = self.identity.ack(lane, merged);
                 self.send(Channel::Control, Message::Ack(ack));
             }
             Outcome::Nack { expect, code } => {
@@ -36,26 +35,11 @@ impl HubSession {
         }
     }
 
-    pub(super) fn ack(&self, lane: &LaneKey, merged: Merged) -> Ack {
-        let head = LaneHead { project: self.identity.project, lane: *lane, last: merged.acked, chain: merged.chain };
-        Ack {
-            lane: lane.lane,
-            incarnation: lane.incarnation,
-            acked: merged.acked,
-            chain: merged.chain,
-            safe: None,
-            credit_bytes: LANE_CREDIT_BYTES,
-            eff_first: merged.eff_first,
-            effs: merged.effs,
-            signature: Statement::Ack(&head, self.identity.timeline).sign(&self.identity.keys),
-        }
-    }
-
     /// Tells what is safe with an ack that says nothing else which is new.
     pub(super) fn safe(&mut self, lane: Lane, last: Seq, chain: Chain) {
         let Some((device, incarnation)) = self.device.filter(|_| self.state == State::Live) else { return };
         let merged = Merged { acked: last, chain, eff_first: last, effs: Vec::new(), rejects: Vec::new(), changed: Vec::new() };
-        let ack = self.ack(&LaneKey { device, incarnation, lane }, merged);
+        let ack = self.identity.ack(&LaneKey { device, incarnation, lane }, merged);
         self.send(Channel::Control, Message::Ack(Ack { safe: Some(last), ..ack }));
     }
 

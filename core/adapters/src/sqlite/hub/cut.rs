@@ -11,7 +11,7 @@ use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreError, StoreFutur
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::transfer::{cell, name_in_sql, tables};
+use super::transfer::{in_pages, name_in_sql, tables};
 use crate::sqlite::error::Failure;
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
@@ -131,24 +131,8 @@ fn read(connection: &Connection, (table, filter): (&Table, &Filter), pages: &Pag
     for (place, value) in (1..).zip(values(filter)) {
         statement.raw_bind_parameter(place, super::transfer::Bound(&value))?;
     }
-    let mut rows = statement.raw_query();
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let cells: Row = (0..columns.len()).map(|column| cell(row.get_ref(column)?)).collect::<Result<_, Failure>>()?;
-        bytes += cells.iter().map(Cell::bytes).sum::<usize>();
-        page.push(cells);
-        if page.len() >= limits::MOVE_ROWS_MAX || bytes >= limits::MOVE_BYTES_MAX {
-            bytes = 0;
-            if pages.blocking_send(Ok(std::mem::take(&mut page))).is_err() {
-                return Ok(());
-            }
-        }
-    }
-    if !page.is_empty() {
-        // Whoever asked may have gone.
-        let _ = pages.blocking_send(Ok(page));
-    }
-    Ok(())
+    // Whoever asked may have gone.
+    in_pages(statement.raw_query(), columns.len(), |page| pages.blocking_send(Ok(page)).is_ok())
 }
 
 /// The WHERE, with a mark for each of [`values`].

@@ -13,7 +13,7 @@ use mobo_core::schema::Collection;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{BucketAudit, LaneAudit, StoreError};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ToSql, params_from_iter};
+use rusqlite::{Connection, Rows, ToSql, params_from_iter};
 use tokio::sync::mpsc;
 
 use super::{audit, entries, schema};
@@ -222,22 +222,26 @@ pub(super) fn collections(connection: &Connection) -> Result<Vec<Collection>, Fa
 fn read(connection: &Connection, table: &Table, pages: &mpsc::Sender<Vec<Row>>) -> Result<(), Failure> {
     let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
     let mut statement = connection.prepare(&format!("SELECT {} FROM {}", columns.join(", "), name_in_sql(table)))?;
-    let mut rows = statement.query([])?;
+    // Whoever takes them and does not has failed, and says so.
+    in_pages(statement.query([])?, columns.len(), |page| pages.blocking_send(page).is_ok())
+}
+
+/// Gives rows away in pages of bounded size, until `take` wants no more.
+pub(super) fn in_pages(mut rows: Rows<'_>, columns: usize, mut take: impl FnMut(Vec<Row>) -> bool) -> Result<(), Failure> {
     let (mut page, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        let cells: Row = (0..columns.len()).map(|column| cell(row.get_ref(column)?)).collect::<Result<_, Failure>>()?;
+        let cells: Row = (0..columns).map(|column| cell(row.get_ref(column)?)).collect::<Result<_, Failure>>()?;
         bytes += cells.iter().map(Cell::bytes).sum::<usize>();
         page.push(cells);
         if page.len() >= limits::MOVE_ROWS_MAX || bytes >= limits::MOVE_BYTES_MAX {
             bytes = 0;
-            if pages.blocking_send(std::mem::take(&mut page)).is_err() {
+            if !take(std::mem::take(&mut page)) {
                 return Ok(());
             }
         }
     }
     if !page.is_empty() {
-        // Whoever took them has failed, and says so.
-        let _ = pages.blocking_send(page);
+        take(page);
     }
     Ok(())
 }
