@@ -56,6 +56,15 @@ async fn events(seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     }
     // One that never ends in time, which must cost the others nothing.
     handles.push(bus.subscribe(&tasks, Wants::all("stuck"), |_| std::future::pending::<()>())?);
+    // What the machine itself takes from one task to another, under the same load at the same moments.
+    let (channel, mut ticks) = tokio::sync::mpsc::unbounded_channel();
+    let bare = tokio::spawn(async move {
+        let mut took = Vec::new();
+        while let Some(sent) = ticks.recv().await {
+            took.push(clock.now().since(sent));
+        }
+        took
+    });
     say!("bus: {EVENTS_PER_SECOND} events/s for {seconds} s, {HANDLERS} handlers, and one that is stuck");
     let began = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_secs(1) * BURST / EVENTS_PER_SECOND);
@@ -63,10 +72,12 @@ async fn events(seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     for _ in 0..total / u64::from(BURST) {
         pace.tick().await;
         for _ in 0..BURST {
-            let now = clock.now().0;
-            bus.publish(Event::new(&TICK, [now.into()])?);
+            let now = clock.now();
+            let _ = channel.send(now);
+            bus.publish(Event::new(&TICK, [now.0.into()])?);
         }
     }
+    drop(channel);
     let published = began.elapsed();
     let want = usize::try_from(total)? * HANDLERS;
     let heard = || took.lock().unwrap_or_else(PoisonError::into_inner).len();
@@ -81,8 +92,10 @@ async fn events(seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     report.put("handlers", HANDLERS);
     report.put("handled", values.len());
     report.put("dropped", dropped());
-    for (name, share) in [("publish_to_handler_p50_ms", 0.5), ("publish_to_handler_p99_ms", 0.99), ("publish_to_handler_max_ms", 1.0)] {
-        report.put(name, millis(percentile(&mut values, share)));
+    let mut bare = bare.await?;
+    for (name, share) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+        report.put(&format!("publish_to_handler_{name}_ms"), millis(percentile(&mut values, share)));
+        report.put(&format!("bare_channel_{name}_ms"), millis(percentile(&mut bare, share)));
     }
     Ok(())
 }

@@ -128,6 +128,8 @@ impl Sessions {
         let stopping = tasks.stopping();
         loop {
             let link = tokio::select! {
+                // A listener that closes because its part stops is no fault.
+                biased;
                 () = stopping.cancelled() => return Ok(()),
                 link = listener.accept() => link?,
             };

@@ -39,11 +39,12 @@ fn load(api: &mut Client, (good, bad): (&AtomicU64, &AtomicU64), stop: &AtomicBo
     }
 }
 
-/// Goal: the gate of a hub is stopped, started and moved to another address under load, and the sync sessions do not notice.
+/// Goal: the gate of a hub is stopped, started and moved to another address under load, the target of its backups is swapped and swapped
+/// again, and the sync sessions do not notice.
 /// Method: 50 requests a second against the API while a device writes; the events of sessions and the hub's own count of them are looked at.
 // faults: C-1
 #[test]
-fn the_gate_stops_and_starts_under_load_and_sessions_do_not_notice() {
+fn the_gate_and_the_vault_are_swapped_under_load_and_sessions_do_not_notice() {
     let cluster = Cluster::boot(Place::Sqlite);
     cluster.create(&[&["orders", "title:text"]]);
     let device = cluster.device("pump");
@@ -56,12 +57,11 @@ fn the_gate_stops_and_starts_under_load_and_sessions_do_not_notice() {
         wait::until("more answers", SOON, || (count.load(Ordering::Relaxed) >= want).then_some(()));
     };
     let mut written = 0_u64;
-    let mut write = |device: &Node| {
+    let mut write = |level: &str| {
         written += 1;
-        let order = json!({ "id": format!("o{written}"), "title": "x" });
-        device.http().post("/rest/v1/orders", &order).unwrap().expect_status(201);
-        let all = json!(written);
-        wait::until("the hub has it", SOON, || (hub.status()["records"] == all).then_some(()));
+        let order = ["put", "orders", &format!("o{written}"), r#"{"title": "x"}"#, "--wait", level, "--timeout", "60", "-o", "json"];
+        let put = device.cli().args(order).run().expect_success().json();
+        assert_eq!((&put["ack"], &hub.status()["records"]), (&json!(level), &json!(written)), "{put}");
     };
     let moved = std::thread::scope(|scope| {
         scope.spawn(|| load(&mut api, (&good, &bad), &stop));
@@ -69,7 +69,7 @@ fn the_gate_stops_and_starts_under_load_and_sessions_do_not_notice() {
         let stopped = hub.cli().args(["component", "stop", "gate", "-o", "json"]).run().expect_success().json();
         assert_eq!(stopped, json!([{ "name": "gate", "state": "stopped", "said": null }]));
         more(&bad);
-        write(&device);
+        write("hub");
         let status = hub.cli().args(["status", "-o", "json"]).run().expect_code(1).json();
         assert_eq!((&status["state"], &status["health"], &status["http"]), (&json!("degraded"), &json!("degraded"), &Value::Null));
         assert_eq!(component(hub, "gate")["enabled"], json!(false));
@@ -77,7 +77,12 @@ fn the_gate_stops_and_starts_under_load_and_sessions_do_not_notice() {
         more(&good);
         for _ in 0..3 {
             hub.cli().args(["component", "restart", "gate"]).run().expect_success();
-            write(&device);
+            write("hub");
+        }
+        for vault in ["first", "second"] {
+            let folder = cluster.folder(vault);
+            hub.cli().args(["component", "swap", "store.vault", folder.to_str().unwrap()]).run().expect_success();
+            write("safe");
         }
         more(&good);
         let place = quiet_address();
@@ -86,7 +91,7 @@ fn the_gate_stops_and_starts_under_load_and_sessions_do_not_notice() {
         stop.store(true, Ordering::Relaxed);
         place
     });
-    write(&device);
+    write("hub");
     assert_eq!((hub.address("http"), &component(hub, "gate")["listen"]), (moved.clone(), &json!([format!("http://{moved}")])));
     assert_eq!(Client::new(&moved).get("/livez").unwrap().status, 200);
     let sessions: Vec<Value> = events(hub, "sync.session").into_iter().map(|event| event["data"]["live"].clone()).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use argon2::password_hash::{Error, Output, ParamsString, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use mobo_core::limits;
 use mobo_runtime::entropy;
@@ -25,16 +25,36 @@ fn hasher() -> Argon2<'static> {
 }
 
 fn hash(password: &str) -> Result<String, AuthError> {
-    let broken = |error: argon2::password_hash::Error| AuthError::Broken(format!("a password cannot be hashed: {error}"));
-    let salt = SaltString::encode_b64(&entropy::bytes::<16>()?).map_err(broken)?;
-    Ok(hasher().hash_password(password.as_bytes(), &salt).map_err(broken)?.to_string())
+    Ok(hasher().hash_password(password.as_bytes(), &salt()?).map_err(broken)?.to_string())
+}
+
+/// What nobody's password has as its hash: it takes as long to check as any other, and no time to make, which a boot would wait for.
+fn nobody() -> Result<String, AuthError> {
+    let salt = salt()?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(hasher().params()).map_err(broken)?,
+        salt: Some(salt.as_salt()),
+        hash: Some(Output::new(&entropy::bytes::<{ Params::DEFAULT_OUTPUT_LEN }>()?).map_err(broken)?),
+    };
+    Ok(hash.to_string())
+}
+
+fn salt() -> Result<SaltString, AuthError> {
+    SaltString::encode_b64(&entropy::bytes::<16>()?).map_err(broken)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "an argument of `map_err`")]
+fn broken(error: Error) -> AuthError {
+    AuthError::Broken(format!("a password cannot be hashed: {error}"))
 }
 
 impl Passwords {
     pub(super) fn new() -> Result<Self, AuthError> {
         let (working, waiting) =
             (Arc::new(Semaphore::new(limits::PASSWORDS_AT_ONCE)), Arc::new(Semaphore::new(limits::PASSWORDS_WAITING_MAX)));
-        Ok(Self { working, waiting, nobody: hash("nobody's password")? })
+        Ok(Self { working, waiting, nobody: nobody()? })
     }
 
     /// The hash of a new password.
@@ -94,7 +114,10 @@ mod tests {
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert!(passwords.verify("correct horse", Some(&hash)).await.unwrap());
         assert!(!passwords.verify("correct horsf", Some(&hash)).await.unwrap());
-        assert!(!passwords.verify("nobody's password", None).await.unwrap());
+        let (shape, nobody) = (|hash: &str| hash.split('$').map(str::len).collect::<Vec<_>>(), &passwords.nobody);
+        assert_eq!(shape(nobody), shape(&hash), "nobody's hash takes as long to check");
+        assert!(nobody.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{nobody}");
+        assert!(!passwords.verify("", None).await.unwrap());
         assert!(!passwords.verify("x", Some("no hash")).await.unwrap());
         for weak in ["", "1234567", &"x".repeat(limits::PASSWORD_CHARS_MAX + 1)] {
             assert!(matches!(passwords.hash(weak).await, Err(AuthError::WeakPassword(_))), "{weak}");
