@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use mobo_core::backup::change::{Body, Change, Deed};
-use mobo_core::backup::keys::{BackupKey, DataKey, Keyring};
+use mobo_core::backup::keys::{BackupKey, DataKey, Keyring, Others};
 use mobo_core::backup::manifest::{self, Anchor, Manifest, Member, Totals};
 use mobo_core::backup::seal::{self, Kind};
 use mobo_core::backup::vault::{KEYS, ObjectName};
@@ -55,6 +55,7 @@ fn written() -> Objects {
         repository: RepositoryId([3; 16]),
         hub,
         keys: vec![DataKey([6; 32])],
+        others: Others::default(),
     };
     let second = first.with(DataKey([7; 32]));
     let mut objects: Objects = [&first, &second].iter().map(|ring| ring.wrap(&key()).unwrap()).collect();

@@ -3,13 +3,16 @@
 //! The format and its checks are `mobo_core::backup`. Here is what waits: [`Repository`] reads and writes objects, [`Shipper`] carries what
 //! the store holds into it, [`restore`](fn@restore) brings it back, and [`verify`](fn@verify) looks at all of it.
 
+mod changes;
 mod drill;
 mod gather;
 mod looked;
 mod marks;
 mod pack;
+mod part;
 mod place;
 mod points;
+mod projects;
 mod prune;
 mod records;
 mod repository;
@@ -24,9 +27,11 @@ use mobo_core::store::StoreError;
 
 pub use drill::{DRILLS, Drill, Drills, drill};
 pub use looked::Looked;
+pub use part::{Part, Wanted, fields};
 pub use place::{Access, open_pruner, open_vault};
 pub use points::{Base, points};
-pub use prune::{Swept, sweep};
+pub use projects::Fresh;
+pub use prune::{Swept, sweep, sweep_keys};
 pub use repository::{Repository, newest_number};
 pub use restore::{Point, Restored, Step, Target, restore};
 pub use ship::{Asked, Owner, Shipped, Shipper};

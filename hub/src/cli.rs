@@ -6,6 +6,8 @@ mod board;
 mod boot;
 mod device;
 mod list;
+mod part;
+mod restore;
 mod sql;
 mod store;
 mod talk;
@@ -19,9 +21,10 @@ use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
 pub use accounts::AccountsVerb;
-pub use backup::{BackupVerb, RestoreArgs};
+pub use backup::BackupVerb;
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 pub use device::DeviceVerb;
+pub use restore::RestoreArgs;
 pub use upkeep::UpkeepVerb;
 
 /// mobo-hub: merges what devices write, and serves it.
@@ -103,7 +106,7 @@ pub enum Verb {
     /// Backups.
     #[command(subcommand)]
     Backup(BackupVerb),
-    /// Bring a hub back from its backups, on a machine that needs nothing but the backup key.
+    /// Bring a hub back from its backups, on a machine that needs nothing but the backup key; or records of it into a hub that runs.
     Restore(RestoreArgs),
     /// SQL on the hub's database. What is written into its tables in Postgres is synced.
     Sql {
@@ -297,7 +300,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Config(ConfigVerb::Seal { key }) => boot::config_seal(common, &key),
         Verb::Store(StoreVerb::Migrate { to }) => store::migrate(common, &to),
         Verb::Backup(verb) => backup::run(common, verb),
-        Verb::Restore(args) => backup::restore(common, &args),
+        Verb::Restore(args) => restore::run(common, &args),
         Verb::Status => talk::status(common),
         Verb::Sql { statement } => sql::sql(common, statement.as_deref()),
         Verb::Shutdown => talk::shutdown(common),

@@ -23,6 +23,7 @@ mod health;
 mod ledger;
 mod quarantine;
 mod recovery;
+mod restoring;
 
 /// Answers the control socket.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl Desk {
             "device show" => self.show_device(&text(args, "name")).await,
             "collection alter" | "device grant" | "device ungrant" => self.change_rights(verb, args).await,
             "quarantine show" | "quarantine retry" | "quarantine drop" => self.decide(verb, args).await,
-            "device revoke" => Ok(json!({ "revoked": self.0.revoke(&text(args, "name")).await?.to_string() })),
+            "device revoke" => self.revoke(&text(args, "name")).await,
             "conflict list" => self.conflicts(args).await,
             "conflict show" | "conflict resolve" | "conflict policy" => self.settle(verb, args).await,
             "quarantine list" => self.quarantine(args).await,
@@ -114,6 +115,7 @@ impl Desk {
             "recover start" => self.recover("start").await,
             "recover finish" => self.recover("finish").await,
             "recover status" => self.recover("status").await,
+            "record restore" => self.restore_records(args).await,
             "record show" => self.record(&text(args, "collection"), &text(args, "id")).await,
             _ => Err(AdminError::Usage(format!("the hub does not know the verb \"{verb}\""))),
         }

@@ -43,6 +43,7 @@ pub enum News {
 pub struct MergeQueue {
     jobs: mpsc::Sender<Job>,
     news: broadcast::Sender<News>,
+    bytes: watch::Sender<u64>,
 }
 
 impl fmt::Debug for MergeQueue {
@@ -83,6 +84,12 @@ impl MergeQueue {
     #[must_use]
     pub fn hints(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
+    }
+
+    /// About how many bytes of payload went into the store since the hub was started; grows with each batch.
+    #[must_use]
+    pub fn bytes(&self) -> watch::Receiver<u64> {
+        self.bytes.subscribe()
     }
 }
 
@@ -136,7 +143,8 @@ impl Merger {
     pub fn desk(self) -> (MergeQueue, MergeDesk) {
         let (jobs, inbox) = mpsc::channel(limits::MERGE_QUEUE_MAX);
         let (news, _) = broadcast::channel(limits::HINTS_MAX);
-        (MergeQueue { jobs, news: news.clone() }, MergeDesk { merger: self, inbox, news })
+        let bytes = watch::Sender::new(0);
+        (MergeQueue { jobs, news: news.clone(), bytes: bytes.clone() }, MergeDesk { merger: self, inbox, news, bytes })
     }
 }
 
@@ -145,6 +153,7 @@ pub struct MergeDesk {
     merger: Merger,
     inbox: mpsc::Receiver<Job>,
     news: broadcast::Sender<News>,
+    bytes: watch::Sender<u64>,
 }
 
 impl fmt::Debug for MergeDesk {
@@ -169,7 +178,9 @@ impl MergeDesk {
 
     async fn merge(&mut self, first: Job) {
         let batch = gather(first, &mut self.inbox);
+        let bytes: u64 = batch.iter().map(|job| cost::bytes(&job.submission)).sum();
         parts::run(&self.merger, batch, &self.news).await;
+        self.bytes.send_modify(|total| *total += bytes);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A way to an object store that does not tell the truth: it fails, dawdles, cuts, forgets, and says yes where it means no.
 //!
-//! It carries one request of a connection at a time, and draws for each what becomes of it. Nothing that it does would be a fault of the
+//! It carries one request of a connection at a time, and draws for each what becomes of it. Conditions it lets the store decide honestly: one
+//! creation after the other. Nothing that it does would be a fault of the
 //! store: everything of it happens between a hub and a store that is far away and busy.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -28,9 +29,11 @@ pub enum Lie {
     Slow,
     /// A list as it was when this was asked first.
     StaleList,
+    /// There is no room for what is written; reading goes on.
+    Full,
 }
 
-/// All of them.
+/// All that pass by themselves.
 pub const LIES: [Lie; 7] = [Lie::Busy, Lie::YesMeansNo, Lie::AnswerLost, Lie::CutRequest, Lie::CutAnswer, Lie::Slow, Lie::StaleList];
 
 /// One such way; it ends when this is dropped.
@@ -46,11 +49,13 @@ struct Shared {
     store: String,
     rng: Mutex<Rng>,
     percent: AtomicU64,
-    lies: Vec<Lie>,
+    lies: Mutex<Vec<Lie>>,
     told: AtomicU64,
     /// What was listed first, for each question.
     lists: Mutex<Vec<(String, Vec<u8>)>>,
     patience: Duration,
+    /// Held while a name is created under a condition: of many, one is first.
+    creating: Mutex<()>,
     ended: AtomicBool,
 }
 
@@ -69,10 +74,11 @@ impl Liar {
             store: store.to_owned(),
             rng: Mutex::new(rng),
             percent: AtomicU64::new(percent),
-            lies: lies.to_vec(),
+            lies: Mutex::new(lies.to_vec()),
             told: AtomicU64::new(0),
             lists: Mutex::default(),
             patience,
+            creating: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -92,6 +98,12 @@ impl Liar {
     /// From now on it lies in so many of 100 requests.
     pub fn set(&self, percent: u64) {
         self.shared.percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// From now on nothing but this, for every request.
+    pub fn only(&self, lie: Lie) {
+        *self.shared.lies.lock().unwrap_or_else(PoisonError::into_inner) = vec![lie];
+        self.set(100);
     }
 
     /// How many lies it has told.
@@ -119,6 +131,10 @@ impl Shared {
                 // A head has no room for an error behind a yes.
                 Some(Lie::YesMeansNo) if !request.is_head() => connection.write_all(&answer("200 OK", "InternalError", true))?,
                 Some(Lie::Busy | Lie::YesMeansNo) => connection.write_all(&answer("503 Slow Down", "SlowDown", !request.is_head()))?,
+                Some(Lie::Full) if request.writes() => {
+                    connection.write_all(&answer("507 Insufficient Storage", "XMinioStorageFull", true))?
+                }
+                Some(Lie::Full) => connection.write_all(&self.forward(&request)?)?,
                 Some(Lie::AnswerLost) => {
                     self.forward(&request)?;
                     break;
@@ -147,7 +163,10 @@ impl Shared {
 
     fn draw(&self) -> Option<Lie> {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        let lie = rng.chance(self.percent.load(Ordering::Relaxed)).then(|| *rng.pick(&self.lies))?;
+        let lie = rng.chance(self.percent.load(Ordering::Relaxed)).then(|| {
+            let lies = self.lies.lock().unwrap_or_else(PoisonError::into_inner);
+            *rng.pick(&lies)
+        })?;
         self.told.fetch_add(1, Ordering::Relaxed);
         Some(lie)
     }
@@ -172,6 +191,9 @@ impl Shared {
 
     /// Sends a request to the store, and gives its whole answer.
     fn forward(&self, request: &Request) -> io::Result<Vec<u8>> {
+        // A store decides on a condition at once; the one behind this looks first and writes then, so nobody else may come in between.
+        let conditional = request.head.contains("\nif-none-match:");
+        let _one_at_a_time = conditional.then(|| self.creating.lock().unwrap_or_else(PoisonError::into_inner));
         let mut store = TcpStream::connect(&self.store)?;
         store.set_read_timeout(Some(Duration::from_secs(60)))?;
         store.write_all(&request.bytes)?;
@@ -187,12 +209,18 @@ impl Shared {
 struct Request {
     /// The first line.
     line: String,
+    /// All lines of the head, in small letters.
+    head: String,
     bytes: Vec<u8>,
 }
 
 impl Request {
     fn is_head(&self) -> bool {
         self.line.starts_with("HEAD ")
+    }
+
+    fn writes(&self) -> bool {
+        self.line.starts_with("PUT ") || self.line.starts_with("POST ")
     }
 }
 
@@ -201,7 +229,8 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { line, bytes: [head, body].concat() }))
+    let lines = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    Ok(Some(Request { line, head: lines, bytes: [head, body].concat() }))
 }
 
 /// The head of a message, and how long its body is.

@@ -145,8 +145,8 @@ impl Launch {
         command.args(&self.role).arg("boot").arg("--data-dir").arg(&self.folder);
         for (key, value) in &self.settings {
             // A password does not belong on a command line, and is refused there.
-            if key == "store.url" {
-                command.env("MOBO_STORE__URL", value);
+            if key == "store.url" || key.ends_with("secret") {
+                command.env(format!("MOBO_{}", key.replace('.', "__").to_uppercase()), value);
             } else {
                 command.arg("--set").arg(format!("{key}={value}"));
             }

@@ -154,7 +154,10 @@ fn a_collector_gets_the_metrics_and_may_go_away() {
 #[test]
 fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     let database = Database::fresh();
-    let cluster = Cluster::boot_with(&database.url(), None, &[LISTEN]);
+    let vault = tempfile::tempdir().unwrap();
+    let cluster = Cluster::boot_with(&database.url(), None, &[LISTEN, ("backup.url", vault.path().to_str().unwrap())]);
+    cluster.cli().args(["backup", "create"]).run().expect_success();
+    cluster.cli().args(["backup", "drill"]).run().expect_success();
     // What the store must count comes a moment after the hub is ready.
     let known = wait::until("the hub's metrics", Duration::from_secs(20), || {
         let known = names(&scrape(cluster.hub(), "/metrics"));

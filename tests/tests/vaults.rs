@@ -30,7 +30,7 @@ fn a_folder_is_a_vault() {
 }
 
 /// Goal: a bucket is a vault, below any prefix, and neither credential can do what is the other's: who writes cannot remove.
-/// Method: a store that checks signatures and rights. It looks and writes in two steps, so that many writers at once are not tried with it.
+/// Method: a store that checks signatures and rights. It looks and writes in two steps, so that many writers at once are tried below.
 // faults: B-9
 #[test]
 fn a_bucket_is_a_vault_with_two_credentials() {
@@ -64,6 +64,30 @@ fn a_bucket_is_a_vault_with_two_credentials() {
             [elsewhere.head(&kept).await.map(|_| ()), elsewhere.list("", None).await.map(|_| ()), elsewhere.put(&kept, vec![1]).await]
         {
             assert!(matches!(answer, Err(VaultError::Refused(_))), "nothing is gone where the bucket is: {answer:?}");
+        }
+    });
+}
+
+/// Goal: of many writers who create the same name in a bucket at once, one wins and the others hear that it is taken, for small objects and for
+/// those that come in parts. Method: a way to the store that lets it decide one condition after the other, which the store alone does not.
+// faults: B-7, B-8
+#[test]
+fn of_many_who_create_a_name_in_a_bucket_one_wins() {
+    let seed = Seed::from_env();
+    let store = S3::start();
+    store.bucket("backups", false);
+    let way = Liar::before(store.address(), (0, &LIES), seed.rng(), Duration::from_secs(60));
+    let vault = Arc::new(S3Vault::new(S3::settings("s3://backups", &way.address, S3::anybody())).unwrap());
+    run(async {
+        one_of_many_writers_wins(Arc::clone(&vault) as Arc<dyn Vault>).await;
+        let name = name("segments/large");
+        let content = |n: u64| bytes(n, 5 * 1024 * 1024 + 100);
+        let (one, two) = tokio::join!(vault.put(&name, content(1)), vault.put(&name, content(2)));
+        let there = vault.get(&name, None).await.unwrap();
+        match (&one, &two) {
+            (Ok(()), Err(VaultError::Exists(_))) => assert!(there == content(1), "{seed:?}"),
+            (Err(VaultError::Exists(_)), Ok(())) => assert!(there == content(2), "{seed:?}"),
+            both => panic!("{seed:?}: {both:?}"),
         }
     });
 }

@@ -1,10 +1,12 @@
 //! The envelope: data keys that seal objects, wrapped under a backup key that is kept elsewhere.
 //!
 //! A keyring is an object `keys/<generation>-<id of the backup key>`; its body is the CBOR map `{1: project, 2: repository, 3: the hub's
-//! secret key, 4: [data key, …]}`, the newest key last. To rotate means to write the keyring of the next generation with one more data key,
+//! secret key, 4: [data key, …], ? 5: [[project, data key], …], ? 6: [id of a data key, …]}`, the newest key last; 5 are the keys of other
+//! projects on the same hub, and 6 those of erased ones, which nobody has any more. To rotate means to write the keyring of the next generation with one more data key,
 //! under the same backup key or another one: what was sealed before stays as it is and opens with its old data key. A keyring is as secret
 //! as the hub's own folder: with the backup key in hand, it makes a hub of a clean machine.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::seal::{self, Kind, Place};
@@ -76,6 +78,17 @@ pub struct Keyring {
     pub hub: KeyPair,
     /// The data keys, the newest last.
     pub keys: Vec<DataKey>,
+    /// The keys of other projects on the same hub.
+    pub others: Others,
+}
+
+/// The keys of projects that can be erased: what is theirs is sealed under a key of their own, and nobody reads it once that is gone.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Others {
+    /// The key of each, by its project.
+    pub keys: BTreeMap<ProjectId, DataKey>,
+    /// Ids of keys that were destroyed.
+    pub shredded: BTreeSet<[u8; 16]>,
 }
 
 impl Keyring {
@@ -84,8 +97,42 @@ impl Keyring {
         self.keys.last()
     }
 
+    /// The key that seals what is of a project: its own, or that of the repository.
+    pub(super) fn key_of(&self, project: ProjectId) -> Option<&DataKey> {
+        self.others.keys.get(&project).or_else(|| self.newest())
+    }
+
     pub(super) fn key(&self, id: &[u8; 16]) -> Option<&DataKey> {
-        self.keys.iter().find(|key| key.id() == *id)
+        self.keys.iter().chain(self.others.keys.values()).find(|key| key.id() == *id)
+    }
+
+    /// True for an object whose key was destroyed, so that nobody can read it: what it held was erased.
+    #[must_use]
+    pub fn is_shredded(&self, object: &[u8]) -> bool {
+        seal::key_id("", object).is_ok_and(|id| self.others.shredded.contains(&id))
+    }
+
+    /// The next generation, with a key of its own for each of these projects that has none. `secret` is random, and kept by nobody.
+    #[must_use]
+    pub fn with_projects(&self, projects: impl IntoIterator<Item = ProjectId>, secret: &[u8; 32]) -> Self {
+        let mut next = self.clone();
+        next.generation += 1;
+        for project in projects {
+            let own = blake3::keyed_hash(&trust::derive("mobo 1 backup project key", secret), &project.get().to_be_bytes());
+            next.others.keys.entry(project).or_insert(DataKey(*own.as_bytes()));
+        }
+        next
+    }
+
+    /// The next generation, without the keys of these projects.
+    #[must_use]
+    pub fn without(&self, projects: &BTreeSet<ProjectId>) -> Self {
+        let mut next = self.clone();
+        next.generation += 1;
+        let gone = self.others.keys.iter().filter(|(project, _)| projects.contains(project));
+        next.others.shredded.extend(gone.map(|(_, key)| key.id()));
+        next.others.keys.retain(|project, _| !projects.contains(project));
+        next
     }
 
     /// The next generation, which seals with another data key.
@@ -113,10 +160,24 @@ impl Keyring {
     /// As [`Self::name`].
     pub fn wrap(&self, key: &BackupKey) -> Result<(ObjectName, Vec<u8>), BackupError> {
         let mut writer = Writer::new();
-        writer.map(4).u64(1).u64(self.project.get()).u64(2).bytes(&self.repository.0).u64(3).bytes(&self.hub.secret());
+        let Others { keys: others, shredded } = &self.others;
+        writer.map(4 + usize::from(!others.is_empty()) + usize::from(!shredded.is_empty()));
+        writer.u64(1).u64(self.project.get()).u64(2).bytes(&self.repository.0).u64(3).bytes(&self.hub.secret());
         writer.u64(4).array(self.keys.len());
         for key in &self.keys {
             writer.bytes(&key.0);
+        }
+        if !others.is_empty() {
+            writer.u64(5).array(others.len());
+            for (project, key) in others {
+                writer.array(2).u64(project.get()).bytes(&key.0);
+            }
+        }
+        if !shredded.is_empty() {
+            writer.u64(6).array(shredded.len());
+            for id in shredded {
+                writer.bytes(id);
+            }
         }
         let (_, bytes) = seal::close(&key.wrapping(), &place(self.generation), &writer.into_bytes());
         Ok((self.name(key)?, bytes))
@@ -158,6 +219,7 @@ pub fn parse_name(name: &ObjectName) -> Option<(u64, String)> {
 
 fn decode(generation: u64, bytes: &[u8]) -> Result<Keyring, Malformed> {
     let (mut project, mut repository, mut hub, mut keys) = (None, None, None, Vec::new());
+    let mut others = Others::default();
     let mut reader = Reader::new(bytes);
     reader.each_key(|key, reader| {
         match key {
@@ -169,14 +231,27 @@ fn decode(generation: u64, bytes: &[u8]) -> Result<Keyring, Malformed> {
                     keys.push(DataKey(reader.fixed()?));
                 }
             }
+            5 => {
+                for _ in 0..reader.array()? {
+                    let (of, key) = reader.tuple(2, |reader| Ok((reader.u63()?, reader.fixed()?)))?;
+                    let of = ProjectId::new(of).ok_or_else(|| Malformed::what("a project that is none"))?;
+                    others.keys.insert(of, DataKey(key));
+                }
+            }
+            6 => {
+                for _ in 0..reader.array()? {
+                    others.shredded.insert(reader.fixed()?);
+                }
+            }
             _ => reader.skip()?,
         }
         Ok(())
     })?;
     reader.end()?;
+    let most = others.keys.len().max(others.shredded.len());
     match (project, repository, hub) {
-        (Some(project), Some(repository), Some(hub)) if !keys.is_empty() && keys.len() <= limits::BACKUP_KEYS_MAX => {
-            Ok(Keyring { generation, project, repository, hub, keys })
+        (Some(project), Some(repository), Some(hub)) if !keys.is_empty() && keys.len().max(most) <= limits::BACKUP_KEYS_MAX => {
+            Ok(Keyring { generation, project, repository, hub, keys, others })
         }
         _ => Err(Malformed::what("a keyring without all of its parts")),
     }
@@ -193,6 +268,7 @@ pub(super) mod tests {
             repository: RepositoryId([3; 16]),
             hub: KeyPair::from_secret(&[4; 32]),
             keys: vec![DataKey([6; 32])],
+            others: Others::default(),
         }
     }
 
@@ -213,5 +289,26 @@ pub(super) mod tests {
         }
         let shown = format!("{ring:?} {key:?}");
         assert!(!shown.contains(&hex(&[6; 32])) && !shown.contains(&hex(&[1; 32])) && !shown.contains("[6, 6"), "{shown}");
+    }
+
+    /// A project's key goes, and what it sealed is known to be gone; every other key stays.
+    #[test]
+    fn a_project_is_erased_by_its_key() {
+        let (key, one, two) = (BackupKey([1; 32]), ProjectId::new(8).unwrap(), ProjectId::new(9).unwrap());
+        let ring = keyring().with_projects([one, two], &[3; 32]);
+        assert_eq!(ring.with_projects([one, two], &[4; 32]).others, ring.others, "a project keeps its key");
+        let keys = [ring.key_of(one), ring.key_of(two), ring.key_of(ring.project)].map(|key| key.unwrap().id());
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 3);
+        let sealed = |project| seal::seal_of(&ring, project, (Kind::Segment, 4), b"rows").unwrap();
+        let objects = [sealed(one), sealed(two), sealed(ring.project)];
+        let shredded = ring.without(&BTreeSet::from([one]));
+        let (name, bytes) = shredded.wrap(&key).unwrap();
+        let back = Keyring::unwrap(&key, &name, &bytes).unwrap();
+        assert_eq!((&back.others, back.generation), (&shredded.others, 3));
+        let opens =
+            |ring: &Keyring| objects.each_ref().map(|object| seal::open(ring, (Kind::Segment, 4), &object.name, &object.bytes).is_ok());
+        assert_eq!((opens(&ring), opens(&back)), ([true; 3], [false, true, true]));
+        assert_eq!(objects.each_ref().map(|object| back.is_shredded(&object.bytes)), [true, false, false]);
+        assert!(!objects.iter().any(|object| ring.is_shredded(&object.bytes)));
     }
 }

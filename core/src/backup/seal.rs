@@ -13,6 +13,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use super::keys::{DataKey, Keyring};
 use super::vault::ObjectName;
 use super::{BackupError, RepositoryId, hex};
+use crate::ids::ProjectId;
 use crate::limits;
 
 const MAGIC: &[u8; 11] = b"mobo-backup";
@@ -68,7 +69,16 @@ pub(super) struct Place {
 ///
 /// [`BackupError::Damaged`] for a keyring without a key, or a body larger than [`limits::BACKUP_BODY_BYTES_MAX`].
 pub fn seal(keyring: &Keyring, kind: Kind, number: u64, body: &[u8]) -> Result<Sealed, BackupError> {
-    let key = keyring.newest().ok_or_else(|| BackupError::damaged("the keyring", "there is no key in it"))?;
+    seal_of(keyring, keyring.project, (kind, number), body)
+}
+
+/// The same for what is of `project`, under its own key where it has one.
+///
+/// # Errors
+///
+/// As [`seal`].
+pub fn seal_of(keyring: &Keyring, project: ProjectId, (kind, number): (Kind, u64), body: &[u8]) -> Result<Sealed, BackupError> {
+    let key = keyring.key_of(project).ok_or_else(|| BackupError::damaged("the keyring", "there is no key in it"))?;
     if body.len() > limits::BACKUP_BODY_BYTES_MAX {
         return Err(BackupError::damaged("a new object", "its body is too large"));
     }
@@ -182,7 +192,6 @@ fn cipher(key: &DataKey, tag: &[u8; 32]) -> Option<LessSafeKey> {
 mod tests {
     use super::super::keys::tests::keyring;
     use super::*;
-    use crate::ids::ProjectId;
 
     // faults: B-5, B-12, B-14
     #[test]

@@ -41,6 +41,8 @@ pub struct Verdict {
     pub manifests: u64,
     /// Objects that were read and opened.
     pub read: u64,
+    /// Of these, objects of erased projects: nobody can open them.
+    pub erased: u64,
     /// Objects that are there with their size.
     pub seen: u64,
     /// Bytes of all of them.
@@ -124,6 +126,7 @@ impl<'k> Verify<'k> {
             },
             Some(Task::Read(number, member)) => match check(self.keyring, (number, &member), bytes) {
                 Ok(_) => {
+                    self.verdict.erased += u64::from(bytes.is_some_and(|bytes| self.keyring.is_shredded(bytes)));
                     self.verdict.read += 1;
                     self.verdict.bytes += member.bytes;
                 }
@@ -228,7 +231,7 @@ fn kept(keyring: &Keyring, (number, hash): (u64, [u8; 32]), bytes: Option<&[u8]>
     Ok(manifest)
 }
 
-/// The changes in an object of the manifest `number`, which must be byte for byte what the manifest says.
+/// The changes in an object of the manifest `number`, which must be byte for byte what the manifest says; none for one of an erased project.
 ///
 /// # Errors
 ///
@@ -249,8 +252,11 @@ pub fn check(keyring: &Keyring, (number, member): (u64, &Member), bytes: Option<
     } else {
         return Err(BackupError::damaged(name, "a manifest names it, and it is neither a segment nor a part of a snapshot"));
     };
-    let body = seal::open(keyring, place, name, bytes)?;
-    change::decode(&body).map_err(|error| BackupError::damaged(name, error))
+    // What was erased is there as it was written, and says nothing any more.
+    if keyring.is_shredded(bytes) {
+        return Ok(Vec::new());
+    }
+    change::decode(&seal::open(keyring, place, name, bytes)?).map_err(|error| BackupError::damaged(name, error))
 }
 
 #[cfg(test)]

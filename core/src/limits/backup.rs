@@ -24,6 +24,16 @@ pub const BACKUP_KEYS_MAX: usize = 10_000;
 pub const BACKUP_DAMAGES_MAX: usize = 100;
 /// How often what is new is shipped.
 pub const BACKUP_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+/// Bytes of merged payload after which what is new is shipped before its second is over.
+pub const BACKUP_EVERY_BYTES: u64 = 256 * 1024;
+/// A shipment that takes longer than this is not hurried: the next one waits for its second, and packs better.
+pub const BACKUP_HURRY_MAX: std::time::Duration = std::time::Duration::from_millis(50);
+/// Changes of documents whose shipping is remembered, all documents together.
+pub const BACKUP_CHANGES_MAX: usize = 100_000;
+/// Records of one device that a partial restore takes: their keys are held in memory.
+pub const RESTORE_RECORDS_MAX: usize = 1_000_000;
+/// How long `device revoke` waits until the revocation is safe.
+pub const REVOCATION_SAFE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How often tables that change without a merge are looked at.
 pub const BACKUP_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often what only says when somebody was seen is shipped.

@@ -2,7 +2,7 @@
 //!
 //! Tables are found new in three ways. *Logs* (entries, samples, refused entries) grow behind the end of their lane. *Records* get the next
 //! position of their bucket whenever they change, and whatever belongs to one, in several tables, goes along as a whole: what it had is
-//! dropped, what it has is put. All other tables are *small*: every row is compared with what was shipped. So a table that this module does
+//! dropped, what it has is put; but for the list of a document's changes, which only grows, and of which its end is put. All other tables are *small*: every row is compared with what was shipped. So a table that this module does
 //! not know is shipped rightly, if slowly.
 
 use mobo_core::backup::change::Deed;
@@ -19,7 +19,9 @@ use super::pack::Packer;
 use super::state::{Cells, StateHash};
 
 /// Tables whose rows belong to a record and go along with it.
-pub(super) const OF_RECORDS: [&str; 5] = ["hidden", "document", "member", "conflict", "change"];
+pub(super) const OF_RECORDS: [&str; 4] = ["hidden", "document", "member", "conflict"];
+/// Who wrote each change of a document: it grows with every edit, and only its end is shipped.
+pub(super) const CHANGES: &str = "change";
 /// Logs that are rows of a lane.
 pub(super) const LOGS: [&str; 2] = ["entry", "quarantine"];
 /// What a cut holds, besides its rows.
@@ -210,7 +212,7 @@ impl<'a, 'r> Gather<'a, 'r> {
 /// The name of a table whose rows are compared one by one; `None` for what is found new in another way.
 fn small(table: &TableName) -> Option<&str> {
     match table {
-        TableName::Own(name) if !OF_RECORDS.contains(&name.as_str()) && !LOGS.contains(&name.as_str()) => Some(name),
+        TableName::Own(name) if !OF_RECORDS.contains(&name.as_str()) && !LOGS.contains(&name.as_str()) && name != CHANGES => Some(name),
         TableName::Own(_) | TableName::Collection(_) => None,
     }
 }

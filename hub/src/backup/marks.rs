@@ -6,6 +6,8 @@ use mobo_core::backup::change::{Body, Deed};
 use mobo_core::backup::manifest;
 use mobo_core::store::transfer::{Cell, Row, TableName};
 
+use super::changes::Lists;
+
 /// A log's lane: project, device, incarnation, lane.
 pub(super) type LaneId = (i64, Vec<u8>, i64, i64);
 
@@ -20,6 +22,8 @@ pub(super) struct Marks {
     pub(super) small: BTreeMap<String, BTreeMap<Vec<u8>, Mark>>,
     /// The versions of records in no bucket, by collection and id.
     pub(super) unplaced: BTreeMap<(i64, String), i64>,
+    /// The lists of changes of documents.
+    pub(super) changes: Lists,
     /// When the last cut was taken.
     pub(super) taken_us: i64,
 }

@@ -1,5 +1,6 @@
 //! Rows on their way into objects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,18 +8,21 @@ use mobo_core::backup::BackupError;
 use mobo_core::backup::change::{Body, Deed};
 use mobo_core::backup::manifest::Member;
 use mobo_core::backup::seal::{self, Kind};
+use mobo_core::ids::ProjectId;
 use mobo_core::limits;
-use mobo_core::store::transfer::{Row, TableName};
+use mobo_core::store::transfer::{Cell, Row, TableName};
 
 use super::{BackupFailure, Repository};
 
-/// Collects rows, and writes an object whenever there are enough: what is held in memory is one of them.
+/// Collects rows, and writes an object whenever there are enough: what is held in memory is one of them, and one for each other project. What
+/// is of those goes into objects under their own keys, so that it can be erased.
 #[derive(Debug)]
 pub(super) struct Packer<'r> {
     repository: &'r Repository,
     kind: Kind,
     number: u64,
     body: Body,
+    others: BTreeMap<ProjectId, Body>,
     members: Vec<Member>,
     bytes_per_s: u64,
 }
@@ -26,14 +30,33 @@ pub(super) struct Packer<'r> {
 impl<'r> Packer<'r> {
     /// For the manifest of that number. At most so many bytes go out in a second; 0 is as many as go.
     pub(super) fn new(repository: &'r Repository, (kind, number): (Kind, u64), bytes_per_s: u64) -> Self {
-        Self { repository, kind, number, body: Body::default(), members: Vec::new(), bytes_per_s }
+        Self { repository, kind, number, body: Body::default(), others: BTreeMap::new(), members: Vec::new(), bytes_per_s }
     }
 
     /// Adds a row.
     pub(super) async fn add(&mut self, deed: Deed, (table, columns): (&TableName, &[String]), row: Row) -> Result<(), BackupFailure> {
+        if let Some(project) = self.other((table, columns), &row) {
+            let body = self.others.entry(project).or_default();
+            body.add(deed, (table, columns), row);
+            return if body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush_others().await } else { Ok(()) };
+        }
         let ends = self.kind == Kind::Snapshot && self.body.bytes() >= limits::BACKUP_PART_BYTES_MIN && ends_part(&row);
         self.body.add(deed, (table, columns), row);
         if ends || self.body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// The project that a row is of, where that is another one with a key of its own.
+    fn other(&self, (table, columns): (&TableName, &[String]), row: &Row) -> Option<ProjectId> {
+        let TableName::Own(_) = table else { return None };
+        let keys = &self.repository.keyring().others.keys;
+        if keys.is_empty() {
+            return None;
+        }
+        let cell = columns.iter().position(|column| column == "project").and_then(|place| row.get(place));
+        match cell {
+            Some(Cell::Int(project)) => ProjectId::from_sql(*project).filter(|project| keys.contains_key(project)),
+            Some(Cell::Null | Cell::Real(_) | Cell::Text(_) | Cell::Bytes(_)) | None => None,
+        }
     }
 
     /// Clears a table.
@@ -43,18 +66,31 @@ impl<'r> Packer<'r> {
 
     /// Writes what is left; gives all objects.
     pub(super) async fn finish(mut self) -> Result<Vec<Member>, BackupFailure> {
-        self.flush().await?;
+        self.flush_others().await?;
         Ok(self.members)
+    }
+
+    /// Writes everything, that of other projects last: a table is cleared before any row is put into it.
+    async fn flush_others(&mut self) -> Result<(), BackupFailure> {
+        self.flush().await?;
+        for (project, mut body) in std::mem::take(&mut self.others) {
+            self.write(project, body.take()).await?;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), BackupFailure> {
         if self.body.is_empty() {
             return Ok(());
         }
-        let (body, rows) = self.body.take();
+        let body = self.body.take();
+        self.write(self.repository.keyring().project, body).await
+    }
+
+    async fn write(&mut self, project: ProjectId, (body, rows): (Vec<u8>, u64)) -> Result<(), BackupFailure> {
         let (keyring, kind) = (Arc::clone(self.repository.keyring()), self.kind);
         let number = if kind == Kind::Segment { self.number } else { 0 };
-        let sealing = tokio::task::spawn_blocking(move || seal::seal(&keyring, kind, number, &body));
+        let sealing = tokio::task::spawn_blocking(move || seal::seal_of(&keyring, project, (kind, number), &body));
         let broken = |error: tokio::task::JoinError| BackupError::Damaged { object: "a new object".to_owned(), why: error.to_string() };
         let sealed = sealing.await.map_err(broken)??;
         if self.members.iter().any(|member| member.name == sealed.name) {

@@ -3,12 +3,13 @@
 //! Old manifests are retired by a newer one, which the hub signs; only then anything goes, and only what nothing that stays needs. Killed
 //! anywhere, it is run again: what is left lies below the floor, and nobody misses it.
 
+use mobo_core::backup::keys;
 use mobo_core::backup::manifest::Manifest;
 use mobo_core::backup::prune::Staying;
-use mobo_core::backup::vault::{MANIFESTS, Pruner, SEGMENTS, SNAPSHOTS, VaultError};
+use mobo_core::backup::vault::{KEYS, MANIFESTS, Pruner, SEGMENTS, SNAPSHOTS, VaultError};
 
-use super::repository::answer;
-use super::{BackupFailure, Base};
+use super::repository::{answer, list};
+use super::{BackupFailure, Base, Repository};
 
 /// What a pruner has removed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -19,6 +20,22 @@ pub struct Swept {
     pub bytes: u64,
     /// Objects that are locked, and go another time.
     pub locked: u64,
+}
+
+/// Removes all keyrings but the newest, which is `repository`'s: they hold keys that were taken out of it.
+///
+/// # Errors
+///
+/// The vault's; [`VaultError::Refused`] where one of them is locked, or this credential may not.
+pub async fn sweep_keys(pruner: &dyn Pruner, repository: &Repository) -> Result<Swept, BackupFailure> {
+    let mut swept = Swept::default();
+    for listed in list(pruner.vault(), KEYS).await? {
+        if keys::parse_name(&listed.name).is_some_and(|(generation, _)| generation < repository.keyring().generation) {
+            answer(pruner.delete(&listed.name)).await?;
+            (swept.removed, swept.bytes) = (swept.removed + 1, swept.bytes + listed.bytes);
+        }
+    }
+    Ok(swept)
 }
 
 /// Removes everything that neither `newest` nor any of its bases needs. Nobody may write into the repository meanwhile.

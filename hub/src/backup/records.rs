@@ -183,6 +183,7 @@ impl Gather<'_, '_> {
                 let among = Some(("id".to_owned(), ids.to_vec()));
                 self.carry(table, Filter { equal, among, ..Filter::default() }).await?;
             }
+            self.changes(collection, ids).await?;
             let Some(table) = self.collections.iter().find(|of| of.id.sql() == collection).and_then(|of| self.of(of)) else { continue };
             let key = ["id".to_owned()];
             for id in ids {

@@ -1,8 +1,9 @@
 //! A repository in a vault, opened with its keys.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mobo_core::backup::keys::{self, BackupKey, DataKey, Keyring};
+use mobo_core::backup::keys::{self, BackupKey, DataKey, Keyring, Others};
 use mobo_core::backup::manifest::{self, Anchor, Manifest, Member};
 use mobo_core::backup::seal::Sealed;
 use mobo_core::backup::vault::{KEYS, Listed, MANIFESTS, ObjectName, Vault, VaultError};
@@ -54,7 +55,8 @@ impl Repository {
         (project, hub): (ProjectId, KeyPair),
         (id, data): ([u8; 16], [u8; 32]),
     ) -> Result<Self, BackupFailure> {
-        let keyring = Keyring { generation: 1, project, repository: RepositoryId(id), hub, keys: vec![DataKey(data)] };
+        let keyring =
+            Keyring { generation: 1, project, repository: RepositoryId(id), hub, keys: vec![DataKey(data)], others: Others::default() };
         Self::keep(vault, key, keyring).await
     }
 
@@ -65,6 +67,35 @@ impl Repository {
     /// The vault's.
     pub async fn rotate(&self, key: &BackupKey, data: [u8; 32]) -> Result<Self, BackupFailure> {
         Self::keep(Arc::clone(&self.vault), key, self.keyring.with(DataKey(data))).await
+    }
+
+    /// Gives a key of its own to each of these projects that has none; as it is where all have one. `secret` is random, and kept by nobody.
+    ///
+    /// # Errors
+    ///
+    /// The vault's.
+    pub async fn admit(&self, key: &BackupKey, projects: &BTreeSet<ProjectId>, secret: &[u8; 32]) -> Result<Option<Self>, BackupFailure> {
+        let known = &self.keyring.others.keys;
+        let new: Vec<ProjectId> =
+            projects.iter().copied().filter(|project| *project != self.keyring.project && !known.contains_key(project)).collect();
+        if new.is_empty() {
+            return Ok(None);
+        }
+        Self::keep(Arc::clone(&self.vault), key, self.keyring.with_projects(new, secret)).await.map(Some)
+    }
+
+    /// Goes on without the keys of all projects but these: what they sealed is not to be read any more, once the older keyrings are removed
+    /// by whoever may. `None` where there are no others.
+    ///
+    /// # Errors
+    ///
+    /// The vault's.
+    pub async fn shred(&self, key: &BackupKey, staying: &BTreeSet<ProjectId>) -> Result<Option<Self>, BackupFailure> {
+        let gone: BTreeSet<ProjectId> = self.keyring.others.keys.keys().copied().filter(|project| !staying.contains(project)).collect();
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        Self::keep(Arc::clone(&self.vault), key, self.keyring.without(&gone)).await.map(Some)
     }
 
     async fn keep(vault: Arc<dyn Vault>, key: &BackupKey, keyring: Keyring) -> Result<Self, BackupFailure> {
@@ -185,7 +216,7 @@ fn named(number: u64) -> Result<ObjectName, VaultError> {
     manifest::name(number).map_err(|error| VaultError::Damaged(error.to_string()))
 }
 
-async fn list(vault: &dyn Vault, prefix: &str) -> Result<Vec<Listed>, VaultError> {
+pub(super) async fn list(vault: &dyn Vault, prefix: &str) -> Result<Vec<Listed>, VaultError> {
     let mut all: Vec<Listed> = Vec::new();
     loop {
         let page = answer(vault.list(prefix, all.last().map(|listed| &listed.name))).await?;

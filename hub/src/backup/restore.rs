@@ -146,16 +146,28 @@ pub async fn restore(
 ///
 /// [`BackupFailure`]: whatever a restore would have failed with.
 pub(super) async fn replay(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
-    let chain = chain(repository, Point::Newest, known).await?;
+    let replayed = unpack(repository, (Point::Newest, known), folder, |_| {}).await;
+    clear(folder)?;
+    replayed.map(|(restored, _)| restored)
+}
+
+/// Builds a state in a scratch folder, and proves that it is what its manifest says. It is nobody's: no timeline begins. Gives its file.
+pub(super) async fn unpack(
+    repository: &Repository,
+    (point, known): (Point, &[Anchor]),
+    folder: &Path,
+    mut progress: impl FnMut(Step),
+) -> Result<(Restored, PathBuf), BackupFailure> {
+    let chain = chain(repository, point, known).await?;
     let none = || BackupFailure::Refused("there is no backup in this vault".to_owned());
     let (anchor, manifest) = chain.manifests.last().cloned().ok_or_else(none)?;
+    progress(Step::Begins(Box::new((manifest.clone(), chain.newest.clone()))));
     clear(folder)?;
     std::fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
-    let timeline = manifest.timeline;
-    let mut replayed = Restored { manifest, anchor, newest: chain.newest, timeline, bytes: 0, rows: 0 };
-    let built = build(repository, &chain.manifests, &folder.join(BUILDING), &mut replayed, &mut |_: Step| {}).await;
-    clear(folder)?;
-    built.map(|()| replayed)
+    let (timeline, file) = (manifest.timeline, folder.join(BUILDING));
+    let mut restored = Restored { manifest, anchor, newest: chain.newest, timeline, bytes: 0, rows: 0 };
+    build(repository, &chain.manifests, &file, &mut restored, &mut progress).await?;
+    Ok((restored, file))
 }
 
 /// The manifests from a base to a point, oldest first, and the newest of all.

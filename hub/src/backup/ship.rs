@@ -9,16 +9,17 @@ use mobo_core::backup::vault::Vault;
 use mobo_core::ids::{BucketId, Chain, LaneKey, Position, ProjectId, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::store::transfer::{Table, TableName};
-use mobo_core::store::{BackupRow, Filter, HubStore, StoreError};
+use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 
 use super::gather::{Gather, Gathered};
 use super::marks::Marks;
 use super::pack::Packer;
+use super::projects::projects;
 use super::repository::newest_number;
 use super::state::Cells;
-use super::{BackupFailure, Repository};
+use super::{BackupFailure, Fresh, Repository};
 
 /// Segments may have so many times the bytes of their snapshot before there is a new one.
 const SEGMENTS_PER_SNAPSHOT: u64 = 4;
@@ -134,17 +135,17 @@ impl Shipper {
         Ok(())
     }
 
-    /// Ships what is new, at `now`; `None` when nothing is. `random` is for a repository that is made.
+    /// Ships what is new, at `now`; `None` when nothing is.
     ///
     /// # Errors
     ///
     /// [`BackupFailure`]. Nothing is safe that was not; the next call goes on where this one was.
-    pub async fn ship(&mut self, now: Eff, random: ([u8; 16], [u8; 32]), asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+    pub async fn ship(&mut self, now: Eff, fresh: Fresh, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.open(random, asked.anew).await?,
+            None => self.open((fresh.repository, fresh.data), asked.anew).await?,
         };
-        let shipped = self.ship_into(&mut open, now, asked).await;
+        let shipped = self.ship_into(&mut open, (now, &fresh.projects), asked).await;
         // What a person must look at is looked at again from the start.
         if !matches!(shipped, Err(BackupFailure::Refused(_))) {
             self.open = Some(open);
@@ -152,7 +153,23 @@ impl Shipper {
         shipped
     }
 
-    async fn ship_into(&self, open: &mut Open, now: Eff, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+    /// Takes the keys of projects that are gone out of the repository. `None` where there are none; else the repository, whose older keyrings
+    /// are to be removed by whoever may. What is left in the store is in the next backup, which must be a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// The vault's, and the store's; everything is as it was then.
+    pub async fn shred(&mut self) -> Result<Option<Repository>, BackupFailure> {
+        let Some(open) = &mut self.open else { return Ok(None) };
+        let mut cut = self.owner.store.cut().await?;
+        let staying = projects(cut.as_mut()).await?;
+        cut.end().await?;
+        let Some(shredded) = open.repository.shred(&self.key, &staying).await? else { return Ok(None) };
+        open.repository = shredded.clone();
+        Ok(Some(shredded))
+    }
+
+    async fn ship_into(&self, open: &mut Open, (now, secret): (Eff, &[u8; 32]), asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         if now.0 - open.looked_us >= micros(limits::BACKUP_IDLE) {
             still_there(open).await?;
             open.looked_us = now.0;
@@ -162,7 +179,11 @@ impl Shipper {
         if asked.snapshot || outgrown || long {
             open.marks = None;
         }
-        let Some((manifest, anchor, gathered)) = carry(&self.owner, open, now, self.bytes_per_s).await? else { return Ok(None) };
+        let mut cut = self.owner.store.cut().await?;
+        if let Some(admitted) = open.repository.admit(&self.key, &projects(cut.as_mut()).await?, secret).await? {
+            open.repository = admitted;
+        }
+        let Some((manifest, anchor, gathered)) = carry(cut, open, now, self.bytes_per_s).await? else { return Ok(None) };
         let row = record(self.vault.place(), &manifest, (anchor, &gathered));
         let safe = gathered.lanes.iter().map(|(lane, last, _)| (*lane, *last)).collect();
         // The repository is further, whatever becomes of the record: what is shipped next goes on behind it, and has all of this again.
@@ -208,7 +229,7 @@ impl Shipper {
 }
 
 impl Open {
-    fn settle(&mut self, manifest: &Manifest, marks: Marks) {
+    fn settle(&mut self, manifest: &Manifest, mut marks: Marks) {
         let bytes: u64 = manifest.members.iter().map(|member| member.bytes).sum();
         if manifest.is_base() {
             (self.snapshot_bytes, self.segments_bytes) = (bytes, 0);
@@ -217,15 +238,16 @@ impl Open {
         }
         self.retiring = None;
         self.quiet_us = marks.taken_us;
+        let lists = self.marks.take().map(|marks| marks.changes).unwrap_or_default();
+        marks.changes = lists.and(marks.changes);
         self.marks = Some(marks);
     }
 }
 
 type Carried = Option<(Manifest, Anchor, Gathered)>;
 
-async fn carry(owner: &Owner, open: &Open, now: Eff, bytes_per_s: u64) -> Result<Carried, BackupFailure> {
+async fn carry(mut cut: Box<dyn Cut>, open: &Open, now: Eff, bytes_per_s: u64) -> Result<Carried, BackupFailure> {
     let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
-    let mut cut = owner.store.cut().await?;
     let kind = if open.marks.is_some() { Kind::Segment } else { Kind::Snapshot };
     let mut packer = Packer::new(&open.repository, (kind, number), bytes_per_s);
     let none = Marks::default();

@@ -11,24 +11,19 @@ use mobo_core::backup::manifest::{Anchor, Manifest};
 use mobo_core::backup::verify::Scope;
 use mobo_core::backup::{hex, unhex};
 use mobo_core::rfc3339;
-use mobo_core::trust::KeyPair;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::command::{self, ask, block_on};
-use mobo_runtime::data_dir::replace_file;
-use mobo_runtime::key_file;
 use mobo_runtime::output::{Failure, Format};
 use serde_json::{Value, json};
 
 use super::Common;
-use super::boot::{load, open};
-use super::store::{read_target, say};
+use super::boot::load;
+use super::restore::{self, RestoreArgs};
+use super::store::say;
 use super::upkeep::{self, Seen, UpkeepVerb};
-use crate::backup::{self, Access, BackupFailure, Looked, Point, Repository, Restored, Step, Target};
-use crate::identity::KEY_FILE;
-use crate::migrate::Place;
-use crate::node::{BACKUP_KEY_FILE, STORE_FILE};
-use crate::settings::{BACKUP_URL, STORE_URL, StoreUrl};
-use mobo_runtime::config::Kind;
+use crate::backup::{self, Access, BackupFailure, Looked, Repository};
+use crate::node::BACKUP_KEY_FILE;
+use crate::settings::BACKUP_URL;
 
 /// `backup …`
 #[derive(Debug, Subcommand)]
@@ -96,26 +91,6 @@ pub struct VaultArgs {
     pub key_file: Option<PathBuf>,
 }
 
-/// `restore …`
-#[derive(Args, Clone, Debug)]
-pub struct RestoreArgs {
-    /// Which vault.
-    #[command(flatten)]
-    pub vault: VaultArgs,
-    /// The store: `sqlite` for the data folder, postgres://…; or @FILE that holds it, for one with a password. By default store.url.
-    #[arg(long, value_name = "URL")]
-    pub store: Option<String>,
-    /// An older moment: the number of a manifest, or a time as 2026-02-03T04:05:06Z. What came later is left out.
-    #[arg(long, value_name = "NUMBER|TIME")]
-    pub at: Option<String>,
-    /// An anchor that an earlier backup printed; the repository must have it.
-    #[arg(long = "anchor", value_name = "ANCHOR")]
-    pub anchors: Vec<String>,
-    /// Move a store that is in the data folder aside.
-    #[arg(long)]
-    pub force: bool,
-}
-
 pub(super) fn run(common: &Common, verb: BackupVerb) -> Result<ExitCode, Failure> {
     match verb {
         BackupVerb::Create { snapshot, anew } => {
@@ -125,7 +100,7 @@ pub(super) fn run(common: &Common, verb: BackupVerb) -> Result<ExitCode, Failure
         }
         BackupVerb::List { vault, limit } => list(common, &vault, limit),
         BackupVerb::Verify { vault, anchors, since, deep } => verify(common, &vault, (&anchors, since, deep)),
-        BackupVerb::Restore(args) => restore(common, &args),
+        BackupVerb::Restore(args) => restore::run(common, &args),
         BackupVerb::Upkeep(verb) => upkeep::run(common, &verb),
         BackupVerb::Key(BackupKeyVerb::Show) => {
             let key = read_key(&common.data_dir.join(BACKUP_KEY_FILE))?;
@@ -203,6 +178,7 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
     let whole = damages.is_empty();
     let shown = json!({
         "whole": whole, "newest": verdict.newest.map(|anchor| anchor.to_string()), "manifests": verdict.manifests, "read": verdict.read,
+        "erased": verdict.erased,
         "seen": verdict.seen, "bytes": verdict.bytes, "replayed": deep && whole, "damages": damages,
     });
     command::show(common.output, &shown)?;
@@ -213,144 +189,23 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
     if whole { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
 }
 
-/// Restores into a folder that goes again: everything is recomputed and compared on the way.
+/// Restores into a folder that goes again: everything is recomputed and compared on the way. Nothing begins there, and no timeline does.
 async fn replay(repository: &Repository, known: &[Anchor]) -> Result<(), Failure> {
     let scratch = std::env::temp_dir().join(format!("mobo-verify-{}", std::process::id()));
     let gone = |error: std::io::Error| Failure::failed(format!("{}: {error}", scratch.display()), "set TMPDIR to a folder with room");
     std::fs::create_dir_all(&scratch).map_err(gone)?;
-    let target = Target { folder: scratch.clone(), place: Place::Sqlite(scratch.join(STORE_FILE)) };
-    let replayed = backup::restore(repository, (Point::Newest, known), &target, machine()?, |_| {}).await;
+    let replayed = backup::drill(repository, known, &scratch).await;
     std::fs::remove_dir_all(&scratch).map_err(gone)?;
     replayed.map(|_| ()).map_err(|error| failed(&error))
 }
 
-fn machine() -> Result<Arc<Clock>, Failure> {
+pub(super) fn machine() -> Result<Arc<Clock>, Failure> {
     let clock = Clock::start().map_err(|error| Failure::failed(error.to_string(), "wait until the machine has gathered randomness"))?;
     Ok(Arc::new(clock))
 }
 
-pub(super) fn restore(common: &Common, args: &RestoreArgs) -> Result<ExitCode, Failure> {
-    let known = read_anchors(&args.anchors)?;
-    let point = match args.at.as_deref() {
-        None => Point::Newest,
-        Some(text) => match (text.parse(), rfc3339::parse(text)) {
-            (Ok(number), _) => Point::Number(number),
-            (_, Some(time)) => Point::At(time),
-            _ => return Err(Failure::usage(format!("--at {text} is neither a number nor a time"), "see `mobo-hub backup list`")),
-        },
-    };
-    let folder = open(common)?;
-    let (address, key) = place(common, &args.vault)?;
-    let file = folder.join(STORE_FILE);
-    let store = match &args.store {
-        Some(store) => read_target(store)?,
-        None => load(common)?.get(&STORE_URL).to_string(),
-    };
-    let unknown = || Failure::usage("this is no store", format!("give --store {}, or @FILE that holds it", StoreUrl::EXPECTED));
-    let place = Place::parse(&store, &file).ok_or_else(unknown)?;
-    if args.force {
-        aside(folder.path(), &file)?;
-    }
-    let target = Target { folder: folder.path().to_owned(), place };
-    let bar = bar(common.output);
-    let restored = block_on(async {
-        let repository = repository(&address, &key).await?;
-        keep_keys(folder.path(), &repository, &key)?;
-        let restored = backup::restore(&repository, (point, &known), &target, machine()?, |step| tell(&step, &bar));
-        restored.await.map_err(|error| failed(&error))
-    })?;
-    bar.finish_and_clear();
-    command::show(common.output, &report(&restored, folder.path()))?;
-    say(&format!("next: mobo-hub boot --data-dir {}; its devices give back what it lacks, as `status` shows", folder.path().display()));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Says before anything is done what the point holds, and what a restore promises (rule R22).
-fn tell(step: &Step, bar: &ProgressBar) {
-    match step {
-        Step::Begins(both) => {
-            let (point, newest) = both.as_ref();
-            let totals = point.totals;
-            say(&format!(
-                "restoring the backup {} of {}: {} entries of {} logs, {} buckets",
-                point.number,
-                rfc3339::format(point.taken_us),
-                totals.entries,
-                totals.lanes,
-                totals.buckets
-            ));
-            if newest.number > point.number {
-                let later = newest.totals.entries.saturating_sub(totals.entries);
-                say(&format!(
-                    "it is a deliberate fork: left out are {} later backups, up to {}, with {later} entries",
-                    newest.number - point.number,
-                    rfc3339::format(newest.taken_us)
-                ));
-            }
-            say(
-                "then the devices give back: exactly, every entry that they still keep; as it is now, every record and deletion that any of \
-                 them holds. Not recovered: what was written through this hub only after the backup and delivered to no device, samples \
-                 that were trimmed on their device, decisions of the conflict ledger, accounts",
-            );
-        }
-        Step::Applied(done, total) => {
-            bar.set_message(format!("{done} of {total} objects"));
-            bar.tick();
-        }
-        Step::Auditing => bar.set_message("recomputing digests and chains"),
-        Step::Placing => bar.set_message("taking its place"),
-    }
-}
-
-fn report(restored: &Restored, folder: &Path) -> Value {
-    let Restored { manifest, anchor, newest, timeline, bytes, rows } = restored;
-    json!({
-        "folder": folder.display().to_string(),
-        "number": manifest.number,
-        "taken": rfc3339::format(manifest.taken_us),
-        "anchor": anchor.to_string(),
-        "newest": newest.number,
-        "entries": manifest.totals.entries,
-        "left_out": newest.totals.entries.saturating_sub(manifest.totals.entries),
-        "timeline": timeline.to_string(),
-        "bytes": bytes,
-        "rows": rows,
-    })
-}
-
-/// The hub's own key and the backup key: the restored hub is the same one, and goes on with its backups.
-fn keep_keys(folder: &Path, repository: &Repository, key: &BackupKey) -> Result<(), Failure> {
-    let hub = &repository.keyring().hub;
-    let mine = key_file::load(&folder.join(KEY_FILE)).map_err(|error| Failure::failed(error.to_string(), "use another --data-dir"))?;
-    if mine.as_ref().is_some_and(|mine: &KeyPair| mine.public() != hub.public()) {
-        return Err(Failure::failed("there is the key of another hub in this folder", "use another --data-dir"));
-    }
-    for (name, secret) in [(KEY_FILE, hub.secret()), (BACKUP_KEY_FILE, key.0)] {
-        let path = folder.join(name);
-        if !path.exists() {
-            let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()), "look at the data folder");
-            replace_file(&path, hex(&secret).as_bytes()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn aside(folder: &Path, file: &Path) -> Result<(), Failure> {
-    for suffix in ["", "-wal", "-shm"] {
-        let from = PathBuf::from(format!("{}{suffix}", file.display()));
-        let to = folder.join(format!("{STORE_FILE}.before-restore{suffix}"));
-        match std::fs::rename(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::failed(format!("{}: {error}", from.display()), "move it away yourself"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// The vault's address and the backup key.
-fn place(common: &Common, args: &VaultArgs) -> Result<((String, Access), BackupKey), Failure> {
+pub(super) fn place(common: &Common, args: &VaultArgs) -> Result<((String, Access), BackupKey), Failure> {
     let config = load(common)?;
     let address = args.vault.clone().unwrap_or_else(|| config.get(&BACKUP_URL));
     if address.is_empty() {
@@ -367,18 +222,18 @@ fn read_key(file: &Path) -> Result<BackupKey, Failure> {
     Ok(BackupKey(key))
 }
 
-fn read_anchors(anchors: &[String]) -> Result<Vec<Anchor>, Failure> {
+pub(super) fn read_anchors(anchors: &[String]) -> Result<Vec<Anchor>, Failure> {
     let bad = |text: &String| Failure::usage(format!("{text} is no anchor"), "give it as a backup has printed it: number:hash");
     anchors.iter().map(|text| Anchor::parse(text).ok_or_else(|| bad(text))).collect()
 }
 
-async fn repository((address, access): &(String, Access), key: &BackupKey) -> Result<Repository, Failure> {
+pub(super) async fn repository((address, access): &(String, Access), key: &BackupKey) -> Result<Repository, Failure> {
     let vault = backup::open_vault(address, access).map_err(|error| failed(&error.into()))?;
     let opened = Repository::open(vault, key).await.map_err(|error| failed(&error))?;
     opened.ok_or_else(|| Failure::no_such(format!("there is no backup in {address}"), "name the vault that the hub backs up to"))
 }
 
-fn bar(format: Format) -> ProgressBar {
+pub(super) fn bar(format: Format) -> ProgressBar {
     if format == Format::Json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         return ProgressBar::hidden();
     }
@@ -386,7 +241,7 @@ fn bar(format: Format) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style)
 }
 
-fn failed(error: &BackupFailure) -> Failure {
+pub(super) fn failed(error: &BackupFailure) -> Failure {
     let hint = match error {
         BackupFailure::Vault(_) => "see that the vault can be reached, then run it again",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`; `--at NUMBER` restores an older moment, which is a fork",

@@ -16,6 +16,7 @@ use crate::auth::book::Event;
 use crate::auth::roles::NewPolicy;
 use crate::auth::users::{NewUser, UserChange};
 use crate::auth::{Accounts, AuthError};
+use crate::node::Job;
 
 /// Who does what comes through the control socket.
 const OPERATOR: &str = "operator";
@@ -248,10 +249,25 @@ impl Desk {
             "project erase" => {
                 accounts.erase_project(&name, OPERATOR).await?;
                 self.0.verified().clear();
-                Ok(json!({ "erased": name }))
+                Ok(self.shredded(&name).await)
             }
             _ => unknown(verb),
         }
+    }
+
+    /// What an erased project has in backups becomes unreadable with its key, as far as this hub may remove anything there.
+    async fn shredded(&self, name: &str) -> Value {
+        let report = self.0.backups.report();
+        if report.place.is_none() && report.problem.is_none() {
+            return json!({ "erased": name, "backups": "none" });
+        }
+        let (backups, note) = match self.0.backups.ask(Job::Shred).await {
+            Ok(_) => ("unreadable", None),
+            Err(error) => {
+                ("readable", Some(format!("{error}: the next `mobo-hub backup prune` with the right to remove makes them unreadable")))
+            }
+        };
+        json!({ "erased": name, "backups": backups, "note": note })
     }
 
     async fn audit(&self, verb: &str, args: &Value) -> Result<Value, AdminError> {

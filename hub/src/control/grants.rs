@@ -1,6 +1,7 @@
 //! Rules of collections and rights of devices, as the control socket is asked for them.
 
 use mobo_core::buckets::rights_of;
+use mobo_core::limits;
 use mobo_core::schema::Schema;
 use mobo_core::store::{DeviceRow, Rebucketing};
 use mobo_core::time::Eff;
@@ -8,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Desk, show_collection, text, texts};
 use crate::admin::{AdminError, Late, show_time};
+use crate::backup::Asked;
+use crate::node::Job;
 
 impl Desk {
     /// `collection alter`, `device grant` and `device ungrant`.
@@ -35,6 +38,22 @@ impl Desk {
         }
     }
 
+    /// Shuts a device out at once. It is final when a backup has it: a hub that is restored from an older one lets the device in again
+    /// (rule R23).
+    pub(super) async fn revoke(&self, name: &str) -> Result<Value, AdminError> {
+        let device = self.0.revoke(name).await?;
+        let shipping = self.0.backups.ask(|reply| Job::Create(Asked::default(), reply));
+        let note = match tokio::time::timeout(limits::REVOCATION_SAFE, shipping).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the vault is slow".to_owned()),
+        };
+        let note = note.map(|why| {
+            format!("the device is shut out, and a hub that is restored from an older backup lets it in again: {why}; `device show` says when it is final")
+        });
+        Ok(json!({ "revoked": device.to_string(), "final": note.is_none(), "note": note }))
+    }
+
     pub(super) async fn show_device(&self, name: &str) -> Result<Value, AdminError> {
         let device = self.0.device(name).await?;
         Ok(self.show_devices(vec![device]).await?.into_iter().next().unwrap_or_default())
@@ -44,7 +63,8 @@ impl Desk {
         let opened = self.0.opened()?;
         let (schema, moving) = (self.0.schema()?, opened.store.rebucketing(opened.project).await?);
         let live = |device: &DeviceRow| self.0.sessions().is_some_and(|sessions| sessions.is_live(device.id));
-        Ok(devices.iter().map(|device| describe((&schema, &moving), device, live(device))).collect())
+        let safe = self.0.backups.report().last.map(|last| Eff(last.taken_us));
+        Ok(devices.iter().map(|device| describe((&schema, &moving), device, (live(device), safe))).collect())
     }
 
     /// Collections whose records are being placed by new rules.
@@ -60,7 +80,7 @@ impl Desk {
     }
 }
 
-fn describe((schema, moving): (&Schema, &[Rebucketing]), device: &DeviceRow, live: bool) -> Value {
+fn describe((schema, moving): (&Schema, &[Rebucketing]), device: &DeviceRow, (live, safe): (bool, Option<Eff>)) -> Value {
     let rights = rights_of(schema, moving, device);
     let read_only: Vec<&String> = rights.buckets.iter().filter(|(_, write)| !**write).map(|(key, _)| key).collect();
     let ended = |(key, until): &(String, Eff)| {
@@ -70,6 +90,7 @@ fn describe((schema, moving): (&Schema, &[Rebucketing]), device: &DeviceRow, liv
     json!({
         "name": device.name, "id": device.id.to_string(), "live": live, "enrolled": show_time(device.enrolled),
         "seen": device.seen.map(show_time), "revoked": device.revoked.map(show_time),
+        "final": device.revoked.map(|revoked| safe.is_some_and(|safe| revoked <= safe)),
         "buckets": rights.buckets.keys().collect::<Vec<_>>(), "read_only": read_only,
         "claims": device.claims.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         "ended": device.ended.iter().map(ended).collect::<Vec<_>>(),

@@ -6,6 +6,9 @@ use mobo_core::merge::prepare::{Content, PreparedEntry, PreparedPush};
 use mobo_core::merge::{LocalBody, Prepared};
 use mobo_core::stream::peek_samples;
 
+/// What an edit through the hub itself takes in its log, roughly.
+const LOCAL_BYTES: u64 = 64;
+
 /// How many entries it has, and what they cost.
 pub(super) fn of(submission: &Prepared) -> (usize, usize) {
     match submission {
@@ -16,6 +19,21 @@ pub(super) fn of(submission: &Prepared) -> (usize, usize) {
         },
         Prepared::Push(push) => (push.entries.len(), push.entries.iter().map(|entry| of_entry(entry)).sum()),
         Prepared::Retry(_) => (1, 1),
+    }
+}
+
+/// About how many bytes it brings: those of its payloads, and for a write of the hub's own what its log will take of it.
+pub(super) fn bytes(submission: &Prepared) -> u64 {
+    match submission {
+        Prepared::Push(push) => push.entries.iter().map(|entry| payload_bytes(&entry.entry)).sum(),
+        Prepared::Local(_) | Prepared::Retry(_) => of(submission).1 as u64 * LOCAL_BYTES,
+    }
+}
+
+fn payload_bytes(entry: &Entry) -> u64 {
+    match &entry.payload {
+        Payload::Present(payload) => payload.len() as u64,
+        Payload::Lost(_) => 0,
     }
 }
 

@@ -1,23 +1,20 @@
 //! The part that backs up: every second while anything is new, beside everything else, and never in its way.
 
 mod drills;
+mod keys;
 mod pruning;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use mobo_core::backoff::Backoff;
-use mobo_core::backup::keys::BackupKey;
 use mobo_core::backup::manifest::{Anchor, Totals};
 use mobo_core::backup::vault::VaultError;
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital, topics};
 use mobo_core::limits;
-use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component};
-use mobo_runtime::key_file;
 use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +23,7 @@ pub(crate) use pruning::{Prune, Pruned};
 
 use super::vault::Target;
 use super::{BACKUP, Hub, STORE, VAULT, VERSION, store_fault};
-use crate::backup::{Asked, BackupFailure, Owner, Shipped, Shipper};
+use crate::backup::{Asked, BackupFailure, Fresh, Owner, Shipped, Shipper};
 use crate::{metrics, settings};
 
 /// The backup key's file in the data folder.
@@ -62,6 +59,8 @@ pub(crate) enum Job {
     Create(Asked, oneshot::Sender<Result<Option<Shipped>, BackupFailure>>),
     /// Another backup key; gives its id.
     Rotate(oneshot::Sender<Result<String, BackupFailure>>),
+    /// What is left of erased projects goes; says of how many keyrings.
+    Shred(oneshot::Sender<Result<u64, BackupFailure>>),
     /// Old ones go.
     Prune(Prune, oneshot::Sender<Result<Pruned, BackupFailure>>),
     /// A snapshot stays whatever the policy, or not any more; gives all that do.
@@ -141,7 +140,7 @@ impl Component for BackupPart {
                 base: None,
                 pause: Backoff::new(limits::BACKUP_RETRY_MIN, limits::BACKUP_RETRY_MAX),
             };
-            tasks.spawn("ship", running.run(asked, merges.hints(), tasks.stopping()));
+            tasks.spawn("ship", running.run(asked, (merges.hints(), merges.bytes()), tasks.stopping()));
             Ok(())
         })
     }
@@ -183,43 +182,56 @@ impl Running {
     async fn run(
         mut self,
         mut asked: mpsc::Receiver<Job>,
-        mut news: broadcast::Receiver<crate::merger::News>,
+        (mut news, mut bytes): (broadcast::Receiver<crate::merger::News>, watch::Receiver<u64>),
         stopping: CancellationToken,
     ) {
         let mut every = tokio::time::interval(limits::BACKUP_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due = Instant::now();
+        // How many bytes there must have been for a shipment before its second, where that may be.
+        let mut full = None;
         loop {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
                 Some(job) = asked.recv() => self.job(job).await,
+                () = reaches(&mut bytes, full) => {
+                    drain(&mut news);
+                    (due, full) = self.ship(&bytes).await;
+                    every.reset();
+                }
                 _ = every.tick() => {
-                    let now = Instant::now();
-                    let is_news = drain(&mut news) && self.hub.backups.report().problem.is_none();
-                    if now >= due || is_news {
-                        let pause = self.ship().await;
-                        due = Instant::now() + pause;
+                    let is_news = drain(&mut news) && self.is_well();
+                    if Instant::now() >= due || is_news {
+                        (due, full) = self.ship(&bytes).await;
                     }
                 }
             }
         }
         // What was merged since is shipped yet, if the vault is quick: the deadline of the stop cuts it.
-        if self.hub.backups.report().problem.is_none() {
-            let _ = self.ship().await;
+        if self.is_well() {
+            let _ = self.ship(&bytes).await;
         }
     }
 
-    /// Ships what is new, or everything where the schedule says so; says when to look again.
-    async fn ship(&mut self) -> Duration {
+    fn is_well(&self) -> bool {
+        self.hub.backups.report().problem.is_none()
+    }
+
+    /// Ships what is new, or everything where the schedule says so. Says when to look again, and after how many bytes not to wait for that:
+    /// where the vault is quick enough for more than one shipment in a second.
+    async fn ship(&mut self, bytes: &watch::Receiver<u64>) -> (Instant, Option<u64>) {
+        let (began, before) = (Instant::now(), *bytes.borrow());
         let asked = Asked { snapshot: self.snapshot_is_due().await, ..Asked::default() };
-        match self.shipment(asked).await {
+        let pause = match self.shipment(asked).await {
             Ok(_) => limits::BACKUP_LOOK,
             Err(_) => {
                 let entropy = machine::random(&self.hub.clock).map_or(0, u64::from_be_bytes);
                 self.pause.next_pause(entropy, None)
             }
-        }
+        };
+        let may_hurry = self.is_well() && began.elapsed() <= limits::BACKUP_HURRY_MAX;
+        (Instant::now() + pause, may_hurry.then_some(before + limits::BACKUP_EVERY_BYTES))
     }
 
     /// True where the time of a snapshot has come since the last one was taken. That one is the schedule's memory: it outlives the hub, and a
@@ -250,6 +262,9 @@ impl Running {
             }
             Job::Prune(ask, reply) => {
                 let _ = reply.send(self.prune(ask).await);
+            }
+            Job::Shred(reply) => {
+                let _ = reply.send(self.shred(None).await);
             }
             Job::Hold((number, hold), reply) => {
                 let _ = reply.send(self.hold(number, hold).await);
@@ -316,40 +331,26 @@ impl Running {
             let limit = self.hub.config.get(&settings::BACKUP_RATE).0;
             self.open = Some((target, Shipper::new(owner, vault, (self.key(BACKUP_KEY_FILE)?, limit))));
         }
-        let random = (machine::random(&self.hub.clock)?, machine::random(&self.hub.clock)?);
+        let clock = &self.hub.clock;
+        let fresh = Fresh { repository: machine::random(clock)?, data: machine::random(clock)?, projects: machine::random(clock)? };
         let now = self.hub.opened()?.time.now();
         match &mut self.open {
-            Some((_, shipper)) => shipper.ship(now, random, asked).await,
+            Some((_, shipper)) => shipper.ship(now, fresh, asked).await,
             None => Ok(None),
         }
-    }
-
-    fn key(&self, file: &str) -> Result<BackupKey, BackupFailure> {
-        let keys = key_file::load_or_create(&self.hub.folder.join(file)).map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(BackupKey(keys.secret()))
-    }
-
-    /// Goes on under another backup key. It is on the disk before the vault has its keyring, and takes the old one's place after that: killed
-    /// in between, the old one still opens everything, and the next rotation uses the new one.
-    async fn rotate(&mut self) -> Result<String, BackupFailure> {
-        self.shipment(Asked::default()).await?;
-        let key = self.key(NEXT_KEY_FILE)?;
-        let Some((_, shipper)) = &mut self.open else {
-            return Err(off());
-        };
-        shipper.rotate(key.clone(), machine::random(&self.hub.clock)?).await?;
-        let (from, to) = (self.hub.folder.join(NEXT_KEY_FILE), self.hub.folder.join(BACKUP_KEY_FILE));
-        let failed = |error: std::io::Error| {
-            BackupFailure::Refused(format!("the new key stays in {}: {error}; move it to {}", from.display(), to.display()))
-        };
-        std::fs::rename(&from, &to).and_then(|()| std::fs::File::open(&self.hub.folder)?.sync_all()).map_err(failed)?;
-        self.shipment(Asked { snapshot: true, ..Asked::default() }).await?;
-        Ok(key.id())
     }
 }
 
 fn off() -> BackupFailure {
     BackupFailure::Refused("backups are off: set backup.url, or `mobo-hub component swap store.vault /path`".to_owned())
+}
+
+/// Waits until so many bytes were merged; for ever without a number.
+async fn reaches(bytes: &mut watch::Receiver<u64>, full: Option<u64>) {
+    let Some(full) = full else { return std::future::pending().await };
+    if bytes.wait_for(|total| *total >= full).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// True if anything was merged since.

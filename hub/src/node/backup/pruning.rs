@@ -1,13 +1,15 @@
 //! Retiring old backups, removing them, and holding some. All of it between two shipments, so that nobody writes meanwhile.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mobo_core::backup::manifest::{Manifest, Retained};
 use mobo_core::backup::retention::{Plan, Point, plan};
+use mobo_core::backup::vault::Pruner;
 use mobo_core::kernel::topics;
 
 use super::Running;
-use crate::backup::{Access, Asked, BackupFailure, Base, Drills, Repository, Swept, open_pruner, points, sweep};
+use crate::backup::{Access, Asked, BackupFailure, Base, Drills, Repository, Swept, open_pruner, points, sweep, sweep_keys};
 use crate::settings::backup::RETENTION;
 
 /// What to prune.
@@ -45,11 +47,8 @@ impl Running {
         if ask.dry_run {
             return Ok(Pruned { plan, bases, swept: None });
         }
-        let (Some((target, _)), access) = (&self.open, Access::pruner(&self.hub.config, ask.credential)) else { return Err(off()) };
-        let address = target.address.clone();
-        let opening = tokio::task::spawn_blocking(move || open_pruner(&address, &access)).await;
         // Opened before anything is retired: without the right to remove, nothing changes.
-        let pruner = opening.map_err(|error| BackupFailure::Refused(error.to_string()))??;
+        let pruner = self.pruner(ask.credential.clone()).await?;
         let floor = plan.floor.unwrap_or(newest.floor).max(newest.floor);
         let stays = |base: &&Base| base.anchor.number < floor && !plan.dropped().any(|number| number == base.anchor.number);
         let kept = bases.iter().rev().filter(stays).map(|base| (base.anchor.number, base.anchor.hash)).collect();
@@ -60,7 +59,38 @@ impl Running {
         let swept = sweep(pruner.as_ref(), &newest, &staying).await?;
         crate::metrics::backup::pruned(&swept);
         self.hub.board.tell(topics::backup("prune", true, Some(format!("{} objects, {} bytes", swept.removed, swept.bytes))));
+        // What is locked goes another time: the next run finds it.
+        if let Err(error) = self.shred(ask.credential).await {
+            tracing::warn!(%error, "older keyrings of erased projects are still in the vault: prune again when they may be removed");
+        }
         Ok(Pruned { plan, bases, swept: Some(swept) })
+    }
+
+    async fn pruner(&self, credential: Option<(String, String)>) -> Result<Arc<dyn Pruner>, BackupFailure> {
+        let (Some((target, _)), access) = (&self.open, Access::pruner(&self.hub.config, credential)) else { return Err(off()) };
+        let address = target.address.clone();
+        let opening = tokio::task::spawn_blocking(move || open_pruner(&address, &access)).await;
+        Ok(opening.map_err(|error| BackupFailure::Refused(error.to_string()))??)
+    }
+
+    /// Makes what is of erased projects unreadable: their keys go out of the repository, and all keyrings that had them are removed. A snapshot
+    /// takes up what the hub still holds of them, such as its audit log. Says how many keyrings went.
+    pub(super) async fn shred(&mut self, credential: Option<(String, String)>) -> Result<u64, BackupFailure> {
+        self.shipment(Asked::default()).await?;
+        let pruner = self.pruner(credential).await?;
+        let Some((_, shipper)) = &mut self.open else { return Err(off()) };
+        let fresh = shipper.shred().await?;
+        // A run that was cut short left older ones.
+        let repository = shipper.repository().cloned().ok_or_else(off)?;
+        if fresh.is_none() && repository.keyring().others.shredded.is_empty() {
+            return Ok(0);
+        }
+        let swept = sweep_keys(pruner.as_ref(), &repository).await?;
+        if fresh.is_some() {
+            self.shipment(Asked { snapshot: true, ..Asked::default() }).await?;
+            self.hub.board.tell(topics::backup("shred", true, Some(format!("{} keyrings", swept.removed))));
+        }
+        Ok(swept.removed)
     }
 
     /// Keeps a snapshot whatever the policy, or lets it go again; gives all that are kept so.
