@@ -136,6 +136,19 @@ pub fn is_claim(name: &str, value: &str) -> bool {
     is_bucket_key(name) && name.len() <= limits::NAME_BYTES_MAX && name != "id" && name != DEVICE_CLAIM && is_bucket_key(value)
 }
 
+/// True if a record of this collection can be in the bucket of that key, whatever its fields are.
+#[must_use]
+pub fn can_name(collection: &Collection, key: &str) -> bool {
+    if collection.rules.is_empty() {
+        return key == ALL;
+    }
+    collection.rules.iter().filter_map(|rule| parts(rule)).any(|parts| match parts.as_slice() {
+        [Part::Literal(whole)] => *whole == key,
+        [Part::Literal(first), .., Part::Literal(last)] => key.len() > first.len() + last.len() && key.starts_with(first) && key.ends_with(last),
+        _ => false,
+    })
+}
+
 fn expand<'v>(rule: &str, id: &str, field: impl Fn(&str) -> Option<&'v Value>) -> Option<String> {
     let mut key = String::new();
     for part in parts(rule)? {
@@ -213,6 +226,20 @@ mod tests {
         ];
         for (rules, want) in cases {
             assert_eq!(keys_of(&pumps(rules), "p1", value), want, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn a_collection_can_name_what_its_rules_spell() {
+        let cases: [(&[&str], &[&str], &[&str]); 3] = [
+            (&[], &["all"], &["site:a"]),
+            (&["site:{site}", "fw"], &["site:a", "fw"], &["site:", "fw2", "all", "line:a"]),
+            (&["site:{site}/{line}!"], &["site:a/7!"], &["site:a/7", "site:!"]),
+        ];
+        for (rules, can, cannot) in cases {
+            let collection = pumps(rules);
+            assert!(can.iter().all(|key| can_name(&collection, key)), "{rules:?}");
+            assert!(!cannot.iter().any(|key| can_name(&collection, key)), "{rules:?}");
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Provenance {
     pub seq: Seq,
     /// The original identity.
     pub eid: Eid,
+    /// True where nobody else can have written that position: the log ended there because a restored hub had lost what was before it. Then
+    /// its increments count for that position, wherever they come from.
+    pub sole: bool,
 }
 
 impl Header {
@@ -48,7 +51,7 @@ impl Header {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         let clock = self.moment.quality != WallQuality::None;
-        writer.map(5 + usize::from(clock) + usize::from(self.timeline.is_some()) + usize::from(self.provenance.is_some()));
+        writer.map(5 + usize::from(clock) + usize::from(self.timeline.is_some()) + self.origin_keys());
         writer.u64(0).u64(u64::from(self.engine));
         writer.u64(1).bytes(self.moment.boot.as_bytes());
         writer.u64(2).u64(self.moment.mono.0);
@@ -63,8 +66,15 @@ impl Header {
         if let Some(origin) = &self.provenance {
             writer.u64(7).array(4).u64(origin.incarnation.get()).u64(u64::from(origin.lane.number()));
             writer.u64(origin.seq.get()).bytes(origin.eid.as_bytes());
+            if origin.sole {
+                writer.u64(8).bool(true);
+            }
         }
         writer.into_bytes()
+    }
+
+    fn origin_keys(&self) -> usize {
+        self.provenance.map_or(0, |origin| 1 + usize::from(origin.sole))
     }
 
     /// Reads a sealed header; keys of later versions are passed over.
@@ -78,7 +88,8 @@ impl Header {
         }
         let mut reader = Reader::new(bytes);
         let (mut engine, mut boot, mut mono, mut nonce) = (None, None, None, None);
-        let (mut wall, mut quality, mut timeline, mut provenance) = (None, WallQuality::None, None, None);
+        let (mut wall, mut quality, mut timeline) = (None, WallQuality::None, None);
+        let (mut provenance, mut sole) = (None::<Provenance>, false);
         reader.each_key(|key, reader| {
             match key {
                 0 => engine = Some(reader.u8()?),
@@ -89,6 +100,7 @@ impl Header {
                 5 => nonce = Some(Nonce(reader.fixed()?)),
                 6 => timeline = Some(reader.fixed()?),
                 7 => provenance = Some(Provenance::decode(reader)?),
+                8 => sole = reader.bool()?,
                 _ => reader.skip()?,
             }
             Ok(())
@@ -103,6 +115,7 @@ impl Header {
         match (engine, boot, mono, nonce) {
             (Some(engine), Some(boot), Some(mono), Some(nonce)) => {
                 let moment = Moment { boot, mono, wall, quality };
+                let provenance = provenance.map(|origin| Provenance { sole, ..origin });
                 Ok(Self { engine, moment, nonce, timeline, provenance })
             }
             _ => Err(Malformed::what("header")),
@@ -116,7 +129,7 @@ impl Provenance {
             let (incarnation, lane) = (Incarnation::new(reader.u64()?), Lane::from_number(reader.u8()?));
             let (seq, eid) = (Seq::new(reader.u64()?), Eid(reader.fixed()?));
             match (incarnation, lane, seq) {
-                (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid }),
+                (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid, sole: false }),
                 _ => Err(Malformed::what("provenance")),
             }
         })
@@ -212,6 +225,7 @@ mod tests {
                 lane: Lane::State,
                 seq: Seq::FIRST,
                 eid: Eid([4; 16]),
+                sole: quality == WallQuality::Set,
             }),
         }
     }

@@ -147,8 +147,8 @@ impl Device {
 fn offer(hub: &mut MemoryHub, offer: &Offer) {
     let schema = schema();
     hub.clock += 1_000;
-    let context =
-        Context { project: PROJECT, schema: &schema, timeline: Timeline([7; 16]), now: Eff(hub.clock), entropy: [hub.clock as u8; 32] };
+    let (timeline, now, entropy) = (Timeline([7; 16]), Eff(hub.clock), [hub.clock as u8; 32]);
+    let context = Context { project: PROJECT, schema: &schema, timeline, now, entropy, recovering: true };
     let heads = hub.buckets.values().map(|bucket| (bucket.id, bucket.head)).collect();
     let joining = Joining::new(context, &Offered { offer, key: &KEY, timelines: &[], heads: &heads });
     let stored = joining.wants().into_iter().filter_map(|key| Some((key.clone(), hub.records.get(&key)?.clone()))).collect();

@@ -1,6 +1,5 @@
 //! The device as a board: which parts it is made of, and what they share.
 
-mod fingerprint;
 mod gate;
 mod store;
 mod uplink;

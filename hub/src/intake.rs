@@ -40,6 +40,7 @@ async fn step(hub: &Hub, opened: &Opened) -> Result<(), StoreError> {
         timeline: opened.history.era().timeline.timeline,
         now: opened.time.now(),
         entropy: machine::random(opened.time.machine())?,
+        recovering: opened.history.era().recovering,
         submissions: Vec::new(),
     };
     if let (Some(report), Ok(merges)) = (opened.store.take_in(batch).await?, hub.merges()) {

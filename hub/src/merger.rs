@@ -188,10 +188,12 @@ impl Merges for Merger {
     async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
         let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
+        let era = self.history.era();
         let batch = MergeBatch {
             project: self.project,
             schema,
-            timeline: self.history.era().timeline.timeline,
+            timeline: era.timeline.timeline,
+            recovering: era.recovering,
             now: self.time.now(),
             entropy,
             submissions,

@@ -39,7 +39,7 @@ use mobo_runtime::state::State;
 use tokio::sync::{Mutex, watch};
 
 pub use backup::BACKUP_KEY_FILE;
-pub use store::assemble;
+pub use store::{assemble, settle_place};
 
 pub(crate) use backup::{Backups, Job, Prune, Pruned};
 

@@ -176,6 +176,17 @@ impl Server {
         self.pg_ctl(&["-l", &log.to_string_lossy(), "-t", "120", "start"]);
     }
 
+    /// Ends the server in good order, and starts it as a standby of a primary that is not there: it reads, and takes no writes.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start so.
+    pub fn stand_by(&self) {
+        self.pg_ctl(&["-m", "fast", "stop"]);
+        fs::write(self.base().join("standby.signal"), "").expect("the folder takes a file");
+        self.start_again();
+    }
+
     /// Makes every process of the server stand still, as a machine does that swaps: connections stay open, and nothing answers.
     ///
     /// # Panics

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobo_tests::sim::{Faults, Outcome, power, run};
+use mobo_tests::sim::{Fault, Faults, Outcome, Plan, disks, power, run, run_plan};
 
 /// Runs these seeds on all processors, and says of each that broke something what one needs to look at it.
 #[track_caller]
@@ -52,7 +52,7 @@ fn one_seed_is_one_run() {
 }
 
 /// At a sample of all writes and syncs; `sim --power-cuts` takes every one.
-// faults: S-1, S-3
+// faults: S-1, S-2, S-3
 #[test]
 fn a_power_cut_damages_nothing_and_loses_nothing_that_was_told() {
     let cuts = power::run(1, STRIDE);
@@ -62,3 +62,93 @@ fn a_power_cut_damages_nothing_and_loses_nothing_that_was_told() {
 
 /// Writes and syncs between two cuts.
 const STRIDE: u64 = 149;
+
+#[track_caller]
+fn holds(outcome: Outcome) -> Outcome {
+    if let Some(failure) = &outcome.failure {
+        panic!("seed {}\n{failure}", outcome.seed);
+    }
+    outcome
+}
+
+/// Whatever page cannot be read, the device says so or does not need it, and with the page back everything is there.
+// faults: S-5
+#[test]
+fn a_page_that_cannot_be_read_loses_nothing() {
+    let mut patient = disks::patient(1);
+    let done: Vec<disks::Done> = (0..patient.pages()).map(|page| patient.without_page(page)).collect();
+    assert!(done.len() > 20 && done.iter().any(|done| !done.booted), "{} pages", done.len());
+    assert!(done.iter().any(|done| done.unread > 0 && done.shown > done.unread), "one page does not take all the others with it");
+}
+
+/// It goes on reading, refuses writes, asks the disk a few times and no more, and takes writes again once it was started on a disk that does.
+// faults: S-11
+#[test]
+fn a_disk_that_takes_no_writes_is_not_worn_by_them() {
+    let mut patient = disks::patient(2);
+    let (done, refused) = patient.read_only();
+    assert!(done.booted && !done.wrote && done.unread == 0 && done.shown > 100, "{done:?}");
+    assert!((1..=BUSY_MAX).contains(&refused), "the disk has refused {refused} writes");
+}
+
+/// Writes that a disk may have to refuse for one write of a user.
+const BUSY_MAX: u64 = 10;
+
+/// What one local write costs a card, its ack and its way back included.
+// faults: S-13
+#[test]
+fn a_write_costs_the_disk_no_more_than_it_may() {
+    let patient = disks::patient(3);
+    let (bytes, syncs) = (patient.tally.bytes / patient.writes, patient.tally.syncs as f64 / patient.writes as f64);
+    assert!(bytes <= BYTES_PER_WRITE_MAX, "{bytes} bytes for a write: {:?} for {}", patient.tally, patient.writes);
+    assert!(syncs <= SYNCS_PER_WRITE_MAX, "{syncs:.1} syncs for a write: {:?} for {}", patient.tally, patient.writes);
+}
+
+const BYTES_PER_WRITE_MAX: u64 = 100_000;
+const SYNCS_PER_WRITE_MAX: f64 = 6.0;
+
+/// Three months of writes over a line of 20 kbit/s that loses 3 of 100 packets: nothing is lost, and every connected minute something gets
+/// through. `sim --offline 100000` is the whole of it.
+// faults: N-6, N-17, X-8
+#[test]
+fn ninety_days_offline_come_back_over_a_thin_line() {
+    let outcome = holds(run_plan(1, Plan::offline(OFFLINE_WRITES)));
+    assert!(outcome.counts["writes"] >= OFFLINE_WRITES * 9 / 10, "{:?}", outcome.counts);
+    assert!(outcome.counts["packets lost on a thin line"] > 0 && outcome.counts["connected minutes with progress"] > 0);
+}
+
+const OFFLINE_WRITES: u64 = 1_500;
+
+/// All devices lose their hub at once and come back to it at once. `sim --herd 10000` is the whole of it.
+// faults: N-11, C-6
+#[test]
+fn a_herd_comes_back_to_its_hub() {
+    let outcome = holds(run_plan(1, Plan::herd(HERD)));
+    assert!(outcome.counts["kills of the hub"] > 0, "{:?}", outcome.counts);
+}
+
+const HERD: usize = 40;
+
+/// The hub's clock is ten years off, in either direction, again and again: nobody is shut out, and everything converges.
+// faults: K-5
+#[test]
+fn a_hub_whose_clock_jumps_shuts_nobody_out() {
+    for seed in 1..=3 {
+        let faults = vec![(Fault::HubClock, 8_000_000), (Fault::KillHub, 20_000_000), (Fault::CutLink, 10_000_000)];
+        let plan = Plan { devices: 3, safety_us: 60_000_000, faults, ..Plan::calm() };
+        let outcome = holds(run_plan(seed, plan));
+        assert!(outcome.counts["jumps of the hub's clock"] > 3, "{:?}", outcome.counts);
+    }
+}
+
+/// Two devices that drew the same numbers at their first boot have one key, one log and the same nonces: the hub finds out, and both people's
+/// writes are kept.
+// faults: I-7
+#[test]
+fn two_devices_of_one_seed_keep_what_both_write() {
+    for seed in 1..=3 {
+        let plan = Plan { devices: 3, safety_us: 40_000_000, write_every_us: 1_500_000, one_seed: true, ..Plan::calm() };
+        let outcome = holds(run_plan(seed, plan));
+        assert!(outcome.counts.contains_key("refences"), "nobody noticed: {:?}", outcome.counts);
+    }
+}

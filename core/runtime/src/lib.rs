@@ -45,6 +45,7 @@ pub mod console;
 pub mod control;
 pub mod data_dir;
 pub mod entropy;
+pub mod fingerprint;
 pub mod folder_watch;
 pub mod ground;
 pub mod health;

@@ -19,6 +19,7 @@ use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
 use crate::stamp::Origin;
+use crate::table::stands_for;
 use crate::stream::{Loss, Segment};
 
 /// A record as the store has it.
@@ -202,10 +203,14 @@ impl<'a> Run<'a> {
             "provenance.known",
             origin.into_iter().chain(prepared.eid).any(|eid| self.origins.contains(&(lane.device, eid)))
         );
+        let provenance = prepared.header.as_ref().and_then(|header| header.provenance);
+        let first = provenance.filter(|origin| crate::protect!("provenance.sole", origin.sole));
+        let alone = first.map(|origin| Author { incarnation: stands_for(lane.device, origin.incarnation, origin.seq), ..author.clone() });
         let doing = Doing {
             lane,
             author,
-            tallies,
+            tallies: alone.as_ref().unwrap_or(tallies),
+            tally_seq: first.map_or(prepared.seq, |origin| origin.seq),
             rights,
             seq: prepared.seq,
             decided: *decided,
@@ -296,10 +301,11 @@ impl<'a> Run<'a> {
         }
         let origin = doing.author.origin();
         let blocked = self.blocked.contains(&(key.clone(), origin));
-        let same_timeline = doing.is_of(self.context.timeline);
+        let (same_timeline, recovering) = (doing.is_of(self.context.timeline), self.context.recovering);
         let working = self.records.get_mut(key).ok_or_else(wrong)?;
-        // Of a record that nobody has written yet, there is nothing that somebody else may see.
-        let before = (working.stored.is_some() || working.touched).then(|| working.buckets.clone());
+        // Of a record that nobody has written yet, or of which a restored hub has only what came after, there is nothing that somebody may see.
+        let is_nobodys = |working: &Working| working.buckets.is_empty() && working.state.project(collection).is_none();
+        let before = ((working.stored.is_some() || working.touched) && !is_nobodys(working)).then(|| working.buckets.clone());
         if let Some(before) = &before {
             // First of all, so that a refusal tells nothing about what the record holds.
             let unmoved = Change { before: Some(before), after: before };
@@ -310,9 +316,10 @@ impl<'a> Run<'a> {
         let merged = if doing.known {
             engine::Merged::default()
         } else {
+            let is_table = matches!(part.ops, RecordOps::Table(_));
             let applying = Applying {
-                author: if matches!(part.ops, RecordOps::Table(_)) { doing.tallies } else { doing.author },
-                seq: doing.seq,
+                author: if is_table { doing.tallies } else { doing.author },
+                seq: if is_table { doing.tally_seq } else { doing.seq },
                 ver: working.ver,
                 uncertain: doing.decided.uncertain,
                 same_timeline,
@@ -329,7 +336,10 @@ impl<'a> Run<'a> {
             return Err(Refusal::new(Code::TOO_LARGE, detail));
         }
         let buckets = bucket_keys(collection, key, working);
-        if let Some(why) = doing.rights.refuse(Change { before: before.as_deref(), after: &buckets }, doing.decided.eff) {
+        // What makes the record comes later, from another device: by then this must have been merged, or a deletion would be undone.
+        let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
+        let change = Change { before: before.as_deref(), after: &buckets };
+        if let Some(why) = doing.rights.refuse(change, doing.decided.eff).filter(|_| !crate::protect!("recovery.comes-first", comes_first)) {
             return Err(Refusal::new(Code::FORBIDDEN, why));
         }
         working.buckets = buckets;

@@ -64,6 +64,8 @@ pub struct Context<'a> {
     pub now: Eff,
     /// Random bytes, from which the batch draws ids of new buckets.
     pub entropy: [u8; 32],
+    /// True while devices give back what the hub has lost (rule R18): of a record that it does not know, it does not know much.
+    pub recovering: bool,
 }
 
 /// A write through the hub's own API: authored by the hub, with the record locked.

@@ -47,6 +47,8 @@ pub(super) struct Doing<'o> {
     pub(super) author: &'o Author,
     /// The same, but for the log that increments are counted under.
     pub(super) tallies: &'o Author,
+    /// The position that they are counted for.
+    pub(super) tally_seq: Seq,
     pub(super) rights: &'o Rights,
     pub(super) seq: Seq,
     pub(super) decided: Decided,

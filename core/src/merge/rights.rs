@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::buckets::can_name;
+use crate::schema::Collection;
 use crate::time::Eff;
 
 /// What an author may write.
@@ -76,6 +78,17 @@ impl Rights {
             return Some(format!("the record would enter {entered}, where this device may not write"));
         }
         crossed(after, before).map(|left| format!("the record would leave {left}, where this device may not write"))
+    }
+}
+
+impl Rights {
+    /// True if its holder may write in some bucket that a record of this collection can be in.
+    #[must_use]
+    pub fn reach(&self, collection: &Collection) -> bool {
+        match self {
+            Self::All => true,
+            Self::Buckets(grants) => grants.live.iter().any(|bucket| can_name(collection, bucket)),
+        }
     }
 }
 

@@ -161,6 +161,8 @@ pub struct MergeBatch {
     pub now: Eff,
     /// Random bytes.
     pub entropy: [u8; 32],
+    /// True while devices give back what the hub has lost (rule R18).
+    pub recovering: bool,
     /// The submissions; those of one lane in order.
     pub submissions: Vec<Prepared>,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::op::{Action, TableOp};
-use super::state::{Cell, TableState, Tally};
+use super::state::{Cell, TableState, Tally, drop_doubles};
 use crate::engine::{Applying, Conflict, ConflictKind, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{FieldId, StateHash, Ver};
 use crate::message::Code;
@@ -81,6 +81,7 @@ impl MergeEngine for TableEngine {
                     mine.insert(*origin, *tally);
                 }
             }
+            drop_doubles(mine);
         }
         for (stamp, ver) in &right.vers {
             joined.vers.entry(*stamp).or_insert(*ver);
@@ -212,6 +213,7 @@ fn add_deltas(state: &mut TableState, ops: &[Stamped<'_, TableOp>], applying: &A
                 tallies.insert(applying.author.origin(), Tally { sum: delta, last: applying.seq });
             }
         }
+        drop_doubles(tallies);
     }
 }
 

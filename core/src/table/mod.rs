@@ -8,4 +8,4 @@ pub mod state;
 
 pub use engine::TableEngine;
 pub use op::{Action, TableOp};
-pub use state::{Cell, TableState, Tally};
+pub use state::{Cell, TableState, Tally, stands_for};

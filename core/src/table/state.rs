@@ -188,6 +188,31 @@ impl TableState {
     }
 }
 
+/// The log under which the increments of an entry count that was authored again, where nobody else can have written its first position:
+/// every authoring of it counts there, and none of them where the first log's own tally reaches it ([`drop_doubles`]).
+#[must_use]
+pub fn stands_for(device: DeviceId, first: Incarnation, seq: Seq) -> Incarnation {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"mobo again 1").update(device.as_bytes()).update(&first.get().to_be_bytes()).update(&seq.get().to_be_bytes());
+    Incarnation::from_entropy(hasher.finalize().as_bytes().first_chunk().copied().unwrap_or([1; 8]))
+}
+
+/// Takes out the tallies of entries that were authored again where the tally of their first log holds what they did: another device has given
+/// it back. Which of the two comes first makes no difference.
+pub(super) fn drop_doubles(tallies: &mut Counter) {
+    let origins: Vec<(Origin, Seq)> = tallies.iter().map(|(origin, tally)| (*origin, tally.last)).collect();
+    for own in origins.chunk_by(|a, b| a.0.device == b.0.device).filter(|own| own.len() > 1) {
+        for (again, seq) in own {
+            let holds = |(first, last): &(Origin, Seq)| {
+                first != again && last >= seq && stands_for(first.device, first.incarnation, *seq) == again.incarnation
+            };
+            if crate::protect!("counter.doubled", own.iter().any(holds)) {
+                tallies.remove(again);
+            }
+        }
+    }
+}
+
 pub(super) fn index_of(stamps: &[Stamp], stamp: Stamp) -> u64 {
     stamps.binary_search(&stamp).unwrap_or_default() as u64
 }

@@ -60,6 +60,7 @@ pub(crate) struct MemoryHub {
     pub(crate) quarantined: usize,
     pub(crate) kept: BTreeMap<(LaneKey, Seq), KeptEntry>,
     pub(crate) clock: i64,
+    pub(crate) recovering: bool,
 }
 
 impl MemoryHub {
@@ -81,6 +82,7 @@ impl MemoryHub {
             timeline: Timeline([7; 16]),
             now: Eff(self.clock),
             entropy: [self.clock as u8; 32],
+            recovering: self.recovering,
         };
         let merge = Merge::new(context, submissions);
         let reads = self.read_lanes(&merge.wants());

@@ -13,13 +13,14 @@ use mobo_core::limits;
 use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component, timed};
 use mobo_runtime::entropy;
+use mobo_runtime::fingerprint;
 use mobo_runtime::folder_watch::FolderWatch;
 use mobo_runtime::tasks::Tasks;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::{Edge, STORE, STORE_FILE, VERSION, fingerprint};
+use super::{Edge, STORE, STORE_FILE, VERSION};
 use crate::settings;
 
 pub(super) struct StorePart(pub(super) Arc<Edge>);

@@ -11,6 +11,7 @@ use mobo_core::store::{HubRow, HubStore, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 use mobo_runtime::component::{BoxFuture, Component, timed};
+use mobo_runtime::fingerprint;
 use mobo_runtime::machine::{self, Machine};
 use mobo_runtime::slot::Slot;
 use mobo_runtime::tasks::Tasks;
@@ -48,7 +49,11 @@ impl StorePart {
             // Not shown: what nobody understands may hold a password anywhere.
             return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
         };
-        Ok((assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await?, desk))
+        let opened = assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await?;
+        if let Some(file) = self.file.get() {
+            settle_place(&file, &opened.history, fingerprint::of(&self.hub.folder.join(super::STORE_FILE))).await?;
+        }
+        Ok((opened, desk))
     }
 
     async fn accounts(&self, opened: &Opened, desk: Arc<dyn Desk>) -> Result<Arc<Accounts>, AuthError> {
@@ -189,6 +194,26 @@ async fn reachable(url: &str) -> Check {
             Check::fail("Postgres", reason, advice)
         }
     }
+}
+
+/// Looks whether this is the file, on the machine, that the hub ran on last. In a copy of its folder somebody may have brought an older state
+/// back without a word, and whoever pushes first would be given positions that others hold already: so a copy goes on under a new timeline
+/// (rule R17). True if it does.
+///
+/// # Errors
+///
+/// The store's.
+pub async fn settle_place(store: &SqliteHubStore, history: &History, now: Vec<u8>) -> Result<bool, StoreError> {
+    let known = store.fingerprint().await?;
+    if known.as_ref() == Some(&now) {
+        return Ok(false);
+    }
+    let is_copy = mobo_core::protect!("history.copied", known.is_some());
+    if is_copy {
+        history.fork(history.era().timeline.timeline, Vec::new()).await?;
+    }
+    store.set_fingerprint(now).await?;
+    Ok(is_copy)
 }
 
 /// What the parts of a hub share, around an open store: who the hub is, its history, its time.

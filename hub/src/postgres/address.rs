@@ -66,10 +66,10 @@ impl Address {
 
     async fn check(&self, connection: &mut PgConnection) -> Result<String, StoreError> {
         const ABOUT: &str = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
-                             current_setting('server_encoding')";
+                             current_setting('server_encoding'), pg_is_in_recovery()";
         let row = sqlx::query(ABOUT).fetch_one(connection).await.map_err(|error| self.unreachable(error))?;
-        let about = || Ok::<_, sqlx::Error>((row.try_get::<i32, _>(0)?, row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?));
-        let (number, version, encoding) = about().map_err(|error| self.unreachable(error))?;
+        let about = || Ok::<_, sqlx::Error>((row.try_get::<i32, _>(0)?, row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?, row.try_get::<bool, _>(3)?));
+        let (number, version, encoding, is_standby) = about().map_err(|error| self.unreachable(error))?;
         if number < VERSION_MIN {
             let min = VERSION_MIN / 10_000;
             let why = format!("Postgres at {} is version {version}, and mobo needs {min} or newer: upgrade it", self.shown);
@@ -78,6 +78,14 @@ impl Address {
         if encoding != "UTF8" {
             let why =
                 format!("the database at {} is encoded in {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0", self.shown);
+            return Err(StoreError::Refused(why));
+        }
+        if is_standby {
+            let why = format!(
+                "the database at {} is a standby: it takes no writes, and others' commits show on it later and in another order. Give the \
+                 primary in store.url, or promote this one",
+                self.shown
+            );
             return Err(StoreError::Refused(why));
         }
         Ok(version)

@@ -125,7 +125,8 @@ pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, firs
     // Another hub of this database may have made a collection since the caller looked.
     let current = schemas::current(tx, &store.known, batch.project).await?;
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
-    let context = Context { project: batch.project, schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy };
+    let MergeBatch { project, timeline, now, entropy, recovering, .. } = *batch;
+    let context = Context { project, schema, timeline, now, entropy, recovering };
     let merge = Merge::new(context, batch.submissions.clone());
     let reads = match lanes::lock_and_read(tx, batch.project, &merge.wants()).await? {
         lanes::Found::All(reads) => reads,

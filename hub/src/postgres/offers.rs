@@ -40,7 +40,8 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
     let history = hub::read(tx).await?.timeline;
     let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
-    let context = Context { project, schema, timeline: history.timeline, now: batch.now, entropy: batch.entropy };
+    let (timeline, now, entropy) = (history.timeline, batch.now, batch.entropy);
+    let context = Context { project, schema, timeline, now, entropy, recovering: true };
     let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
     let joining = Joining::new(context, &offered);
     let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &joining.wants()).await?;

@@ -105,7 +105,8 @@ pub(super) async fn step(tx: &mut Tx, store: &Inner, batch: &RebucketBatch) -> R
     progress.done += keys.len() as u64;
     let wants = keys.into_iter().collect();
     let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, &schema), &wants).await?;
-    let context = Context { project, schema: &schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy };
+    let (timeline, now, entropy) = (batch.timeline, batch.now, batch.entropy);
+    let context = Context { project, schema: &schema, timeline, now, entropy, recovering: false };
     let applied = Applied::rebucket(context, stored);
     progress.moved += applied.touched() as u64;
     let mut moved = Vec::new();

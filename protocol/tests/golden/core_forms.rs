@@ -35,7 +35,7 @@ pub(crate) fn form(name: &'static str, about: &'static str, bytes: Vec<u8>, chec
 }
 
 fn headers() -> Vec<Form> {
-    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid() };
+    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid(), sole: false };
     let no_clock = Moment { wall: Wall(0), quality: WallQuality::None, ..moment() };
     let set = Moment { wall: Wall(-5), quality: WallQuality::Set, ..moment() };
     vec![
@@ -54,6 +54,11 @@ fn headers() -> Vec<Form> {
             "header-provenance",
             "Sealed header of an entry that was sealed first under another incarnation.",
             Header { provenance: Some(provenance), ..header(2) },
+        ),
+        header_form(
+            "header-provenance-sole",
+            "Sealed header of an entry whose first log ended because a restored hub had lost what was before it: key 8.",
+            Header { provenance: Some(Provenance { sole: true, ..provenance }), ..header(2) },
         ),
         form(
             "header-clock-of-no-quality",

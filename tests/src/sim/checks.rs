@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::model::{Expected, What, Write};
 use super::trace::{Try, Violation};
-use super::world::World;
+use super::world::{Event, MINUTE_US, World};
 use super::writes::delta_is_known;
 
 fn store_failed(error: StoreError) -> Violation {
@@ -94,6 +94,21 @@ impl World {
                 return Err(Violation::new("I12", format!("{} is not what its rows say: {audit:?}", node.name)));
             }
         }
+        Ok(())
+    }
+
+    /// Every connected minute, more of what devices have written is at the hub for good, until all of it is.
+    pub(super) fn progress(&mut self, before: u64) -> Try {
+        let acked: u64 = self.acked.values().map(|(seq, _)| seq.get()).sum();
+        let written = self.model.writes.iter().filter(|write| write.sealed.is_some()).count() as u64;
+        if acked >= written {
+            return Ok(());
+        }
+        if acked == before {
+            return Err(Violation::new("N-6", format!("a connected minute has passed, and the hub has {acked} of {written} writes as before")));
+        }
+        self.trace.count("connected minutes with progress");
+        self.soon((MINUTE_US, MINUTE_US), Event::Progress(acked));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Faults, Outcome, run};
+use super::{Faults, Outcome, Plan, run, run_plan};
 
 /// Failures that are told whole; of more, the seeds are enough.
 const TOLD_MAX: usize = 3;
@@ -20,6 +20,7 @@ struct Options {
     power_cuts: bool,
     only: String,
     stride: u64,
+    plan: Option<Plan>,
     jobs: usize,
     faults: Faults,
 }
@@ -30,11 +31,13 @@ pub fn main() -> ExitCode {
     match options(std::env::args().skip(1)) {
         Ok(options) if options.mutants => super::mutants::main(options.seeds, &options.only),
         Ok(options) if options.power_cuts => super::power::main(options.first.unwrap_or(1), options.stride),
+        Ok(Options { plan: Some(plan), first, .. }) => planned(first.unwrap_or(1), plan),
         Ok(options) if options.trace => one(options.first.unwrap_or(1), options.faults),
         Ok(options) => many(&options),
         Err(why) => {
             eprintln!(
-                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--hub-stays] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]]"
+                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--hub-stays] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]] \
+                 [--offline WRITES] [--herd DEVICES]"
             );
             ExitCode::from(2)
         }
@@ -52,6 +55,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         power_cuts: false,
         only: String::new(),
         stride: 1,
+        plan: None,
         jobs,
         faults: Faults::All,
     };
@@ -69,6 +73,8 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--seed" => options.first = Some(number()?),
             "--jobs" => options.jobs = usize::try_from(number()?).map_err(|error| error.to_string())?,
             "--stride" => options.stride = number()?.max(1),
+            "--offline" => options.plan = Some(Plan::offline(number()?.max(1))),
+            "--herd" => options.plan = Some(Plan::herd(usize::try_from(number()?).map_err(|error| error.to_string())?.max(1))),
             "--power-cuts" => options.power_cuts = true,
             "--hub-stays" => options.faults = Faults::HubStays,
             "--json" => options.json = true,
@@ -78,6 +84,16 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         }
     }
     Ok(options)
+}
+
+/// Runs one world of a plan, and says what came of it.
+fn planned(seed: u64, plan: Plan) -> ExitCode {
+    let started = Instant::now();
+    let outcome = run_plan(seed, plan);
+    let mut sum = Sum::default();
+    add(&mut sum, outcome, started);
+    tell(&sum, (seed, started.elapsed().as_secs_f64()), false);
+    if sum.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn one(seed: u64, faults: Faults) -> ExitCode {

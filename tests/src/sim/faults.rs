@@ -71,6 +71,12 @@ impl World {
                 Ok(())
             }
             Fault::ClockJump => self.jump(device),
+            Fault::HubClock => {
+                self.trace.count("jumps of the hub's clock");
+                let by = self.rng.below(2 * TEN_YEARS_US).cast_signed() - TEN_YEARS_US.cast_signed();
+                self.hub.machine.jump(by);
+                Ok(())
+            }
             Fault::RestoreDevice => self.restore_device(device),
             Fault::CloneDevice => self.clone_device(device),
             Fault::LieDevice => self.lie(device),

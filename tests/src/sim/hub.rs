@@ -10,7 +10,7 @@ use mobo_core::store::{HubStore, StoreError};
 use mobo_core::trust::KeyPair;
 use mobo_hub::admission::Door;
 use mobo_hub::merger::{MergeDesk, MergeQueue, Merger, News};
-use mobo_hub::node::{Opened, assemble};
+use mobo_hub::node::{Opened, assemble, settle_place};
 use mobo_hub::sessions::{Conversation, Job, Sessions};
 use mobo_runtime::machine::Machine;
 use mobo_vfs::{Disk, Image};
@@ -26,8 +26,10 @@ pub(super) struct HubNode {
     pub(super) disk: Disk,
     pub(super) machine: Arc<SimMachine>,
     pub(super) images: Vec<HubImage>,
-    /// It was restored and has not been told so.
+    /// It was restored by the command, which says so; a folder that was only copied says nothing.
     pub(super) restored: bool,
+    /// Which file, on which machine, its store is.
+    pub(super) place: u64,
     pub(super) life: Option<HubLife>,
 }
 
@@ -72,7 +74,7 @@ impl std::fmt::Debug for HubTalk {
 
 impl HubNode {
     pub(super) fn new(keys: KeyPair, machine: Arc<SimMachine>) -> Self {
-        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, life: None }
+        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, place: 0, life: None }
     }
 
     fn path(&self) -> PathBuf {
@@ -109,6 +111,8 @@ impl HubNode {
             wait(opened.history.fork(was, Vec::new()), || writer.turn())?;
             self.restored = false;
         }
+        let place = self.place.to_be_bytes().to_vec();
+        wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
         self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new(), timeline });
         Ok(())

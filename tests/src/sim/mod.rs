@@ -18,6 +18,7 @@
 mod checks;
 pub mod cli;
 mod device;
+pub mod disks;
 mod faults;
 mod hub;
 mod machine;
@@ -38,6 +39,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use world::World;
+
+use crate::seed::Rng;
 
 pub use plan::{Fault, Faults, Pipe, Plan};
 pub use trace::Violation;
@@ -82,6 +85,12 @@ impl std::fmt::Display for Failure {
 #[must_use]
 pub fn run(seed: u64, faults: Faults, whole: bool) -> Outcome {
     run_world(seed, World::new(seed, faults, whole))
+}
+
+/// Runs a world of that plan.
+#[must_use]
+pub fn run_plan(seed: u64, plan: Plan) -> Outcome {
+    run_world(seed, World::with(Rng::new(seed), plan, false))
 }
 
 /// Runs the world of a seed, with a plan that leans towards what a protection is needed for.

@@ -37,13 +37,15 @@ pub(super) struct LinkState {
     pub(super) cut: bool,
     /// The last frame of each channel arrives then: others follow it.
     pub(super) last: BTreeMap<(End, Channel), u64>,
+    /// Until when a thin line is busy with what was sent to that end.
+    pub(super) busy_until: BTreeMap<End, u64>,
     /// Frames that wait for a partition to end.
     pub(super) held: Vec<(End, Channel, Vec<u8>)>,
 }
 
 impl LinkState {
     pub(super) const fn new(device: usize) -> Self {
-        Self { device, device_open: true, hub_open: true, cut: false, last: BTreeMap::new(), held: Vec::new() }
+        Self { device, device_open: true, hub_open: true, cut: false, last: BTreeMap::new(), busy_until: BTreeMap::new(), held: Vec::new() }
     }
 
     pub(super) const fn is_open(&self, end: End) -> bool {

@@ -8,6 +8,8 @@ use super::plan::Pipe;
 use super::trace::{Try, Violation};
 use super::world::{Event, World};
 
+/// What a packet carries on a thin line.
+const PACKET_BYTES: u64 = 1_200;
 /// A silent peer is noticed after so long.
 const SILENCE_US: u64 = 15_000_000;
 
@@ -46,6 +48,20 @@ impl World {
         let (from, until) = self.plan.latency_us;
         let arrives = self.now() + from + self.rng.below(until - from + 1);
         match self.plan.pipe {
+            Pipe::Thin { bits_per_second, lost } => {
+                let packets = 1 + bytes.len() as u64 / PACKET_BYTES;
+                let again = (0..packets).filter(|_| self.rng.chance(lost)).count() as u64;
+                let takes = (bytes.len() as u64 + 40 * packets) * 8_000_000 / bits_per_second + again * 2 * until;
+                let now = self.now();
+                let state = self.links.get_mut(&link).expect("it is there");
+                // One line for all channels.
+                let last = state.busy_until.entry(to).or_default();
+                *last = now.max(*last) + takes;
+                let at = *last + from;
+                state.last.insert((to, channel), at);
+                self.trace.add("packets lost on a thin line", again);
+                self.at(at, Event::Frame(link, to, channel, bytes));
+            }
             Pipe::Stream => {
                 let state = self.links.get_mut(&link).expect("it is there");
                 let last = state.last.entry((to, channel)).or_default();

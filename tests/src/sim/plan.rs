@@ -39,9 +39,16 @@ pub enum Fault {
     LieDevice,
     /// The hub's folder is put back to what it was earlier; sometimes half of the devices are destroyed with it.
     RestoreHub,
+    /// The hub's wall clock jumps by up to ten years, and nothing else does.
+    HubClock,
 }
 
-/// All of them.
+/// How long everything may take to converge after all is well, in simulated µs.
+const LIVENESS_US: u64 = 240_000_000;
+/// 90 days.
+const AWAY_US: u64 = 90 * 86_400_000_000;
+
+/// Those that a seed draws from.
 const FAULTS: [Fault; 17] = [
     Fault::CutLink,
     Fault::HalfOpen,
@@ -83,6 +90,13 @@ pub enum Pipe {
         /// Doubled.
         doubled: u64,
     },
+    /// As `Stream`, through a thin line that is the same for both directions, in good times and bad.
+    Thin {
+        /// What it carries.
+        bits_per_second: u64,
+        /// Of 100 packets, so many are lost and come again a round trip later.
+        lost: u64,
+    },
 }
 
 /// A plan.
@@ -114,6 +128,12 @@ pub struct Plan {
     pub drift_ppm: u64,
     /// Bytes of acknowledged entries that a device keeps.
     pub keep_bytes: u64,
+    /// True: no device meets the hub before all is well.
+    pub away: bool,
+    /// True: the first two devices have one seed of randomness, and so one key.
+    pub one_seed: bool,
+    /// How long everything may take to converge after all is well, in simulated µs.
+    pub liveness_us: u64,
 }
 
 impl Plan {
@@ -148,6 +168,9 @@ impl Plan {
             clockless: rng.chance(30),
             drift_ppm: *rng.pick(&[0, 50, 500]),
             keep_bytes: if keeps_all { 64 << 20 } else { *rng.pick(&[64 << 20, 2_000, 0]) },
+            away: false,
+            one_seed: false,
+            liveness_us: LIVENESS_US,
         }
     }
 
@@ -201,13 +224,48 @@ impl Plan {
             clockless: false,
             drift_ppm: 0,
             keep_bytes: 2_000,
+            away: false,
+            one_seed: false,
+            liveness_us: LIVENESS_US,
+        }
+    }
+
+    /// A device that makes so many writes while it is away for 90 days, and comes back over a thin line.
+    #[must_use]
+    pub fn offline(writes: u64) -> Self {
+        Self {
+            safety_us: AWAY_US,
+            // A fifth of all writes are of three on average, and pauses are as long as a write takes its turn.
+            write_every_us: AWAY_US / writes * 3 / 2,
+            pipe: Pipe::Thin { bits_per_second: 20_000, lost: 3 },
+            latency_us: (700_000, 700_000),
+            mix: [6, 0, 2, 3],
+            away: true,
+            keep_bytes: 64 << 20,
+            liveness_us: AWAY_US,
+            ..Self::calm()
+        }
+    }
+
+    /// So many devices, whose hub goes away and comes back for all of them at once.
+    #[must_use]
+    pub fn herd(devices: usize) -> Self {
+        Self {
+            devices,
+            safety_us: 60_000_000,
+            write_every_us: 30_000_000 * devices as u64 / 50,
+            faults: vec![(Fault::KillHub, 12_000_000)],
+            latency_us: (1_000, 30_000),
+            mix: [6, 0, 2, 3],
+            liveness_us: 1_800_000_000,
+            ..Self::calm()
         }
     }
 
     /// True if the frames of a channel arrive in order, or not at all.
     #[must_use]
     pub fn keeps_order(&self) -> bool {
-        self.pipe == Pipe::Stream && !self.faults.iter().any(|(fault, _)| *fault == Fault::Truncate)
+        !matches!(self.pipe, Pipe::Datagrams { .. }) && !self.faults.iter().any(|(fault, _)| *fault == Fault::Truncate)
     }
 
     /// True if a write of the hub may fail.

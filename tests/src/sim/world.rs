@@ -24,9 +24,7 @@ use super::plan::{Fault, Faults, Pipe, Plan};
 use super::trace::{Trace, Try, Violation};
 use crate::seed::Rng;
 
-/// How long everything may take to converge after all is well, in simulated µs.
-const LIVENESS_US: u64 = 240_000_000;
-/// More events than this are a loop without an end.
+/// More events than this are a loop without an end, for a few devices and some minutes.
 const EVENTS_MAX: u64 = 400_000;
 
 /// Something that happens.
@@ -56,7 +54,11 @@ pub(super) enum Event {
     Audit,
     Heal,
     Look,
+    /// So many bytes had got through by then.
+    Progress(u64),
 }
+
+pub(super) const MINUTE_US: u64 = 60_000_000;
 
 /// A simulated world.
 #[derive(Debug)]
@@ -106,11 +108,11 @@ impl World {
         world
     }
 
-    fn with(mut rng: Rng, plan: Plan, whole: bool) -> Self {
+    pub(super) fn with(mut rng: Rng, plan: Plan, whole: bool) -> Self {
         let time = WorldTime::default();
         let machine = Arc::new(SimMachine::new(Arc::clone(&time), rng.fork(), (false, 0)));
         let hub = HubNode::new(KeyPair::from_secret(&secret(&mut rng)), machine);
-        let deadline = plan.safety_us + LIVENESS_US;
+        let deadline = plan.safety_us + plan.liveness_us;
         Self {
             plan,
             rng,
@@ -144,13 +146,14 @@ impl World {
         self.trace.say(0, format_args!("{:?}", self.plan));
         self.begin()?;
         let mut events = 0;
+        let events_max = EVENTS_MAX * (1 + self.plan.devices as u64 / 100 + self.plan.safety_us / 86_400_000_000);
         while !self.done {
             let Some(((at, _), event)) = self.queue.pop_first() else {
                 return Err(Violation::new("liveness", "nothing is left to happen"));
             };
             self.time.store(at, Ordering::Relaxed);
             events += 1;
-            if events > EVENTS_MAX {
+            if events > events_max {
                 return Err(Violation::new("liveness", "more events than a run may have: something runs in circles"));
             }
             self.happen(event)?;
@@ -211,6 +214,7 @@ impl World {
             }
             Event::Heal => self.heal(),
             Event::Look => self.look(),
+            Event::Progress(before) => self.progress(before),
         }
     }
 
@@ -226,10 +230,17 @@ impl World {
             life.opened.schema.send_replace(Arc::new(schema));
         }
         for nth in 0..self.plan.devices {
-            let site = ["a", "b"][nth % 2];
+            let site = ["a", "b"][if self.plan.one_seed { 0 } else { nth % 2 }];
+            let before = self.rng.clone();
             let keys = KeyPair::from_secret(&secret(&mut self.rng));
             let machine = self.machine(nth);
+            if self.plan.one_seed && nth == 0 {
+                // The next one draws the same.
+                self.rng = before;
+            }
             let mut device = self.device((format!("d{nth}"), site), keys, Disk::new(), machine);
+            device.rolled_back = self.plan.one_seed;
+            device.partition = self.plan.away.then_some((true, true));
             if self.records {
                 device.disk.record();
             }
@@ -314,8 +325,10 @@ impl World {
     fn heal(&mut self) -> Try {
         self.say(format_args!("--- all is well from now on"));
         self.healed = true;
-        let datagrams = self.plan.pipe != Pipe::Stream;
-        (self.plan.pipe, self.plan.latency_us) = (Pipe::Stream, (500, 5_000));
+        let datagrams = matches!(self.plan.pipe, Pipe::Datagrams { .. });
+        if !matches!(self.plan.pipe, Pipe::Thin { .. }) {
+            (self.plan.pipe, self.plan.latency_us) = (Pipe::Stream, (500, 5_000));
+        }
         self.hub.disk.heal();
         for device in 0..self.devices.len() {
             self.lie_ends(device)?;
@@ -328,6 +341,9 @@ impl World {
             self.cut(link, true);
         }
         self.soon((1_000_000, 1_000_000), Event::Look);
+        if self.plan.away {
+            self.soon((MINUTE_US, MINUTE_US), Event::Progress(0));
+        }
         if self.devices.iter().any(|device| device.destroyed) {
             self.soon((60_000_000, 60_000_000), Event::EndRecovery);
         }

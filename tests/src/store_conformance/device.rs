@@ -150,7 +150,7 @@ impl Device {
     #[must_use]
     pub fn provenance(&self, lane: Lane, seq: u64) -> Provenance {
         let eid: Eid = self.lanes[&lane][seq as usize - 1].eid().expect("a payload");
-        Provenance { incarnation: self.incarnation, lane, seq: Seq::new(seq).expect("not 0"), eid }
+        Provenance { incarnation: self.incarnation, lane, seq: Seq::new(seq).expect("not 0"), eid, sole: false }
     }
 
     /// Edits a record as this device sees it, and seals that; nothing when it changes nothing.

@@ -147,7 +147,7 @@ impl World {
     /// A batch of this project.
     pub fn batch(&self, submissions: Vec<Prepared>) -> MergeBatch {
         let (now, entropy, schema) = (self.now(), self.draw(), Arc::clone(&self.schema));
-        MergeBatch { project: self.project, schema, timeline: self.timeline, now, entropy, submissions }
+        MergeBatch { project: self.project, schema, timeline: self.timeline, now, entropy, recovering: false, submissions }
     }
 
     /// Merges one push, which must be merged without a reject.

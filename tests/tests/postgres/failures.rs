@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobo_core::merge::Prepared;
-use mobo_core::store::StoreError;
+use mobo_core::store::{HubStore, StoreError};
+use mobo_hub::postgres::PostgresHubStore;
 use mobo_tests::postgres::{Database, Server};
 use mobo_tests::store_conformance::{Device, World};
 use mobo_tests::wait;
@@ -242,4 +243,18 @@ async fn more_requests_than_connections_wait_for_their_turn() {
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mobo-hub' AND datname = current_database()";
     let connections: u32 = world.sql(connections).await.parse().unwrap();
     assert!(connections <= mobo_core::limits::POSTGRES_CONNECTIONS_MAX, "{connections}");
+}
+
+/// A standby shows commits later than its primary, and whoever follows both of them would step over some: it is no place for a hub.
+// faults: H-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_refused() {
+    let server = Server::start();
+    let database = Database::fresh_on(&server);
+    PostgresHubStore::open(&database.url()).await.unwrap().close().await;
+    server.stand_by();
+    match PostgresHubStore::open(&database.url()).await {
+        Err(StoreError::Refused(why)) => assert!(why.contains("standby") && why.contains("store.url"), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -196,7 +196,7 @@ unsafe extern "C" fn x_read(file: *mut ffi::sqlite3_file, buffer: *mut c_void, l
     let read = move |handle: &mut Handle| {
         let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
         let mut state = lock(&handle.disk);
-        let Ok(inode) = state.file(&handle.name, handle.life) else { return ffi::SQLITE_IOERR_READ };
+        let Ok(inode) = state.read((&handle.name, handle.life), &(at..at.saturating_add(len))) else { return ffi::SQLITE_IOERR_READ };
         let there = inode.now.get(at.min(inode.now.len())..).unwrap_or_default();
         let count = there.len().min(len);
         let (read, rest) = buffer.split_at_mut(count);

@@ -1,6 +1,7 @@
 //! A disk: its files, and what it does wrong.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,10 @@ pub enum Failure {
 pub struct Tally {
     /// Writes and truncations.
     pub writes: u64,
+    /// Bytes of the writes.
+    pub bytes: u64,
+    /// Reads that failed.
+    pub unread: u64,
     /// Syncs.
     pub syncs: u64,
     /// Writes and syncs that failed.
@@ -58,6 +63,8 @@ pub(crate) struct State {
     fails: Option<(u64, Failure)>,
     bytes_max: Option<u64>,
     lying: bool,
+    frozen: bool,
+    unreadable: Option<(String, Range<usize>)>,
     tally: Tally,
     tape: Option<Tape>,
 }
@@ -67,6 +74,14 @@ pub(crate) struct State {
 pub(crate) enum Refused {
     Io,
     Full,
+}
+
+impl Image {
+    /// The size of a file; `None` where there is none of that name.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<usize> {
+        self.0.get(name).map(Vec::len)
+    }
 }
 
 impl Disk {
@@ -141,10 +156,21 @@ impl Disk {
         state.fails = Some((state.ops + ops + 1, failure));
     }
 
-    /// Takes back a failure that has not happened yet, lies, and fullness.
+    /// Takes back a failure that has not happened yet, lies, fullness, and what cannot be read or written.
     pub fn heal(&self) {
         let mut state = self.state();
         (state.fails, state.bytes_max, state.lying) = (None, None, false);
+        (state.frozen, state.unreadable) = (false, None);
+    }
+
+    /// Takes no write any more, as a file system that the system has made read-only.
+    pub fn freeze(&self) {
+        self.state().frozen = true;
+    }
+
+    /// Gives an error for every read that touches these bytes of a file.
+    pub fn hide(&self, name: &str, bytes: Range<usize>) {
+        self.state().unreadable = Some((name.to_owned(), bytes));
     }
 
     /// Keeps what is done to it from now on.
@@ -284,11 +310,22 @@ impl State {
             return Err(Refused::Io);
         }
         self.tally.writes += 1;
+        self.tally.bytes += bytes.len() as u64;
         if let Some(inode) = self.files.get_mut(name) {
             inode.write(at, bytes);
         }
         self.note(name, || Deed::Write { at, bytes: bytes.to_vec() });
         self.end_op(failure)
+    }
+
+    /// The file, for a process that is alive and reads these bytes of it.
+    pub(crate) fn read(&mut self, (name, life): (&str, u64), bytes: &Range<usize>) -> Result<&mut Inode, Refused> {
+        let is_hidden = |(hidden, range): &(String, Range<usize>)| hidden == name && range.start < bytes.end && bytes.start < range.end;
+        if self.unreadable.as_ref().is_some_and(is_hidden) {
+            self.tally.unread += 1;
+            return Err(Refused::Io);
+        }
+        self.file(name, life)
     }
 
     pub(crate) fn truncate(&mut self, (name, life): (&str, u64), len: usize) -> Result<(), Refused> {
@@ -327,6 +364,10 @@ impl State {
 
     fn next_op(&mut self) -> Option<Failure> {
         self.ops += 1;
+        if self.frozen {
+            self.tally.errors += 1;
+            return Some(Failure::Io);
+        }
         let (at, failure) = self.fails?;
         if at > self.ops {
             return None;

@@ -153,7 +153,7 @@ impl World {
     pub(crate) async fn outcome(&self, submission: Prepared) -> Outcome {
         let (now, entropy, schema) = (self.now(), self.draw(), Arc::clone(&self.schema));
         let (project, timeline) = (self.project, self.timeline);
-        let batch = MergeBatch { project, schema, timeline, now, entropy, submissions: vec![submission] };
+        let batch = MergeBatch { project, schema, timeline, now, entropy, recovering: false, submissions: vec![submission] };
         self.hub.merge(batch).await.unwrap().outcomes.remove(0)
     }
 

@@ -18,11 +18,11 @@ use crate::sqlite::records::{RecordReader, StoredRecord};
 
 /// Merges a batch.
 pub(super) fn merge(connection: &Connection, schemas: &Schemas, batch: MergeBatch) -> Result<MergeReport, Failure> {
-    let MergeBatch { project, schema, timeline, now, entropy, submissions } = batch;
+    let MergeBatch { project, schema, timeline, now, entropy, recovering, submissions } = batch;
     // Rules may have changed since the batch was gathered, and records are placed by those that are in force.
     let current = schemas.of(connection, project)?;
     let schema = if current.rev > schema.rev { current } else { schema };
-    let merge = Merge::new(Context { project, schema: &schema, timeline, now, entropy }, submissions);
+    let merge = Merge::new(Context { project, schema: &schema, timeline, now, entropy, recovering }, submissions);
     let lanes = lanes::read(connection, project, &merge.wants())?;
     let admitted = merge.admit(lanes);
     let read = read_records(connection, project, &schema, &admitted.wants())?;

@@ -44,10 +44,14 @@ use mobo_core::store::{
 use mobo_core::time::Eff;
 
 use self::schema::Schemas;
+use super::meta;
 use super::open::{Role, open_writer, open_writer_on, quick_check};
 use super::readers::Readers;
 use super::select::select;
 use super::writer::{InlineWriter, Writer};
+
+/// In `mobo_meta`.
+const FINGERPRINT: &str = "fingerprint";
 
 /// A hub's store in one SQLite file. Close it to leave a database without a log beside it; dropping it loses nothing.
 #[derive(Debug)]
@@ -91,6 +95,24 @@ impl SqliteHubStore {
     /// [`StoreError::Damaged`] with the first fault found.
     pub async fn quick_check(&self) -> Result<(), StoreError> {
         self.readers.read(quick_check).await
+    }
+
+    /// What the machine and the file looked like when this was opened last; `None` before the first time.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn fingerprint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.readers.read(|connection| meta::get(connection, FINGERPRINT)).await
+    }
+
+    /// Keeps what they look like now.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn set_fingerprint(&self, now: Vec<u8>) -> Result<(), StoreError> {
+        self.writer.run(move |connection| meta::set(connection, FINGERPRINT, &now)).await
     }
 
     /// Transactions that were committed since it was opened: about the number of times that the disk was waited for.

@@ -21,7 +21,8 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
     let schema = if current.rev > batch.schema.rev { current } else { batch.schema.clone() };
     let history = identity::current(connection)?.timeline;
     let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
-    let context = Context { project, schema: &schema, timeline: history.timeline, now: batch.now, entropy: batch.entropy };
+    let (timeline, now, entropy) = (history.timeline, batch.now, batch.entropy);
+    let context = Context { project, schema: &schema, timeline, now, entropy, recovering: true };
     let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
     let joining = Joining::new(context, &offered);
     let read = merge::read_records(connection, project, &schema, &joining.wants())?;

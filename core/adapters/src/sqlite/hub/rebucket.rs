@@ -97,7 +97,7 @@ pub(super) fn step(connection: &Connection, batch: &RebucketBatch, schema: &Sche
     progress.done += keys.len() as u64;
     let keys = keys.into_iter().collect();
     let read = merge::read_records(connection, project, schema, &keys)?;
-    let context = Context { project, schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy };
+    let context = Context { project, schema, timeline: batch.timeline, now: batch.now, entropy: batch.entropy, recovering: false };
     let applied = Applied::rebucket(context, read.records);
     progress.moved += applied.touched() as u64;
     let mut hints = Vec::new();

@@ -1,4 +1,4 @@
-//! What the machine looks like that a log was started on: a log that wakes up on another one, or in another file, is a copy (D2).
+//! What the machine looks like that a log was started on: a log that wakes up on another one, or in another file, is a copy (D2, rule R17).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,8 @@ const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Board, machine and file, as far as the system tells them. A file that is copied is another file, even under the same name; one that is
 /// moved within its file system is the same.
-pub(super) fn of(database: &Path) -> Vec<u8> {
+#[must_use]
+pub fn of(database: &Path) -> Vec<u8> {
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim_matches(['\0', '\n', ' ']).to_owned());
     let board = BOARDS.iter().find_map(|path| read(path)).unwrap_or_default();
     let machine = read(MACHINE_ID).unwrap_or_default();
