@@ -144,7 +144,9 @@ pub fn can_name(collection: &Collection, key: &str) -> bool {
     }
     collection.rules.iter().filter_map(|rule| parts(rule)).any(|parts| match parts.as_slice() {
         [Part::Literal(whole)] => *whole == key,
-        [Part::Literal(first), .., Part::Literal(last)] => key.len() > first.len() + last.len() && key.starts_with(first) && key.ends_with(last),
+        [Part::Literal(first), .., Part::Literal(last)] => {
+            key.len() > first.len() + last.len() && key.starts_with(first) && key.ends_with(last)
+        }
         _ => false,
     })
 }

@@ -179,7 +179,8 @@ fn r15_a_re_authored_entry_is_applied_once() {
     let mut fresh = Device::new(1);
     fresh.incarnation = Incarnation::new(77).unwrap();
     fresh.chains = vec![chain_start(PROJECT, &fresh.lane())];
-    let origin = Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
+    let origin =
+        Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
     let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
     fresh.seal_with(payload, Some(origin));
     for batches in [vec![vec![0], vec![1]], vec![vec![1], vec![0]], vec![vec![0, 1]], vec![vec![1, 0]], vec![vec![1], vec![1]]] {
@@ -333,7 +334,8 @@ fn a_refused_entry_was_not_merged_before() {
     fresh.incarnation = Incarnation::new(77).unwrap();
     fresh.chains = vec![chain_start(PROJECT, &fresh.lane())];
     fresh.rights = Rights::Buckets(["site:c".to_owned()].into());
-    let origin = Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
+    let origin =
+        Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
     let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
     fresh.seal_with(payload, Some(origin));
     let mut hub = hub(&[&old]);
@@ -353,7 +355,13 @@ fn r15_a_retried_entry_is_merged_once_under_its_old_stamp() {
         device.put("r", "a", "first", 1);
         device.put("q", "c", "refused", 20);
         device.put("q", "c", "last", 300);
-        let origin = Provenance { incarnation: device.incarnation, lane: Lane::State, seq: seq(2), eid: device.entries[1].eid().unwrap(), sole: false };
+        let origin = Provenance {
+            incarnation: device.incarnation,
+            lane: Lane::State,
+            seq: seq(2),
+            eid: device.entries[1].eid().unwrap(),
+            sole: false,
+        };
         let copy = encode_payload(&[op("q", Action::Patch, &[(TITLE, "copy")], 20)], None);
         device.seal_with(copy, Some(origin));
         let mut hub = hub(&[&device]);

@@ -85,7 +85,8 @@ fn r18_a_deletion_that_comes_before_what_it_deletes_is_merged_while_the_hub_reco
     let put = Log::new((1, 1), 10, (payload(Action::Put, &[(TITLE, "t"), (SITE, "a")], 5), None));
     let delete = Log::new((2, 2), 20, (payload(Action::Delete, &[], -5), None));
     // Who deletes while the hub recovers or not, under which rights; what becomes of it, and whether the record is there in the end.
-    let cases = [(true, "site:a", None, false), (true, "else", Some(Code::FORBIDDEN), true), (false, "site:a", Some(Code::FORBIDDEN), true)];
+    let cases =
+        [(true, "site:a", None, false), (true, "else", Some(Code::FORBIDDEN), true), (false, "site:a", Some(Code::FORBIDDEN), true)];
     for (recovering, rights, refused, visible) in cases {
         let mut hub = hub(recovering);
         assert_eq!(delete.merge(&mut hub, rights), refused, "{rights}");

@@ -19,8 +19,8 @@ use crate::message::{Code, Reject};
 use crate::record::{RecordOps, RecordState};
 use crate::schema::{Collection, Kind};
 use crate::stamp::Origin;
-use crate::table::stands_for;
 use crate::stream::{Loss, Segment};
+use crate::table::stands_for;
 
 /// A record as the store has it.
 #[derive(Clone, Debug)]
@@ -339,7 +339,8 @@ impl<'a> Run<'a> {
         // What makes the record comes later, from another device: by then this must have been merged, or a deletion would be undone.
         let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
         let change = Change { before: before.as_deref(), after: &buckets };
-        if let Some(why) = doing.rights.refuse(change, doing.decided.eff).filter(|_| !crate::protect!("recovery.comes-first", comes_first)) {
+        if let Some(why) = doing.rights.refuse(change, doing.decided.eff).filter(|_| !crate::protect!("recovery.comes-first", comes_first))
+        {
             return Err(Refusal::new(Code::FORBIDDEN, why));
         }
         working.buckets = buckets;

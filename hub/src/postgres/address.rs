@@ -68,7 +68,14 @@ impl Address {
         const ABOUT: &str = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
                              current_setting('server_encoding'), pg_is_in_recovery()";
         let row = sqlx::query(ABOUT).fetch_one(connection).await.map_err(|error| self.unreachable(error))?;
-        let about = || Ok::<_, sqlx::Error>((row.try_get::<i32, _>(0)?, row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?, row.try_get::<bool, _>(3)?));
+        let about = || {
+            Ok::<_, sqlx::Error>((
+                row.try_get::<i32, _>(0)?,
+                row.try_get::<String, _>(1)?,
+                row.try_get::<String, _>(2)?,
+                row.try_get::<bool, _>(3)?,
+            ))
+        };
         let (number, version, encoding, is_standby) = about().map_err(|error| self.unreachable(error))?;
         if number < VERSION_MIN {
             let min = VERSION_MIN / 10_000;

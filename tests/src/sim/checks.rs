@@ -97,6 +97,11 @@ impl World {
         Ok(())
     }
 
+    /// True while every device is away: then the hub has weeks in which nothing happens.
+    pub(super) fn nobody_comes(&self) -> bool {
+        self.plan.away && !self.healed
+    }
+
     /// Every connected minute, more of what devices have written is at the hub for good, until all of it is.
     pub(super) fn progress(&mut self, before: u64) -> Try {
         let acked: u64 = self.acked.values().map(|(seq, _)| seq.get()).sum();
@@ -105,7 +110,10 @@ impl World {
             return Ok(());
         }
         if acked == before {
-            return Err(Violation::new("N-6", format!("a connected minute has passed, and the hub has {acked} of {written} writes as before")));
+            return Err(Violation::new(
+                "N-6",
+                format!("a connected minute has passed, and the hub has {acked} of {written} writes as before"),
+            ));
         }
         self.trace.count("connected minutes with progress");
         self.soon((MINUTE_US, MINUTE_US), Event::Progress(acked));

@@ -54,7 +54,8 @@ pub struct Done {
 pub fn patient(seed: u64) -> Patient {
     let mut world = World::recorded(seed, Plan::calm());
     world.run().unwrap_or_else(|violation| panic!("without any fault: {violation:?}"));
-    let kept: Vec<RecordKey> = world.model.writes.iter().filter(|write| write.what != What::Samples).filter_map(|write| write.key()).collect();
+    let kept: Vec<RecordKey> =
+        world.model.writes.iter().filter(|write| write.what != What::Samples).filter_map(|write| write.key()).collect();
     let writes = world.model.writes.len() as u64;
     let mut device = world.devices.remove(0);
     device.life = None;

@@ -299,7 +299,8 @@ impl World {
             let time = std::sync::Arc::clone(&life.opened.time);
             let _ = life.wait(async { time.reserve().await });
         }
-        self.soon((3_000_000, 3_000_000), Event::Reserve);
+        let pause = if self.nobody_comes() { 3_600_000_000 } else { 3_000_000 };
+        self.soon((pause, pause), Event::Reserve);
         self.after_hub()
     }
 }

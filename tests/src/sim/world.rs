@@ -206,7 +206,7 @@ impl World {
             Event::HubDiskHeals => self.hub_disk_heals(),
             Event::EndRecovery => self.end_recovery(),
             Event::Audit => {
-                let pause = (5_000_000, 20_000_000);
+                let pause = if self.nobody_comes() { (86_400_000_000, 86_400_000_000) } else { (5_000_000, 20_000_000) };
                 if !self.healed {
                     self.soon(pause, Event::Audit);
                 }
@@ -342,6 +342,7 @@ impl World {
         }
         self.soon((1_000_000, 1_000_000), Event::Look);
         if self.plan.away {
+            self.soon((0, 0), Event::Reserve);
             self.soon((MINUTE_US, MINUTE_US), Event::Progress(0));
         }
         if self.devices.iter().any(|device| device.destroyed) {

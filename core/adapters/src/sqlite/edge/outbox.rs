@@ -206,6 +206,14 @@ pub(super) fn is_trimmed(conn: &Connection, incarnation: Incarnation, number: La
     Ok(row.and_then(|row| row.trimmed).is_some_and(|trimmed| at < trimmed.0))
 }
 
+/// True for an entry that the hub has refused.
+pub(super) fn is_rejected(conn: &Connection, (incarnation, lane, at): (Incarnation, Lane, Seq)) -> Try<bool> {
+    let sql = "SELECT state FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let state = first(statement.query((incarnation.sql(), lane.number(), seq_sql(at)))?, |row| Ok(row.get::<_, i64>(0)?))?;
+    Ok(state == Some(EntryState::Rejected.code()))
+}
+
 pub(super) fn set_state(conn: &Connection, (incarnation, lane, at): (Incarnation, Lane, Seq), state: EntryState) -> Try<()> {
     let sql = "UPDATE mobo_outbox SET state = ?4 WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(at), state.code()))?;

@@ -56,6 +56,8 @@ impl Desk<'_> {
             let is_merged = own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
             match laid {
                 Err(refusal) if mobo_core::protect!("redo.misfits", refusal.code == Code::MISSING_DEPENDENCY) => found.push(*at),
+                // It was refused for what it lacked, and that has come back meanwhile: by its own offer, or another device's.
+                Ok(()) if mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?) => found.push(*at),
                 // What is merged and not there is there under another name, or refused for what it is.
                 Ok(()) if !is_merged => state = after,
                 Ok(()) | Err(_) => {}
