@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mobo_core::buckets::rights_of;
-use mobo_core::ids::{BootId, BucketId, DeviceId, Incarnation, LaneKey, ProjectId, RecordId, Seq, Ver};
+use mobo_core::ids::{BootId, BucketId, DeviceId, Incarnation, Lane, LaneKey, ProjectId, RecordId, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
@@ -255,12 +255,18 @@ impl Door {
     /// The refusals on record behind what the device has heard, where the hub is further than that.
     async fn unheard(&self, hello: &Hello, lanes: &[LaneStatus]) -> Result<Vec<Reject>, StoreError> {
         let heard = |lane| hello.lanes.iter().find(|report| report.lane == lane).and_then(|report| report.proof).map(|proof| proof.acked);
-        if lanes.iter().all(|status| status.last <= heard(status.lane)) {
-            return Ok(Vec::new());
+        let mut unheard = Vec::new();
+        if lanes.iter().any(|status| status.last > heard(status.lane)) {
+            let rows = self.store.refusals(self.project(), hello.device, hello.incarnation).await?;
+            unheard.extend(rows.into_iter().filter(|row| Some(row.seq) > heard(row.lane.lane)));
         }
-        let rows = self.store.refusals(self.project(), hello.device, hello.incarnation).await?;
-        let own = rows.into_iter().filter(|row| Some(row.seq) > heard(row.lane.lane));
-        Ok(own.map(reject_of).collect())
+        // A log that has just begun: an order to refence says how far the hub has the one before it, and not what it refused of that.
+        let has_begun = lanes.iter().all(|status| status.last.is_none());
+        if let Some(parent) = hello.parent.filter(|_| mobo_core::protect!("reject.of-parent", has_begun)) {
+            let rows = self.store.refusals(self.project(), hello.device, parent.incarnation).await?;
+            unheard.extend(rows.into_iter().filter(|row| row.lane.lane == Lane::State && Some(row.seq) <= parent.seq));
+        }
+        Ok(unheard.into_iter().map(reject_of).collect())
     }
 
     /// What a device may write, and the buckets that it may read: by name, and by its claims under the rules that are in force.

@@ -3,6 +3,8 @@
 //! Everything that depends on the timeline asks for the [`Era`] when it needs it. Sessions live and die with one: when it changes, they end,
 //! and their devices come back into the new one.
 
+mod parked;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -180,7 +182,9 @@ impl History {
             now: self.time.now(),
             entropy: machine::random(self.time.machine())?,
         };
-        let report = self.store.join_offer(era.identity.project, batch).await?;
+        let documents = self.documents_of(&batch.offer);
+        let mut report = self.store.join_offer(era.identity.project, batch).await?;
+        report.hints.extend(self.try_again(&documents).await?);
         for refused in &report.refused {
             let (collection, id, why) = (refused.item.collection, refused.item.id.as_str(), &refused.detail);
             tracing::warn!(%device, %collection, id, why, "an offered record was refused; it is kept");

@@ -70,13 +70,7 @@ impl World {
                 self.soon((1_000_000, 20_000_000), Event::HubDiskHeals);
                 Ok(())
             }
-            Fault::ClockJump => self.jump(device),
-            Fault::HubClock => {
-                self.trace.count("jumps of the hub's clock");
-                let by = self.rng.below(2 * TEN_YEARS_US).cast_signed() - TEN_YEARS_US.cast_signed();
-                self.hub.machine.jump(by);
-                Ok(())
-            }
+            Fault::ClockJump | Fault::HubClock => self.jump(device, fault),
             Fault::RestoreDevice => self.restore_device(device),
             Fault::CloneDevice => self.clone_device(device),
             Fault::LieDevice => self.lie(device),
@@ -84,10 +78,11 @@ impl World {
         }
     }
 
-    fn jump(&mut self, device: usize) -> Try {
-        self.trace.count("clock jumps");
+    fn jump(&mut self, device: usize, fault: Fault) -> Try {
+        let is_hubs = fault == Fault::HubClock || self.rng.chance(15);
+        self.trace.count(if is_hubs { "jumps of the hub's clock" } else { "clock jumps" });
         let by = self.rng.below(2 * TEN_YEARS_US).cast_signed() - TEN_YEARS_US.cast_signed();
-        let machine = if self.rng.chance(15) { &self.hub.machine } else { &self.devices[device].machine };
+        let machine = if is_hubs { &self.hub.machine } else { &self.devices[device].machine };
         machine.jump(by);
         Ok(())
     }

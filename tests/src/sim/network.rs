@@ -151,6 +151,12 @@ impl World {
         self.at(at, Event::Lost(link, end.other()));
     }
 
+    /// All devices go where there is no network.
+    pub(super) fn leave(&mut self) -> Try {
+        self.devices.iter_mut().for_each(|device| device.partition = Some((true, true)));
+        Ok(())
+    }
+
     pub(super) fn partition_ends(&mut self, device: usize) -> Try {
         if self.devices[device].partition.take().is_none() {
             return Ok(());

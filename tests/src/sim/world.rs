@@ -46,6 +46,7 @@ pub(super) enum Event {
     Frame(u64, End, Channel, Vec<u8>),
     Lost(u64, End),
     Fault(Fault),
+    Leave,
     PartitionEnds(usize),
     DiskHeals(usize),
     HubDiskHeals,
@@ -59,6 +60,9 @@ pub(super) enum Event {
 }
 
 pub(super) const MINUTE_US: u64 = 60_000_000;
+
+/// Until then a device that goes away has met its hub.
+const AWAY_FROM_US: u64 = 10_000_000;
 
 /// A simulated world.
 #[derive(Debug)]
@@ -200,6 +204,7 @@ impl World {
             Event::Frame(link, to, channel, bytes) => self.arrive(link, to, (channel, bytes)),
             Event::Lost(link, end) => self.lost(link, end),
             Event::Fault(fault) => self.fault(fault),
+            Event::Leave => self.leave(),
             Event::PartitionEnds(device) => self.partition_ends(device),
             Event::DiskHeals(device) => self.disk_heals(device),
             Event::LieEnds(device) => self.lie_ends(device),
@@ -229,18 +234,19 @@ impl World {
             let schema = life.wait(store.create_collection(project, what.collection())).map_err(setup)?;
             life.opened.schema.send_replace(Arc::new(schema));
         }
+        let mut first = None;
         for nth in 0..self.plan.devices {
             let site = ["a", "b"][if self.plan.one_seed { 0 } else { nth % 2 }];
-            let before = self.rng.clone();
+            if self.plan.one_seed && nth == 0 {
+                first = Some(self.rng.clone());
+            }
+            // The second of one seed draws what the first one drew.
+            let own = first.take_if(|_| nth == 1).map(|first| std::mem::replace(&mut self.rng, first));
             let keys = KeyPair::from_secret(&secret(&mut self.rng));
             let machine = self.machine(nth);
-            if self.plan.one_seed && nth == 0 {
-                // The next one draws the same.
-                self.rng = before;
-            }
+            self.rng = own.unwrap_or_else(|| self.rng.clone());
             let mut device = self.device((format!("d{nth}"), site), keys, Disk::new(), machine);
             device.rolled_back = self.plan.one_seed;
-            device.partition = self.plan.away.then_some((true, true));
             if self.records {
                 device.disk.record();
             }
@@ -259,6 +265,9 @@ impl World {
         self.soon((3_000_000, 3_000_000), Event::Reserve);
         self.soon((5_000_000, 20_000_000), Event::Audit);
         self.at(self.plan.safety_us, Event::Heal);
+        if self.plan.away {
+            self.at(AWAY_FROM_US, Event::Leave);
+        }
         Ok(())
     }
 
@@ -358,20 +367,6 @@ impl World {
             let _ = life.wait(async { history.finish().await });
         }
         self.after_hub()
-    }
-
-    /// Counts what the disks did.
-    pub(super) fn tally_disks(&mut self) {
-        let disks = self.devices.iter().map(|device| &device.disk).chain([&self.hub.disk]);
-        let tallies: Vec<_> = disks.map(Disk::tally).collect();
-        for tally in tallies {
-            self.trace.add("disk writes", tally.writes);
-            self.trace.add("disk syncs", tally.syncs);
-            self.trace.add("disk errors", tally.errors);
-            self.trace.add("disk full", tally.full);
-            self.trace.add("syncs that were lies", tally.lies);
-            self.trace.add("sectors lost", tally.sectors_lost);
-        }
     }
 
     /// Looks whether everything has converged.

@@ -2,11 +2,12 @@
 
 use mobo_core::author::Intent;
 use mobo_core::ids::{Lane, Mac};
-use mobo_core::message::Definition;
+use mobo_core::merge::{Grants, Rights};
+use mobo_core::message::{Code, Definition};
 use mobo_core::schema::{Collection, Kind};
 use serde_json::json;
 
-use crate::world::{World, collection};
+use crate::world::{World, collection, edit};
 
 #[tokio::test]
 async fn two_people_edit_one_note_while_both_are_offline() {
@@ -119,4 +120,28 @@ async fn definitions_that_this_version_cannot_use_are_kept_verbatim() {
     let kept = device.store.definitions().await.unwrap();
     assert!(kept.contains(&Definition { bytes, collection: None, mac: Mac([5; 16]) }), "{kept:?}");
     assert_eq!(device.store.schema().await.unwrap().iter().count(), world.schema.iter().count());
+}
+
+/// The hub lacked what an edit builds on, as one that was restored does, and has got it back when it delivers the document next. The edit lay
+/// over what was delivered without a fault, counted as merged, and was gone.
+#[tokio::test]
+async fn r16_an_edit_that_was_refused_for_what_has_come_back_is_written_again() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    device.write(&world, "notes", Intent::Put, "n", json!({"title": "one", "likes": 1})).await;
+    device.sync(&world).await;
+    device.write(&world, "notes", Intent::Patch, "n", json!({"likes": {"$inc": 10}})).await;
+    let nowhere = Rights::Buckets(Grants::default());
+    let mut answer = device.push_as(&world, Lane::State, device.acked(Lane::State).await, nowhere).await.unwrap();
+    assert_eq!(answer.rejects.len(), 1);
+    answer.rejects[0].code = Code::MISSING_DEPENDENCY;
+    device.take(answer).await;
+    world.write("notes", vec![edit(Intent::Patch, "n", json!({"title": "two"}))]).await;
+    for _ in 0..2 {
+        device.sync(&world).await;
+        let row = device.row(&world, "notes", "n").await;
+        assert_eq!((&row["title"], &row["likes"]), (&json!("two"), &json!(11)));
+    }
+    assert_eq!(device.rows(&world, "notes").await, world.rows("notes").await);
+    device.is_sound().await;
 }
