@@ -7,6 +7,7 @@ mod backup;
 mod boot;
 mod bus;
 mod floor;
+mod footprint;
 mod http;
 mod live;
 mod measure;
@@ -78,6 +79,7 @@ async fn race(plan: &Plan) -> anyhow::Result<()> {
         }
         Bench::Backup => backup::run(plan, &binaries, report()).await?.print()?,
         Bench::Boot => boot::run(&binaries, report()).await?.print()?,
+        Bench::Footprint => footprint::run(plan, &binaries, report()).await?.print()?,
         Bench::Table => table::run(plan, &binaries, report()).await?.print()?,
         Bench::Bus => bus::run(plan.seconds, report()).await?.print()?,
     }

@@ -61,6 +61,8 @@ pub(crate) enum Bench {
     Bus,
     /// Rows that another process writes by SQL into a device's database, until they are sealed.
     Table,
+    /// What a device takes: its program, its memory, its time to boot, and the wear of its disk.
+    Footprint,
 }
 
 impl Bench {
@@ -75,6 +77,7 @@ impl Bench {
             Self::Backup => "backup",
             Self::Boot => "boot",
             Self::Table => "table",
+            Self::Footprint => "footprint",
             Self::Bus => "bus",
         }
     }

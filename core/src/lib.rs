@@ -20,6 +20,7 @@ pub mod engine;
 pub mod entry;
 pub mod future;
 pub mod ids;
+pub mod ingest;
 pub mod json;
 pub mod kernel;
 pub mod level;

@@ -6,6 +6,7 @@ mod accounts;
 mod backup;
 mod board;
 mod http;
+mod ingest;
 mod live;
 mod vault;
 
@@ -15,6 +16,7 @@ pub use accounts::*;
 pub use backup::*;
 pub use board::*;
 pub use http::*;
+pub use ingest::*;
 pub use live::*;
 pub use vault::*;
 

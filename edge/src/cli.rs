@@ -1,5 +1,6 @@
 //! The device's commands. `mobo-edge VERB` and `mobo edge VERB` are the same.
 
+mod append;
 mod board;
 mod boot;
 mod talk;
@@ -11,8 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use mobo_core::level::AckLevel;
 use mobo_core::limits;
 use mobo_runtime::output::{Failure, Format, fail};
-use serde_json::json;
+use serde_json::{Value, json};
 
+pub use append::LineFormat;
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
 
 /// mobo-edge: keeps working when the cloud is away.
@@ -132,12 +134,15 @@ pub enum Verb {
         #[command(flatten)]
         waiting: Waiting,
     },
-    /// Append one sample, or an array of them, to a stream.
+    /// Append samples to a stream: one, an array of them, or all that standard input holds.
     Append {
         /// The stream.
         collection: String,
-        /// The fields, as JSON; `at` says when, and is now by default.
-        json: String,
+        /// The fields, as JSON; `at` says when, and is now by default. Without it, each line of standard input is a sample.
+        json: Option<String>,
+        /// How a line of standard input is read: ndjson or csv.
+        #[arg(long, default_value = "ndjson", value_name = "FORMAT")]
+        format: LineFormat,
         /// What to wait for.
         #[command(flatten)]
         waiting: Waiting,
@@ -148,7 +153,7 @@ pub enum Verb {
         #[arg(long, default_value_t = 60)]
         timeout: u64,
     },
-    /// Entries that the hub refused.
+    /// Entries that the hub refused, and messages of sensors that no rule could take.
     #[command(subcommand)]
     Quarantine(QuarantineVerb),
     /// SQL on the device's database. What is written into its tables is synced.
@@ -199,6 +204,22 @@ pub enum ConfigVerb {
     },
 }
 
+/// What a list of refused things calls one of them: `7` for an entry, `m7` for a message of a sensor.
+#[derive(Clone, Debug)]
+pub struct RefusedName(Value);
+
+impl std::str::FromStr for RefusedName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(n) = text.parse::<u64>() {
+            return Ok(Self(json!(n)));
+        }
+        let is_message = text.strip_prefix('m').is_some_and(|n| n.parse::<u64>().is_ok());
+        is_message.then(|| Self(json!(text))).ok_or("not a number of the list, such as 7, or m7 for a message")
+    }
+}
+
 /// `quarantine …`
 #[derive(Debug, Subcommand)]
 pub enum QuarantineVerb {
@@ -214,19 +235,19 @@ pub enum QuarantineVerb {
     /// One of them: what it did, why it was refused, and what became of it.
     Show {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
     },
     /// Write it again, against what is here now; corrected, where fields are given.
     Retry {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
         /// Fields to take in place of those refused, as JSON.
         json: Option<String>,
     },
     /// Let it go; it stays on record.
     Drop {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
     },
 }
 
@@ -260,12 +281,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Quarantine(QuarantineVerb::List { limit, after }) => {
             talk::plain(common, "quarantine list", json!({ "limit": limit, "after": after }))
         }
-        Verb::Quarantine(QuarantineVerb::Show { n }) => talk::plain(common, "quarantine show", json!({ "n": n })),
-        Verb::Quarantine(QuarantineVerb::Drop { n }) => talk::plain(common, "quarantine drop", json!({ "n": n })),
-        Verb::Quarantine(QuarantineVerb::Retry { n, json }) => talk::retry(common, n, json.as_deref()),
+        Verb::Quarantine(QuarantineVerb::Show { n }) => talk::plain(common, "quarantine show", json!({ "n": n.0 })),
+        Verb::Quarantine(QuarantineVerb::Drop { n }) => talk::plain(common, "quarantine drop", json!({ "n": n.0 })),
+        Verb::Quarantine(QuarantineVerb::Retry { n, json }) => talk::retry(common, &n.0, json.as_deref()),
         Verb::Put { collection, id, json, waiting } => talk::write(common, "put", (&collection, Some(&id), waiting), &json),
         Verb::Patch { collection, id, json, waiting } => talk::write(common, "patch", (&collection, Some(&id), waiting), &json),
-        Verb::Append { collection, json, waiting } => talk::write(common, "append", (&collection, None, waiting), &json),
+        Verb::Append { collection, json: Some(json), waiting, .. } => {
+            talk::write(common, "append", (&collection, None, waiting), &json)
+        }
+        Verb::Append { collection, json: None, format, waiting } => append::from_input(common, &collection, format, waiting),
         Verb::Get { collection, id } => talk::plain(common, "get", json!({ "collection": collection, "id": id })),
         Verb::Delete { collection, id, waiting } => talk::written(common, "delete", json!({ "collection": collection, "id": id }), waiting),
         Verb::List { collection, limit } => talk::plain(common, "list", json!({ "collection": collection, "limit": limit })),

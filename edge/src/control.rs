@@ -1,7 +1,7 @@
 //! The device's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
 
 mod quarantine;
-mod records;
+pub(crate) mod records;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::bundles::{self, BundlesError};
 use crate::node::{Edge, JoinFailure, VERSION};
+use crate::settings;
 use crate::uplink::LinkState;
 
 /// Answers the control socket.
@@ -214,8 +215,10 @@ impl Desk {
             "records": counts.records,
             "rejected": counts.rejected,
             "detached": detached,
-            "quarantined": 0,
+            "quarantined": store.refused_messages_count().await?,
+            "ingest": (!self.edge.config.get(&settings::MQTT_INGEST).is_empty()).then(|| self.edge.ingest.borrow().show()),
             "kept": { "entries": counts.kept, "bytes": counts.kept_bytes },
+            "store": { "commits": store.commits().0, "writes": store.commits().1 },
             "room": self.room(&store, &counts),
             "http": self.edge.http().map(|address| address.to_string()),
             "metrics": self.edge.metrics().map(|address| address.to_string()),

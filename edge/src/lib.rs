@@ -7,8 +7,10 @@
 //! | what | where |
 //! |---|---|
 //! | which parts a device is made of | [`node`] |
+//! | a device inside another program | [`embed`] |
 //! | joining a hub | [`join`] |
 //! | talking to the hub | [`uplink`] |
+//! | plain sensors | [`ingest`] |
 //! | the device's own API | [`records`] and `mobo-gate` |
 //! | what a person at the device may ask | [`control`] |
 //! | commands | [`cli`] |
@@ -16,6 +18,8 @@
 pub mod bundles;
 pub mod cli;
 pub mod control;
+pub mod embed;
+pub mod ingest;
 pub mod join;
 pub mod metrics;
 pub mod node;
@@ -24,3 +28,5 @@ pub mod records;
 pub mod routes;
 pub mod settings;
 pub mod uplink;
+
+pub use embed::{Changed, Node, NodeError, Watch};

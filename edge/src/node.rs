@@ -1,8 +1,10 @@
 //! The device as a board: which parts it is made of, and what they share.
 
 mod gate;
+mod ingest;
 mod store;
 mod uplink;
+mod vitals;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,12 +34,15 @@ use mobo_runtime::{entropy, ground};
 use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
+use crate::ingest::IngestStatus;
 use crate::join::{JoinError, enrol};
 use crate::metrics::EdgeMetrics;
 use crate::patience::WaitingRoom;
 use crate::routes::Routes;
 use crate::settings;
 use crate::uplink::{LinkStatus, Uplink};
+
+pub use ingest::rules as ingest_rules;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -48,6 +53,11 @@ pub const STORE: ComponentName = ComponentName::fixed("store");
 pub const UPLINK: ComponentName = ComponentName::fixed("uplink");
 /// The name of the HTTP part.
 pub const GATE: ComponentName = ComponentName::fixed("gate");
+
+/// The name of the part that hears plain sensors.
+pub const INGEST: ComponentName = ComponentName::fixed("ingest");
+/// The name of the part that reports how the machine is.
+pub const VITALS: ComponentName = ComponentName::fixed("vitals");
 
 /// The device's key in its folder.
 pub const KEY_FILE: &str = "device.key";
@@ -74,6 +84,8 @@ pub struct Edge {
     pub wake: Arc<Notify>,
     /// The ways to the hub.
     pub routes: Arc<Routes>,
+    /// How the ingest of plain sensors is.
+    pub ingest: watch::Sender<IngestStatus>,
     /// Where writers wait for the hub.
     pub waiting_room: WaitingRoom,
     store: Slot<Arc<EdgeStore>>,
@@ -138,6 +150,7 @@ impl Edge {
             folder: folder.path().to_owned(),
             config,
             link: watch::Sender::default(),
+            ingest: watch::Sender::default(),
             wake: Arc::default(),
             waiting_room: WaitingRoom::default(),
             store: Slot::default(),
@@ -282,8 +295,19 @@ fn metrics_part(edge: &Arc<Edge>, board: BoardHandle) -> MetricsPart {
 ///
 /// What stands before any part can be tested: the key file, or the system's randomness.
 pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileError> {
-    let edge = Arc::new(Edge::new(config, &folder)?);
-    let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock, Console::stderr());
+    // The folder is locked for as long as the board runs.
+    let (_, board) = assemble(config, &folder, Console::stderr())?;
+    Ok(board.run().await)
+}
+
+/// A device on its board, which has not booted.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn assemble(config: Config, folder: &DataDir, console: Console) -> Result<(Arc<Edge>, Motherboard), KeyFileError> {
+    let edge = Arc::new(Edge::new(config, folder)?);
+    let mut board = Motherboard::new(format!("mobo-edge {VERSION}"), edge.clock, console);
     let _ = edge.board.set(board.handle());
     let (state, was_clean) = State::open(folder.path());
     board.remembers(state, was_clean);
@@ -296,7 +320,13 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.plug(store::StorePart(Arc::clone(&edge)));
     board.plug(uplink::UplinkPart::new(Arc::clone(&edge)));
     board.plug(gate::GatePart::new(Arc::clone(&edge)));
+    if !edge.config.get(&settings::MQTT_INGEST).is_empty() {
+        board.plug(ingest::IngestPart::new(Arc::clone(&edge)));
+    }
+    if !edge.config.get(&settings::VITALS_EVERY).is_zero() {
+        board.plug(vitals::VitalsPart::new(Arc::clone(&edge)));
+    }
     let announced = Arc::clone(&edge);
     board.announce(move || announced.http().map(|address| format!("API      http://{address}")).into_iter().collect());
-    Ok(board.run().await)
+    Ok((edge, board))
 }

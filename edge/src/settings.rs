@@ -61,6 +61,35 @@ pub static STORE_FULL: Setting<String> = Setting::new(
      minute stay) or stop (new samples are refused). One word for all streams, or stream=word with commas between: vibration=thin,alarms=stop.",
 );
 
+/// What plain sensors send.
+pub static MQTT_INGEST: Setting<String> = Setting::new(
+    "mqtt.ingest",
+    "",
+    "0.1.0",
+    "What messages of plain sensors mean, one rule in each line: TOPIC -> COLLECTION FIELD=SOURCE. In a topic {name} takes a level, in a \
+     source it stands for it; $.a.b is a member of a JSON payload, $ the whole of it, *=$ every member that the collection has a field for. \
+     As in: zigbee2mqtt/{sensor} -> climate sensor={sensor} *=$. A message is acknowledged when it is durable here. Empty: none are heard.",
+);
+/// Where they send it.
+pub static MQTT_INGEST_URL: Setting<String> = Setting::new(
+    "mqtt.ingest_url",
+    "mqtt://127.0.0.1:1883",
+    "0.1.0",
+    "mqtt://user:password@host:port of the broker that sensors publish to, for mqtt.ingest.",
+)
+.url();
+
+/// How often the machine's figures are taken.
+pub static VITALS_EVERY: Setting<Duration> = Setting::new(
+    "vitals.every",
+    "0s",
+    "0.1.0",
+    "How often this device reports how its machine is (cpu, load, memory, swap, temperature, disk, disk_free, uptime, rss), as in 60s. 0s: never.",
+);
+/// Where they go.
+pub static VITALS_STREAM: Setting<String> =
+    Setting::new("vitals.stream", "vitals", "0.1.0", "The stream for these figures; those that it has a field for are reported.");
+
 /// Which app of the Pusher protocol servers publish for.
 pub static PUSHER_ID: Setting<String> =
     Setting::new("pusher.id", "", "0.1.0", "The id of an app of the Pusher protocol, as its servers give it. Empty: there is none.");
@@ -80,6 +109,10 @@ pub static ALL: &[&dyn Define] = &[
     &STORE_BYTES,
     &STORE_RESERVE,
     &STORE_FULL,
+    &MQTT_INGEST,
+    &MQTT_INGEST_URL,
+    &VITALS_EVERY,
+    &VITALS_STREAM,
     &PUSHER_ID,
     &PUSHER_KEY,
     &PUSHER_SECRET,

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod change;
+mod ingest;
 mod query;
 mod sealed;
 mod session;
@@ -35,6 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "packet", run: sealed::packet, vectors: &["core"], seeds: Vec::new },
     Target { name: "session-device", run: session::device, vectors: &["frames"], seeds: session::device_seeds },
     Target { name: "session-hub", run: session::hub, vectors: &["frames"], seeds: session::hub_seeds },
+    Target { name: "ingest", run: ingest::ingest, vectors: &[], seeds: ingest::seeds },
     Target { name: "query", run: query::query, vectors: &[], seeds: query::seeds },
 ];
 

@@ -46,6 +46,12 @@ impl Address {
         Ok(Self { scheme: scheme.into(), login, host: host.into(), port, path: path.into(), query: query.into() })
     }
 
+    /// The host for whoever joins it with a port by itself.
+    #[cfg(feature = "mqtt")]
+    pub(crate) fn socket_host(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+
     /// `host:port`, as a socket and a `Host` header want it.
     pub(crate) fn place(&self) -> String {
         let Self { host, port, .. } = self;

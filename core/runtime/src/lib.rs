@@ -63,3 +63,4 @@ pub mod slot;
 pub mod state;
 pub mod tasks;
 pub mod telemetry;
+pub mod vitals;

@@ -189,6 +189,12 @@ impl Motherboard {
         reason
     }
 
+    /// The same inside another program, whose signals are its own: only [`BoardHandle::stop`] stops it.
+    pub async fn run_embedded(self) -> ExitReason {
+        let (_sender, signals) = mpsc::channel(1);
+        self.drive(signals).await
+    }
+
     async fn drive(mut self, mut signals: mpsc::Receiver<()>) -> ExitReason {
         self.pulse = Notifier::watchdog().map(tokio::time::interval);
         self.console.title(&self.title);

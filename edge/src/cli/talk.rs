@@ -46,7 +46,7 @@ pub(super) fn written(common: &Common, verb: &str, mut args: Value, waiting: Wai
 }
 
 /// Writes a refused entry again, corrected where fields are given.
-pub(super) fn retry(common: &Common, n: u64, json: Option<&str>) -> Result<ExitCode, Failure> {
+pub(super) fn retry(common: &Common, n: &Value, json: Option<&str>) -> Result<ExitCode, Failure> {
     let value: Option<Value> = json.map(serde_json::from_str).transpose().map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the corrected fields like '{\"site\": \"plant-4\"}'")
     })?;

@@ -1,6 +1,7 @@
-//! What the hub refused, and what becomes of it: told, corrected and written again, or let go.
+//! What the hub refused, and messages of sensors that no rule could take, and what becomes of them: told, corrected and written again, or
+//! let go. The number of a message begins with `m`.
 
-use mobo_adapters::sqlite::edge::{EdgeStore, InboxRow, RefusedEdit};
+use mobo_adapters::sqlite::edge::{EdgeStore, InboxRow, RefusedEdit, RefusedMessage};
 use mobo_core::limits;
 use mobo_core::message::Code;
 use mobo_core::schema::Schema;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{backend_error, store_error};
 use crate::node::Edge;
-use crate::records::refused;
+use crate::records::refused as refused_write;
 
 /// Answers one verb about refused entries.
 pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Value, ControlError> {
@@ -21,7 +22,17 @@ pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
         let after = args.get("after").and_then(Value::as_u64);
         let limit = args.get("limit").and_then(Value::as_u64).and_then(|limit| u32::try_from(limit).ok()).unwrap_or(limits::LIST_ROWS);
         let rows = store.inbox(after, limit).await.map_err(|error| store_error(&error))?;
-        return Ok(Value::Array(rows.iter().map(|row| line(row, &schema)).collect()));
+        let mut lines: Vec<Value> = rows.iter().map(|row| line(row, &schema)).collect();
+        // A page behind a number is one of entries: they are counted apart.
+        let left = limit.saturating_sub(u32::try_from(lines.len()).unwrap_or(u32::MAX));
+        if after.is_none() && left > 0 {
+            let messages = store.refused_messages(None, left).await.map_err(|error| store_error(&error))?;
+            lines.extend(messages.iter().map(message_line));
+        }
+        return Ok(Value::Array(lines));
+    }
+    if let Some(n) = args.get("n").and_then(Value::as_str) {
+        return message(edge, store, verb, n).await;
     }
     let n = args.get("n").and_then(Value::as_u64).unwrap_or_default();
     let row = store.refused(n).await.map_err(|error| store_error(&error))?;
@@ -38,7 +49,7 @@ pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
                     return Err(ControlError::usage("not_an_object", message, "write it like '{\"site\": \"plant-4\"}'"));
                 }
             };
-            let written = store.retry(n, corrections).await.map_err(|error| backend_error(&refused(error)))?;
+            let written = store.retry(n, corrections).await.map_err(|error| backend_error(&refused_write(error)))?;
             let sealed = written.entry.map(|entry| json!({ "lane": entry.lane.number(), "seq": entry.seq.get() }));
             Ok(json!({ "n": n, "status": "retried", "entry": sealed, "ack": "local" }))
         }
@@ -47,6 +58,50 @@ pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
             Ok(json!({ "n": n, "status": "dropped" }))
         }
     }
+}
+
+/// Answers one verb about a message.
+async fn message(edge: &Edge, store: &EdgeStore, verb: &str, name: &str) -> Result<Value, ControlError> {
+    let n = name.strip_prefix('m').and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
+    let found = store.refused_message(n).await.map_err(|error| store_error(&error))?;
+    let found = found.ok_or_else(|| {
+        ControlError::no_such("no_such", format!("there is no message {name} kept aside"), "see `mobo-edge quarantine list`")
+    })?;
+    match verb {
+        "quarantine show" => {
+            let mut shown = message_line(&found);
+            if let Value::Object(shown) = &mut shown {
+                shown.insert("payload".to_owned(), json!(String::from_utf8_lossy(&found.payload)));
+                shown.insert("bytes".to_owned(), json!(found.bytes));
+            }
+            Ok(shown)
+        }
+        "quarantine retry" => {
+            let hint = "correct the rules in mqtt.ingest and boot again, or drop it";
+            let refused = |why: String| ControlError::usage("refused", why, hint);
+            if found.bytes != found.payload.len() as u64 {
+                return Err(refused(format!("of its {} bytes only {} were kept", found.bytes, found.payload.len())));
+            }
+            let rules = crate::node::ingest_rules(&edge.config).map_err(|fault| refused(fault.reason))?;
+            let rows = rules.take(&found.topic, &found.payload, None).map_err(|error| refused(error.to_string()))?;
+            if rows.is_empty() {
+                return Err(refused(format!("no rule takes the topic {}", found.topic)));
+            }
+            let rows = store.retry_refused_message(n, rows).await.map_err(|error| backend_error(&refused_write(error)))?;
+            Ok(json!({ "n": name, "status": "retried", "rows": rows, "ack": "local" }))
+        }
+        _ => {
+            store.drop_refused_message(n).await.map_err(|error| store_error(&error))?;
+            Ok(json!({ "n": name, "status": "dropped" }))
+        }
+    }
+}
+
+fn message_line(message: &RefusedMessage) -> Value {
+    json!({
+        "n": format!("m{}", message.n), "code": "message", "detail": message.why, "topic": message.topic,
+        "at": mobo_core::rfc3339::format(message.at_us),
+    })
 }
 
 fn decided(error: &StoreError) -> ControlError {

@@ -21,7 +21,7 @@ use crate::node::Edge;
 use crate::records::refused;
 
 /// Answers one verb about records.
-pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Value, ControlError> {
+pub(crate) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Value, ControlError> {
     let collection = collection(edge, args)?;
     match verb {
         "get" => get(edge, &collection, &id(args)?).await,
@@ -96,6 +96,14 @@ async fn append(edge: &Edge, collection: &Collection, args: &Value) -> Result<Va
         ControlError::usage("not_an_object", message, "write it like '{\"celsius\": 21.5}', or an array of such objects")
     })?;
     let count = samples.len();
+    let is_loose = args.get("loose") == Some(&Value::Bool(true));
+    let strict = |mut sample: Map<String, Value>| {
+        if is_loose {
+            mobo_core::ingest::fit_values(&mut sample, collection);
+        }
+        sample
+    };
+    let samples = samples.into_iter().map(strict).collect();
     let segment = segment(samples, collection, edge.clock.wall()).map_err(|error| backend_error(&BackendError::Edit(error)))?;
     let store = open(edge)?;
     let written = store.append(segment).await.map_err(|error| backend_error(&refused(error)))?;

@@ -116,7 +116,7 @@ fn packet_limit() -> u32 {
 }
 
 fn build_v5(broker: &Address, (user, password): &Login, id: &str) -> (Client, Either) {
-    let mut options = v5::MqttOptions::new(id, broker_host(broker), broker.port);
+    let mut options = v5::MqttOptions::new(id, broker.socket_host(), broker.port);
     options
         .set_credentials(user, password)
         .set_clean_start(true)
@@ -134,7 +134,7 @@ fn build_v5(broker: &Address, (user, password): &Login, id: &str) -> (Client, Ei
 }
 
 fn build_v4(broker: &Address, (user, password): &Login, id: &str) -> (Client, Either) {
-    let mut options = rumqttc::MqttOptions::new(id, broker_host(broker), broker.port);
+    let mut options = rumqttc::MqttOptions::new(id, broker.socket_host(), broker.port);
     let packet = usize::try_from(packet_limit()).unwrap_or(usize::MAX);
     options
         .set_credentials(user, password)
@@ -146,11 +146,6 @@ fn build_v4(broker: &Address, (user, password): &Login, id: &str) -> (Client, Ei
     events.network_options.set_tcp_nodelay(true);
     events.network_options.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
     (Client::V4(client), Either::V4(Box::new(events)))
-}
-
-/// The client joins host and port by itself.
-fn broker_host(broker: &Address) -> String {
-    if broker.host.contains(':') { format!("[{}]", broker.host) } else { broker.host.clone() }
 }
 
 impl Client {
@@ -296,7 +291,7 @@ fn failure_v5(error: &v5::ConnectionError) -> Failure {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "everything else is for people only")]
-fn failure_v4(error: &rumqttc::ConnectionError) -> Failure {
+pub(super) fn failure_v4(error: &rumqttc::ConnectionError) -> Failure {
     use rumqttc::ConnectReturnCode as Code;
     match error {
         rumqttc::ConnectionError::ConnectionRefused(Code::NotAuthorized | Code::BadUserNamePassword | Code::BadClientId) => refused(),

@@ -10,6 +10,7 @@
 mod client;
 mod dialer;
 mod listener;
+mod sensors;
 
 #[cfg(test)]
 #[cfg(feature = "broker")]
@@ -17,6 +18,7 @@ mod tests;
 
 pub use dialer::MqttDialer;
 pub use listener::{MqttListener, MqttSettings};
+pub use sensors::{SensorMessage, Sensors};
 
 use mobo_core::limits;
 

@@ -76,6 +76,7 @@ impl Role {
                 ("0004_live", &[include_str!("schema/0005_live.sql")]),
                 ("0005_edge_losses", &[include_str!("schema/0005_edge_losses.sql")]),
                 ("0006_edge_intake", &[include_str!("schema/0006_edge_intake.sql")]),
+                ("0007_edge_ingest", &[include_str!("schema/0007_edge_ingest.sql")]),
             ],
         }
     }

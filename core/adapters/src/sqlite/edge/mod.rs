@@ -17,6 +17,7 @@ mod exchange;
 mod fault;
 mod identity;
 mod inbox;
+mod ingest;
 mod intake;
 mod keeping;
 mod levels;
@@ -57,6 +58,7 @@ pub use answers::{
     Report, Sealed, Standing, WriteError, Written,
 };
 pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, LossCount, RefusedEdit};
+pub use ingest::{Arrival, Delivery, Ingested, RefusedMessage};
 pub use levels::Reached;
 pub use room::{FullPolicy, Room};
 
@@ -377,7 +379,11 @@ fn sorted(answer: Result<Written, WriteError>) -> Try<Result<Written, WriteError
 }
 
 fn written(inner: &Inner, answer: &Result<Written, WriteError>) {
-    if let Ok(Written { entry: Some(entry), changed }) = answer {
+    answer.iter().for_each(|written| tell_written(inner, written));
+}
+
+fn tell_written(inner: &Inner, written: &Written) {
+    if let Written { entry: Some(entry), changed } = written {
         inner.tell(records(changed));
         inner.tell(vec![Change::LaneAppended(entry.lane)]);
     }

@@ -1,0 +1,28 @@
+//! The limits of what plain sensors send.
+
+use std::time::Duration;
+
+/// Rules of one node.
+pub const INGEST_RULES_MAX: usize = 256;
+/// Largest payload of a message that a rule takes; a larger one is kept aside, cut to [`INGEST_KEPT_BYTES_MAX`].
+pub const INGEST_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest message that is read at all: beyond it the connection to the broker ends, because MQTT 3.1.1 has no other word for it.
+pub const INGEST_PACKET_BYTES_MAX: usize = 8 << 20;
+/// Rows of one message.
+pub const INGEST_ROWS_MAX: usize = 1_000;
+/// Messages that share a transaction.
+pub const INGEST_BATCH_MAX: usize = 256;
+/// How long the first message of a batch waits for others: less than a sync of an SD card takes.
+pub const INGEST_GATHER: Duration = Duration::from_millis(2);
+/// Messages that are acknowledged and not yet known to be so at the broker; MQTT has no more packet ids.
+pub const INGEST_IN_FLIGHT_MAX: usize = 65_535;
+/// Messages that could not be taken and are kept for somebody to look at; the oldest go.
+pub const INGEST_REFUSED_MAX: u64 = 1_000;
+/// Bytes of such a message that are kept.
+pub const INGEST_KEPT_BYTES_MAX: usize = 4 * 1024;
+/// Shortest pause before the broker is tried again.
+pub const INGEST_PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Longest.
+pub const INGEST_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Lines of standard input that share a write.
+pub const APPEND_BATCH_MAX: usize = 500;

@@ -1,0 +1,203 @@
+//! Plain sensors: what a broker has taken from them is at the hub once, whatever happens to the device in between.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test: the panic is the report")]
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use mobo_tests::cluster::{Cluster, Place};
+use mobo_tests::http::Client;
+use mobo_tests::mosquitto::Mosquitto;
+use mobo_tests::process::Node;
+use mobo_tests::seed::Seed;
+use mobo_tests::wait;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// A broker that keeps everything for a client that is away.
+const PATIENT: &str = "max_queued_messages 0\nmax_inflight_messages 50\n";
+
+/// Goal: every message that the broker acknowledged to `mosquitto_pub` is one row at the hub, though the device is cut off from its hub and
+/// loses its power again and again while it takes them; and a message that makes no row is in quarantine once.
+/// Method: the messages are numbered; the device is killed at seeded moments. `MOBO_MESSAGES=10000` sends more.
+// faults: S-1
+#[test]
+fn sensors_of_a_device_that_is_cut_off_and_killed_lose_nothing_on_sqlite() {
+    store_and_forward(Place::Sqlite);
+}
+
+/// The same into Postgres.
+// faults: S-1
+#[test]
+fn sensors_of_a_device_that_is_cut_off_and_killed_lose_nothing_on_postgres() {
+    store_and_forward(Place::Postgres);
+}
+
+fn store_and_forward(place: Place) {
+    let mut rng = Seed::from_env().rng();
+    let messages: u64 = std::env::var("MOBO_MESSAGES").map_or(500, |text| text.parse().expect("MOBO_MESSAGES is a number"));
+    let broker = Mosquitto::with(PATIENT);
+    let mut cluster = Cluster::boot(place);
+    cluster.create(&[&["climate", "--kind", "stream", "sensor:text", "n:int", "celsius:float"]]);
+    let launch = cluster.joined("one").set("mqtt.ingest_url", &broker.url());
+    let rules = "plant/{sensor}/t -> climate sensor={sensor} n=$.n celsius=$.celsius";
+    let mut device = launch.set("mqtt.ingest", rules).boot();
+    wait_live(&device);
+    cluster.stop_hub();
+
+    let text: String = (0..messages).map(|n| line(n)).collect();
+    let mut publisher = Publisher::start(&broker, "plant/press-3/t");
+    publisher.send(text.into_bytes());
+    for kill in 1..=3 {
+        wait::until("the device to take some", PATIENCE, || (count(&mut device.http()) >= messages * kill / 4).then_some(()));
+        std::thread::park_timeout(Duration::from_micros(rng.below(20_000)));
+        device = device.kill9().boot();
+    }
+    publisher.finish();
+    let good = (0..messages).filter(|n| !is_bad(*n)).count() as u64;
+    wait::until("all rows on the device", PATIENCE, || (count(&mut device.http()) >= good).then_some(()));
+    wait::until("all bad ones aside", PATIENCE, || (device.status()["quarantined"] == messages - good).then_some(()));
+
+    cluster.start_hub();
+    cluster.converge(&[&device]);
+    let want: Vec<u64> = (0..messages).filter(|n| !is_bad(*n)).collect();
+    assert_eq!(numbers(&mut device.http()), want, "each message is one row on the device");
+    assert_eq!(numbers(&mut cluster.api()), want, "each message is one row at the hub");
+    let aside = device.cli().args(["quarantine", "list", "-o", "json", "--limit", "1000"]).run().expect_success().json();
+    assert!(aside.as_array().unwrap().iter().all(|message| message["topic"] == "plant/press-3/t"), "{aside}");
+    cluster.healthy();
+}
+
+/// One in a hundred cannot be taken.
+fn is_bad(n: u64) -> bool {
+    n % 100 == 37
+}
+
+fn line(n: u64) -> String {
+    if is_bad(n) { format!("{{\"n\":\"{n}, broken\n") } else { format!("{{\"n\":{n},\"celsius\":{}.5}}\n", n % 40) }
+}
+
+/// Goal: what zigbee2mqtt, Tasmota, ThingsBoard gateways and bare sensors publish arrives at the hub as rows; what cannot be taken is shown
+/// with its topic, and taken once its rule is mended.
+#[test]
+fn messages_of_every_kind_arrive_as_rows() {
+    let broker = Mosquitto::with(PATIENT);
+    let cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[
+        &["climate", "--kind", "stream", "sensor:text", "temperature:float", "battery:int", "occupancy:bool"],
+        &["power", "--kind", "stream", "plug:text", "watts:float"],
+        &["sensors", "model:text", "state:bool"],
+    ]);
+    let rules = "zigbee2mqtt/{sensor} -> climate sensor={sensor} *=$\n\
+                 tele/{plug}/SENSOR -> power plug={plug} watts=$.ENERGY.Power at=$.Time\n\
+                 plant/{sensor}/t -> climate sensor={sensor} temperature=$\n\
+                 v1/gateway/telemetry -> climate sensor={device} *=$\n\
+                 v1/gateway/attributes -> sensors id={device} *=$\n\
+                 stat/{plug}/POWER -> sensors id={plug} state=$\n\
+                 later/x -> not_yet_there v=$";
+    let launch = cluster.joined("one").set("mqtt.ingest_url", &broker.url()).set("mqtt.ingest", rules);
+    let device = launch.boot();
+    wait_live(&device);
+    assert_eq!(device.status()["ingest"]["unknown_collections"], json!(["not_yet_there"]));
+    for (topic, payload) in [
+        ("zigbee2mqtt/attic", r#"{"battery":97,"humidity":53.46,"linkquality":134,"temperature":21.44,"voltage":2975}"#),
+        ("zigbee2mqtt/hall", r#"{"battery":100,"linkquality":78,"occupancy":true}"#),
+        ("tele/press-3/SENSOR", r#"{"Time":"2026-03-01T12:30:05","ENERGY":{"Total":148.223,"Power":61,"Voltage":231}}"#),
+        ("plant/tank/t", "-3.5"),
+        ("plant/tank/t", "broken"),
+        ("v1/gateway/telemetry", r#"{"A":[{"ts":1772368205000,"values":{"temperature":1}}],"B":[{"ts":1772368205000,"values":{"battery":9}}]}"#),
+        ("v1/gateway/attributes", r#"{"A":{"model":"X1"}}"#),
+        ("stat/press-3/POWER", "ON"),
+    ] {
+        let mut publisher = Publisher::start(&broker, topic);
+        publisher.send(format!("{payload}\n").into_bytes());
+        publisher.finish();
+    }
+    wait::until("all messages taken", PATIENCE, || (device.status()["ingest"]["rows"] == 8).then_some(()));
+    wait::until("the bad one aside", PATIENCE, || (device.status()["quarantined"] == 1).then_some(()));
+    cluster.converge(&[&device]);
+    let get = |path: &str| cluster.api().get(path).unwrap().expect_status(200).json();
+    assert_eq!(
+        get("/rest/v1/climate?select=sensor,temperature,battery,occupancy&order=sensor"),
+        json!([
+            {"sensor": "A", "temperature": 1.0, "battery": null, "occupancy": null},
+            {"sensor": "B", "temperature": null, "battery": 9, "occupancy": null},
+            {"sensor": "attic", "temperature": 21.44, "battery": 97, "occupancy": null},
+            {"sensor": "hall", "temperature": null, "battery": 100, "occupancy": true},
+            {"sensor": "tank", "temperature": -3.5, "battery": null, "occupancy": null},
+        ])
+    );
+    assert_eq!(get("/rest/v1/power?select=plug,watts"), json!([{"plug": "press-3", "watts": 61.0}]));
+    assert_eq!(
+        get("/rest/v1/sensors?select=id,model,state&order=id"),
+        json!([{"id": "A", "model": "X1", "state": null}, {"id": "press-3", "model": null, "state": true}])
+    );
+    let cli = |args: &[&str]| device.cli().args(args).run();
+    let aside = cli(&["quarantine", "list", "-o", "json"]).expect_success().json();
+    let name = aside[0]["n"].as_str().unwrap().to_owned();
+    let shown = cli(&["quarantine", "show", &name, "-o", "json"]).expect_success().json();
+    assert_eq!((&shown["topic"], &shown["payload"]), (&json!("plant/tank/t"), &json!("broken")), "{shown}");
+    assert!(shown["detail"].as_str().unwrap().contains("temperature"), "{shown}");
+    cli(&["quarantine", "retry", &name]).expect_code(2);
+    cli(&["quarantine", "drop", &name]).expect_success();
+    assert_eq!(device.status()["quarantined"], 0);
+}
+
+/// Goal: a line that is no rule is told at boot, by its line and what would do.
+#[test]
+fn a_rule_that_is_none_is_told_at_boot() {
+    let cluster = Cluster::boot(Place::Sqlite);
+    let device = cluster.joined("one").set("mqtt.ingest", "t -> c x=$\nzigbee2mqtt/# climate").boot();
+    let said = device.stderr();
+    assert!(said.contains("mqtt.ingest, line 2: a rule is TOPIC -> COLLECTION"), "{said}");
+}
+
+fn wait_live(device: &Node) {
+    wait::until("the sensors to be heard", PATIENCE, || (device.status()["ingest"]["state"] == "live").then_some(()));
+}
+
+fn count(api: &mut Client) -> u64 {
+    let rows = api.get("/rest/v1/climate?select=n&limit=1&order=n.desc").ok().filter(|answer| answer.status == 200);
+    rows.and_then(|answer| answer.json()[0]["n"].as_u64()).map_or(0, |_| numbers(api).len() as u64)
+}
+
+fn numbers(api: &mut Client) -> Vec<u64> {
+    let mut numbers: Vec<u64> = Vec::new();
+    loop {
+        let path = format!("/rest/v1/climate?select=n&order=n&limit=1000&offset={}", numbers.len());
+        let page = api.get(&path).unwrap().expect_status(200).json();
+        let page: &Vec<Value> = page.as_array().unwrap();
+        numbers.extend(page.iter().map(|row| row["n"].as_u64().unwrap()));
+        if page.len() < 1_000 {
+            return numbers;
+        }
+    }
+}
+
+/// `mosquitto_pub`, which publishes each line with QoS 1 and ends when the broker has acknowledged all.
+struct Publisher {
+    child: Child,
+    writing: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Publisher {
+    fn start(broker: &Mosquitto, topic: &str) -> Self {
+        let url = broker.url();
+        let (host, port) = url.trim_start_matches("mqtt://").rsplit_once(':').unwrap();
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", host, "-p", port, "-q", "1", "-t", topic, "-l"]).stdin(Stdio::piped());
+        let child = command.spawn().expect("mosquitto_pub is not installed: run tests/run, or install the package `mosquitto-clients`");
+        Self { child, writing: None }
+    }
+
+    fn send(&mut self, text: Vec<u8>) {
+        let mut input = self.child.stdin.take().unwrap();
+        self.writing = Some(std::thread::spawn(move || input.write_all(&text).unwrap()));
+    }
+
+    fn finish(mut self) {
+        self.writing.take().unwrap().join().unwrap();
+        assert!(self.child.wait().unwrap().success(), "mosquitto_pub has its acknowledgements");
+    }
+}
