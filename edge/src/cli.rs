@@ -286,9 +286,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Quarantine(QuarantineVerb::Retry { n, json }) => talk::retry(common, &n.0, json.as_deref()),
         Verb::Put { collection, id, json, waiting } => talk::write(common, "put", (&collection, Some(&id), waiting), &json),
         Verb::Patch { collection, id, json, waiting } => talk::write(common, "patch", (&collection, Some(&id), waiting), &json),
-        Verb::Append { collection, json: Some(json), waiting, .. } => {
-            talk::write(common, "append", (&collection, None, waiting), &json)
-        }
+        Verb::Append { collection, json: Some(json), waiting, .. } => talk::write(common, "append", (&collection, None, waiting), &json),
         Verb::Append { collection, json: None, format, waiting } => append::from_input(common, &collection, format, waiting),
         Verb::Get { collection, id } => talk::plain(common, "get", json!({ "collection": collection, "id": id })),
         Verb::Delete { collection, id, waiting } => talk::written(common, "delete", json!({ "collection": collection, "id": id }), waiting),

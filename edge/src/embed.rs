@@ -277,9 +277,11 @@ impl Watch {
 }
 
 fn fields<T: Serialize + ?Sized>(value: &T) -> Result<Value, NodeError> {
-    serde_json::to_value(value).map_err(|error| NodeError::new(format!("this cannot be written as JSON: {error}"), "use maps with text keys"))
+    serde_json::to_value(value)
+        .map_err(|error| NodeError::new(format!("this cannot be written as JSON: {error}"), "use maps with text keys"))
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, NodeError> {
-    serde_json::from_value(value).map_err(|error| NodeError::new(format!("the record is of another form: {error}"), "read it as a serde_json::Value"))
+    serde_json::from_value(value)
+        .map_err(|error| NodeError::new(format!("the record is of another form: {error}"), "read it as a serde_json::Value"))
 }

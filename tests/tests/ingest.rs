@@ -106,7 +106,10 @@ fn messages_of_every_kind_arrive_as_rows() {
         ("tele/press-3/SENSOR", r#"{"Time":"2026-03-01T12:30:05","ENERGY":{"Total":148.223,"Power":61,"Voltage":231}}"#),
         ("plant/tank/t", "-3.5"),
         ("plant/tank/t", "broken"),
-        ("v1/gateway/telemetry", r#"{"A":[{"ts":1772368205000,"values":{"temperature":1}}],"B":[{"ts":1772368205000,"values":{"battery":9}}]}"#),
+        (
+            "v1/gateway/telemetry",
+            r#"{"A":[{"ts":1772368205000,"values":{"temperature":1}}],"B":[{"ts":1772368205000,"values":{"battery":9}}]}"#,
+        ),
         ("v1/gateway/attributes", r#"{"A":{"model":"X1"}}"#),
         ("stat/press-3/POWER", "ON"),
     ] {
@@ -117,7 +120,8 @@ fn messages_of_every_kind_arrive_as_rows() {
     wait::until("all messages taken", PATIENCE, || (device.status()["ingest"]["rows"] == 8).then_some(()));
     wait::until("the bad one aside", PATIENCE, || (device.status()["quarantined"] == 1).then_some(()));
     cluster.converge(&[&device]);
-    let get = |path: &str| cluster.api().get(path).unwrap().expect_status(200).json();
+    let mut api = cluster.api();
+    let mut get = |path: &str| api.get(path).unwrap().expect_status(200).json();
     assert_eq!(
         get("/rest/v1/climate?select=sensor,temperature,battery,occupancy&order=sensor"),
         json!([
@@ -151,6 +155,51 @@ fn a_rule_that_is_none_is_told_at_boot() {
     let device = cluster.joined("one").set("mqtt.ingest", "t -> c x=$\nzigbee2mqtt/# climate").boot();
     let said = device.stderr();
     assert!(said.contains("mqtt.ingest, line 2: a rule is TOPIC -> COLLECTION"), "{said}");
+}
+
+/// Goal: what a program writes to `append`, line by line, is there; a line that is none is told by its number, and what was before it stays.
+#[test]
+fn lines_of_standard_input_are_samples() {
+    let cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[&["climate", "--kind", "stream", "sensor:text", "n:int", "celsius:float", "ok:bool"]]);
+    let device = cluster.device("one");
+    device.wait_collection("climate");
+    let append = |args: &[&str], text: String| device.cli().args(["append", "climate"]).args(args).input(text).run();
+    let lines = (0..1_200).map(|n| format!("{{\"n\":{n},\"celsius\":{n}.5}}\n")).collect();
+    let said = append(&["-o", "json"], lines).expect_success().json();
+    assert_eq!(said, json!({ "appended": 1_200, "ack": "local" }));
+    let csv = "sensor,n,celsius,ok,at\nattic,1200,21.5,ON,2026-03-01T12:30:05Z\n\"a, b\",1201,,false,1772368205\n";
+    append(&["--format", "csv", "--wait", "hub"], csv.to_owned()).expect_success();
+    let wrong = append(&[], "{\"n\":1202}\n\nseven\n{\"n\":1203}\n".to_owned()).expect_code(2);
+    assert!(wrong.stderr.contains("line 3: this is not JSON"), "{}", wrong.stderr);
+    assert_eq!(numbers(&mut device.http()), (0..=1_202).collect::<Vec<u64>>());
+    let path = "/rest/v1/climate?select=sensor,celsius,ok,at&n=in.(1200,1201)&order=n";
+    // The hub decides when that was by its own clock.
+    let at = "2026-03-01T12:30:05";
+    let rows = cluster.api().get(path).unwrap().expect_status(200).json();
+    let strip = |row: &Value| (row["sensor"].clone(), row["celsius"].clone(), row["ok"].clone());
+    let rows: Vec<_> = rows.as_array().unwrap().iter().map(|row| (strip(row), row["at"].as_str().unwrap()[..16].to_owned())).collect();
+    let want = |sensor: &str, celsius: Value, ok: bool| ((json!(sensor), celsius, json!(ok)), at[..16].to_owned());
+    assert_eq!(rows, [want("attic", json!(21.5), true), want("a, b", Value::Null, false)]);
+}
+
+/// Goal: a device that is told to reports how its machine is, with those figures that the stream has a field for.
+#[test]
+fn a_device_reports_how_its_machine_is() {
+    let cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[&["vitals", "--kind", "stream", "memory:float", "uptime:int", "disk_free:int", "cpu:float"]]);
+    let device = cluster.joined("one").set("vitals.every", "1s").boot();
+    device.wait_collection("vitals");
+    let mut api = cluster.api();
+    let rows = wait::until("two samples at the hub", PATIENCE, || {
+        let rows = api.get("/rest/v1/vitals?select=memory,uptime,disk_free,cpu&cpu=not.is.null").ok()?.json();
+        (rows.as_array()?.len() > 1).then_some(rows)
+    });
+    for row in rows.as_array().unwrap() {
+        let (memory, cpu) = (row["memory"].as_f64().unwrap(), row["cpu"].as_f64().unwrap());
+        assert!((0.0..=100.0).contains(&memory) && (0.0..=100.0).contains(&cpu), "{row}");
+        assert!(row["uptime"].as_i64().unwrap() > 0 && row["disk_free"].as_i64().unwrap() > 0, "{row}");
+    }
 }
 
 fn wait_live(device: &Node) {

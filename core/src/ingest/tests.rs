@@ -53,11 +53,12 @@ fn samples(rule: &str, topic: &str, payload: &str) -> Result<Vec<Json>, String> 
 }
 
 /// What zigbee2mqtt publishes for an Aqara climate sensor, a motion sensor and a plug; what Tasmota publishes for a plug and a DS18B20.
-const AQARA: &str = r#"{"battery":97,"humidity":53.46,"linkquality":134,"power_outage_count":3,"pressure":1008.4,"temperature":21.44,"voltage":2975}"#;
-const MOTION: &str = r#"{"battery":100,"illuminance":12,"linkquality":78,"occupancy":true,"update":{"installed_version":-1,"state":"idle"}}"#;
+const AQARA: &str =
+    r#"{"battery":97,"humidity":53.46,"linkquality":134,"power_outage_count":3,"pressure":1008.4,"temperature":21.44,"voltage":2975}"#;
+const MOTION: &str =
+    r#"{"battery":100,"illuminance":12,"linkquality":78,"occupancy":true,"update":{"installed_version":-1,"state":"idle"}}"#;
 const TASMOTA_ENERGY: &str = r#"{"Time":"2026-03-01T12:30:05","ENERGY":{"TotalStartTime":"2025-08-14T11:18:31","Total":148.223,"Yesterday":0.717,"Today":0.294,"Period":1,"Power":61,"ApparentPower":72,"Factor":0.85,"Voltage":231,"Current":0.312}}"#;
-const TASMOTA_DS18B20: &str =
-    r#"{"Time":"2026-03-01T12:30:05","DS18B20":{"Id":"0000059AFE44","Temperature":-3.5},"TempUnit":"C"}"#;
+const TASMOTA_DS18B20: &str = r#"{"Time":"2026-03-01T12:30:05","DS18B20":{"Id":"0000059AFE44","Temperature":-3.5},"TempUnit":"C"}"#;
 
 #[test]
 fn messages_become_samples() {
@@ -85,11 +86,26 @@ fn messages_become_samples() {
             json!([{"sensor": "0000059AFE44", "temperature": -3.5}]),
         ),
         ("stat/{plug}/POWER -> power sensor={plug} state=$", "stat/press-3/POWER", "ON", json!([{"sensor": "press-3", "state": true}])),
-        ("plant/{site}/{unit}/t -> climate sensor={site}-{unit} temperature=$", "plant/4/7/t", " 21.5\n", json!([{"sensor": "4-7", "temperature": 21.5}])),
-        ("t/# -> climate sensor={topic} temperature=$[1].v", "t/a/b", r#"[0,{"v":"3.25"}]"#, json!([{"sensor": "t/a/b", "temperature": 3.25}])),
+        (
+            "plant/{site}/{unit}/t -> climate sensor={site}-{unit} temperature=$",
+            "plant/4/7/t",
+            " 21.5\n",
+            json!([{"sensor": "4-7", "temperature": 21.5}]),
+        ),
+        (
+            "t/# -> climate sensor={topic} temperature=$[1].v",
+            "t/a/b",
+            r#"[0,{"v":"3.25"}]"#,
+            json!([{"sensor": "t/a/b", "temperature": 3.25}]),
+        ),
         ("t/{rest...} -> climate sensor={rest} battery=$", "t/a/b", "21.0", json!([{"sensor": "a/b", "battery": 21}])),
         ("t -> climate note=\"Plant 4\" temperature=$[\"a b\"]", "t", r#"{"a b":1}"#, json!([{"note": "Plant 4", "temperature": 1}])),
-        ("t -> climate temperature=$.t at=$.ms", "t", r#"{"t":1,"ms":1772368205000}"#, json!([{"temperature": 1, "at": "2026-03-01T12:30:05.000000Z"}])),
+        (
+            "t -> climate temperature=$.t at=$.ms",
+            "t",
+            r#"{"t":1,"ms":1772368205000}"#,
+            json!([{"temperature": 1, "at": "2026-03-01T12:30:05.000000Z"}]),
+        ),
         ("t -> climate temperature=$.t humidity=$.h", "t", r#"{"t":1}"#, json!([{"temperature": 1}])),
         ("# -> climate temperature=$", "$SYS/load", "1", json!([])),
         ("$SYS/load -> climate temperature=$", "$SYS/load", "1", json!([{"temperature": 1}])),
@@ -104,7 +120,12 @@ fn thingsboards_topics_are_taken_as_it_defines_them() {
     let gateway = "v1/gateway/telemetry -> climate sensor={device} *=$";
     for (rule, topic, payload, want) in [
         (me, "v1/devices/me/telemetry", r#"{"t":1}"#, json!([{"temperature": 1}])),
-        (me, "v1/devices/me/telemetry", r#"{"ts":1772368205000,"values":{"t":2}}"#, json!([{"temperature": 2, "at": "2026-03-01T12:30:05.000000Z"}])),
+        (
+            me,
+            "v1/devices/me/telemetry",
+            r#"{"ts":1772368205000,"values":{"t":2}}"#,
+            json!([{"temperature": 2, "at": "2026-03-01T12:30:05.000000Z"}]),
+        ),
         (
             me,
             "v1/devices/me/telemetry",

@@ -53,7 +53,9 @@ async fn report(edge: &Edge, reader: &mut VitalsReader) -> Result<(), String> {
     })?;
     let fields = sample(&vitals, stream);
     if fields.is_empty() {
-        return Err(format!("the stream \"{name}\" has a field for none of cpu, load, memory, swap, temperature, disk, disk_free, uptime, rss"));
+        return Err(format!(
+            "the stream \"{name}\" has a field for none of cpu, load, memory, swap, temperature, disk, disk_free, uptime, rss"
+        ));
     }
     let segment = segment(vec![fields], stream, edge.clock.wall()).map_err(|error| error.to_string())?;
     let store = edge.store().map_err(|error| error.to_string())?;

@@ -161,7 +161,9 @@ impl Poll {
                 Event::Incoming(Packet::SubAck(answer)) => {
                     granted += 1;
                     if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        return Err("the broker does not permit to hear one of the topics: see the rights that it gives this user".to_owned());
+                        return Err(
+                            "the broker does not permit to hear one of the topics: see the rights that it gives this user".to_owned()
+                        );
                     }
                 }
                 Event::Incoming(Packet::Publish(message)) => self.early.push_back(message),

@@ -145,7 +145,8 @@ impl EdgeStore {
     ///
     /// A [`StoreError`].
     pub async fn drop_refused_message(&self, n: u64) -> Result<bool, StoreError> {
-        self.commit(move |conn, _| Ok(conn.execute("DELETE FROM mobo_ingest_refused WHERE n = ?1", [n.cast_signed()])? > 0), |_, _| {}).await
+        self.commit(move |conn, _| Ok(conn.execute("DELETE FROM mobo_ingest_refused WHERE n = ?1", [n.cast_signed()])? > 0), |_, _| {})
+            .await
     }
 
     /// Takes one of them in by what its rules make of it now; then it is no longer kept aside.
