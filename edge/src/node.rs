@@ -321,7 +321,7 @@ pub fn assemble(config: Config, folder: &DataDir, console: Console) -> Result<(A
     board.plug(uplink::UplinkPart::new(Arc::clone(&edge)));
     board.plug(gate::GatePart::new(Arc::clone(&edge)));
     if !edge.config.get(&settings::MQTT_INGEST).is_empty() {
-        board.plug(ingest::IngestPart::new(Arc::clone(&edge)));
+        board.plug(ingest::IngestPart(Arc::clone(&edge)));
     }
     if !edge.config.get(&settings::VITALS_EVERY).is_zero() {
         board.plug(vitals::VitalsPart::new(Arc::clone(&edge)));

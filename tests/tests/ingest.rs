@@ -152,9 +152,9 @@ fn messages_of_every_kind_arrive_as_rows() {
 #[test]
 fn a_rule_that_is_none_is_told_at_boot() {
     let cluster = Cluster::boot(Place::Sqlite);
-    let device = cluster.joined("one").set("mqtt.ingest", "t -> c x=$\nzigbee2mqtt/# climate").boot();
-    let said = device.stderr();
-    assert!(said.contains("mqtt.ingest, line 2: a rule is TOPIC -> COLLECTION"), "{said}");
+    let device = cluster.joined("one").set("mqtt.ingest", "t -> c x=$\nzigbee2mqtt/# climate").spawn();
+    device.wait_line(PATIENCE, |line| line.contains("mqtt.ingest, line 2: a rule is TOPIC -> COLLECTION"));
+    device.wait_line(PATIENCE, |line| line.contains("degraded: an optional component is out"));
 }
 
 /// Goal: what a program writes to `append`, line by line, is there; a line that is none is told by its number, and what was before it stays.

@@ -55,15 +55,20 @@ fn a_program_is_a_device() {
         assert!(node.has_joined());
         assert_eq!(node.list::<Value>("pumps", 10).await.unwrap().len(), 2);
         assert_eq!(node.list::<Value>("climate", 10).await.unwrap().len(), 2);
-        node.delete("pumps", "9").await.unwrap();
+        node.put("pumps", "8", &json!({ "site": "for a moment" })).await.unwrap();
+        node.delete("pumps", "8").await.unwrap();
         assert!(node.sync(PATIENCE).await.unwrap());
         assert!(Node::open(&folder, SETTINGS).await.is_err(), "a folder has one node");
         node.stop().await;
         api
     });
-    let rows = api.get("/rest/v1/pumps?select=id,site,setpoint,runs").unwrap().expect_status(200).json();
-    assert_eq!(rows, json!([{"id": "7", "site": "plant-4", "setpoint": 22.0, "runs": 1}]));
+    let rows = api.get("/rest/v1/pumps?select=id,site,setpoint,runs&order=id").unwrap().expect_status(200).json();
+    assert_eq!(rows, json!([pump("7", "plant-4", json!(22.0), 1), pump("9", "harbour", Value::Null, 0)]));
     cluster.healthy();
+}
+
+fn pump(id: &str, site: &str, setpoint: Value, runs: i64) -> Value {
+    json!({ "id": id, "site": site, "setpoint": setpoint, "runs": runs })
 }
 
 fn of(pump: &Value) -> (String, f64, i64) {

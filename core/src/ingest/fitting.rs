@@ -23,7 +23,10 @@ pub(super) fn fit(value: &mut Json, kind: FieldType) {
         (FieldType::Text, Json::Number(number)) => Some(Json::String(number.to_string())),
         (FieldType::Text, Json::Bool(truth)) => Some(Json::String(truth.to_string())),
         (FieldType::Timestamp, Json::Number(number)) => number.as_f64().and_then(time).map(Json::String),
-        (FieldType::Timestamp, Json::String(text)) => zoned(text),
+        (FieldType::Timestamp, Json::String(text)) => match text.trim().parse::<f64>() {
+            Ok(number) => time(number).map(Json::String),
+            Err(_) => zoned(text),
+        },
         _ => None,
     };
     if let Some(fitted) = fitted {

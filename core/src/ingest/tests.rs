@@ -106,6 +106,12 @@ fn messages_become_samples() {
             r#"{"t":1,"ms":1772368205000}"#,
             json!([{"temperature": 1, "at": "2026-03-01T12:30:05.000000Z"}]),
         ),
+        (
+            "t -> climate at=$.s note=$.s",
+            "t",
+            r#"{"s":"1772368205"}"#,
+            json!([{"at": "2026-03-01T12:30:05.000000Z", "note": "1772368205"}]),
+        ),
         ("t -> climate temperature=$.t humidity=$.h", "t", r#"{"t":1}"#, json!([{"temperature": 1}])),
         ("# -> climate temperature=$", "$SYS/load", "1", json!([])),
         ("$SYS/load -> climate temperature=$", "$SYS/load", "1", json!([{"temperature": 1}])),

@@ -1,6 +1,6 @@
 //! The part that hears plain sensors. It is optional: a device that hears none is a whole device.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mobo_core::ingest::Rules;
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
@@ -12,10 +12,7 @@ use super::{Edge, INGEST, STORE, VERSION};
 use crate::ingest::Ingest;
 use crate::settings;
 
-pub(super) struct IngestPart {
-    edge: Arc<Edge>,
-    rules: Mutex<Rules>,
-}
+pub(super) struct IngestPart(pub(super) Arc<Edge>);
 
 /// The rules of the settings.
 ///
@@ -29,20 +26,13 @@ pub fn rules(config: &Config) -> Result<Rules, Fault> {
     })
 }
 
-impl IngestPart {
-    pub(super) fn new(edge: Arc<Edge>) -> Self {
-        Self { edge, rules: Mutex::default() }
-    }
-}
-
 impl Component for IngestPart {
     fn spec(&self) -> ComponentSpec {
         ComponentSpec::optional(INGEST, VERSION).needing([STORE])
     }
 
     fn configure(&self, config: &Config) -> Result<(), Fault> {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules(config)?;
-        Ok(())
+        rules(config).map(drop)
     }
 
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
@@ -52,11 +42,11 @@ impl Component for IngestPart {
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let ingest = Ingest {
-                rules: self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-                broker: self.edge.config.get(&settings::MQTT_INGEST_URL),
-                client_id: format!("mobo-{}", self.edge.keys.device()),
-                store: self.edge.store().map_err(|error| Fault::new(error.to_string(), "look at the store's part"))?,
-                status: self.edge.ingest.clone(),
+                rules: rules(&self.0.config)?,
+                broker: self.0.config.get(&settings::MQTT_INGEST_URL),
+                client_id: format!("mobo-{}", self.0.keys.device()),
+                store: self.0.store().map_err(|error| Fault::new(error.to_string(), "look at the store's part"))?,
+                status: self.0.ingest.clone(),
             };
             tasks.spawn("sensors", ingest.run(tasks.stopping()));
             Ok(())
@@ -64,7 +54,7 @@ impl Component for IngestPart {
     }
 
     fn health(&self) -> BoxFuture<'_, Vital> {
-        let trouble = self.edge.ingest.borrow().trouble();
+        let trouble = self.0.ingest.borrow().trouble();
         Box::pin(async { trouble.map_or(Vital::Fine, Vital::Worn) })
     }
 

@@ -6,6 +6,7 @@ mod applying;
 mod bootstrap;
 mod differential;
 mod documents;
+mod ingest;
 mod intake;
 mod keeping;
 mod random;
