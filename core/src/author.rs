@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 pub use samples::segment;
 use serde_json::{Map, Value as Json};
 
+use crate::cbor::Reader;
 use crate::document::{DocumentOp, edit};
 use crate::ids::{DeviceId, FieldId, Incarnation, RecordId, RecordKey, Ver};
 use crate::json;
@@ -97,6 +98,9 @@ pub enum EditError {
         /// The record.
         id: RecordId,
     },
+    /// No policy opens this to its author; the sentence says what was asked.
+    #[error("{0}")]
+    Denied(String),
     /// The engine refused.
     #[error("{0}")]
     Refused(String),
@@ -255,6 +259,20 @@ pub fn parse_counter(given: &Json) -> Result<CounterEdit, json::JsonError> {
         Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => integer(given).map(CounterEdit::Set),
     };
     parsed.ok_or_else(|| json::JsonError("a counter takes {\"$inc\": n} or an integer".to_owned()))
+}
+
+/// Who an entry of records says that it is from; `None` where it says nothing.
+#[must_use]
+pub fn of_payload(payload: &[u8]) -> Option<String> {
+    let (mut reader, mut author) = (Reader::new(payload), None);
+    let read = reader.each_key(|key, reader| match key {
+        1 => {
+            author = Some(reader.text()?.to_owned());
+            Ok(())
+        }
+        _ => reader.skip(),
+    });
+    read.ok().and(author)
 }
 
 fn bad(field: &Field, why: json::JsonError) -> EditError {

@@ -380,6 +380,8 @@ pub const MOVE_PAGES_MAX: usize = 2;
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_PAYLOAD_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX < FRAME_BODY_BYTES_MAX);
+// Nothing that a database's protocol counts in 32 bits ever comes near their end.
+const _: () = assert!(FRAME_BODY_BYTES_MAX < 1 << 28 && HTTP_BODY_BYTES_MAX < 1 << 28 && MOVE_BYTES_MAX < 1 << 28);
 const _: () = assert!(HTTP_DRAIN_TIMEOUT.as_millis() < STOP_TIMEOUT.as_millis());
 const _: () = assert!(CONTROL_GRACE.as_millis() < STOP_TIMEOUT.as_millis());
 const _: () = assert!(STOP_NOTICE.as_millis() < STOP_TIMEOUT.as_millis());

@@ -1,10 +1,11 @@
-//! What users and keys may (rule R2): roles, and the policies of collections. Every door of the API asks [`Policies::verdict`], and nothing else
+//! What users and keys may (rule R2): roles, and the policies of collections. Every door of the API asks [`Policies::granted`], and nothing else
 //! decides.
 //!
 //! A collection without a policy is closed to everybody but the roles `admin` and `service`. A policy opens one action on one collection to one
 //! role; it may leave out rows ([`condition`]) and fields. What devices may is decided by buckets, elsewhere.
 
 pub mod condition;
+mod granted;
 mod role;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json};
 
 pub use condition::{BadCondition, Condition};
+pub use granted::{Bounds, Granted};
 pub use role::{BadRole, Role};
 
 use crate::ids::{CollectionId, ProjectId};
 use crate::limits;
+use crate::query::{Filter, columns};
+use crate::schema::Collection;
 
 /// What is done to records.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -220,6 +224,21 @@ impl Policies {
         match self.rules.get(&(collection, who.role.clone(), action)) {
             Some(policy) => Verdict::Granted { condition: policy.condition.as_ref(), fields: policy.fields.as_ref() },
             None => Verdict::Refused(Refusal::NoPolicy),
+        }
+    }
+
+    /// The verdict as it is applied: the condition read with what is known of this caller.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn granted(&self, who: &Principal, project: ProjectId, collection: &Collection, action: Action) -> Result<Granted, Refusal> {
+        match self.verdict(who, project, (collection.id, &collection.name), action) {
+            Verdict::Refused(refusal) => Err(refusal),
+            Verdict::Granted { condition, fields } => {
+                let read = |condition: &Condition| condition.filter(who, &collection.name, &columns(collection));
+                Ok(Granted { rows: condition.map_or_else(Filter::all, read), fields: fields.cloned() })
+            }
         }
     }
 }

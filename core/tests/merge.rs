@@ -262,7 +262,7 @@ fn local_writes_are_measured_against_the_locked_record() {
         let edit = Edit { id: RecordId::new("r").unwrap(), intent, fields: serde_json::from_str(json).unwrap() };
         let moment = Moment { boot: BootId([2; 8]), mono: Mono(0), wall: Wall(0), quality: WallQuality::Set };
         let body = LocalBody::Edits(vec![edit]);
-        Prepared::Local(Box::new(LocalWrite { lane, collection: ORDERS, body, moment, nonce: Nonce([0; 8]), author: None }))
+        Prepared::Local(Box::new(LocalWrite { lane, collection: ORDERS, body, moment, nonce: Nonce([0; 8]), author: None, bounds: None }))
     };
     let mut hub = MemoryHub::default();
     hub.admit(lane.device, incarnation, 1);

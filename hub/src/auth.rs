@@ -18,7 +18,7 @@ mod page;
 mod passwords;
 pub mod projects;
 pub mod roles;
-mod rows;
+pub(crate) mod rows;
 mod sessions;
 mod signing;
 pub mod users;
@@ -265,6 +265,11 @@ impl Accounts {
     /// The store's.
     pub async fn note(&self, project: ProjectId, event: Event) -> Result<(), AuthError> {
         self.book.note(project, (event, self.now())).await
+    }
+
+    /// Rows of a statement that only reads, about whatever else is in the store.
+    pub(crate) async fn rows_of(&self, statement: Statement) -> Result<Vec<Vec<Cell>>, StoreError> {
+        self.read(statement.sql, statement.cells).await
     }
 
     /// Rows of statements that only read.

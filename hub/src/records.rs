@@ -1,5 +1,7 @@
 //! The hub behind its gate: reads go to the store, writes join the merge as entries that the hub itself authors.
 
+mod told;
+
 use std::sync::Arc;
 
 use mobo_core::author::{EditError, tag};
@@ -10,13 +12,13 @@ use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
-use mobo_core::rights::Scope;
+use mobo_core::rights::{Bounds, Scope};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::auth::token::TokenError;
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, History, NodeKind, Patience, Policies, Principal, Readiness, Role,
     WriteDone, WriteRequest,
 };
 use mobo_gate::key::KeyHash;
@@ -24,6 +26,9 @@ use mobo_runtime::{board_desk, entropy};
 
 use crate::metrics;
 use crate::node::{Hub, Opened, STORE, Verified};
+
+/// Who writes, and what he may.
+type Whose = (Option<String>, Option<Arc<Bounds>>);
 
 /// The hub as the gate sees it.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ impl HubRecords {
         Self { hub, project }
     }
 
-    async fn merge(&self, collection: &Collection, body: LocalBody, author: Option<String>) -> Result<Merged, BackendError> {
+    async fn merge(&self, collection: &Collection, body: LocalBody, (author, bounds): Whose) -> Result<Merged, BackendError> {
         let opened = self.hub.opened()?;
         let write = LocalWrite {
             lane: opened.history.era().author.lane(collection.lane),
@@ -48,6 +53,7 @@ impl HubRecords {
             moment: self.hub.clock.moment(),
             nonce: Nonce(entropy::bytes().map_err(|error| BackendError::Unavailable(error.to_string()))?),
             author,
+            bounds,
         };
         match self.hub.merges()?.merge(Prepared::Local(Box::new(write))).await? {
             Outcome::Merged(merged) => match merged.rejects.first() {
@@ -140,9 +146,13 @@ impl Backend for HubRecords {
         })
     }
 
+    fn history(&self, collection: Arc<Collection>, id: RecordId) -> Option<BackendFuture<'_, Option<History>>> {
+        Some(Box::pin(async move { self.told(&collection, id).await }))
+    }
+
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
         Box::pin(async move {
-            let merged = self.merge(&write.collection, LocalBody::Edits(write.edits), write.author).await?;
+            let merged = self.merge(&write.collection, LocalBody::Edits(write.edits), (write.author, write.bounds)).await?;
             let changed = merged.changed.into_iter().map(|key| key.id).collect();
             Ok(WriteDone { changed, level: AckLevel::Hub })
         })
@@ -150,7 +160,7 @@ impl Backend for HubRecords {
 
     fn append(&self, collection: Arc<Collection>, segment: Segment, _: Option<Patience>) -> BackendFuture<'_, AckLevel> {
         Box::pin(async move {
-            self.merge(&collection, LocalBody::Append(segment), None).await?;
+            self.merge(&collection, LocalBody::Append(segment), (None, None)).await?;
             Ok(AckLevel::Hub)
         })
     }

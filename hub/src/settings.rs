@@ -12,6 +12,19 @@ use crate::otlp;
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
     Setting::new("http.listen", "127.0.0.1:8000", "0.1.0", "Address of the HTTP API. Port 0 takes a free one; `status` tells which.");
+/// How often somebody without a key may ask.
+pub static RATE_GUEST: Setting<i64> =
+    Setting::new("http.rate_guest", "1200", "0.1.0", "Requests that one address may make in a minute without a key.");
+/// How often somebody with a key may ask.
+pub static RATE_KEY: Setting<i64> =
+    Setting::new("http.rate_key", "1000000", "0.1.0", "Requests that one key, or one user's token, may make in a minute.");
+/// How often secrets may be tried.
+pub static RATE_AUTH: Setting<i64> = Setting::new(
+    "http.rate_auth",
+    "120",
+    "0.1.0",
+    "Requests that one address may make to /auth/v1, or with keys and tokens that are not good, in a minute.",
+);
 /// Which app of the Pusher protocol servers publish for.
 pub static PUSHER_ID: Setting<String> =
     Setting::new("pusher.id", "", "0.1.0", "The id of an app of the Pusher protocol, as its servers give it. Empty: there is none.");
@@ -89,6 +102,9 @@ pub static AUTH_URL: Setting<String> = Setting::new(
 /// All of them.
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
+    &RATE_GUEST,
+    &RATE_KEY,
+    &RATE_AUTH,
     &PUSHER_ID,
     &PUSHER_KEY,
     &PUSHER_SECRET,

@@ -120,7 +120,7 @@ const ON_THE_DEVICE: &[Case<'_>] = &[
 
 /// Goal: a request that cannot be done gets its status and a problem that says what to do.
 /// Method: raw requests to a device and to the hub.
-// faults: SR-9
+// faults: SR-9, X-13
 #[test]
 fn requests_that_cannot_be_done() {
     let cluster = Cluster::boot(Place::Sqlite);

@@ -55,3 +55,34 @@ fn supabase_js_reads_and_writes_at_a_device_without_a_network() {
     cluster.converge(&[&device]);
     assert_eq!(cluster.api().get("/rest/v1/todos?order=id").unwrap().expect_status(200).json(), written);
 }
+
+fn accounts_at_a_hub(place: Place) {
+    let cluster = Cluster::boot(place);
+    cluster.create(&[TODOS]);
+    let run = |words: &[&str]| cluster.cli().args(words).run().expect_success().text();
+    run(&["policy", "set", "todos", "--role", "authenticated", "--allow", "read,write", "--where", "owner=eq.auth.uid"]);
+    let (app, admin) =
+        (run(&["key", "create", "--role", "anon", "--name", "app"]), run(&["key", "create", "--role", "admin", "--name", "boss"]));
+    let script = Script::new("auth.mjs").env("MOBO_URL", &format!("http://{}", cluster.hub().address("http")));
+    let said = script.env("MOBO_KEY", &app).env("MOBO_ADMIN_KEY", &admin).run();
+    assert!(said.contains("checks held"), "{said}");
+    // What was done stands in the log, and the log is whole.
+    let lines = cluster.cli().args(["audit", "export"]).run().expect_success().text();
+    for event in ["user.created", "sign_in", "sign_in.refused", "policy.set"] {
+        assert!(lines.contains(&format!("\"{event}\"")), "{event} is not in {lines}");
+    }
+    assert!(!lines.contains("horse"), "a password in the log");
+    run(&["audit", "verify"]);
+}
+
+/// Goal: users are made by an administrator, sign in, stay signed in, change and sign out with the library that they know.
+// faults, SR-18
+#[test]
+fn supabase_js_signs_in_at_a_hub_on_sqlite() {
+    accounts_at_a_hub(Place::Sqlite);
+}
+
+#[test]
+fn supabase_js_signs_in_at_a_hub_on_postgres() {
+    accounts_at_a_hub(Place::Postgres);
+}

@@ -14,7 +14,7 @@ use crate::gate::{Gate, Peer};
 use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
 
-pub(crate) use guard::{Guard, action_of};
+pub(crate) use guard::{Guard, action_of, no_column};
 
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
 /// What clients that insist on a key send to the device that they run on: it is no key.
@@ -52,12 +52,7 @@ pub(crate) async fn principal(gate: &Gate, parts: &Parts) -> Result<Option<Princ
     principal
 }
 
-/// Asks the node who that is; again, for whoever keeps a connection open.
-///
-/// # Errors
-///
-/// As [`principal`].
-pub(crate) async fn prove(gate: &Gate, credential: Credential) -> Result<Option<Principal>, Problem> {
+async fn prove(gate: &Gate, credential: Credential) -> Result<Option<Principal>, Problem> {
     let shown = !matches!(credential.caller, Caller::Local | Caller::Stranger);
     let principal = gate.backend().authenticate(credential).await?;
     if shown && principal.is_none() {
@@ -72,7 +67,7 @@ pub(crate) async fn prove(gate: &Gate, credential: Credential) -> Result<Option<
 /// # Errors
 ///
 /// 401 for what is not well-formed, and for a secret key from a browser.
-pub(crate) fn credential(parts: &Parts) -> Result<Credential, Problem> {
+fn credential(parts: &Parts) -> Result<Credential, Problem> {
     let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
         return Err(Problem::unauthorized("this node does not know where the call comes from"));
     };

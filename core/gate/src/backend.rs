@@ -1,20 +1,25 @@
 //! What the gate needs of its node. The edge and the hub implement it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mobo_core::author::{Edit, EditError};
+use mobo_core::document::ChangeId;
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{CollectionId, ProjectId, RecordId};
+use mobo_core::ids::{CollectionId, DeviceId, Ordinal, ProjectId, RecordId, Seq};
 pub use mobo_core::level::{AckLevel, Patience};
 use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::query::{Page, Select};
-pub use mobo_core::rights::{Policies, Principal, Role};
+use mobo_core::record::RecordState;
+pub use mobo_core::rights::{Bounds, Policies, Principal, Role};
 use mobo_core::schema::{Collection, Schema};
+use mobo_core::stamp::Stamp;
 use mobo_core::store::StoreError;
 use mobo_core::stream::Segment;
-use mobo_core::time::Wall;
+use mobo_core::time::{Eff, Wall};
+use serde_json::Value as Json;
 
 use tokio::sync::watch;
 
@@ -46,7 +51,14 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// The tag of a record ([`mobo_core::author::tag`]) as it is now; `None` when it is not visible.
     fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>>;
 
-    /// Edits records: one entry, all or nothing, durable when the future is ready. With patience, it is ready when the entry has reached
+    /// How a record came about; `None` where it was never written. A node that does not keep that gives no future.
+    fn history(&self, collection: Arc<Collection>, id: RecordId) -> Option<BackendFuture<'_, Option<History>>> {
+        drop((collection, id));
+        None
+    }
+
+    /// Edits records: one entry, all or nothing, durable when the future is ready. What its bounds do not allow is refused as
+    /// [`EditError::Denied`]. With patience, it is ready when the entry has reached
     /// that level, or the time is over: what is answered then is the level that it has.
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone>;
 
@@ -134,6 +146,49 @@ pub enum Caller {
     Stranger,
 }
 
+/// A record, and what is known of how it came about.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The record as it is. A row knows who wrote each field last, a document every change.
+    pub state: RecordState,
+    /// The stamps of a document's changes, as far as they are known.
+    pub changes: BTreeMap<ChangeId, Stamp>,
+    /// What merges decided about it, newest first.
+    pub decisions: Vec<Decision>,
+    /// Who wrote the entries that these stamps are of.
+    pub writers: BTreeMap<(DeviceId, Ordinal, Seq), Writer>,
+}
+
+/// Who wrote an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Writer {
+    /// The name of the device; `hub` for what came through the hub's own API.
+    pub device: String,
+    /// The user or key, where the author has named one, such as `user:ID`.
+    pub author: Option<String>,
+}
+
+/// What a merge decided between two writes that did not know of each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The field; `None` for the record as a whole, and for a field that is gone.
+    pub field: Option<String>,
+    /// `concurrent`, `hidden_by_delete` or `time_uncertain`.
+    pub kind: &'static str,
+    /// What stands.
+    pub winner: Json,
+    /// What does not.
+    pub loser: Json,
+    /// Who wrote what stands, and when.
+    pub winner_stamp: Stamp,
+    /// Who wrote the other, and when.
+    pub loser_stamp: Stamp,
+    /// When it was decided.
+    pub at: Eff,
+    /// True once somebody has settled it.
+    pub settled: bool,
+}
+
 /// Edits of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriteRequest {
@@ -145,6 +200,8 @@ pub struct WriteRequest {
     pub author: Option<String>,
     /// What the caller waits for; `None` for the node's own level.
     pub patience: Option<Patience>,
+    /// What the caller may do to the rows, for the store to ask with each row locked; `None` for whoever no policy binds.
+    pub bounds: Option<Arc<Bounds>>,
 }
 
 /// What became of a write.

@@ -10,9 +10,8 @@ use mobo_core::query::columns;
 use mobo_core::schema::{Collection, FieldType, Kind};
 use serde_json::{Map, Value as Json, json};
 
-use crate::access;
+use crate::access::Guard;
 use crate::gate::Gate;
-use crate::openapi;
 use crate::problem::Problem;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:54rem;padding:0 1rem;color:#1b1f24;background:#fff}\
@@ -23,9 +22,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;ma
 pub(crate) async fn page(State(gate): State<Gate>, request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
     let parts = request.into_parts().0;
-    let principal = access::principal(&gate, &parts).await?;
-    let schema = gate.backend().schema();
-    let collections = openapi::usable(&gate, &schema, principal.as_ref());
+    let collections = Guard::of_anybody(&gate, &parts).await?.map(|guard| guard.usable()).unwrap_or_default();
     let url = address(&parts);
     let node = gate.backend().node().name();
     let mut html = format!(
@@ -41,7 +38,7 @@ pub(crate) async fn page(State(gate): State<Gate>, request: Request) -> Result<R
         );
     }
     for collection in collections {
-        section(&mut html, collection, &url);
+        section(&mut html, &collection, &url);
     }
     html.push_str(GRAMMAR);
     let headers = [

@@ -94,6 +94,7 @@ fn routes() -> Vec<Route> {
         ("/openapi.json", Openness::Filtered, get(openapi::document)),
         ("/docs", Openness::Filtered, get(docs::page)),
         ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
+        ("/rest/v1/{collection}/{id}/history", Openness::Collection, any(rest::past::handle)),
         ("/realtime/v1/websocket", Openness::Filtered, any(phoenix::handle)),
         ("/realtime/v1/api/broadcast", Openness::Filtered, post(phoenix::broadcast)),
         ("/app/{key}", Openness::Filtered, any(pusher::connect)),

@@ -6,26 +6,23 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use mobo_core::query::{ColumnType, columns};
-use mobo_core::rights::{Action, Principal, Verdict};
-use mobo_core::schema::{Collection, FieldType, Kind, Schema};
+use mobo_core::schema::{Collection, FieldType, Kind};
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value as Json, json};
 
-use crate::access;
+use crate::access::Guard;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
 pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
     let parts = request.into_parts().0;
-    let caller = access::principal(&gate, &parts).await?;
-    let schema = gate.backend().schema();
-    let collections = usable(&gate, &schema, caller.as_ref());
+    let collections = Guard::of_anybody(&gate, &parts).await?.map(|guard| guard.usable()).unwrap_or_default();
     let mut paths = node_paths();
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
     for collection in collections {
-        paths.insert(format!("/rest/v1/{}", collection.name), path(collection));
-        schemas.insert(collection.name.clone(), row(collection));
+        paths.insert(format!("/rest/v1/{}", collection.name), path(&collection));
+        schemas.insert(collection.name.clone(), row(&collection));
     }
     let document = json!({
         "openapi": "3.1.0",
@@ -57,21 +54,6 @@ pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Resu
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     Ok((headers, [(CONTENT_TYPE, "application/json")], text).into_response())
-}
-
-/// The collections that the caller may use, by name.
-pub(crate) fn usable<'s>(gate: &Gate, schema: &'s Schema, caller: Option<&Principal>) -> Vec<&'s Collection> {
-    let (policies, project) = (gate.backend().policies(), gate.backend().project());
-    let opens = |collection: &&Collection| {
-        let may = |caller: &Principal, action: &Action| {
-            let key = (collection.id, collection.name.as_str());
-            matches!(policies.verdict(caller, project, key, *action), Verdict::Granted { .. })
-        };
-        caller.is_some_and(|caller| Action::ALL.iter().any(|action| may(caller, action)))
-    };
-    let mut collections: Vec<&Collection> = schema.iter().filter(opens).collect();
-    collections.sort_by(|a, b| a.name.cmp(&b.name));
-    collections
 }
 
 fn tag(text: &str) -> HeaderValue {

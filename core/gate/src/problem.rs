@@ -265,6 +265,7 @@ impl From<EditError> for Problem {
             EditError::BadValue { .. } => Self::bad_value(message),
             EditError::Stale { .. } => Self::stale(message),
             EditError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
+            EditError::Denied(_) => Self::denied(StatusCode::FORBIDDEN, message),
             EditError::Refused(_) => refused(message),
         }
     }

@@ -20,6 +20,27 @@ pub(crate) fn parse(raw: Option<&str>, table: &str, columns: &[Column]) -> Resul
     Ok(parser.finish())
 }
 
+/// The moment that `at=` names, and the words without it.
+///
+/// # Errors
+///
+/// 400 for what is no text, and for two of them.
+pub(crate) fn moment(raw: Option<&str>) -> Result<(Option<String>, Option<String>), Problem> {
+    let mut at = None;
+    let mut rest = Vec::new();
+    for part in raw.unwrap_or_default().split('&') {
+        match part.split_once('=') {
+            Some((name, value)) if decode(name)? == "at" => {
+                if at.replace(decode(value)?).is_some() {
+                    return Err(Problem::parse("at is given twice"));
+                }
+            }
+            _ => rest.push(part),
+        }
+    }
+    Ok((at, raw.map(|_| rest.join("&"))))
+}
+
 /// `+` is a space and `%XX` a byte, as in a form.
 fn decode(text: &str) -> Result<String, Problem> {
     let spaced = text.replace('+', " ");

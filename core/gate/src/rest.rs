@@ -4,6 +4,7 @@ mod accept;
 mod change;
 mod cursor;
 mod insert;
+pub(crate) mod past;
 mod put;
 mod range;
 mod read;
@@ -77,7 +78,10 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
         return events(&call).await;
     }
     let mut response = match &parts.method {
-        &Method::GET | &Method::HEAD => read::read(&call).await?,
+        &Method::GET | &Method::HEAD => match &call.at {
+            Some(at) => past::read(&call, at).await?,
+            None => read::read(&call).await?,
+        },
         &Method::POST if is_stream => samples::append(&call, body).await?,
         &Method::POST => insert::insert(&call, body).await?,
         &Method::PUT | &Method::PATCH | &Method::DELETE if is_stream => return Err(problem::append_only(name)),
@@ -97,7 +101,7 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
 /// Answers with the changes of the rows that the filters name.
 async fn events(call: &Call<'_>) -> Result<Response, Problem> {
     let query = &call.query;
-    if !query.order.is_empty() || query.limit.is_some() || query.offset.is_some() || query.after.is_some() {
+    if call.at.is_some() || !query.order.is_empty() || query.limit.is_some() || query.offset.is_some() || query.after.is_some() {
         return Err(
             Problem::unsupported("order, limit and offset of events").hint("events come in the order of the commits; filters narrow them")
         );
@@ -122,6 +126,8 @@ struct Call<'a> {
     parts: &'a Parts,
     collection: Arc<Collection>,
     columns: Vec<Column>,
+    /// The moment that the caller asks about; `None` for now.
+    at: Option<String>,
     query: Query,
     prefer: Prefer,
     accept: Accept,
@@ -136,10 +142,17 @@ impl<'a> Call<'a> {
         // What is read before, with or after a change is read by the rights to read.
         let reads = action != Action::Create || prefer.returns == Return::Representation;
         let columns = if reads { guard.granted(&collection, Action::Read)?.columns(&collection) } else { granted.columns(&collection) };
-        let query = query::parse(parts.uri.query(), name, &columns)?;
+        let (at, words) = match collection.kind {
+            Kind::Table | Kind::Document if columns.iter().all(|column| column.name != "at") => query::moment(parts.uri.query())?,
+            _ => (None, parts.uri.query().map(str::to_owned)),
+        };
+        if at.is_some() && action != Action::Read {
+            return Err(Problem::parse("at is for reading: what was cannot be changed"));
+        }
+        let query = query::parse(words.as_deref(), name, &columns)?;
         let wants_events = parts.method == Method::GET && sse::is_asked(&parts.headers);
         let accept = if wants_events { Accept::default() } else { Accept::of(&parts.headers)? };
-        Ok(Self { gate, guard, action, parts, collection, columns, query, prefer, accept })
+        Ok(Self { gate, guard, action, parts, collection, columns, at, query, prefer, accept })
     }
 
     /// The columns that the caller wants to see.

@@ -15,6 +15,7 @@ pub mod hands;
 mod history;
 pub mod op;
 mod open;
+pub mod past;
 mod state;
 
 pub use actor::{Actor, ChangeId};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::FIELDS_PER_COLLECTION_MAX;
 
+/// Changes of one record that its history tells of.
+pub const HISTORY_CHANGES_MAX: usize = 50;
 /// Largest request body.
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Rows that one answer holds.

@@ -93,6 +93,9 @@ impl Run<'_> {
             let Some(op) = author::author(&writer, state, edit)? else { continue };
             let after = crate::overlay::provisional(collection, state, &op, (author, nth))
                 .map_err(|refusal| author::EditError::Refused(refusal.to_string()))?;
+            if let Some(bounds) = &write.bounds {
+                bounds.allows(collection, edit, (state, &after))?;
+            }
             seen.insert(key.clone(), after);
             changed.push(key);
             match op {

@@ -45,6 +45,7 @@ use crate::ids::{
 };
 use crate::message::{Code, RefenceReason, Reject};
 use crate::record::RecordState;
+use crate::rights::Bounds;
 use crate::schema::Schema;
 use crate::stamp::Stamp;
 use crate::stream::Segment;
@@ -83,6 +84,8 @@ pub struct LocalWrite {
     pub nonce: Nonce,
     /// The user, where one is known.
     pub author: Option<String>,
+    /// What that user may do to the rows; `None` for whoever no policy binds.
+    pub bounds: Option<Arc<Bounds>>,
 }
 
 impl LocalWrite {

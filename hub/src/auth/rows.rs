@@ -18,21 +18,21 @@ pub(super) fn time(eff: Eff) -> Cell {
     Cell::Int(eff.0)
 }
 
-pub(super) fn word(row: &[Cell], at: usize) -> Option<String> {
+pub(crate) fn word(row: &[Cell], at: usize) -> Option<String> {
     match row.get(at)? {
         Cell::Text(text) => Some(text.clone()),
         Cell::Null | Cell::Int(_) | Cell::Real(_) | Cell::Bytes(_) => None,
     }
 }
 
-pub(super) fn number(row: &[Cell], at: usize) -> Option<i64> {
+pub(crate) fn number(row: &[Cell], at: usize) -> Option<i64> {
     match row.get(at)? {
         Cell::Int(number) => Some(*number),
         Cell::Null | Cell::Text(_) | Cell::Real(_) | Cell::Bytes(_) => None,
     }
 }
 
-pub(super) fn bytes(row: &[Cell], at: usize) -> Option<Vec<u8>> {
+pub(crate) fn bytes(row: &[Cell], at: usize) -> Option<Vec<u8>> {
     match row.get(at)? {
         Cell::Bytes(bytes) => Some(bytes.clone()),
         Cell::Null | Cell::Text(_) | Cell::Real(_) | Cell::Int(_) => None,

@@ -85,6 +85,7 @@ impl Desk {
             moment: self.0.clock.moment(),
             nonce: Nonce(entropy::bytes()?),
             author: None,
+            bounds: None,
         };
         match self.0.merges()?.merge(Prepared::Local(Box::new(write))).await? {
             Outcome::Merged(merged) if merged.rejects.is_empty() => Ok(()),

@@ -218,7 +218,7 @@ mod tests {
             LaneKey { device: KeyPair::from_secret(&[3; 32]).device(), incarnation: Incarnation::new(5).unwrap(), lane: Lane::State };
         let moment = Moment { boot: BootId([2; 8]), mono: Mono(0), wall: Wall(0), quality: WallQuality::Set };
         let (collection, body) = (CollectionId::new(7).unwrap(), LocalBody::Edits(Vec::new()));
-        Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce: Nonce([number; 8]), author: None }))
+        Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce: Nonce([number; 8]), author: None, bounds: None }))
     }
 
     /// Runs the writes 1 to 8; gives what was committed, what each was answered (its number, or why not), and the news.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::upgrade::websocket;
-use mobo_gate::{Gate, PusherApp, Settings};
+use mobo_gate::{Gate, PusherApp, Rates, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
@@ -70,11 +70,17 @@ impl GatePart {
         secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
     }
 
+    fn rates(&self) -> Rates {
+        let quota = |setting| u32::try_from(self.hub.config.get(setting)).unwrap_or_default();
+        Rates { guest: quota(&settings::RATE_GUEST), key: quota(&settings::RATE_KEY), auth: quota(&settings::RATE_AUTH) }
+    }
+
     /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
-        let watched = Settings { watch: Some(Arc::new(Requests)), pusher: self.pusher(), ..Settings::default() };
+        let (watch, pusher, rates) = (Some(Arc::new(Requests)), self.pusher(), self.rates());
+        let watched = Settings { watch, pusher, rates, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));

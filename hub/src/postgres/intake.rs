@@ -213,7 +213,7 @@ fn local(batch: &MergeBatch, author: HubAuthor, nth: u32, edits: Vec<SeenEdit>) 
     let moment = Moment { boot: BootId([0; 8]), mono: Mono(0), wall: Wall(batch.now.0), quality: WallQuality::Set };
     let body = LocalBody::Seen(edits);
     let lane = author.lane(Lane::State);
-    Some(Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce, author: Some("sql".to_owned()) })))
+    Some(Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce, author: Some("sql".to_owned()), bounds: None })))
 }
 
 /// The rows as they were before anybody touched them, by record.

@@ -135,6 +135,7 @@ impl World {
             moment: self.hub.machine.moment(),
             nonce: Nonce(nonce),
             author: None,
+            bounds: None,
         };
         // What the author sees must be what is merged with: everything that waits goes first.
         let mut write = draft.write;

@@ -184,7 +184,7 @@ impl World {
     /// The same, for any body.
     pub fn local_write(&self, collection: CollectionId, lane: LaneKey, body: LocalBody) -> Prepared {
         let moment = Moment { boot: BootId([0; 8]), mono: Mono(1), wall: Wall(START), quality: WallQuality::Set };
-        Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce: Nonce(self.draw()), author: None }))
+        Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce: Nonce(self.draw()), author: None, bounds: None }))
     }
 
     /// All rows of a collection, by key.

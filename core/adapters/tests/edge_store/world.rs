@@ -145,7 +145,7 @@ impl World {
         let collection = self.collection(collection);
         let moment = Moment { boot: BootId([0; 8]), mono: Mono(1), wall: Wall(START), quality: WallQuality::Set };
         let (lane, body) = (self.author.lane(collection.lane), LocalBody::Edits(edits));
-        let local = LocalWrite { lane, collection: collection.id, body, moment, nonce: Nonce(self.draw()), author: None };
+        let local = LocalWrite { lane, collection: collection.id, body, moment, nonce: Nonce(self.draw()), author: None, bounds: None };
         let merged = self.merge(Prepared::Local(Box::new(local))).await;
         assert_eq!(merged.rejects, []);
     }

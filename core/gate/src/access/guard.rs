@@ -4,60 +4,27 @@
 //! A caller who may do nothing to a collection is told the same whether it is there or not. Fields that a policy leaves out are not columns for
 //! that caller: they can be neither selected nor filtered nor ordered by.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use mobo_core::author::{Edit, Intent};
-use mobo_core::ids::RecordId;
-use mobo_core::names;
-use mobo_core::query::{Column, ColumnType, Filter, Op, Page, Select, columns};
-use mobo_core::rights::{Action, Policies, Principal, Refusal, Verdict};
-use mobo_core::schema::{Collection, Kind, Schema};
-use mobo_core::stream::Segment;
-use mobo_core::value::Value;
-use serde_json::{Map, Value as Json};
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use mobo_core::author::{EditError, Intent};
+use mobo_core::names;
+use mobo_core::query::{Page, Select};
+use mobo_core::rights::{Action, Bounds, Granted, Policies, Principal, Refusal};
+use mobo_core::schema::{Collection, Kind, Schema};
+use mobo_core::stream::Segment;
 
-use super::{credential, prove};
-use crate::backend::{AckLevel, Credential, Patience, WriteDone, WriteRequest};
+use crate::backend::{AckLevel, BackendError, Patience, WriteDone, WriteRequest};
 use crate::gate::Gate;
 use crate::problem::Problem;
 
-/// Not a field: the version that a writer expects.
-const VERSION: &str = "mobo_ver";
-
 /// One caller in front of the records.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "connections that stay open prove their caller again")]
 pub(crate) struct Guard {
     gate: Gate,
-    credential: Credential,
     principal: Arc<Principal>,
     policies: Arc<Policies>,
-}
-
-/// What a caller may do to a collection with an action.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Granted {
-    /// The rows.
-    pub(crate) rows: Filter,
-    /// The fields; `None` for all. `id` of a record and `at` and `device` of a sample are always among them.
-    pub(crate) fields: Option<BTreeSet<String>>,
-}
-
-impl Granted {
-    /// True for a column that the caller may use.
-    pub(crate) fn has(&self, column: &Column) -> bool {
-        let is_key = column.kind == ColumnType::Key || column.name == "at";
-        is_key || self.fields.as_ref().is_none_or(|fields| fields.contains(&column.name))
-    }
-
-    /// The columns of a collection that there are for this caller.
-    pub(crate) fn columns(&self, collection: &Collection) -> Vec<Column> {
-        columns(collection).into_iter().filter(|column| self.has(column)).collect()
-    }
 }
 
 impl Guard {
@@ -79,30 +46,28 @@ impl Guard {
     ///
     /// 401 for a credential that is not good.
     pub(crate) async fn of_anybody(gate: &Gate, parts: &Parts) -> Result<Option<Self>, Problem> {
-        let Some(principal) = super::principal(gate, parts).await? else { return Ok(None) };
-        Ok(Some(Self::new(gate, credential(parts)?, principal)))
-    }
-
-    fn new(gate: &Gate, credential: Credential, principal: Principal) -> Self {
-        Self { gate: gate.clone(), credential, principal: Arc::new(principal), policies: gate.backend().policies() }
-    }
-
-    /// The same caller by what holds now: for connections that stay open while rights change.
-    ///
-    /// # Errors
-    ///
-    /// 401 once the key was revoked, or the sign-in has ended.
-    #[allow(dead_code, reason = "for connections that stay open")]
-    pub(crate) async fn renewed(&self) -> Result<Self, Problem> {
-        let principal = prove(&self.gate, self.credential.clone()).await?;
-        let principal = principal.ok_or_else(|| Problem::unauthorized("who was let in before is nobody here now"))?;
-        Ok(Self::new(&self.gate, self.credential.clone(), principal))
+        let principal = super::principal(gate, parts).await?;
+        let policies = gate.backend().policies();
+        Ok(principal.map(|principal| Self { gate: gate.clone(), principal: Arc::new(principal), policies }))
     }
 
     /// Who it is.
-    #[allow(dead_code, reason = "for connections that stay open")]
     pub(crate) fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// The collections that the caller may do anything to, by name, with the fields that there are for this caller.
+    pub(crate) fn usable(&self) -> Vec<Collection> {
+        let narrowed = |collection: &Collection| {
+            let granted: Vec<Granted> = Action::ALL.into_iter().filter_map(|action| self.granted(collection, action).ok()).collect();
+            let is_there = |name: &String| granted.iter().any(|granted| granted.fields.as_ref().is_none_or(|fields| fields.contains(name)));
+            let mut narrowed = collection.clone();
+            narrowed.fields.retain(|field| is_there(&field.name));
+            (!granted.is_empty()).then_some(narrowed)
+        };
+        let mut collections: Vec<Collection> = self.gate.backend().schema().iter().filter_map(narrowed).collect();
+        collections.sort_by(|a, b| a.name.cmp(&b.name));
+        collections
     }
 
     /// The collection of that name, if the caller may do anything to it.
@@ -147,14 +112,7 @@ impl Guard {
     /// 401 for who is no user, 403 for who is.
     pub(crate) fn granted(&self, collection: &Collection, action: Action) -> Result<Granted, Problem> {
         let project = self.gate.backend().project();
-        match self.policies.verdict(&self.principal, project, (collection.id, &collection.name), action) {
-            Verdict::Refused(refusal) => Err(self.refused(refusal)),
-            Verdict::Granted { condition, fields } => {
-                let all = columns(collection);
-                let rows = condition.map_or_else(Filter::all, |condition| condition.filter(&self.principal, &collection.name, &all));
-                Ok(Granted { rows, fields: fields.cloned() })
-            }
-        }
+        self.policies.granted(&self.principal, project, collection, action).map_err(|refusal| self.refused(refusal))
     }
 
     fn refused(&self, refusal: Refusal) -> Problem {
@@ -186,12 +144,10 @@ impl Guard {
     /// As [`select`](Self::select).
     pub(crate) async fn select_for(&self, mut select: Select, action: Action) -> Result<Page, Problem> {
         let granted = self.granted(&select.collection, Action::Read)?;
-        let mut used: Vec<&Column> = select.columns.iter().map(|selected| &selected.operand.column).collect();
-        used.extend(select.order.iter().map(|order| &order.operand.column));
-        select.filter.each(&mut |condition| used.push(&condition.operand.column));
-        if let Some(hidden) = used.into_iter().find(|column| !granted.has(column)) {
-            let message = format!("column {}.{} does not exist", select.collection.name, hidden.name);
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "42703", "No such column", message));
+        let shown = select.columns.iter().map(|selected| &selected.operand.column);
+        let mut used = shown.chain(select.order.iter().map(|order| &order.operand.column));
+        if let Some(hidden) = used.find(|column| !granted.has(column)).or(granted.hidden(&select.filter)) {
+            return Err(no_column(&select.collection, &hidden.name));
         }
         select.filter = select.filter.and(granted.rows);
         if action != Action::Read {
@@ -200,17 +156,44 @@ impl Guard {
         Ok(self.gate.backend().select(select).await?)
     }
 
-    /// Writes edits, all of which the caller may make; its name is written with them.
+    /// Writes edits, all of which the caller may make; its name is written with them. The rows are looked at where the store has them locked:
+    /// nobody else's write comes between what a policy says of them and what is done to them.
     ///
     /// # Errors
     ///
     /// As [`granted`](Self::granted), 403 for a row or field that the policies leave out, and the store's.
     pub(crate) async fn write(&self, mut write: WriteRequest) -> Result<WriteDone, Problem> {
-        if !self.principal.role.is_trusted() || !self.principal.scopes.is_empty() {
-            self.check(&write).await?;
-        }
+        write.bounds = self.bounds(&write)?.map(Arc::new);
         write.author = write.author.or_else(|| self.principal.author());
-        Ok(self.gate.backend().write(write).await?)
+        match self.gate.backend().write(write).await {
+            Err(BackendError::Edit(EditError::Denied(why))) => Err(self.denied(why)),
+            done => Ok(done?),
+        }
+    }
+
+    /// What the store is to hold the edits to; `None` where the caller may make all of them whatever the rows are.
+    fn bounds(&self, write: &WriteRequest) -> Result<Option<Bounds>, Problem> {
+        let mut bounds = Bounds::default();
+        for intent in write.edits.iter().map(|edit| edit.intent) {
+            let needed: &[Action] = match intent {
+                Intent::Insert | Intent::Ensure => &[Action::Create],
+                Intent::Put | Intent::Merge => &[Action::Create, Action::Update],
+                Intent::Patch => &[Action::Update],
+                Intent::Delete => &[Action::Delete],
+            };
+            for action in needed {
+                let place = match action {
+                    Action::Create => &mut bounds.create,
+                    Action::Update => &mut bounds.update,
+                    Action::Delete | Action::Read => &mut bounds.delete,
+                };
+                if place.is_none() {
+                    *place = Some(Arc::new(self.granted(&write.collection, *action)?));
+                }
+            }
+        }
+        let narrow = [&bounds.create, &bounds.update, &bounds.delete].into_iter().flatten().any(|granted| !granted.is_whole());
+        Ok(narrow.then_some(bounds))
     }
 
     /// Appends samples.
@@ -235,89 +218,12 @@ impl Guard {
         let status = if self.principal.user.is_some() { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
         Problem::denied(status, message).hint("`mobo-hub policy list` shows what is open to which role; nothing was written")
     }
-
-    async fn check(&self, write: &WriteRequest) -> Result<(), Problem> {
-        let collection = &write.collection;
-        let needs = |action: Action| self.granted(collection, action);
-        let mut old = if write.edits.iter().all(|edit| edit.intent == Intent::Insert) { BTreeMap::new() } else { self.rows(write).await? };
-        for edit in &write.edits {
-            let before = old.get(&edit.id);
-            match (edit.intent, before) {
-                (Intent::Insert, _) | (Intent::Put | Intent::Merge | Intent::Ensure, None) => {
-                    self.check_row(edit, None, &needs(Action::Create)?)?;
-                    if matches!(edit.intent, Intent::Put | Intent::Merge) {
-                        needs(Action::Update)?;
-                    }
-                }
-                (Intent::Put | Intent::Merge, Some(before)) => {
-                    needs(Action::Create)?;
-                    self.check_row(edit, Some(before), &needs(Action::Update)?)?;
-                }
-                (Intent::Patch, Some(before)) => self.check_row(edit, Some(before), &needs(Action::Update)?)?,
-                (Intent::Delete, Some(before)) => {
-                    if !needs(Action::Delete)?.rows.lets_through(before) {
-                        return Err(self.denied("a policy keeps one of these rows from being deleted"));
-                    }
-                }
-                (Intent::Ensure, Some(_)) => needs(Action::Create).map(drop)?,
-                (Intent::Patch, None) => needs(Action::Update).map(drop)?,
-                (Intent::Delete, None) => needs(Action::Delete).map(drop)?,
-            }
-            // A later edit of the same request finds what this one leaves.
-            let after = match (edit.intent, old.get(&edit.id)) {
-                (Intent::Delete, _) => None,
-                (Intent::Patch, None) => None,
-                (Intent::Ensure, Some(before)) => Some(before.clone()),
-                (_, before) => Some(image(edit, before)),
-            };
-            match after {
-                Some(after) => old.insert(edit.id.clone(), after),
-                None => old.remove(&edit.id),
-            };
-        }
-        Ok(())
-    }
-
-    /// An edit of a row that is there, or will be: both what it is and what it becomes must be the caller's.
-    fn check_row(&self, edit: &Edit, before: Option<&Map<String, Json>>, granted: &Granted) -> Result<(), Problem> {
-        if let Some(field) =
-            edit.fields.keys().find(|field| *field != VERSION && granted.fields.as_ref().is_some_and(|fields| !fields.contains(*field)))
-        {
-            return Err(self.denied(format!("a policy keeps the field \"{field}\" from being written")));
-        }
-        let mut looks = BTreeSet::new();
-        granted.rows.each(&mut |condition| {
-            looks.insert(condition.operand.column.name.clone());
-        });
-        if let Some(field) = edit.fields.iter().find(|(name, value)| value.is_object() && looks.contains(*name)).map(|(name, _)| name) {
-            return Err(self.denied(format!("a policy looks at the field \"{field}\": write its plain value, not an operation")));
-        }
-        let held = before.is_none_or(|before| granted.rows.lets_through(before)) && granted.rows.lets_through(&image(edit, before));
-        if held { Ok(()) } else { Err(self.denied("new row violates the policy of this collection")) }
-    }
-
-    /// The rows that the edits are about, as they are now.
-    async fn rows(&self, write: &WriteRequest) -> Result<BTreeMap<RecordId, Map<String, Json>>, Problem> {
-        let ids: BTreeSet<&RecordId> = write.edits.iter().map(|edit| &edit.id).collect();
-        let key = Column { name: "id".to_owned(), kind: ColumnType::Key };
-        let values = ids.iter().map(|id| Value::Text(id.as_str().to_owned())).collect();
-        let all = Select::all(self.gate.backend().project(), Arc::clone(&write.collection));
-        let select = Select { filter: Filter::is(key, Op::In(values)), limit: ids.len() as u64, ..all };
-        let page = self.gate.backend().select(select).await?;
-        let row = |row: Map<String, Json>| Some((RecordId::new(row.get("id")?.as_str()?.to_owned()).ok()?, row));
-        Ok(page.rows.into_iter().filter_map(row).collect())
-    }
 }
 
-/// The row that an edit makes of the one that is there.
-fn image(edit: &Edit, before: Option<&Map<String, Json>>) -> Map<String, Json> {
-    let mut row = match edit.intent {
-        Intent::Put => Map::new(),
-        Intent::Insert | Intent::Merge | Intent::Ensure | Intent::Patch | Intent::Delete => before.cloned().unwrap_or_default(),
-    };
-    row.extend(edit.fields.clone());
-    row.insert("id".to_owned(), Json::from(edit.id.as_str()));
-    row
+/// What the caller is told of a column that there is not for him.
+pub(crate) fn no_column(collection: &Collection, name: &str) -> Problem {
+    let message = format!("column {}.{name} does not exist", collection.name);
+    Problem::new(StatusCode::BAD_REQUEST, "42703", "No such column", message)
 }
 
 fn no_collection(schema: &Schema, name: &str) -> Problem {

@@ -17,12 +17,13 @@ use mobo_core::query::Filter;
 use mobo_core::rfc3339;
 use mobo_core::schema::Collection;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::body::flow;
+use super::changed_or;
 use super::feed::{Lost, Subscription};
-use super::viewer::Viewer;
+use super::viewer::{View, Viewer};
 use super::wanted::Wanted;
 use crate::gate::Gate;
 use crate::problem::Problem;
@@ -44,7 +45,9 @@ pub(crate) async fn answer(
 ) -> Result<Response, Problem> {
     let place = gate.place_for_subscriber()?;
     let viewer = Viewer::of(gate.clone(), parts);
-    let view = viewer.view(&collection).await?;
+    // Watched before it is asked: nothing that changes is missed.
+    let rights = gate.backend().rights_changes();
+    let view = View::of(&viewer.guard().await?, &collection, &filter)?;
     let from = match parts.headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
         None => None,
         Some(Ok("")) => None,
@@ -53,7 +56,7 @@ pub(crate) async fn answer(
     let (subscription, resumed) = gate.feed().subscribe(&[collection.id], from).await?;
     let wanted = Wanted { collection, filter, select, view };
     let (writer, body) = flow();
-    let stream = Stream { gate: gate.clone(), viewer, wanted, subscription, writer, _place: place };
+    let stream = Stream { gate: gate.clone(), viewer, rights, wanted, subscription, writer, _place: place };
     tokio::spawn(stream.run(!resumed));
     let mut response = Response::new(if parts.method == axum::http::Method::HEAD { Body::empty() } else { body });
     let headers = response.headers_mut();
@@ -66,6 +69,8 @@ pub(crate) async fn answer(
 struct Stream {
     gate: Gate,
     viewer: Viewer,
+    /// Told when anything changes that rights depend on.
+    rights: watch::Receiver<u64>,
     wanted: Wanted,
     subscription: Subscription,
     writer: mpsc::Sender<Bytes>,
@@ -94,7 +99,7 @@ impl Stream {
                 biased;
                 () = self.writer.closed() => return Err(Gone),
                 () = self.gate.closed() => return Ok(()),
-                () = sleep_until(asked + limits::LIVE_RIGHTS_EVERY) => {
+                () = changed_or(&mut self.rights, asked + limits::LIVE_RIGHTS_EVERY) => {
                     match self.wanted.ask_again(&self.viewer).await {
                         Ok(()) => {}
                         Err(problem) if problem.status().is_server_error() => {}

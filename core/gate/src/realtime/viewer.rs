@@ -1,17 +1,16 @@
 //! Who subscribes, and what of a change is for them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::request::Parts;
 use mobo_core::live::LiveRow;
-use mobo_core::query::{Filter, columns};
-use mobo_core::rights::{Action, Principal, Verdict};
+use mobo_core::query::{Column, Filter};
+use mobo_core::rights::{Action, Granted};
 use mobo_core::schema::Collection;
 
-use crate::access;
+use crate::access::{self, Guard};
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -45,29 +44,17 @@ impl Viewer {
         Self { gate: self.gate.clone(), parts: Arc::new(parts) }
     }
 
-    pub(super) const fn gate(&self) -> &Gate {
+    pub(crate) const fn gate(&self) -> &Gate {
         &self.gate
     }
 
-    /// What of a collection it may see now.
+    /// This caller in front of the records, by what holds now.
     ///
     /// # Errors
     ///
-    /// As `access` and the policies say.
-    pub(super) async fn view(&self, collection: &Collection) -> Result<View, Problem> {
-        let who = self.who().await?;
-        let (policies, project) = (self.gate.backend().policies(), self.gate.backend().project());
-        let Verdict::Granted { condition, fields } = policies.verdict(&who, project, (collection.id, &collection.name), Action::Read)
-        else {
-            return Err(Problem::no_policy());
-        };
-        let filter = condition.map_or_else(Filter::all, |condition| condition.filter(&who, &collection.name, &columns(collection)));
-        Ok(View { filter, fields: fields.cloned() })
-    }
-
-    async fn who(&self) -> Result<Principal, Problem> {
-        let who = access::principal(&self.gate, &self.parts).await?;
-        who.ok_or_else(|| Problem::unauthorized("this needs a key").hint("send one as apikey; `mobo-hub key create` makes one"))
+    /// As `access` says.
+    pub(crate) async fn guard(&self) -> Result<Guard, Problem> {
+        Guard::of(&self.gate, &self.parts).await
     }
 
     /// Whether it may talk to others here; in rooms that are private only users and trusted keys.
@@ -76,7 +63,8 @@ impl Viewer {
     ///
     /// As `access` says.
     pub(super) async fn may_talk(&self, private: bool) -> Result<(), Problem> {
-        let who = self.who().await?;
+        let guard = self.guard().await?;
+        let who = guard.principal();
         if private && !who.role.is_trusted() && who.user.is_none() { Err(Problem::no_policy()) } else { Ok(()) }
     }
 
@@ -87,27 +75,43 @@ impl Viewer {
     /// As [`may_talk`](Self::may_talk).
     pub(super) async fn speaker(&self) -> Result<String, Problem> {
         self.may_talk(true).await?;
-        let who = self.who().await?;
-        Ok(who.user.or(who.key).unwrap_or_else(|| who.role.name().to_owned()))
+        let guard = self.guard().await?;
+        let who = guard.principal();
+        Ok(who.user.clone().or(who.key.clone()).unwrap_or_else(|| who.role.name().to_owned()))
     }
 }
 
 /// What of a collection somebody may see.
 #[derive(Clone, Debug)]
-pub(super) struct View {
-    filter: Filter,
-    fields: Option<BTreeSet<String>>,
-}
+pub(super) struct View(Granted);
 
 impl View {
+    /// What `guard` may see of a collection, looking at it through that filter.
+    ///
+    /// # Errors
+    ///
+    /// As the guard says, and for a filter that looks at a field which is none for this caller.
+    pub(super) fn of(guard: &Guard, collection: &Collection, filter: &Filter) -> Result<Self, Problem> {
+        let granted = guard.granted(collection, Action::Read)?;
+        match granted.hidden(filter) {
+            Some(hidden) => Err(access::no_column(collection, &hidden.name)),
+            None => Ok(Self(granted)),
+        }
+    }
+
+    /// The columns that there are for this viewer.
+    pub(super) fn columns(&self, collection: &Collection) -> Vec<Column> {
+        self.0.columns(collection)
+    }
+
     /// A row, if it is for this viewer, with the fields that are.
     pub(super) fn shown(&self, row: &LiveRow) -> Option<LiveRow> {
-        if !self.filter.lets_through(row) {
+        if !self.0.rows.lets_through(row) {
             return None;
         }
         let mut shown = row.clone();
-        if let Some(fields) = &self.fields {
-            shown.retain(|name, _| name == "id" || fields.contains(name));
+        if let Some(fields) = &self.0.fields {
+            shown.retain(|name, _| ["id", "at", "device"].contains(&name.as_str()) || fields.contains(name));
         }
         Some(shown)
     }

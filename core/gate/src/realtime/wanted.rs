@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mobo_core::ids::CollectionId;
 use mobo_core::live::{LiveChange, LiveKind, LiveRow};
-use mobo_core::query::{Filter, Parser, columns};
+use mobo_core::query::{Column, Filter, Parser};
 use mobo_core::schema::Collection;
 
 use super::viewer::{View, Viewer};
@@ -28,14 +28,13 @@ pub(super) struct Seen {
     pub(super) new: Option<LiveRow>,
 }
 
-/// Reads filters that stand side by side, as in `status=eq.open&n=gt.3`.
+/// Reads filters that stand side by side, as in `status=eq.open&n=gt.3`, over the columns that there are for the caller.
 ///
 /// # Errors
 ///
 /// 400 with what is wrong.
-pub(super) fn filter(collection: &Collection, text: &str) -> Result<Filter, Problem> {
-    let columns = columns(collection);
-    let mut parser = Parser::new(&collection.name, &columns);
+pub(super) fn filter(collection: &Collection, columns: &[Column], text: &str) -> Result<Filter, Problem> {
+    let mut parser = Parser::new(&collection.name, columns);
     parser.filters(text)?;
     Ok(parser.finish().filter)
 }
@@ -45,13 +44,18 @@ impl Wanted {
         self.collection.id
     }
 
+    /// The columns that may be seen.
+    pub(super) fn columns(&self) -> Vec<Column> {
+        self.view.columns(&self.collection)
+    }
+
     /// Asks again what may be seen.
     ///
     /// # Errors
     ///
     /// As `access` says.
     pub(super) async fn ask_again(&mut self, viewer: &Viewer) -> Result<(), Problem> {
-        self.view = viewer.view(&self.collection).await?;
+        self.view = View::of(&viewer.guard().await?, &self.collection, &self.filter)?;
         Ok(())
     }
 

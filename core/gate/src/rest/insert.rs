@@ -48,10 +48,15 @@ pub(super) async fn write(call: &Call<'_>, edits: Vec<Edit>) -> Result<Done, Pro
     }
     let collection = Arc::clone(&call.collection);
     let WriteDone { changed, level } =
-        call.guard.write(WriteRequest { collection, edits, author: None, patience: call.prefer.patience() }).await?;
+        call.guard.write(WriteRequest { collection, edits, author: None, patience: call.prefer.patience(), bounds: None }).await?;
     Ok(Done { changed, level: Some(level) })
 }
 
+/// A row as an edit that makes a record, with a new key where it has none.
+///
+/// # Errors
+///
+/// 400 for a key that is none.
 fn edit(mut row: Map<String, Json>, intent: Intent, fields: Option<&[String]>) -> Result<Edit, Problem> {
     keep(&mut row, fields);
     let id = match row.remove("id") {

@@ -151,6 +151,10 @@ impl Memory {
             after.ops += 1;
             let refused = |refusal: mobo_core::engine::Refusal| BackendError::Edit(EditError::Refused(refusal.to_string()));
             let state = provisional(collection, &state, &op, (&me, after.ops)).map_err(refused)?;
+            if let Some(bounds) = &write.bounds {
+                let empty = RecordState::empty(collection, &key).unwrap();
+                bounds.allows(collection, edit, (after.records.get(&key).unwrap_or(&empty), &state))?;
+            }
             changed.push(edit.id.clone());
             after.records.insert(key, state);
         }

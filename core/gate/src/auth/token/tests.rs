@@ -37,7 +37,7 @@ fn check(claims: Json, audience: Option<&str>, want: Result<(), TokenError>) {
     assert_eq!(token.verify(&[key], audience, Wall(NOW * 1_000_000)).map(|_| ()), want, "{claims} {audience:?}");
 }
 
-// faults: SR-7
+// faults: X-9, SR-7
 #[test]
 fn times_and_audience_are_kept_with_a_little_skew() {
     check(json!({ "iss": "i", "exp": NOW + 1 }), None, Ok(()));
@@ -55,7 +55,7 @@ fn times_and_audience_are_kept_with_a_little_skew() {
     check(json!({ "iss": "i", "exp": NOW + 9 }), Some("us"), Err(TokenError::Audience));
 }
 
-// faults: SR-7
+// faults: X-9, SR-7
 #[test]
 fn a_token_does_not_choose_how_it_is_checked() {
     let claims = json!({ "iss": "i", "exp": NOW + 9 });

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use mobo_core::live::{LiveChange, LiveKind, LivePoint};
-use mobo_core::query::{ColumnType, Filter, columns};
+use mobo_core::query::{Column, ColumnType, Filter};
 use mobo_core::rfc3339;
+use mobo_core::rights::Action;
 use mobo_core::schema::{Collection, FieldType};
 use serde_json::{Value as Json, json};
 
-use super::super::viewer::Viewer;
+use super::super::viewer::{View, Viewer};
 use super::super::wanted::{self, Wanted};
 use crate::problem::Problem;
 
@@ -70,28 +71,25 @@ impl Binding {
         if !["", "public", "*"].contains(&word("schema")) {
             return Err(Problem::parse(format!("there is no schema \"{}\"; collections are in public", word("schema"))));
         }
-        let schema = viewer.gate().backend().schema();
+        let guard = viewer.guard().await?;
         let (table, text) = (word("table"), word("filter"));
-        let collections: Vec<Collection> = match table {
-            "" | "*" => schema.iter().cloned().collect(),
-            name => vec![schema.by_name(name).cloned().ok_or_else(|| Problem::parse(format!("there is no collection \"{name}\"")))?],
+        let collections: Vec<Arc<Collection>> = match table {
+            "" | "*" => {
+                let schema = viewer.gate().backend().schema();
+                schema.iter().filter(|collection| guard.may(collection, Action::Read)).cloned().map(Arc::new).collect()
+            }
+            name => vec![guard.collection(name)?],
         };
         let select = given.get("select").and_then(Json::as_array);
         let select = select.map(|names| names.iter().filter_map(Json::as_str).map(str::to_owned).collect::<Vec<_>>());
         let mut wanted = Vec::new();
         for collection in collections {
-            let view = match viewer.view(&collection).await {
-                Ok(view) => view,
-                Err(problem) if ["", "*"].contains(&table) => {
-                    if problem.status().is_server_error() {
-                        return Err(problem);
-                    }
-                    continue;
-                }
-                Err(problem) => return Err(problem),
+            let view = View::of(&guard, &collection, &Filter::all())?;
+            let filter = match text {
+                "" => Filter::all(),
+                text => wanted::filter(&collection, &view.columns(&collection), &side_by_side(text))?,
             };
-            let filter = if text.is_empty() { Filter::all() } else { wanted::filter(&collection, &side_by_side(text))? };
-            wanted.push(Wanted { collection: Arc::new(collection), filter, select: select.clone(), view });
+            wanted.push(Wanted { collection, filter, select: select.clone(), view });
         }
         if wanted.is_empty() {
             return Err(Problem::no_policy());
@@ -117,7 +115,7 @@ impl Binding {
             "table": wanted.collection.name,
             "commit_timestamp": rfc3339::format(change.at.0),
             "type": seen.kind.name().to_ascii_uppercase(),
-            "columns": shown_columns(&wanted.collection),
+            "columns": shown_columns(&wanted.columns()),
             "errors": null,
         });
         if let Json::Object(members) = &mut told {
@@ -146,7 +144,7 @@ fn side_by_side(text: &str) -> String {
     text.chars().map(part).collect()
 }
 
-fn shown_columns(collection: &Collection) -> Json {
+fn shown_columns(columns: &[Column]) -> Json {
     let name = |kind: ColumnType| match kind {
         ColumnType::Key | ColumnType::Field(FieldType::Text) => "text",
         ColumnType::Field(FieldType::Int | FieldType::Counter) => "int8",
@@ -156,7 +154,7 @@ fn shown_columns(collection: &Collection) -> Json {
         ColumnType::Field(FieldType::Bytes) => "bytea",
         ColumnType::Field(FieldType::Json | FieldType::List) => "jsonb",
     };
-    columns(collection).into_iter().map(|column| json!({ "name": column.name, "type": name(column.kind) })).collect()
+    columns.iter().map(|column| json!({ "name": column.name, "type": name(column.kind) })).collect()
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use serde_json::{Value as Json, json};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
-use super::query_word;
 use super::rooms::{Mailbox, Note, SocketNumber, mailbox};
 use super::socket::{Close, Heard, Speaker, converse};
 use super::viewer::Viewer;
+use super::{changed_or, query_word};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::upgrade;
@@ -48,26 +48,30 @@ async fn accept(gate: &Gate, request: Request) -> Result<Response, Problem> {
     if let Some(key) = query_word(&parts, "apikey").filter(|key| !key.is_empty()) {
         viewer = viewer.with_key(&key);
     }
+    let rights = gate.backend().rights_changes();
     viewer.may_talk(false).await?;
     let gate = gate.clone();
     upgrade::switch(Request::from_parts(parts, body), async move |stream| {
         let (mailbox, mail) = mailbox();
         let number = gate.rooms().number();
-        let speaker = Phoenix { viewer, number, mailbox, channels: BTreeMap::new(), bindings: 0, asked: Instant::now(), _place: place };
+        let (channels, due) = (BTreeMap::new(), Instant::now() + limits::LIVE_RIGHTS_EVERY);
+        let speaker = Phoenix { viewer, rights, number, mailbox, channels, bindings: 0, due, _place: place };
         converse(&gate, stream, speaker, mail).await;
     })
 }
 
 struct Phoenix {
     viewer: Viewer,
+    /// Told when anything changes that rights depend on.
+    rights: watch::Receiver<u64>,
     number: SocketNumber,
     mailbox: Mailbox,
     /// By topic.
     channels: BTreeMap<String, Channel>,
     /// Numbers given to bindings.
     bindings: u64,
-    /// When the rights of this client were last asked.
-    asked: Instant,
+    /// When the rights of this client are asked again.
+    due: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -134,7 +138,7 @@ impl Phoenix {
         for topic in gone {
             self.channels.remove(&topic).into_iter().for_each(|channel| channel.leave());
         }
-        self.asked = Instant::now();
+        self.due = Instant::now() + limits::LIVE_RIGHTS_EVERY;
         notes
     }
 }
@@ -152,8 +156,7 @@ impl Speaker for Phoenix {
     }
 
     async fn work(&mut self) -> Result<Vec<Note>, Close> {
-        let due = self.asked + limits::LIVE_RIGHTS_EVERY;
-        if due <= Instant::now() {
+        if self.due <= Instant::now() {
             return Ok(self.ask_again().await);
         }
         let mut nexts: Vec<_> = self.channels.values_mut().map(|channel| Box::pin(channel.next())).collect();
@@ -165,8 +168,13 @@ impl Speaker for Phoenix {
             ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         });
         tokio::select! {
+            biased;
+            () = changed_or(&mut self.rights, self.due) => {
+                // At once, and even if this is dropped before it is done.
+                self.due = Instant::now();
+                Ok(Vec::new())
+            }
             notes = first => Ok(notes),
-            () = sleep_until(due) => Ok(Vec::new()),
         }
     }
 
