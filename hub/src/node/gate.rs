@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::upgrade::websocket;
+use mobo_gate::watch::Watch;
 use mobo_gate::{Gate, PusherApp, Rates, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
@@ -79,7 +80,7 @@ impl GatePart {
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
-        let (watch, pusher, rates) = (Some(Arc::new(Requests)), self.pusher(), self.rates());
+        let (watch, pusher, rates) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher(), self.rates());
         let watched = Settings { watch, pusher, rates, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
