@@ -144,7 +144,7 @@ impl<'a> Call<'a> {
         let columns = if reads { guard.granted(&collection, Action::Read)?.columns(&collection) } else { granted.columns(&collection) };
         let (at, words) = match collection.kind {
             Kind::Table | Kind::Document if columns.iter().all(|column| column.name != "at") => query::moment(parts.uri.query())?,
-            _ => (None, parts.uri.query().map(str::to_owned)),
+            Kind::Table | Kind::Document | Kind::Stream => (None, parts.uri.query().map(str::to_owned)),
         };
         if at.is_some() && action != Action::Read {
             return Err(Problem::parse("at is for reading: what was cannot be changed"));

@@ -87,10 +87,13 @@ impl Bounds {
             return Err(denied(format!("a policy keeps the field \"{field}\" from being written")));
         }
         if !old.iter().chain(new.iter()).all(|row| granted.rows.lets_through(row)) {
-            return Err(denied(match edit.intent {
-                Intent::Delete => "a policy keeps one of these rows from being deleted".to_owned(),
-                _ => "new row violates the policy of this collection".to_owned(),
-            }));
+            let is_delete = edit.intent == Intent::Delete;
+            let why = if is_delete {
+                "a policy keeps one of these rows from being deleted"
+            } else {
+                "new row violates the policy of this collection"
+            };
+            return Err(denied(why.to_owned()));
         }
         Ok(())
     }
