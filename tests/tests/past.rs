@@ -23,7 +23,8 @@ fn told(place: Place) {
     device.cli().args(["patch", "orders", "w", r#"{"n": 7}"#]).run().expect_success();
     cluster.start_hub();
     cluster.converge(&[&device]);
-    let mut api = cluster.hub().http().with_header("apikey", &cluster.cli().args(["key", "create", "--name", "later"]).run().expect_success().text());
+    let mut api =
+        cluster.hub().http().with_header("apikey", &cluster.cli().args(["key", "create", "--name", "later"]).run().expect_success().text());
 
     let history = api.get("/rest/v1/notes/n/history").unwrap().expect_status(200).json();
     let of = |n: usize| &history["changes"][n];
@@ -36,7 +37,9 @@ fn told(place: Place) {
     assert_eq!((&history["record"]["rank"], &history["complete"]), (&json!(7), &json!(true)), "{history}");
 
     let at = |moment: &Value| format!("/rest/v1/notes?id=eq.n&select=rank,likes&at={}", moment.as_str().unwrap());
-    for (n, want) in [(2, json!([{ "rank": 1, "likes": 0 }])), (1, json!([{ "rank": 2, "likes": 5 }])), (0, json!([{ "rank": 7, "likes": 5 }]))] {
+    for (n, want) in
+        [(2, json!([{ "rank": 1, "likes": 0 }])), (1, json!([{ "rank": 2, "likes": 5 }])), (0, json!([{ "rank": 7, "likes": 5 }]))]
+    {
         assert_eq!(api.get(&at(&of(n)["version"])).unwrap().expect_status(200).json(), want, "after change {n}");
         assert_eq!(api.get(&at(&of(n)["at"])).unwrap().expect_status(200).json(), want, "at the time of change {n}");
     }
@@ -45,7 +48,11 @@ fn told(place: Place) {
 
     let history = api.get("/rest/v1/orders/w/history").unwrap().expect_status(200).json();
     assert_eq!((&history["complete"], &history["record"]["n"]), (&json!(false), &json!(7)), "{history}");
-    assert_eq!((&history["changes"][0]["device"], &history["changes"][0]["changed"]), (&json!("pi"), &json!({ "n": { "to": 7 } })), "{history}");
+    assert_eq!(
+        (&history["changes"][0]["device"], &history["changes"][0]["changed"]),
+        (&json!("pi"), &json!({ "n": { "to": 7 } })),
+        "{history}"
+    );
     for (path, status, code) in [
         ("/rest/v1/orders?id=eq.w&at=2020-01-01T00:00:00Z", 400, "PGRST127"),
         ("/rest/v1/notes?at=2020-01-01T00:00:00Z", 400, "PGRST100"),
