@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::gate::Gate;
 use crate::problem::Problem;
-use crate::rates;
+use crate::rates::{self, Standing};
 use crate::watch::{Ended, Watching};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -53,14 +53,12 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
             }
             Ok(counted) => {
                 standing = counted.map(|standing| (standing, false));
-                let suspect = rates::suspect(&head);
-                let answer = caught(next.run(Request::from_parts(head, body))).await.unwrap_or_else(|panic| {
+                let answered = caught(heard(&gate, Request::from_parts(head, body), next)).await;
+                let (answer, over) = answered.unwrap_or_else(|panic| {
                     tracing::error!(request = %id.uuid, trace, %method, path, panic, "a handler panicked");
-                    Problem::panicked().into_response()
+                    (Problem::panicked().into_response(), None)
                 });
-                if let Some(address) = suspect.filter(|_| answer.status() == StatusCode::UNAUTHORIZED) {
-                    gate.counts().refused(address, Instant::now());
-                }
+                standing = over.map(|over| (over, true)).or(standing);
                 answer
             }
         },
@@ -91,6 +89,24 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     }
     watching.end(&Ended { method: method.as_str(), route: route.as_deref().unwrap_or("none"), status: response.status().as_u16() });
     response
+}
+
+/// The answer of a handler. From where too many credentials were not good, only those that are good are heard: the others are told where
+/// they stand.
+async fn heard(gate: &Gate, request: Request, next: Next) -> (Response, Option<Standing>) {
+    let (head, body) = request.into_parts();
+    if let Some(standing) = gate.counts().suspected(&head, Instant::now())
+        && !gate.is_good(&head).await
+    {
+        return (rates::problem(&standing).into_response(), Some(standing));
+    }
+    let suspect = rates::suspect(&head);
+    let answer = next.run(Request::from_parts(head, body)).await;
+    // Not so one that is good, and may not do this.
+    if let Some(address) = suspect.filter(|_| answer.extensions().get::<Problem>().is_some_and(Problem::is_unproven)) {
+        gate.counts().refused(address, Instant::now());
+    }
+    (answer, None)
 }
 
 /// How a request is known: by the caller's own id, and by ours where that is none that an instance can be named by.

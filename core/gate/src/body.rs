@@ -39,7 +39,19 @@ impl Deref for Held {
 ///
 /// 413 over the limit, 408 when it does not arrive in time, 503 when other bodies fill the memory, 400 when it breaks off.
 pub(crate) async fn read(gate: &Gate, headers: &HeaderMap, body: &mut Body) -> Result<Held, Problem> {
-    let bytes_max = gate.settings().body_bytes_max;
+    read_within(gate, headers, body, gate.settings().body_bytes_max).await
+}
+
+/// Reads a body of one for whom little is kept: a form, or what somebody sends who is nobody yet.
+///
+/// # Errors
+///
+/// As [`read`], at [`limits::HTTP_SMALL_BODY_BYTES_MAX`].
+pub(crate) async fn read_small(gate: &Gate, headers: &HeaderMap, body: &mut Body) -> Result<Held, Problem> {
+    read_within(gate, headers, body, limits::HTTP_SMALL_BODY_BYTES_MAX.min(gate.settings().body_bytes_max)).await
+}
+
+async fn read_within(gate: &Gate, headers: &HeaderMap, body: &mut Body, bytes_max: usize) -> Result<Held, Problem> {
     if declared(headers).is_some_and(|bytes| bytes > bytes_max as u64) {
         return Err(too_large(bytes_max));
     }

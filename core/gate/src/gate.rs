@@ -19,7 +19,7 @@ use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates};
 use crate::realtime::pusher::{self, PusherApp};
-use crate::realtime::{Feed, Rooms, phoenix};
+use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
 use crate::serve::{Drained, serve};
 use crate::watch::Watch;
 use crate::{access, around, body, docs, health, openapi, rest};
@@ -127,7 +127,7 @@ struct Shared {
     writes: Writes,
     feed: Arc<Feed>,
     rooms: Rooms,
-    subscribers: Arc<Semaphore>,
+    places: Places,
     /// True once the node stops: whoever listens for ever is told.
     closing: watch::Sender<bool>,
 }
@@ -141,10 +141,9 @@ impl Gate {
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
         let counts = Counts::new(settings.rates);
         let feed = Feed::new(Arc::clone(&backend));
-        let subscribers = Arc::new(Semaphore::new(limits::LIVE_SUBSCRIBERS_MAX));
         let (rooms, closing) = (Rooms::default(), watch::Sender::new(false));
-        let writes = Writes::default();
-        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, subscribers, closing }))
+        let (writes, places) = (Writes::default(), Places::default());
+        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, places, closing }))
     }
 
     /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
@@ -196,8 +195,26 @@ impl Gate {
         Ok(body::read(self, headers, body).await?.to_vec())
     }
 
+    /// The same for a form, and for what somebody sends who is nobody yet: at most [`limits::HTTP_SMALL_BODY_BYTES_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// As [`body`](Self::body).
+    pub async fn small_body(&self, headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, Problem> {
+        let _place = self.admit()?;
+        Ok(body::read_small(self, headers, body).await?.to_vec())
+    }
+
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.0.backend
+    }
+
+    /// Whether what a caller shows is good, as far as anybody can tell now.
+    pub(crate) async fn is_good(&self, parts: &Parts) -> bool {
+        match access::principal(self, parts).await {
+            Ok(_) => true,
+            Err(problem) => !problem.is_unproven(),
+        }
     }
 
     /// How often everybody has asked.
@@ -230,8 +247,8 @@ impl Gate {
     }
 
     /// A place among those who stay.
-    pub(crate) fn place_for_subscriber(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0.subscribers).try_acquire_owned().map_err(|_| Problem::busy("as many subscribers as this node takes are here"))
+    pub(crate) fn place_for_subscriber(&self, parts: &Parts) -> Result<Place, Problem> {
+        self.0.places.take(parts)
     }
 
     /// A place among the requests in work.

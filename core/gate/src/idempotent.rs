@@ -1,13 +1,14 @@
 //! `Idempotency-Key`: the same write twice is done once, and answered twice.
 //!
-//! Answers are kept for [`limits::IDEMPOTENCY_TTL`], within bounds of number and size, until the node ends: a write whose records have ids of
+//! A key is its caller's, and the write that it names ends whether the caller waits for it or not. Answers are kept for [`limits::IDEMPOTENCY_TTL`], within bounds of number and size, until the node ends: a write whose records have ids of
 //! their writer is safe to repeat even then.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, HeaderName};
+use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
@@ -17,6 +18,7 @@ use mobo_core::limits;
 use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 
+use crate::backend::Principal;
 use crate::gate::Peer;
 use crate::problem::Problem;
 
@@ -24,6 +26,10 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 type Hash = [u8; 32];
+
+/// A key as its owner has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name(Hash);
 
 /// What is known of writes that carry a key.
 #[derive(Debug, Default)]
@@ -75,14 +81,41 @@ pub(crate) fn key(parts: &Parts) -> Result<Option<&str>, Problem> {
     Ok(Some(text))
 }
 
+impl Name {
+    /// The key of this caller, whatever it shows: another token of the same user is the same caller. Who has neither a name nor a key is known by
+    /// the address.
+    pub(crate) fn of(who: &Principal, parts: &Parts, key: &str) -> Self {
+        let address = || parts.extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_string()).unwrap_or_default();
+        let (user, shown) = (who.user.clone().unwrap_or_default(), who.key.clone().unwrap_or_default());
+        let from = if user.is_empty() && shown.is_empty() { address() } else { String::new() };
+        let project = who.project.to_string();
+        Self(hash(&[&project, who.role.name(), &user, &shown, &from, key].map(str::as_bytes)))
+    }
+}
+
+/// Does a write in a task of its own: it goes on when its caller goes away, since by then it may be committed, and its key must know.
+///
+/// # Errors
+///
+/// Those of the write, and 503 while the node stops.
+pub(crate) async fn apart(write: impl Future<Output = Result<Response, Problem>> + Send + 'static) -> Result<Response, Problem> {
+    match tokio::spawn(write).await {
+        Ok(written) => written,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Problem::busy("it stops")),
+        },
+    }
+}
+
 impl Writes {
     /// Begins a write, or gives the answer that it had.
     ///
     /// # Errors
     ///
     /// 409 while the first one is in work, 422 when it was another request.
-    pub(crate) fn begin(&self, parts: &Parts, key: &str, body: &[u8], now: Instant) -> Result<Result<Begun<'_>, Response>, Problem> {
-        let (name, print) = (name(parts, key), print(parts, body));
+    pub(crate) fn begin(&self, parts: &Parts, Name(name): Name, body: &[u8], now: Instant) -> Result<Result<Begun<'_>, Response>, Problem> {
+        let print = print(parts, body);
         let mut kept = self.kept();
         match kept.known.get(&name).filter(|known| known.until > now) {
             Some(known) if known.print != print => {
@@ -169,14 +202,6 @@ impl Answer {
     }
 }
 
-/// A key belongs to who shows what, and from which address where nothing is shown.
-fn name(parts: &Parts, key: &str) -> Hash {
-    let address = || parts.extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_string()).unwrap_or_default();
-    let shown: Vec<&[u8]> =
-        ["apikey", AUTHORIZATION.as_str()].iter().filter_map(|name| parts.headers.get(*name)).map(HeaderValue::as_bytes).collect();
-    if shown.is_empty() { hash(&[address().as_bytes(), key.as_bytes()]) } else { hash(&[&shown.concat(), key.as_bytes()]) }
-}
-
 fn print(parts: &Parts, body: &[u8]) -> Hash {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     hash(&[parts.method.as_str().as_bytes(), target.as_bytes(), body])
@@ -191,4 +216,32 @@ fn hash(parts: &[&[u8]]) -> Hash {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use mobo_core::ids::ProjectId;
+    use mobo_core::rights::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_its_callers() {
+        let name = |user: Option<&str>, key: Option<&str>, (peer, token): (&str, &str)| {
+            let who = Principal {
+                user: user.map(str::to_owned),
+                key: key.map(str::to_owned),
+                ..Principal::of_role(ProjectId::new(1).unwrap(), Role::Anon)
+            };
+            let request = Request::post("/rest/v1/a").extension(Peer(peer.parse().unwrap())).header("authorization", token);
+            Name::of(&who, &request.body(()).unwrap().into_parts().0, "k").0
+        };
+        let (here, there) = (("192.0.2.1:1", "Bearer a"), ("192.0.2.2:1", "Bearer b"));
+        assert_eq!(name(Some("ann"), None, here), name(Some("ann"), None, there), "the same user, with the next token");
+        assert_ne!(name(Some("ann"), None, here), name(Some("bob"), None, here));
+        assert_ne!(name(Some("ann"), None, here), name(None, Some("ann"), here));
+        assert_eq!(name(None, Some("app"), here), name(None, Some("app"), there));
+        assert_ne!(name(None, None, here), name(None, None, there), "nobody is known by the address");
+    }
 }

@@ -71,6 +71,11 @@ impl Problem {
         self.0.code
     }
 
+    /// True where a credential was shown that is not good.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.0.status == StatusCode::UNAUTHORIZED && ["PGRST301", "PGRST303"].contains(&self.0.code)
+    }
+
     pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
@@ -142,6 +147,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "53300", "Busy", format!("this node is busy: {why}"))
             .hint("try again in a moment")
             .header(RETRY_AFTER, "1")
+    }
+
+    /// A caller who takes more than his part.
+    pub(crate) fn crowd(why: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Too many", why).hint("close some, then try again").header(RETRY_AFTER, "1")
     }
 
     pub(crate) fn unauthorized(message: impl Into<String>) -> Self {

@@ -1,7 +1,8 @@
 //! How often a caller may ask: by address, by key, and more seldom where secrets are tried.
 //!
 //! Whoever shows nothing is counted by address; whoever shows a key or a token, by that. What is refused for its credential counts against the
-//! address besides, so that making up keys helps nobody. A program on this machine that shows nothing is not counted: it is the device itself.
+//! address besides, in a window of its own: when that is used up, whoever shows something there is looked at before anything is done, and only
+//! those whose credential holds are heard. A program on this machine that shows nothing is not counted: it is the device itself.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -33,7 +34,7 @@ pub struct Rates {
     pub guest: u32,
     /// With one key or token.
     pub key: u32,
-    /// Of one address to `/auth/v1`, and with credentials that are not good.
+    /// Of one address where passwords, links and refresh tokens are tried; and as many with credentials that are not good.
     pub auth: u32,
 }
 
@@ -56,6 +57,10 @@ enum Policy {
     Guest,
     Key,
     Auth,
+    /// Credentials that were not good.
+    Refused,
+    /// Messages to rooms of one who is not in them.
+    Talk,
 }
 
 impl Policy {
@@ -64,6 +69,8 @@ impl Policy {
             Self::Guest => "guest",
             Self::Key => "key",
             Self::Auth => "auth",
+            Self::Refused => "refused",
+            Self::Talk => "talk",
         }
     }
 }
@@ -83,6 +90,9 @@ struct Window {
     used: u32,
 }
 
+/// What somebody is told who has asked too often, and where he stands.
+pub(crate) type Over = Box<(Problem, Standing)>;
+
 /// Counts of all callers within bounds of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -101,33 +111,49 @@ impl Counts {
     /// # Errors
     ///
     /// 429 for one who has asked too often.
-    pub(crate) fn admit(&self, parts: &Parts, now: Instant) -> Result<Option<Standing>, Box<(Problem, Standing)>> {
+    pub(crate) fn admit(&self, parts: &Parts, now: Instant) -> Result<Option<Standing>, Over> {
         let Some(address) = address(parts) else { return Ok(None) };
         let shown = shown(&parts.headers);
         if shown.is_none() && access::is_from_here(parts) {
             return Ok(None);
         }
-        let refused = self.counted(Policy::Auth, address);
         let caller = match &shown {
+            _ if is_trial(parts.uri.path()) => self.counted(Policy::Auth, address),
             Some(shown) => Counted { policy: Policy::Key, who: self.hasher.hash_one(shown) },
             None => self.counted(Policy::Guest, address),
         };
-        let is_auth = parts.uri.path().starts_with("/auth/v1/");
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let caller = if is_auth { refused } else { caller };
         let standing = self.count(&mut windows, caller, 1, now);
-        // Whoever was refused too often with bad credentials is not heard with any for a while.
-        let is_suspect = !is_auth && shown.is_some() && windows.contains_key(&refused);
-        let failed = is_suspect.then(|| self.count(&mut windows, refused, 0, now));
-        let worst = failed.filter(|failed| failed.left == 0).unwrap_or(standing);
-        let is_over = windows.get(&caller).is_some_and(|window| window.used > standing.quota) || worst != standing;
-        if is_over { Err(Box::new((problem(&worst), worst))) } else { Ok(Some(standing)) }
+        let is_over = windows.get(&caller).is_some_and(|window| window.used > standing.quota);
+        if is_over { Err(Box::new((problem(&standing), standing))) } else { Ok(Some(standing)) }
+    }
+
+    /// Where an address stands from which something is shown, if so many credentials from there were not good that this one is looked at before
+    /// anything else is done.
+    pub(crate) fn suspected(&self, parts: &Parts, now: Instant) -> Option<Standing> {
+        let refused = self.counted(Policy::Refused, suspect(parts)?);
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = windows.contains_key(&refused).then(|| self.count(&mut windows, refused, 0, now));
+        standing.filter(|standing| standing.left == 0)
     }
 
     /// Counts a credential that was not good against the address that it came from.
     pub(crate) fn refused(&self, address: IpAddr, now: Instant) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        self.count(&mut windows, self.counted(Policy::Auth, address), 1, now);
+        self.count(&mut windows, self.counted(Policy::Refused, address), 1, now);
+    }
+
+    /// Counts messages of somebody to rooms that he is not in.
+    ///
+    /// # Errors
+    ///
+    /// 429 for one who says too much.
+    pub(crate) fn talk(&self, name: &str, messages: usize, now: Instant) -> Result<(), Problem> {
+        let talker = Counted { policy: Policy::Talk, who: self.hasher.hash_one(name) };
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = self.count(&mut windows, talker, u32::try_from(messages).unwrap_or(u32::MAX), now);
+        let is_over = windows.get(&talker).is_some_and(|window| window.used > standing.quota);
+        if is_over { Err(problem(&standing)) } else { Ok(()) }
     }
 
     fn counted(&self, policy: Policy, address: IpAddr) -> Counted {
@@ -146,7 +172,8 @@ impl Counts {
         let quota = match caller.policy {
             Policy::Guest => self.rates.guest,
             Policy::Key => self.rates.key,
-            Policy::Auth => self.rates.auth,
+            Policy::Auth | Policy::Refused => self.rates.auth,
+            Policy::Talk => limits::RATE_TALK,
         };
         let fresh = Window { until: now + limits::RATE_WINDOW, used: 0 };
         let window = windows.entry(caller).or_insert(fresh);
@@ -184,16 +211,21 @@ pub(crate) fn suspect(parts: &Parts) -> Option<IpAddr> {
     shown(&parts.headers).and_then(|_| address(parts))
 }
 
-fn problem(standing: &Standing) -> Problem {
+/// True for the paths where passwords, links and refresh tokens are tried.
+fn is_trial(path: &str) -> bool {
+    ["/auth/v1/token", "/auth/v1/signup", "/auth/v1/verify", "/auth/v1/setup"].contains(&path)
+}
+
+pub(crate) fn problem(standing: &Standing) -> Problem {
     Problem::quota(standing.policy, standing.quota, limits::RATE_WINDOW.as_secs())
 }
 
-fn address(parts: &Parts) -> Option<IpAddr> {
+pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {
     parts.extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_canonical())
 }
 
 /// One customer of a provider has many addresses of IPv6, but one network of them.
-fn network(address: IpAddr) -> u128 {
+pub(crate) fn network(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits() >> 64 << 64,
@@ -234,15 +266,19 @@ mod tests {
         assert_eq!(left(&parts("[2001:db8::1]:1", &[]), now), Ok(Some(1)));
         assert_eq!(left(&parts("[2001:db8::2]:1", &[]), now), Ok(Some(0)));
         assert_eq!(left(&parts("[2001:db8:0:1::2]:1", &[]), now), Ok(Some(1)));
-        // A key counts by itself, wherever it comes from, and bad ones count against the address.
+        // A key counts by itself, wherever it comes from; where many were bad, the next is looked at first.
         let key = |peer: &str, key: &str| parts(peer, &[("apikey", key)]);
         assert_eq!(left(&key("192.0.2.1:1", "k"), now), Ok(Some(2)));
         assert_eq!(left(&key("192.0.2.9:1", "k"), now), Ok(Some(1)));
         for bad in ["x", "y"] {
             counts.refused(suspect(&key("192.0.2.7:1", bad)).unwrap(), now);
         }
-        assert_eq!(left(&key("192.0.2.7:1", "z"), now), Err("auth"));
-        assert_eq!(left(&key("192.0.2.8:1", "z"), now), Ok(Some(1)));
+        assert_eq!(left(&key("192.0.2.7:1", "z"), now), Ok(Some(2)));
+        let suspected = |peer: &str, now| counts.suspected(&key(peer, "z"), now).map(|standing| standing.policy);
+        assert_eq!(suspected("192.0.2.7:1", now), Some("refused"));
+        assert_eq!(suspected("192.0.2.8:1", now), None);
+        assert_eq!(suspected("192.0.2.7:1", now + limits::RATE_WINDOW), None);
+        assert!(counts.suspected(&parts("192.0.2.7:1", &[]), now).is_none(), "nobody looks at what is not shown");
         // The device itself.
         let here = parts("127.0.0.1:1", &[("host", "localhost")]);
         assert_eq!([left(&here, now), left(&here, now), left(&here, now)], [Ok(None); 3]);

@@ -57,16 +57,22 @@ pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, 
 async fn once(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
     let Some(key) = idempotent::key(parts)? else { return answer(gate, name, parts, body).await };
     // Nobody learns whether a key was used who may not use collections.
-    Guard::of(gate, parts).await?.collection(name)?;
+    let guard = Guard::of(gate, parts).await?;
+    guard.collection(name)?;
+    let key = idempotent::Name::of(guard.principal(), parts, key);
     let held = body::read(gate, &parts.headers, body).await?;
-    match gate.writes().begin(parts, key, &held, Instant::now())? {
-        Err(replayed) => Ok(replayed),
-        Ok(begun) => {
-            let mut again = Body::from(held.to_vec());
-            drop(held);
-            Ok(begun.end(answer(gate, name, parts, &mut again).await?).await)
+    let (gate, name, parts) = (gate.clone(), name.to_owned(), parts.clone());
+    let written = idempotent::apart(async move {
+        match gate.writes().begin(&parts, key, &held, Instant::now())? {
+            Err(replayed) => Ok(replayed),
+            Ok(begun) => {
+                let mut again = Body::from(held.to_vec());
+                drop(held);
+                Ok(begun.end(answer(&gate, &name, &parts, &mut again).await?).await)
+            }
         }
-    }
+    });
+    written.await
 }
 
 async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {

@@ -8,6 +8,8 @@ use super::FIELDS_PER_COLLECTION_MAX;
 pub const HISTORY_CHANGES_MAX: usize = 50;
 /// Largest request body.
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest body of a form, and of whoever is nobody yet: as many as there are requests at the same time fit beside each other.
+pub const HTTP_SMALL_BODY_BYTES_MAX: usize = 48 * 1024;
 /// Rows that one answer holds.
 pub const ROWS_MAX: u64 = 1_000;
 /// Rows that one POST of an array may hold.
@@ -36,7 +38,9 @@ pub const QUERY_VALUES_MAX: usize = 1_000;
 pub const QUERY_DEPTH_MAX: usize = 16;
 /// Steps of one path into JSON.
 pub const QUERY_PATH_MAX: usize = 16;
-/// Columns that one query selects, or orders by.
+/// Columns that one query orders by: what is behind a row is a condition for each, with all before it.
+pub const QUERY_ORDER_MAX: usize = 16;
+/// Columns that one query selects.
 pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
 
 /// The window in which requests of one caller are counted.
@@ -45,7 +49,7 @@ pub const RATE_WINDOW: Duration = Duration::from_secs(60);
 pub const RATE_GUEST: u32 = 1_200;
 /// Requests with one key or token, in a window: far more than a node answers, so that a key that runs wild is seen and a program is not held.
 pub const RATE_KEY: u32 = 1_000_000;
-/// Requests of one address to `/auth/v1`, and with credentials that are not good, in a window.
+/// Requests of one address that try a password, a link or a refresh token, in a window; and as many again with credentials that are not good.
 pub const RATE_AUTH: u32 = 120;
 /// Callers that are counted at the same time.
 pub const RATE_CALLERS_MAX: usize = 10_000;

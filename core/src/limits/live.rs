@@ -34,6 +34,8 @@ pub const LIVE_CATCH_UP_MAX: usize = 2;
 pub const LIVE_BEHIND_MAX: u64 = 20_000;
 /// Subscriptions of one node at the same time.
 pub const LIVE_SUBSCRIBERS_MAX: usize = 1_000;
+/// Of them, for one address.
+pub const LIVE_SUBSCRIBERS_PER_ADDRESS_MAX: usize = 250;
 /// How often the rights of a subscriber are asked again.
 pub const LIVE_RIGHTS_EVERY: Duration = Duration::from_secs(2);
 /// A comment goes out on an event stream after this silence.
@@ -50,6 +52,16 @@ pub const WS_MESSAGE_BYTES_MAX: usize = 128 * 1024;
 pub const WS_QUEUE_MAX: usize = 1_024;
 /// Channels of one connection.
 pub const CHANNELS_PER_SOCKET_MAX: usize = 100;
+/// Channels that one connection joins in a second, whether they were joined before or not.
+pub const JOINS_PER_SECOND_MAX: u32 = 100;
+/// What one channel wants to be told of, at most.
+pub const BINDINGS_PER_CHANNEL_MAX: usize = 32;
+/// Collections that one connection looks at, each counted with everything that looks at it.
+pub const VIEWS_PER_SOCKET_MAX: usize = 2_000;
+/// Messages of one request to rooms.
+pub const BROADCASTS_PER_REQUEST_MAX: usize = 100;
+/// Messages that one user sends to rooms without being in them, in a window of requests.
+pub const RATE_TALK: u32 = 600;
 /// Channels of a node.
 pub const CHANNELS_MAX: usize = 10_000;
 /// Members of a presence channel.

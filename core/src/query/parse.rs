@@ -200,10 +200,13 @@ impl<'a> Parser<'a> {
             }
             operators::sortable(name, &operand)?;
             let descending = descending.unwrap_or(false);
-            self.query.order.push(Order { operand, descending, nulls_first: nulls_first.unwrap_or(descending) });
+            // Rows that tie by a column tie by it again.
+            if self.query.order.iter().all(|order| order.operand != operand) {
+                self.query.order.push(Order { operand, descending, nulls_first: nulls_first.unwrap_or(descending) });
+            }
         }
-        if self.query.order.len() > limits::QUERY_COLUMNS_MAX {
-            return Err(QueryError::malformed(format!("order names more than {} columns", limits::QUERY_COLUMNS_MAX)));
+        if self.query.order.len() > limits::QUERY_ORDER_MAX {
+            return Err(QueryError::malformed(format!("order names more than {} columns", limits::QUERY_ORDER_MAX)));
         }
         Ok(())
     }

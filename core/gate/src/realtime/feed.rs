@@ -11,6 +11,7 @@ use mobo_core::ids::CollectionId;
 use mobo_core::limits;
 use mobo_core::live::{LiveChange, LiveHead, LivePage, LivePoint};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::{Backend, BackendError};
@@ -74,7 +75,12 @@ pub(crate) struct Subscription {
     at: LivePoint,
     /// What is subscribed, and from which number.
     from: BTreeMap<CollectionId, u64>,
+    /// A page that is being read from the store: it is read once, however often its reader turns to something else.
+    paging: Option<JoinHandle<Paged>>,
 }
+
+/// Changes of a page, and up to where they go; nothing where the store could not be asked.
+type Paged = Result<Option<(Vec<Arc<LiveChange>>, u64)>, Lost>;
 
 enum Step {
     Changes(Vec<Arc<LiveChange>>, u64),
@@ -110,7 +116,8 @@ impl Feed {
         from: Option<LivePoint>,
     ) -> Result<(Subscription, bool), BackendError> {
         let news = self.news.subscribe();
-        let mut subscription = Subscription { feed: Arc::clone(self), news, at: LivePoint { log: 0, n: 0 }, from: BTreeMap::new() };
+        let mut subscription =
+            Subscription { feed: Arc::clone(self), news, at: LivePoint { log: 0, n: 0 }, from: BTreeMap::new(), paging: None };
         for collection in collections {
             if !subscription.from.contains_key(collection) {
                 self.want(*collection).await?;
@@ -238,6 +245,7 @@ impl Subscription {
 
     /// Begins again at the end of the log.
     pub(crate) fn restart(&mut self) {
+        self.paging = None;
         let ring = self.feed.ring();
         self.at = ring.head.point();
         let since = |collection| ring.since(collection).unwrap_or_default();
@@ -267,10 +275,17 @@ impl Subscription {
                     }
                     continue;
                 }
-                Step::Page => match self.page().await? {
-                    Some(page) => page,
-                    None => continue,
-                },
+                Step::Page => {
+                    let (feed, at, from) = (&self.feed, self.at, &self.from);
+                    let paging = self.paging.get_or_insert_with(|| tokio::spawn(page(Arc::clone(feed), at, from.clone())));
+                    let paged = paging.await;
+                    self.paging = None;
+                    match paged {
+                        Ok(Ok(Some(page))) => page,
+                        Ok(Err(lost)) => return Err(lost),
+                        Ok(Ok(None)) | Err(_) => continue,
+                    }
+                }
             };
             self.at.n = upto;
             let from = &self.from;
@@ -281,24 +296,24 @@ impl Subscription {
             }
         }
     }
+}
 
-    /// A page from the store, in turn with others who are behind.
-    async fn page(&self) -> Result<Option<(Vec<Arc<LiveChange>>, u64)>, Lost> {
-        let Ok(_turn) = self.feed.catching_up.acquire().await else { return std::future::pending().await };
-        match self.feed.backend.changes(self.at.n, limits::LIVE_PAGE_ROWS_MAX).await {
-            Ok(page) => {
-                let since = |id| page.head.follows.iter().find(|(followed, _)| *followed == id).map(|(_, since)| *since);
-                let is_whole = self.from.iter().all(|(id, from)| since(*id).is_some_and(|since| since <= self.at.n.max(*from)));
-                if !is_whole || page.head.log != self.at.log || page.head.floor > self.at.n {
-                    return Err(Lost::Expired);
-                }
-                Ok(Some((page.changes.into_iter().map(Arc::new).collect(), page.read)))
+/// A page from the store, in turn with others who are behind.
+async fn page(feed: Arc<Feed>, at: LivePoint, from: BTreeMap<CollectionId, u64>) -> Paged {
+    let Ok(_turn) = feed.catching_up.acquire().await else { return std::future::pending().await };
+    match feed.backend.changes(at.n, limits::LIVE_PAGE_ROWS_MAX).await {
+        Ok(page) => {
+            let since = |id| page.head.follows.iter().find(|(followed, _)| *followed == id).map(|(_, since)| *since);
+            let is_whole = from.iter().all(|(id, from)| since(*id).is_some_and(|since| since <= at.n.max(*from)));
+            if !is_whole || page.head.log != at.log || page.head.floor > at.n {
+                return Err(Lost::Expired);
             }
-            Err(error) => {
-                tracing::debug!(%error, "a subscriber cannot read the log");
-                sleep(limits::LIVE_RETRY).await;
-                Ok(None)
-            }
+            Ok(Some((page.changes.into_iter().map(Arc::new).collect(), page.read)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a subscriber cannot read the log");
+            sleep(limits::LIVE_RETRY).await;
+            Ok(None)
         }
     }
 }

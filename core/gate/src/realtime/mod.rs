@@ -6,7 +6,9 @@
 
 mod body;
 mod feed;
+mod pace;
 pub(crate) mod phoenix;
+mod places;
 pub(crate) mod pusher;
 mod rooms;
 mod socket;
@@ -21,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 pub(crate) use feed::Feed;
+pub(crate) use places::{Place, Places};
 pub(crate) use rooms::Rooms;
 
 /// Ready when rights have changed, or at that time: what ends by itself, such as a token, changes nothing when it does. It may be dropped while

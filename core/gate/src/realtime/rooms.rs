@@ -59,6 +59,12 @@ pub(super) fn mailbox() -> (Mailbox, Mail) {
 }
 
 impl Mailbox {
+    /// How many notes are in it.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.notes.max_capacity() - self.notes.capacity()
+    }
+
     pub(super) fn put(&self, note: Note) {
         if self.notes.try_send(note).is_err() {
             self.full.store(true, Ordering::Relaxed);
@@ -67,6 +73,11 @@ impl Mailbox {
 }
 
 impl Mail {
+    /// How many notes are there now.
+    pub(super) fn waiting(&self) -> usize {
+        self.notes.len()
+    }
+
     /// The next note; `None` for a client that does not keep up with them.
     pub(super) async fn next(&mut self) -> Option<Note> {
         let note = self.notes.recv().await;

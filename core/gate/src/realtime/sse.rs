@@ -17,14 +17,14 @@ use mobo_core::query::Filter;
 use mobo_core::rfc3339;
 use mobo_core::schema::Collection;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::body::flow;
-use super::changed_or;
 use super::feed::{Lost, Subscription};
 use super::viewer::{View, Viewer};
 use super::wanted::Wanted;
+use super::{Place, changed_or};
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -43,7 +43,7 @@ pub(crate) async fn answer(
     parts: &Parts,
     (collection, filter, select): (Arc<Collection>, Filter, Option<Vec<String>>),
 ) -> Result<Response, Problem> {
-    let place = gate.place_for_subscriber()?;
+    let place = gate.place_for_subscriber(parts)?;
     let viewer = Viewer::of(gate.clone(), parts);
     // Watched before it is asked: nothing that changes is missed.
     let rights = gate.backend().rights_changes();
@@ -74,7 +74,7 @@ struct Stream {
     wanted: Wanted,
     subscription: Subscription,
     writer: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The reader has gone.
@@ -100,7 +100,7 @@ impl Stream {
                 () = self.writer.closed() => return Err(Gone),
                 () = self.gate.closed() => return Ok(()),
                 () = changed_or(&mut self.rights, asked + limits::LIVE_RIGHTS_EVERY) => {
-                    match self.wanted.ask_again(&self.viewer).await {
+                    match self.viewer.guard().await.and_then(|guard| self.wanted.ask_again(&guard)) {
                         Ok(()) => {}
                         Err(problem) if problem.status().is_server_error() => {}
                         Err(problem) => return self.write(refused(&problem)).await,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use mobo_core::live::LiveRow;
 use mobo_core::query::{Column, Filter};
 use mobo_core::rights::{Action, Granted};
 use mobo_core::schema::Collection;
+use uuid::Uuid;
 
 use crate::access::{self, Guard};
 use crate::gate::Gate;
@@ -57,28 +58,85 @@ impl Viewer {
         Guard::of(&self.gate, &self.parts).await
     }
 
-    /// Whether it may talk to others here; in rooms that are private only users and trusted keys.
+    /// This caller as one who talks to others here.
     ///
     /// # Errors
     ///
     /// As `access` says.
-    pub(super) async fn may_talk(&self, private: bool) -> Result<(), Problem> {
-        let guard = self.guard().await?;
-        let who = guard.principal();
-        if private && !who.role.is_trusted() && who.user.is_none() { Err(Problem::no_policy()) } else { Ok(()) }
+    pub(super) async fn talker(&self) -> Result<Talker, Problem> {
+        self.talker_of(&self.guard().await?)
     }
 
-    /// What it is called in rooms that are private, if it may talk there.
+    /// The same for one whose rights are known already.
     ///
     /// # Errors
     ///
-    /// As [`may_talk`](Self::may_talk).
-    pub(super) async fn speaker(&self) -> Result<String, Problem> {
-        self.may_talk(true).await?;
-        let guard = self.guard().await?;
+    /// For a caller of another project.
+    pub(super) fn talker_of(&self, guard: &Guard) -> Result<Talker, Problem> {
         let who = guard.principal();
-        Ok(who.user.clone().or(who.key.clone()).unwrap_or_else(|| who.role.name().to_owned()))
+        if who.project != self.gate.backend().project() {
+            return Err(
+                Problem::unauthorized("this key or token is of another project").hint("use one of the project that this node serves")
+            );
+        }
+        let id = who.user.clone().filter(|user| Uuid::try_parse(user).is_ok());
+        let name = who.user.clone().or(who.key.clone()).unwrap_or_else(|| who.role.name().to_owned());
+        Ok(Talker { name, id, is_user: who.user.is_some(), is_trusted: who.role.is_trusted() })
     }
+}
+
+/// Somebody who talks to others.
+#[derive(Clone, Debug)]
+pub(super) struct Talker {
+    name: String,
+    /// The user's id, where it is one of ours: no other name holds it by chance.
+    id: Option<String>,
+    is_user: bool,
+    is_trusted: bool,
+}
+
+impl Talker {
+    /// What it is called.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// True for a server of the app.
+    pub(super) const fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
+    /// Whether it may talk without being in a room: users and trusted keys.
+    ///
+    /// # Errors
+    ///
+    /// For anybody else.
+    pub(super) fn may_call_in(&self) -> Result<(), Problem> {
+        if self.is_trusted || self.is_user { Ok(()) } else { Err(Problem::no_policy()) }
+    }
+
+    /// Whether it may come into a private room of that name: trusted keys into all, a user into those whose names hold his id. No policy says
+    /// more of rooms.
+    ///
+    /// # Errors
+    ///
+    /// For anybody else.
+    pub(super) fn may_enter(&self, private: &str) -> Result<(), Problem> {
+        if self.is_trusted || self.id.as_ref().is_some_and(|id| holds(private, id)) {
+            return Ok(());
+        }
+        let status = if self.is_user { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+        Err(Problem::denied(status, "this private channel is not open to you")
+            .hint("a user comes into private channels whose names hold his id, as in private-chat-<id>; a key of role service into all"))
+    }
+}
+
+/// True for a name that holds this id as a whole.
+fn holds(name: &str, id: &str) -> bool {
+    let is_free = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
+    let parts = |at: usize| Some((name.get(..at)?, name.get(at + id.len()..)?));
+    let mut places = name.match_indices(id).filter_map(|(at, _)| parts(at));
+    places.any(|(before, after)| is_free(before.chars().next_back()) && is_free(after.chars().next()))
 }
 
 /// What of a collection somebody may see.
@@ -114,5 +172,30 @@ impl View {
             shown.retain(|name, _| ["id", "at", "device"].contains(&name.as_str()) || fields.contains(name));
         }
         Some(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_rooms_are_for_those_whose_id_their_names_hold() {
+        const ID: &str = "0197a1b2-0000-7000-8000-000000000001";
+        let talker = |id: Option<&str>, is_trusted| Talker { name: String::new(), id: id.map(str::to_owned), is_user: true, is_trusted };
+        let (user, foreign, server) = (talker(Some(ID), false), talker(None, false), talker(None, true));
+        for (name, want) in [
+            (format!("private-{ID}"), true),
+            (format!("realtime:chat:{ID}:0197a1b2-0000-7000-8000-000000000002"), true),
+            (ID.to_owned(), true),
+            (format!("private-x{ID}"), false),
+            (format!("private-{ID}0"), false),
+            ("private-0197a1b2-0000-7000-8000-000000000002".to_owned(), false),
+            ("private-orders".to_owned(), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(user.may_enter(&name).is_ok(), want, "{name}");
+            assert!(foreign.may_enter(&name).is_err() && server.may_enter(&name).is_ok(), "{name}");
+        }
     }
 }

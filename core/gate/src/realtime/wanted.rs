@@ -7,7 +7,8 @@ use mobo_core::live::{LiveChange, LiveKind, LiveRow};
 use mobo_core::query::{Column, Filter, Parser};
 use mobo_core::schema::Collection;
 
-use super::viewer::{View, Viewer};
+use super::viewer::View;
+use crate::access::Guard;
 use crate::problem::Problem;
 
 /// The changes of one collection that somebody asks for.
@@ -53,9 +54,9 @@ impl Wanted {
     ///
     /// # Errors
     ///
-    /// As `access` says.
-    pub(super) async fn ask_again(&mut self, viewer: &Viewer) -> Result<(), Problem> {
-        self.view = View::of(&viewer.guard().await?, &self.collection, &self.filter)?;
+    /// As the guard says.
+    pub(super) fn ask_again(&mut self, guard: &Guard) -> Result<(), Problem> {
+        self.view = View::of(guard, &self.collection, &self.filter)?;
         Ok(())
     }
 

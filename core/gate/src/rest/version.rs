@@ -6,7 +6,8 @@ use axum::http::HeaderValue;
 use axum::http::header::IF_MATCH;
 use mobo_core::author::VERSION_KEY;
 use mobo_core::ids::RecordId;
-use mobo_core::query::{ColumnType, Filter, Op};
+use mobo_core::query::{ColumnType, Condition, Filter, Op, Operand, Select};
+use mobo_core::rights::Action;
 use mobo_core::schema::Kind;
 use mobo_core::value::Value;
 use serde_json::{Map, Value as Json};
@@ -25,12 +26,21 @@ pub(super) fn pinned(call: &Call<'_>) -> Option<RecordId> {
     })
 }
 
-/// The tag of the record that the request is about, where it is about one that is there.
+/// The tag of the record that the request is about, where it is about one that is there for this caller.
 pub(super) async fn shown(call: &Call<'_>) -> Result<Option<String>, Problem> {
-    match pinned(call) {
-        Some(id) => Ok(call.gate.backend().tag(Arc::clone(&call.collection), id).await?),
-        None => Ok(None),
+    let Some(id) = pinned(call) else { return Ok(None) };
+    let Ok(granted) = call.guard.granted(&call.collection, Action::Read) else { return Ok(None) };
+    let Some(tag) = call.gate.backend().tag(Arc::clone(&call.collection), id.clone()).await? else { return Ok(None) };
+    if granted.rows.is_all() {
+        return Ok(Some(tag));
     }
+    // The store knows of rows that a policy hides.
+    let key = Operand::from(call.key());
+    let filter = Filter::Is(Condition { operand: key, op: Op::Eq(Value::Text(id.to_string())) });
+    let (project, collection) = (call.gate.backend().project(), Arc::clone(&call.collection));
+    let (columns, order) = (vec![call.key().into()], Vec::new());
+    let select = Select { project, collection, columns, filter, order, limit: 1, offset: 0, count: false };
+    Ok((!call.guard.select(select).await?.rows.is_empty()).then_some(tag))
 }
 
 /// The tag as a header has it.

@@ -1,7 +1,11 @@
 //! Who may (R2): on a hub a key, on a device a program of its own.
 
+use std::sync::Arc;
+
+use mobo_core::ids::CollectionId;
+use mobo_core::rights::{Action, Condition, Policy};
 use mobo_gate::key::{ApiKey, KeyKind};
-use mobo_gate::{NodeKind, Role};
+use mobo_gate::{NodeKind, Policies, Rates, Role, Settings};
 
 use crate::memory::key;
 use crate::{Headers, World};
@@ -91,4 +95,60 @@ async fn a_device_opens_them_to_its_own_programs_only() {
         world.ask_from(peer, "POST /rest/v1/work_orders", headers, "{}").await.is_problem(name, 401, "PGRST301", "key");
     }
     assert_eq!(world.rows("/rest/v1/work_orders").await, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_tag_tells_nothing_of_a_row_that_a_policy_hides() {
+    let world = World::new(NodeKind::Hub);
+    let (service, anon) = (key(Role::Service), key(Role::Anon));
+    let json = ("content-type", "application/json");
+    let rows = r#"[{"id":"open","status":"open"},{"id":"shut","status":"shut"}]"#;
+    assert_eq!(world.ask("POST /rest/v1/work_orders", &[("apikey", service.text()), json], rows).await.status, 201);
+    let opened = |action| Policy {
+        collection: CollectionId::new(1).unwrap(),
+        role: Role::Anon,
+        action,
+        condition: Some(Condition::parse("status=eq.open").unwrap()),
+        fields: None,
+    };
+    *world.memory.policies.lock().unwrap() = Arc::new(Policies::new([Action::Read, Action::Update, Action::Delete].map(opened)));
+    let ask = |line: &'static str, header: (&'static str, &'static str)| {
+        let (world, anon) = (&world, anon.text());
+        async move { world.ask(line, &[("apikey", anon), header], "").await }
+    };
+    let open = ask("GET /rest/v1/work_orders?id=eq.open", json).await;
+    assert_ne!(open.header("etag"), "", "{}", open.text);
+    let shut = ask("GET /rest/v1/work_orders?id=eq.shut", json).await;
+    assert_eq!((shut.status, shut.header("etag"), shut.text.as_str()), (200, "", "[]"));
+    assert_eq!(ask("GET /rest/v1/work_orders?id=eq.open", ("if-none-match", "*")).await.status, 304);
+    assert_eq!(ask("GET /rest/v1/work_orders?id=eq.shut", ("if-none-match", "*")).await.status, 200, "as if it were not there");
+    let delete = ask("DELETE /rest/v1/work_orders?id=eq.shut", ("if-match", "*")).await;
+    let nothing = ask("DELETE /rest/v1/work_orders?id=eq.nothing", ("if-match", "*")).await;
+    assert_eq!((delete.status, nothing.status), (412, 412));
+}
+
+// faults: X-14
+#[tokio::test]
+async fn whoever_guesses_keys_keeps_nobody_out_who_has_one() {
+    let settings = Settings { rates: Rates { guest: 100, key: 100, auth: 2 }, ..Settings::default() };
+    let world = World::with(NodeKind::Hub, settings);
+    let (service, anon) = (key(Role::Service), key(Role::Anon));
+    let ask = |text: &str| {
+        let headers = [("apikey".to_owned(), text.to_owned())];
+        let world = &world;
+        async move {
+            let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            world.ask_from("192.0.2.2:9", LINE, &headers, "").await.status
+        }
+    };
+    // Whoever may not do something has shown who he is: that is no guess.
+    for _ in 0..5 {
+        assert_eq!(ask(anon.text()).await, 401);
+    }
+    assert_eq!(ask(service.text()).await, 200);
+    let unknown = ApiKey::generate(KeyKind::Secret, [9; 20]);
+    for (n, want) in [401, 401, 429, 429].into_iter().enumerate() {
+        assert_eq!(ask(unknown.text()).await, want, "{n}");
+    }
+    assert_eq!((ask(service.text()).await, ask(anon.text()).await), (200, 401), "from the same address");
 }

@@ -152,5 +152,7 @@ async fn trees_and_paths_reach_the_store() {
     assert_eq!(ids("or=(rank.eq.2,and(title.eq.t0,rank.is.null))").await, "r2 r3");
     assert_eq!(ids("title=like(any).%7Bt0,*2%7D&rank=not.is.null").await, "r0 r2 r6");
     assert_eq!(ids("rank=not.in.(0,2)").await, "r4 r6");
+    let repeated = "rank.desc,".repeat(300);
+    assert_eq!(ids(Box::leak(format!("rank=not.is.null&order={repeated}rank.asc,id").into_boxed_str())).await, "r6 r4 r2 r0");
     assert_eq!(world.rows("/rest/v1/work_orders?select=rank::text&id=eq.r4").await, json!([{"rank": "4"}]));
 }

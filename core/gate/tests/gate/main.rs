@@ -8,6 +8,7 @@ mod grammar;
 mod memory;
 mod node;
 mod records;
+mod rooms;
 mod samples;
 mod socket;
 mod watching;

@@ -275,3 +275,52 @@ async fn the_end_has_an_end() {
     assert_eq!(served.end().await, Drained { cut: 1 });
     assert_eq!(stuck.rest().await, "");
 }
+
+#[tokio::test]
+async fn a_write_with_a_key_ends_though_its_caller_has_gone() {
+    let served = served(Settings::default()).await;
+    let write =
+        "POST /rest/v1/slow HTTP/1.1\r\nhost: localhost\r\nidempotency-key: k\r\nprefer: return=minimal\r\ncontent-length: 2\r\n\r\n{}";
+    let mut gone = served.connect().await;
+    gone.write(write).await;
+    served.world.memory.waiting.acquire().await.unwrap().forget();
+    drop(gone);
+    let mut again = served.connect().await;
+    again.write(write).await;
+    assert!(again.answers(409).await.contains("in work"), "it goes on");
+    served.world.memory.turnstile.add_permits(1);
+    let replayed = async {
+        loop {
+            again.write(write).await;
+            let (head, body) = again.answer().await;
+            match head.get(9..12) {
+                Some("409") => tokio::task::yield_now().await,
+                Some("201") => break assert!(head.contains("idempotent-replayed: true"), "{head}{body}"),
+                _ => panic!("{head}{body}"),
+            }
+        }
+    };
+    timeout(SOON, replayed).await.unwrap();
+    assert_eq!(served.world.memory.entries.load(std::sync::atomic::Ordering::Relaxed), 1, "it was written once");
+}
+
+#[tokio::test]
+async fn nobody_is_kept_waiting_with_a_large_body_who_has_not_shown_who_he_is() {
+    let app = mobo_gate::PusherApp::new("1", "app-key", "app-secret");
+    let settings = Settings { pusher: vec![app], ..Settings::default() };
+    let served = served(settings).await;
+    for (line, status) in [
+        ("POST /apps/1/events?auth_key=app-key&auth_version=1.0&auth_timestamp=1770091506&auth_signature=00", 401),
+        ("POST /apps/2/events", 401),
+        ("POST /pusher/auth?", 401),
+    ] {
+        let key = if line.contains("pusher") { "apikey: mobo_pub_x\r\n" } else { "" };
+        let mut stranger = served.connect().await;
+        // What was announced is never sent: it is not waited for.
+        stranger.write(format!("{line} HTTP/1.1\r\nhost: localhost\r\n{key}expect: 100-continue\r\ncontent-length: 1000000\r\n\r\n")).await;
+        stranger.answers(status).await;
+    }
+    let mut form = served.connect().await;
+    form.write("POST /pusher/auth HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n").await;
+    assert!(form.answers(413).await.contains("at most 49152 bytes"));
+}

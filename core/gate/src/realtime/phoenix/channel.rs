@@ -12,7 +12,8 @@ use super::super::feed::{Lost, Subscription};
 use super::super::rooms::{Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::viewer::Viewer;
 use super::frames::{Message, Payload, broadcast_bytes, push, reply};
-use super::join::{Binding, Config};
+use super::join::{Binding, Config, Reading};
+use crate::access::Guard;
 use crate::problem::Problem;
 
 /// A channel that was joined.
@@ -20,6 +21,7 @@ use crate::problem::Problem;
 pub(super) struct Channel {
     viewer: Viewer,
     topic: String,
+    room: String,
     join_ref: Option<String>,
     seat: (SocketNumber, Mailbox),
     config: Config,
@@ -33,9 +35,9 @@ pub(super) struct Channel {
 /// Why a channel is not joined: a code and a sentence.
 type Refused = (&'static str, String);
 
-/// The room of a topic: names of the other protocol are others.
-pub(super) fn room(topic: &str) -> String {
-    format!("phoenix:{topic}")
+/// The room of a topic: names of the other protocol are others, and whoever says that it is private is in another one than who does not.
+pub(super) fn room(topic: &str, private: bool) -> String {
+    if private { format!("phoenix-private:{topic}") } else { format!("phoenix:{topic}") }
 }
 
 fn refused(problem: &Problem) -> Refused {
@@ -47,23 +49,42 @@ fn refused(problem: &Problem) -> Refused {
     (code, problem.message().to_owned())
 }
 
+fn may_join(viewer: &Viewer, guard: &Guard, (topic, private): (&str, bool)) -> Result<(), Problem> {
+    let talker = viewer.talker_of(guard)?;
+    if private { talker.may_enter(topic) } else { Ok(()) }
+}
+
+/// Reads what a client wants to be told of.
+async fn bound(viewer: &Viewer, asked: &[Json], (numbers, views_left): (&mut u64, usize)) -> Result<Vec<Binding>, Refused> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    if asked.len() > limits::BINDINGS_PER_CHANNEL_MAX {
+        return Err(("InvalidRequest", format!("one channel has at most {} postgres_changes", limits::BINDINGS_PER_CHANNEL_MAX)));
+    }
+    let mut reading = Reading::of(viewer, views_left).await.map_err(|problem| refused(&problem))?;
+    let read = asked.iter().map(|given| {
+        *numbers += 1;
+        reading.binding(*numbers, given)
+    });
+    read.collect::<Result<_, _>>().map_err(|problem| refused(&problem))
+}
+
 impl Channel {
     /// Joins; gives what is to be sent first.
     pub(super) async fn join(
         viewer: Viewer,
         seat: (SocketNumber, Mailbox),
         message: &Message,
-        (payload, bindings): (&Json, &mut u64),
+        (payload, bindings, views_left): (&Json, &mut u64, usize),
     ) -> Result<(Self, Vec<Note>), Refused> {
         let given = payload.get("config").unwrap_or(&Json::Null);
         let config = Config::read(given);
-        viewer.may_talk(config.private).await.map_err(|problem| refused(&problem))?;
-        let mut wanted = Vec::new();
-        for given in given.get("postgres_changes").and_then(Json::as_array).into_iter().flatten() {
-            *bindings += 1;
-            wanted.push(Binding::read(&viewer, *bindings, given).await.map_err(|problem| refused(&problem))?);
-        }
         let topic = message.topic.clone();
+        may_join(&viewer, &viewer.guard().await.map_err(|problem| refused(&problem))?, (&topic, config.private))
+            .map_err(|problem| refused(&problem))?;
+        let asked = given.get("postgres_changes").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+        let wanted = bound(&viewer, asked, (bindings, views_left)).await?;
         let from = config.resume.flatten();
         let ids: Vec<_> = wanted.iter().flat_map(|binding| binding.wanted.iter().map(|wanted| wanted.id())).collect();
         let subscribed = viewer.gate().feed().subscribe(&ids, from).await;
@@ -73,6 +94,7 @@ impl Channel {
             subscription,
             join_ref: message.join_ref.clone(),
             viewer,
+            room: room(&topic, config.private),
             topic,
             seat,
             config,
@@ -80,8 +102,7 @@ impl Channel {
             shown: None,
             lost: None,
         };
-        let room = room(&channel.topic);
-        let entered = channel.viewer.gate().rooms().enter(&room, channel.visitor(None), 0);
+        let entered = channel.viewer.gate().rooms().enter(&channel.room, channel.visitor(None), 0);
         let entered = entered.map_err(|_| ("ConnectionRateLimitReached", "this node has no place for another channel".to_owned()))?;
         let confirmed: Vec<Json> = channel.bindings.iter().map(Binding::confirmed).collect();
         let mut response = json!({ "postgres_changes": confirmed });
@@ -98,6 +119,11 @@ impl Channel {
             notes.push(channel.system("error", "resync: expired"));
         }
         Ok((channel, notes))
+    }
+
+    /// How many collections it looks at, each counted with every binding.
+    pub(super) fn views(&self) -> usize {
+        self.bindings.iter().map(|binding| binding.wanted.len()).sum()
     }
 
     fn visitor(&self, member: Option<Member>) -> Visitor {
@@ -143,7 +169,7 @@ impl Channel {
         };
         let Some(note) = note else { return };
         let except = (!self.config.broadcast_self).then_some(self.seat.0);
-        self.viewer.gate().rooms().tell(&room(&self.topic), except, &note);
+        self.viewer.gate().rooms().tell(&self.room, except, &note);
         if self.config.broadcast_ack {
             self.seat.1.put(reply(message, "ok", &json!({})));
         }
@@ -151,7 +177,6 @@ impl Channel {
 
     fn presence(&mut self, payload: &Json) -> Result<(), String> {
         let rooms = self.viewer.gate().rooms();
-        let room = room(&self.topic);
         let key = if self.config.presence_key.is_empty() { format!("socket-{}", self.seat.0) } else { self.config.presence_key.clone() };
         let member = match payload.get("event").and_then(Json::as_str) {
             Some("track") => {
@@ -166,9 +191,9 @@ impl Channel {
             Some("untrack") => None,
             _ => return Err("a presence event is track or untrack".to_owned()),
         };
-        rooms.enter(&room, self.visitor(member.clone()), 0).map_err(|_| "this channel is full".to_owned())?;
+        rooms.enter(&self.room, self.visitor(member.clone()), 0).map_err(|_| "this channel is full".to_owned())?;
         let left = std::mem::replace(&mut self.shown, member.clone());
-        rooms.tell(&room, None, &self.diff(member, left));
+        rooms.tell(&self.room, None, &self.diff(member, left));
         Ok(())
     }
 
@@ -216,11 +241,9 @@ impl Channel {
     /// Asks again what this client may see.
     pub(super) async fn ask_again(&mut self) -> Result<(), Problem> {
         let asked = async {
-            self.viewer.may_talk(self.config.private).await?;
-            for wanted in self.bindings.iter_mut().flat_map(|binding| &mut binding.wanted) {
-                wanted.ask_again(&self.viewer).await?;
-            }
-            Ok(())
+            let guard = self.viewer.guard().await?;
+            may_join(&self.viewer, &guard, (&self.topic, self.config.private))?;
+            self.bindings.iter_mut().flat_map(|binding| &mut binding.wanted).try_for_each(|wanted| wanted.ask_again(&guard))
         };
         // Nobody could tell: it stays as it was, for a moment.
         asked.await.or_else(|problem: Problem| if problem.status().is_server_error() { Ok(()) } else { Err(problem) })
@@ -235,10 +258,9 @@ impl Channel {
     /// Goes out.
     pub(super) fn leave(self) {
         let rooms = self.viewer.gate().rooms();
-        let room = room(&self.topic);
-        rooms.leave(&room, self.seat.0);
+        rooms.leave(&self.room, self.seat.0);
         if let Some(left) = self.shown.clone() {
-            rooms.tell(&room, None, &self.diff(None, Some(left)));
+            rooms.tell(&self.room, None, &self.diff(None, Some(left)));
         }
     }
 }

@@ -1,16 +1,20 @@
 //! What a client wants of a channel that it joins.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mobo_core::ids::CollectionId;
+use mobo_core::limits;
 use mobo_core::live::{LiveChange, LiveKind, LivePoint};
 use mobo_core::query::{Column, ColumnType, Filter};
 use mobo_core::rfc3339;
 use mobo_core::rights::Action;
-use mobo_core::schema::{Collection, FieldType};
+use mobo_core::schema::{Collection, FieldType, Schema};
 use serde_json::{Value as Json, json};
 
 use super::super::viewer::{View, Viewer};
 use super::super::wanted::{self, Wanted};
+use crate::access::Guard;
 use crate::problem::Problem;
 
 /// One `postgres_changes` of a channel.
@@ -53,13 +57,55 @@ impl Config {
     }
 }
 
-impl Binding {
+/// What all bindings of a channel are read with.
+#[derive(Debug)]
+pub(super) struct Reading {
+    guard: Guard,
+    schema: Arc<Schema>,
+    /// Those that were named before: bindings share them.
+    collections: BTreeMap<CollectionId, Arc<Collection>>,
+    /// Collections, each counted with every binding that looks at it, that the client may have yet.
+    views_left: usize,
+}
+
+impl Reading {
+    /// For a client as it may look now.
+    ///
+    /// # Errors
+    ///
+    /// As `access` says.
+    pub(super) async fn of(viewer: &Viewer, views_left: usize) -> Result<Self, Problem> {
+        let (guard, schema) = (viewer.guard().await?, viewer.gate().backend().schema());
+        Ok(Self { guard, schema, collections: BTreeMap::new(), views_left })
+    }
+
+    /// The collections that a binding names.
+    fn named(&mut self, table: &str) -> Result<Vec<Arc<Collection>>, Problem> {
+        let found = match table {
+            "" | "*" => {
+                let (guard, shared) = (&self.guard, &mut self.collections);
+                let open = self.schema.iter().filter(|collection| guard.may(collection, Action::Read));
+                open.map(|collection| Arc::clone(shared.entry(collection.id).or_insert_with(|| Arc::new(collection.clone())))).collect()
+            }
+            name => {
+                let collection = self.guard.collection(name)?;
+                vec![Arc::clone(self.collections.entry(collection.id).or_insert(collection))]
+            }
+        };
+        let left = self.views_left.checked_sub(found.len());
+        self.views_left = left.ok_or_else(|| {
+            let max = limits::VIEWS_PER_SOCKET_MAX;
+            Problem::too_large(format!("one connection looks at no more than {max} collections, each counted with every postgres_changes"))
+        })?;
+        Ok(found)
+    }
+
     /// Reads what is wanted, and asks whether it may be had.
     ///
     /// # Errors
     ///
-    /// 400 for what is not understood, and as `access` says.
-    pub(super) async fn read(viewer: &Viewer, id: u64, given: &Json) -> Result<Self, Problem> {
+    /// 400 for what is not understood, 413 for more than one connection looks at, and as `access` says.
+    pub(super) fn binding(&mut self, id: u64, given: &Json) -> Result<Binding, Problem> {
         let word = |name: &str| given.get(name).and_then(Json::as_str).unwrap_or_default();
         let kind = match word("event").to_ascii_uppercase().as_str() {
             "*" | "" => None,
@@ -71,20 +117,13 @@ impl Binding {
         if !["", "public", "*"].contains(&word("schema")) {
             return Err(Problem::parse(format!("there is no schema \"{}\"; collections are in public", word("schema"))));
         }
-        let guard = viewer.guard().await?;
-        let (table, text) = (word("table"), word("filter"));
-        let collections: Vec<Arc<Collection>> = match table {
-            "" | "*" => {
-                let schema = viewer.gate().backend().schema();
-                schema.iter().filter(|collection| guard.may(collection, Action::Read)).cloned().map(Arc::new).collect()
-            }
-            name => vec![guard.collection(name)?],
-        };
+        let text = word("filter");
+        let collections = self.named(word("table"))?;
         let select = given.get("select").and_then(Json::as_array);
         let select = select.map(|names| names.iter().filter_map(Json::as_str).map(str::to_owned).collect::<Vec<_>>());
         let mut wanted = Vec::new();
         for collection in collections {
-            let view = View::of(&guard, &collection, &Filter::all())?;
+            let view = View::of(&self.guard, &collection, &Filter::all())?;
             let filter = match text {
                 "" => Filter::all(),
                 text => wanted::filter(&collection, &view.columns(&collection), &side_by_side(text))?,
@@ -94,9 +133,11 @@ impl Binding {
         if wanted.is_empty() {
             return Err(Problem::no_policy());
         }
-        Ok(Self { id, given: given.clone(), kind, wanted })
+        Ok(Binding { id, given: given.clone(), kind, wanted })
     }
+}
 
+impl Binding {
     /// As it is confirmed.
     pub(super) fn confirmed(&self) -> Json {
         let mut shown = self.given.clone();

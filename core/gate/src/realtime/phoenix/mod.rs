@@ -13,18 +13,21 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use serde_json::{Value as Json, json};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use super::rooms::{Mailbox, Note, SocketNumber, mailbox};
 use super::socket::{Close, Heard, Speaker, converse};
 use super::viewer::Viewer;
-use super::{changed_or, query_word};
+use super::{Place, changed_or, query_word};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::upgrade;
 use channel::Channel;
 use frames::{Message, Payload, push, reply};
+
+const TOO_FAST: &str = "MessagePerSecondRateLimitReached: too many messages in one second";
 
 /// Answers a request for a socket.
 pub(crate) async fn handle(State(gate): State<Gate>, request: Request) -> Response {
@@ -35,7 +38,6 @@ pub(crate) async fn handle(State(gate): State<Gate>, request: Request) -> Respon
 }
 
 async fn accept(gate: &Gate, request: Request) -> Result<Response, Problem> {
-    let place = gate.place_for_subscriber()?;
     let (parts, body) = request.into_parts();
     match query_word(&parts, "vsn").as_deref() {
         Some("2.0.0") => {}
@@ -49,13 +51,15 @@ async fn accept(gate: &Gate, request: Request) -> Result<Response, Problem> {
         viewer = viewer.with_key(&key);
     }
     let rights = gate.backend().rights_changes();
-    viewer.may_talk(false).await?;
+    viewer.talker().await?;
+    let place = gate.place_for_subscriber(&parts)?;
     let gate = gate.clone();
     upgrade::switch(Request::from_parts(parts, body), async move |stream| {
         let (mailbox, mail) = mailbox();
         let number = gate.rooms().number();
         let (channels, due) = (BTreeMap::new(), Instant::now() + limits::LIVE_RIGHTS_EVERY);
-        let speaker = Phoenix { viewer, rights, number, mailbox, channels, bindings: 0, due, _place: place };
+        let pace = Pace::begin(Instant::now());
+        let speaker = Phoenix { viewer, rights, number, mailbox, channels, bindings: 0, due, said: pace, joined: pace, _place: place };
         converse(&gate, stream, speaker, mail).await;
     })
 }
@@ -72,7 +76,11 @@ struct Phoenix {
     bindings: u64,
     /// When the rights of this client are asked again.
     due: Instant,
-    _place: OwnedSemaphorePermit,
+    /// What it said in rooms, in this second.
+    said: Pace,
+    /// Channels that it has joined, in this second.
+    joined: Pace,
+    _place: Place,
 }
 
 impl Phoenix {
@@ -91,6 +99,9 @@ impl Phoenix {
                     self.mailbox.put(push(message.join_ref.as_deref(), &message.topic, "phx_close", &json!({})));
                 }
             }
+            (_, "broadcast" | "presence") if !self.said.admits(limits::CLIENT_EVENTS_PER_SECOND_MAX, Instant::now()) => {
+                self.mailbox.put(reply(&message, "error", &json!({ "reason": TOO_FAST })));
+            }
             (topic, event) => match self.channels.get_mut(topic) {
                 Some(channel) => channel.told(&message, event, &json).await,
                 None => self.mailbox.put(reply(&message, "error", &json!({ "reason": "unmatched topic" }))),
@@ -105,6 +116,8 @@ impl Phoenix {
         }
         let joined = if self.channels.len() >= limits::CHANNELS_PER_SOCKET_MAX {
             Err(("ChannelRateLimitReached", format!("one connection has at most {} channels", limits::CHANNELS_PER_SOCKET_MAX)))
+        } else if !self.joined.admits(limits::JOINS_PER_SECOND_MAX, Instant::now()) {
+            Err(("ClientJoinRateLimitReached", "too many channels were joined in one second".to_owned()))
         } else if !frames::is_topic(&message.topic) {
             Err(("InvalidTopic", "a topic is a text of at most 173 letters".to_owned()))
         } else {
@@ -114,7 +127,8 @@ impl Phoenix {
                 Some(_) | None => self.viewer.clone(),
             };
             let seat = (self.number, self.mailbox.clone());
-            Channel::join(viewer, seat, message, (payload, &mut self.bindings)).await
+            let views_left = limits::VIEWS_PER_SOCKET_MAX.saturating_sub(self.channels.values().map(Channel::views).sum());
+            Channel::join(viewer, seat, message, (payload, &mut self.bindings, views_left)).await
         };
         match joined {
             Ok((channel, notes)) => {
@@ -155,10 +169,17 @@ impl Speaker for Phoenix {
         self.message(message).await
     }
 
-    async fn work(&mut self) -> Result<Vec<Note>, Close> {
-        if self.due <= Instant::now() {
-            return Ok(self.ask_again().await);
+    async fn tend(&mut self) -> Vec<Note> {
+        // What has changed while others talked is seen here.
+        let is_due = self.due <= Instant::now() || self.rights.has_changed().unwrap_or(false);
+        if !is_due {
+            return Vec::new();
         }
+        self.rights.mark_unchanged();
+        self.ask_again().await
+    }
+
+    async fn work(&mut self) -> Result<Vec<Note>, Close> {
         let mut nexts: Vec<_> = self.channels.values_mut().map(|channel| Box::pin(channel.next())).collect();
         let first = std::future::poll_fn(|context| {
             let ready = nexts.iter_mut().find_map(|next| match next.as_mut().poll(context) {
@@ -170,7 +191,7 @@ impl Speaker for Phoenix {
         tokio::select! {
             biased;
             () = changed_or(&mut self.rights, self.due) => {
-                // At once, and even if this is dropped before it is done.
+                // By `tend`, at once.
                 self.due = Instant::now();
                 Ok(Vec::new())
             }
@@ -192,11 +213,18 @@ pub(crate) async fn broadcast(State(gate): State<Gate>, request: Request) -> Res
     let (parts, mut body) = request.into_parts();
     let told = async {
         let _place = gate.admit()?;
-        Viewer::of(gate.clone(), &parts).may_talk(true).await?;
+        let talker = Viewer::of(gate.clone(), &parts).talker().await?;
+        talker.may_call_in()?;
         let held = crate::body::read(&gate, &parts.headers, &mut body).await?;
         let given: Json = serde_json::from_slice(&held).map_err(|_| Problem::bad_body("this is no JSON"))?;
         let messages = given.get("messages").and_then(Json::as_array);
         let messages = messages.ok_or_else(|| Problem::bad_body("send {\"messages\": [{\"topic\", \"event\", \"payload\"}]}"))?;
+        if messages.len() > limits::BROADCASTS_PER_REQUEST_MAX {
+            return Err(Problem::too_large(format!("one request holds at most {} messages", limits::BROADCASTS_PER_REQUEST_MAX)));
+        }
+        if !talker.is_trusted() {
+            gate.counts().talk(talker.name(), messages.len(), Instant::now())?;
+        }
         for message in messages {
             let word = |name: &str| message.get(name).and_then(Json::as_str).filter(|word| !word.is_empty());
             let (Some(topic), Some(event)) = (word("topic"), word("event")) else {
@@ -204,7 +232,11 @@ pub(crate) async fn broadcast(State(gate): State<Gate>, request: Request) -> Res
             };
             let payload = json!({ "type": "broadcast", "event": event, "payload": message.get("payload") });
             let topic = format!("realtime:{}", topic.trim_start_matches("realtime:"));
-            gate.rooms().tell(&channel::room(&topic), None, &push(None, &topic, "broadcast", &payload));
+            let private = message.get("private").and_then(Json::as_bool).unwrap_or(false);
+            if private {
+                talker.may_enter(&topic)?;
+            }
+            gate.rooms().tell(&channel::room(&topic, private), None, &push(None, &topic, "broadcast", &payload));
         }
         Ok(axum::http::StatusCode::ACCEPTED.into_response())
     };

@@ -4,7 +4,6 @@ use std::str;
 
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use percent_encoding::percent_decode_str;
@@ -12,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::super::add;
 use super::super::rooms::Note;
-use super::super::viewer::Viewer;
+use super::super::viewer::{Talker, Viewer};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
 use super::published;
@@ -28,12 +27,14 @@ pub(crate) async fn handle(State(gate): State<Gate>, Path((id, rest)): Path<(Str
 async fn answer(gate: &Gate, (id, rest): (&str, &str), request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
     let (parts, mut body) = request.into_parts();
-    let held = body::read(gate, &parts.headers, &mut body).await?;
     let query = words(parts.uri.query().unwrap_or_default());
     let app = gate.settings().pusher.iter().find(|app| app.id == id);
     let app = app.ok_or_else(|| Problem::unauthorized("there is no app of this id and signature here"))?;
     let now_s = gate.backend().now().0.div_euclid(1_000_000);
-    app.check_request((parts.method.as_str(), parts.uri.path()), &query, &held, now_s).map_err(Problem::unauthorized)?;
+    // The signature is over the body's hash: nobody's body is read who has not signed.
+    app.check_head((parts.method.as_str(), parts.uri.path()), &query, now_s).map_err(Problem::unauthorized)?;
+    let held = body::read(gate, &parts.headers, &mut body).await?;
+    PusherApp::check_body(&query, &held).map_err(Problem::unauthorized)?;
     let desk = Desk { gate, app };
     let segments: Vec<&str> = rest.split('/').collect();
     let done = match (parts.method.as_str(), segments.as_slice()) {
@@ -146,8 +147,10 @@ pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Res
     let (parts, mut body) = request.into_parts();
     let answer = async {
         let _place = gate.admit()?;
-        let held = body::read(&gate, &parts.headers, &mut body).await?;
-        sign(&gate, &parts, str::from_utf8(&held).unwrap_or_default()).await
+        let talker = Viewer::of(gate.clone(), &parts).talker().await?;
+        talker.may_call_in()?;
+        let held = body::read_small(&gate, &parts.headers, &mut body).await?;
+        sign(&gate, &talker, str::from_utf8(&held).unwrap_or_default())
     };
     match answer.await {
         Ok(signed) => axum::Json(signed).into_response(),
@@ -155,8 +158,7 @@ pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Res
     }
 }
 
-async fn sign(gate: &Gate, parts: &Parts, form: &str) -> Result<Json, Problem> {
-    let who = Viewer::of(gate.clone(), parts).speaker().await?;
+fn sign(gate: &Gate, talker: &Talker, form: &str) -> Result<Json, Problem> {
     let form = words(form);
     let word = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     let (socket, channel) = (word("socket_id"), word("channel_name"));
@@ -168,9 +170,10 @@ async fn sign(gate: &Gate, parts: &Parts, form: &str) -> Result<Json, Problem> {
         let message = "this node has no app of the Pusher protocol";
         return Err(Problem::new(StatusCode::NOT_FOUND, "MB404", "No app", message).hint("set pusher.id, pusher.key and pusher.secret"));
     };
+    talker.may_enter(channel)?;
     if Kind::of(channel) == Kind::Private {
         return Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}")) }));
     }
-    let data = json!({ "user_id": who, "user_info": {} }).to_string();
+    let data = json!({ "user_id": talker.name(), "user_info": {} }).to_string();
     Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}:{data}")), "channel_data": data }))
 }

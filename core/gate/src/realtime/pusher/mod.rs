@@ -36,19 +36,19 @@ pub(crate) async fn connect(State(gate): State<Gate>, Path(key): Path<String>, r
 }
 
 fn accept(gate: &Gate, key: &str, request: Request) -> Result<Response, Problem> {
-    let place = gate.place_for_subscriber()?;
     let (parts, body) = request.into_parts();
     let app = gate.settings().pusher.iter().find(|app| app.key == key).cloned();
-    let spoken = query_word(&parts, "protocol");
+    let refused = match (&app, query_word(&parts, "protocol").as_deref()) {
+        (None, _) => Some((4001, "there is no app of this key here")),
+        (_, Some("5" | "6" | "7")) => None,
+        (_, None) => Some((4008, "say which protocol, as in ?protocol=7")),
+        (_, Some(_)) => Some((4007, "protocol 7 is spoken here")),
+    };
+    // Who is told no does not stay.
+    let place = if refused.is_none() { Some(gate.place_for_subscriber(&parts)?) } else { None };
     let gate = gate.clone();
     upgrade::switch(Request::from_parts(parts, body), async move |stream| {
         let (mailbox, mail) = mailbox();
-        let refused = match (&app, spoken.as_deref()) {
-            (None, _) => Some((4001, "there is no app of this key here")),
-            (_, Some("5" | "6" | "7")) => None,
-            (_, None) => Some((4008, "say which protocol, as in ?protocol=7")),
-            (_, Some(_)) => Some((4007, "protocol 7 is spoken here")),
-        };
         let speaker = Pusher::new(gate.clone(), app.map(Arc::new), mailbox.clone(), place);
         match refused {
             Some((code, why)) => {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use mobo_core::limits;
 use serde_json::{Map, Value as Json, json};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::add;
+use super::super::pace::Pace;
 use super::super::rooms::{Entered, Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::socket::{Close, Heard, Speaker};
+use super::super::{Place, add};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
 use super::{ACTIVITY_TIMEOUT_S, event, internal, published};
@@ -26,9 +26,9 @@ pub(super) struct Pusher {
     mailbox: Mailbox,
     channels: BTreeMap<String, Joined>,
     user: Option<String>,
-    /// Events of this client since then.
-    spoken: (Instant, u32),
-    _place: OwnedSemaphorePermit,
+    /// Events of this client in this second.
+    spoken: Pace,
+    _place: Option<Place>,
 }
 
 /// A channel that the client is in.
@@ -44,10 +44,10 @@ struct Joined {
 struct Refused(&'static str, u16);
 
 impl Pusher {
-    pub(super) fn new(gate: Gate, app: Option<Arc<PusherApp>>, mailbox: Mailbox, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(gate: Gate, app: Option<Arc<PusherApp>>, mailbox: Mailbox, place: Option<Place>) -> Self {
         let number = gate.rooms().number();
         let socket_id = format!("{}.{number}", random() & 0x7fff_ffff);
-        let spoken = (Instant::now(), 0);
+        let spoken = Pace::begin(Instant::now());
         Self { gate, app, number, socket_id, mailbox, channels: BTreeMap::new(), user: None, spoken, _place: place }
     }
 
@@ -166,6 +166,9 @@ impl Pusher {
         let Some(user) = user.filter(|user| signed && !user.is_empty()) else {
             return Err(Close(4009, "the signature of the user does not fit".to_owned()));
         };
+        if let Some(before) = self.user.take() {
+            self.gate.rooms().leave(&user_room(&app.id, &before), self.number);
+        }
         let visitor = Visitor { socket: self.number, mailbox: self.mailbox.clone(), member: None, numbered: false };
         let entered = self.gate.rooms().enter(&user_room(&app.id, &user), visitor, 0);
         if entered.is_err() {
@@ -202,11 +205,7 @@ impl Pusher {
         if name.len() > limits::EVENT_NAME_MAX {
             return Err("the name of an event has at most 200 letters");
         }
-        if self.spoken.0.elapsed() > Duration::from_secs(1) {
-            self.spoken = (Instant::now(), 0);
-        }
-        self.spoken.1 += 1;
-        if self.spoken.1 > limits::CLIENT_EVENTS_PER_SECOND_MAX {
+        if !self.spoken.admits(limits::CLIENT_EVENTS_PER_SECOND_MAX, Instant::now()) {
             return Err("too many events in one second");
         }
         let user = joined.user.as_deref();

@@ -1,0 +1,167 @@
+//! Rooms and bindings over real WebSockets, as Phoenix spells them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use mobo_core::limits;
+use mobo_gate::key::ApiKey;
+use mobo_gate::{NodeKind, PusherApp, Role, Settings};
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role as Side;
+
+use crate::World;
+use crate::memory::key;
+
+/// Longest wait for what must happen.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Served {
+    world: World,
+    address: SocketAddr,
+}
+
+async fn served() -> Served {
+    let settings = Settings { pusher: vec![PusherApp::new("1", "app-key", "app-secret")], ..Settings::default() };
+    let world = World::with(NodeKind::Hub, settings);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gate = world.gate.clone();
+    tokio::spawn(async move { gate.serve(listener, std::future::pending()).await });
+    Served { world, address }
+}
+
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Served {
+    async fn socket(&self, path: &str) -> Socket {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(timeout(SOON, stream.read_u8()).await.unwrap().unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        Socket(WebSocketStream::from_raw_socket(stream, Side::Client, None).await)
+    }
+
+    async fn phoenix(&self, key: &ApiKey) -> Socket {
+        self.socket(&format!("/realtime/v1/websocket?vsn=2.0.0&apikey={}", key.text())).await
+    }
+}
+
+impl Socket {
+    async fn say(&mut self, topic: &str, event: &str, payload: Json) {
+        self.0.send(Message::text(json!(["1", "1", topic, event, payload]).to_string())).await.unwrap();
+    }
+
+    /// The next message of that event.
+    async fn hear(&mut self, event: &str) -> Json {
+        let heard = async {
+            loop {
+                let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
+                let message: Json = serde_json::from_str(&text).unwrap();
+                if message[3] == event {
+                    break message[4].clone();
+                }
+            }
+        };
+        timeout(SOON, heard).await.unwrap_or_else(|_| panic!("{event} has not come"))
+    }
+
+    /// Joins, and gives the answer.
+    async fn join(&mut self, topic: &str, config: Json) -> Json {
+        self.say(topic, "phx_join", json!({ "config": config })).await;
+        self.hear("phx_reply").await
+    }
+}
+
+fn broadcast(text: &str) -> Json {
+    json!({ "type": "broadcast", "event": "shout", "payload": { "text": text } })
+}
+
+#[tokio::test]
+async fn who_says_private_is_in_a_room_of_its_own() {
+    let served = served().await;
+    let (mut server, mut other) = (served.phoenix(&key(Role::Service)).await, served.phoenix(&key(Role::Admin)).await);
+    let mut stranger = served.phoenix(&key(Role::Anon)).await;
+    let (public, private) = (json!({}), json!({ "private": true }));
+    assert_eq!(stranger.join("realtime:a", public).await["status"], "ok");
+    let refused = stranger.join("realtime:b", private.clone()).await;
+    assert!(refused["response"]["reason"].as_str().unwrap().contains("Unauthorized"), "{refused}");
+    for socket in [&mut server, &mut other] {
+        assert_eq!(socket.join("realtime:a", private.clone()).await["status"], "ok");
+    }
+    server.say("realtime:a", "broadcast", broadcast("secret")).await;
+    assert_eq!(other.hear("broadcast").await["payload"]["text"], "secret");
+    let post = async |private: bool, text: &str| {
+        let body = json!({ "messages": [{ "topic": "a", "event": "shout", "payload": { "text": text }, "private": private }] }).to_string();
+        let key = key(Role::Service);
+        let answer = served.world.ask("POST /realtime/v1/api/broadcast", &[("apikey", key.text())], body).await;
+        assert_eq!(answer.status, 202, "{}", answer.text);
+    };
+    post(true, "secret, too").await;
+    assert_eq!(other.hear("broadcast").await["payload"]["text"], "secret, too");
+    post(false, "open").await;
+    assert_eq!(stranger.hear("broadcast").await["payload"]["text"], "open", "and nothing before it");
+    stranger.say("realtime:a", "broadcast", broadcast("noise")).await;
+    server.say("realtime:a", "broadcast", broadcast("last")).await;
+    assert_eq!(other.hear("broadcast").await["payload"]["text"], "last", "nothing of strangers, and nothing of the open room");
+}
+
+#[tokio::test]
+async fn bindings_have_bounds() {
+    let served = served().await;
+    let mut socket = served.phoenix(&key(Role::Service)).await;
+    let many = |count: usize, table: &str| json!({ "postgres_changes": vec![json!({ "event": "*", "table": table }); count] });
+    let reason = |answer: Json| answer["response"]["reason"].as_str().unwrap().to_owned();
+    let over = reason(socket.join("realtime:a", many(limits::BINDINGS_PER_CHANNEL_MAX + 1, "work_orders")).await);
+    assert!(over.contains("at most 32 postgres_changes"), "{over}");
+    assert_eq!(served.world.memory.asked.load(Ordering::Relaxed), 2, "when it came, and when it joined");
+    // The memory keeps no log: what may be joined is refused for that.
+    let whole = reason(socket.join("realtime:a", many(limits::BINDINGS_PER_CHANNEL_MAX, "*")).await);
+    assert!(whole.contains("no log of changes"), "{whole}");
+    assert_eq!(served.world.memory.asked.load(Ordering::Relaxed), 4, "once for the channel, and once for all its bindings");
+}
+
+#[tokio::test]
+async fn nobody_says_more_in_a_second_than_others_can_hear() {
+    let served = served().await;
+    let (mut listener, mut shouter) = (served.phoenix(&key(Role::Anon)).await, served.phoenix(&key(Role::Anon)).await);
+    assert_eq!(listener.join("realtime:a", json!({})).await["status"], "ok");
+    assert_eq!(shouter.join("realtime:a", json!({})).await["status"], "ok");
+    // As fast as they come, there are more than a few seconds let through.
+    for n in 0..20 * limits::CLIENT_EVENTS_PER_SECOND_MAX {
+        shouter.say("realtime:a", "broadcast", broadcast(&n.to_string())).await;
+    }
+    let refused = shouter.hear("phx_reply").await;
+    assert!(refused["response"]["reason"].as_str().unwrap().starts_with("MessagePerSecondRateLimitReached"), "{refused}");
+    assert_eq!(listener.hear("broadcast").await["payload"]["text"], "0", "who listens stays");
+    let key = key(Role::Service);
+    let messages = vec![json!({ "topic": "a", "event": "e" }); limits::BROADCASTS_PER_REQUEST_MAX + 1];
+    let body = json!({ "messages": messages }).to_string();
+    let answer = served.world.ask("POST /realtime/v1/api/broadcast", &[("apikey", key.text())], body).await;
+    answer.is_problem("too many messages", 413, "54000", "at most 100 messages");
+}
+
+#[tokio::test]
+async fn who_has_no_app_is_told_so_and_takes_no_place() {
+    let served = served().await;
+    for _ in 0..3 {
+        let mut nobody = served.socket("/app/another?protocol=7").await;
+        let Some(Ok(Message::Text(text))) = timeout(SOON, nobody.0.next()).await.unwrap() else { panic!("nothing came") };
+        assert!(text.contains("4001"), "{text}");
+        let Some(Ok(Message::Close(Some(frame)))) = timeout(SOON, nobody.0.next()).await.unwrap() else { panic!("it stays open") };
+        assert_eq!(u16::from(frame.code), 4001);
+    }
+}
