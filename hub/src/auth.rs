@@ -17,10 +17,13 @@ pub mod issuers;
 mod page;
 mod passwords;
 pub mod projects;
+mod refusals;
 pub mod roles;
 pub(crate) mod rows;
 mod sessions;
 mod signing;
+#[cfg(test)]
+mod tests;
 pub mod users;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

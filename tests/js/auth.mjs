@@ -57,6 +57,7 @@ await refusal(app().from("todos").select(), "42501", "select without a user");
 // Changing oneself: what decides rights stays.
 const { user: changed } = await good(client.auth.updateUser({ data: { name: "Ann B." } }), "updateUser");
 is([changed.user_metadata.name, changed.app_metadata.site], ["Ann B.", "north"], "the changed user");
+await refusal(client.auth.updateUser({ email: "boss@example.com" }), "email_address_not_authorized", "another address");
 await good(client.auth.updateUser({ password: "another horse battery" }), "another password");
 await refusal(app().auth.signInWithPassword({ email: "ann@example.com", password }), "invalid_credentials", "the old password");
 
@@ -64,8 +65,11 @@ await refusal(app().auth.signInWithPassword({ email: "ann@example.com", password
 const { session: next } = await good(client.auth.refreshSession(), "refreshSession");
 assert.notEqual(next.refresh_token, session.refresh_token);
 is((await good(client.auth.getUser(), "getUser after the refresh")).user.id, ann.id, "still the same user");
-const other = app();
-await refusal(other.auth.setSession({ access_token: expired(session.access_token), refresh_token: session.refresh_token }), "refresh_token_already_used", "a refresh token twice");
+const first = { access_token: expired(session.access_token), refresh_token: session.refresh_token };
+const { session: same } = await good(app().auth.setSession(first), "a refresh token whose answer was lost");
+is(same.refresh_token, next.refresh_token, "the same answer again");
+await good(client.auth.refreshSession(), "refreshSession, with what it gave");
+await refusal(app().auth.setSession(first), "refresh_token_already_used", "a refresh token twice");
 await refusal(client.auth.refreshSession(), "refresh_token_not_found", "the whole sign-in has ended");
 
 // An administrator changes, shuts out and removes.

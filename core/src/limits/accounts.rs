@@ -34,6 +34,10 @@ pub const USERS_PAGE_MAX: u32 = 1_000;
 pub const ROLES_MAX: i64 = 256;
 /// How long a one-time link works.
 pub const SETUP_TTL: Duration = Duration::from_secs(24 * 3_600);
+/// How often a change of an account is tried when others change it at the same time.
+pub const ACCOUNT_ATTEMPTS: usize = 16;
+/// How long the answer to a refresh token is given again, if what it gave was not used.
+pub const REFRESH_AGAIN: Duration = Duration::from_secs(10);
 /// What a sign-in's user may is looked up again after this time: a ban on another hub holds here then.
 pub const SESSION_CACHE_TTL: Duration = Duration::from_secs(2);
 /// How often a hub looks whether another hub on its store has changed rights.

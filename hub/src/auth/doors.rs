@@ -17,6 +17,7 @@ use mobo_core::time::Eff;
 use mobo_gate::{Gate, Openness, Problem};
 use serde_json::{Map, Value as Json, json};
 
+use super::rows::EMAIL_VERIFIED;
 use super::sessions::Scope;
 use super::users::{NewUser, UserChange};
 use super::{Accounts, AuthError, page};
@@ -70,32 +71,6 @@ pub fn router(gate: Gate, hub: Arc<Hub>) -> Router {
     routes().into_iter().fold(Router::new(), |router, (path, _, door)| router.route(path, door)).with_state(Doors { gate, hub })
 }
 
-impl From<AuthError> for Problem {
-    fn from(error: AuthError) -> Self {
-        let message = error.to_string();
-        let (status, code) = match &error {
-            AuthError::Credentials => (400, "invalid_credentials"),
-            AuthError::Banned => (400, "user_banned"),
-            AuthError::SignupDisabled => (422, "signup_disabled"),
-            AuthError::EmailExists => (422, "email_exists"),
-            AuthError::NoUser => (404, "user_not_found"),
-            AuthError::RefreshUnknown => (400, "refresh_token_not_found"),
-            AuthError::RefreshUsed => (400, "refresh_token_already_used"),
-            AuthError::LinkOver => (403, "otp_expired"),
-            AuthError::Bad(_) => (400, "validation_failed"),
-            AuthError::WeakPassword(_) => (422, "weak_password"),
-            AuthError::Busy => (429, "over_request_rate_limit"),
-            AuthError::NoSuch { .. } => (404, "not_found"),
-            AuthError::Store(error) => return mobo_gate::BackendError::from(error.clone()).into(),
-            AuthError::Broken(_) => {
-                tracing::error!(%error, "accounts do not work");
-                return Self::auth(StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure", "this hub cannot do that now");
-            }
-        };
-        Self::auth(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), code, message)
-    }
-}
-
 impl Doors {
     fn accounts(&self) -> Result<Arc<Accounts>, Problem> {
         let missing = || Problem::auth(StatusCode::SERVICE_UNAVAILABLE, "unexpected_failure", "the store is not open yet");
@@ -130,11 +105,19 @@ impl Doors {
     }
 
     async fn object(&self, parts: &Parts, body: &mut Body) -> Result<Map<String, Json>, Problem> {
-        let bytes = self.gate.body(&parts.headers, body).await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Json::Object(members)) => Ok(members),
-            _ => Err(Problem::auth(StatusCode::BAD_REQUEST, "bad_json", "Could not parse request body as JSON: an object is expected")),
-        }
+        members_of(&self.gate.body(&parts.headers, body).await?)
+    }
+
+    /// The same from one who is nobody yet.
+    async fn small_object(&self, parts: &Parts, body: &mut Body) -> Result<Map<String, Json>, Problem> {
+        members_of(&self.gate.small_body(&parts.headers, body).await?)
+    }
+}
+
+fn members_of(bytes: &[u8]) -> Result<Map<String, Json>, Problem> {
+    match serde_json::from_slice(bytes) {
+        Ok(Json::Object(members)) => Ok(members),
+        _ => Err(Problem::auth(StatusCode::BAD_REQUEST, "bad_json", "Could not parse request body as JSON: an object is expected")),
     }
 }
 
@@ -192,14 +175,16 @@ async fn about(State(doors): State<Doors>) -> Answer {
 async fn sign_up(State(doors): State<Doors>, request: Request) -> Answer {
     let (parts, mut body) = request.into_parts();
     let caller = doors.caller(&parts).await?;
-    let sent = doors.object(&parts, &mut body).await?;
+    let sent = doors.small_object(&parts, &mut body).await?;
     if !doors.hub.config.get(&settings::AUTH_SIGNUP) {
         return Err(Problem::from(AuthError::SignupDisabled)
             .hint("an administrator makes accounts here; auth.signup = true lets everybody make one"));
     }
     let (email, password) = (word(&sent, "email"), word(&sent, "password"));
     let about = members(&sent, "data").unwrap_or_default();
-    let new = NewUser { email: email.clone(), password: Some(password.clone()), about, ..NewUser::default() };
+    // Whose address that is, nobody knows.
+    let app = Map::from_iter([(EMAIL_VERIFIED.to_owned(), Json::Bool(false))]);
+    let new = NewUser { email: email.clone(), password: Some(password.clone()), about, app, ..NewUser::default() };
     let accounts = doors.accounts()?;
     accounts.create_user(caller.project, new, &actor(&caller)).await?;
     ok(accounts.sign_in(caller.project, &email, &password).await?)
@@ -208,7 +193,7 @@ async fn sign_up(State(doors): State<Doors>, request: Request) -> Answer {
 async fn token(State(doors): State<Doors>, words: Words, request: Request) -> Answer {
     let (parts, mut body) = request.into_parts();
     let project = doors.caller(&parts).await?.project;
-    let sent = doors.object(&parts, &mut body).await?;
+    let sent = doors.small_object(&parts, &mut body).await?;
     let accounts = doors.accounts()?;
     match said(&words, "grant_type").as_deref() {
         Some("password") => ok(accounts.sign_in(project, &word(&sent, "email"), &word(&sent, "password")).await?),
@@ -224,7 +209,7 @@ async fn token(State(doors): State<Doors>, words: Words, request: Request) -> An
 async fn verify(State(doors): State<Doors>, request: Request) -> Answer {
     let (parts, mut body) = request.into_parts();
     let project = doors.caller(&parts).await?.project;
-    let sent = doors.object(&parts, &mut body).await?;
+    let sent = doors.small_object(&parts, &mut body).await?;
     let secret = optional(&sent, "token_hash").unwrap_or_else(|| word(&sent, "token"));
     ok(doors.accounts()?.sign_in_by_link(project, &secret).await?)
 }
@@ -248,15 +233,18 @@ async fn change_user(State(doors): State<Doors>, request: Request) -> Answer {
     let (parts, mut body) = request.into_parts();
     let (caller, user) = doors.user(&parts).await?;
     let sent = doors.object(&parts, &mut body).await?;
-    // What decides rights is not the user's to say.
-    let change = UserChange {
-        email: optional(&sent, "email"),
-        password: optional(&sent, "password"),
-        about: members(&sent, "data"),
-        ..UserChange::default()
-    };
+    let accounts = doors.accounts()?;
+    // What decides rights is not the user's to say, and policies may ask for the address.
+    if let Some(email) = optional(&sent, "email")
+        && email.trim().to_lowercase() != accounts.user(caller.project, &user).await?.email
+    {
+        let message = "An administrator changes e-mail addresses: this hub sends no mail that would prove the new one";
+        return Err(Problem::auth(StatusCode::UNPROCESSABLE_ENTITY, "email_address_not_authorized", message)
+            .hint("PUT /auth/v1/admin/users/{id} takes another address"));
+    }
+    let change = UserChange { password: optional(&sent, "password"), about: members(&sent, "data"), ..UserChange::default() };
     let by = (actor(&caller), caller.session.clone());
-    ok(doors.accounts()?.change_user(caller.project, &user, change, (&by.0, by.1.as_deref())).await?.to_json())
+    ok(accounts.change_user(caller.project, &user, change, (&by.0, by.1.as_deref())).await?.to_json())
 }
 
 async fn users(State(doors): State<Doors>, words: Words, request: Request) -> Answer {
@@ -302,8 +290,10 @@ async fn administer(State(doors): State<Doors>, Path(id): Path<String>, request:
         Some("none") => Some(None),
         Some(text) => Some(Some(until(&doors, text)?)),
     };
+    let email = optional(&sent, "email");
     let change = UserChange {
-        email: optional(&sent, "email"),
+        email_known: email.is_some() || sent.get("email_confirm") == Some(&Json::Bool(true)),
+        email,
         password: optional(&sent, "password"),
         role: optional(&sent, "role"),
         app: members(&sent, "app_metadata"),
@@ -342,7 +332,7 @@ async fn link(State(doors): State<Doors>, request: Request) -> Answer {
 /// Sets the first password, as the page of a one-time link sends it.
 async fn set_up(State(doors): State<Doors>, request: Request) -> Answer {
     let (parts, mut body) = request.into_parts();
-    let bytes = doors.gate.body(&parts.headers, &mut body).await?;
+    let bytes = doors.gate.small_body(&parts.headers, &mut body).await?;
     let (project, secret, password) = page::read(&bytes).ok_or(AuthError::LinkOver)?;
     doors.accounts()?.set_up(project, &secret, &password).await?;
     let policy = "default-src 'none'; style-src 'unsafe-inline'";

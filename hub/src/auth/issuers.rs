@@ -4,6 +4,7 @@
 //! [`limits::JWKS_FETCH_EVERY`], so that no stranger makes this hub ask. While an issuer cannot be reached, what is known of it holds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -34,10 +35,12 @@ pub struct Issuer {
     pub audience: String,
     /// What its users are here.
     pub role: Role,
-    keys: Arc<Vec<VerifyKey>>,
+    pub(super) keys: Arc<Vec<VerifyKey>>,
     /// When its keys were last asked for; `None` for never.
-    asked: Option<Instant>,
-    fetched: bool,
+    pub(super) asked: Option<Instant>,
+    pub(super) fetched: bool,
+    /// Held while they are fetched: whoever wants them, too, waits for what comes.
+    pub(super) fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The issuers as they are in the store, with the keys that are known of them.
@@ -46,7 +49,10 @@ pub(super) fn keeping(fresh: Vec<Issuer>, known: &[Issuer]) -> Vec<Issuer> {
         let same = known.iter().find(|other| other.issuer == issuer.issuer && other.jwks_url == issuer.jwks_url);
         same.map_or_else(
             || issuer.clone(),
-            |same| Issuer { keys: Arc::clone(&same.keys), asked: same.asked, fetched: same.fetched, ..issuer.clone() },
+            |same| {
+                let (keys, fetching) = (Arc::clone(&same.keys), Arc::clone(&same.fetching));
+                Issuer { keys, asked: same.asked, fetched: same.fetched, fetching, ..issuer.clone() }
+            },
         )
     };
     fresh.into_iter().map(keep).collect()
@@ -60,7 +66,7 @@ impl Accounts {
         let read = |row: &Vec<_>| {
             let role = Role::from_name(&word(row, 3)?).ok()?;
             let (issuer, jwks_url, audience) = (word(row, 0)?, word(row, 1)?, word(row, 2)?);
-            Some(Issuer { issuer, jwks_url, audience, role, keys: Arc::default(), asked: None, fetched: false })
+            Some(Issuer { issuer, jwks_url, audience, role, keys: Arc::default(), asked: None, fetched: false, fetching: Arc::default() })
         };
         Ok(rows.iter().filter_map(read).collect())
     }
@@ -118,22 +124,25 @@ impl Accounts {
     /// Fetches the keys of issuers of which none are known, or whose keys are old.
     pub(super) async fn refresh_issuers(&self) {
         for issuer in self.issuers().iter() {
-            let wait = if issuer.fetched { limits::JWKS_KEEP } else { limits::JWKS_FETCH_EVERY };
-            if issuer.asked.is_none_or(|asked| asked.elapsed() >= wait) {
-                self.fetch(issuer).await;
-            }
+            self.fetch(issuer, if issuer.fetched { limits::JWKS_KEEP } else { limits::JWKS_FETCH_EVERY }).await;
         }
     }
 
-    /// Fetches the keys of one issuer and keeps them; what was known stays when that fails.
-    async fn fetch(&self, issuer: &Issuer) {
+    /// Fetches the keys of one issuer and keeps them, unless that was tried less than `wait` ago; what was known stays when it fails.
+    async fn fetch(&self, issuer: &Issuer, wait: Duration) {
+        let is_same = |other: &Issuer| other.issuer == issuer.issuer && other.jwks_url == issuer.jwks_url;
+        let _one_at_a_time = issuer.fetching.lock().await;
+        let asked = self.issuers().iter().find(|other| is_same(other)).and_then(|issuer| issuer.asked);
+        if asked.is_some_and(|asked| asked.elapsed() < wait) {
+            return;
+        }
         let fetched = timeout(limits::JWKS_TIMEOUT, fetch(&issuer.jwks_url)).await.unwrap_or_else(|_| Err("it does not answer".to_owned()));
         if let Err(why) = &fetched {
             tracing::warn!(issuer = issuer.issuer, why, "the keys of an issuer cannot be fetched");
         }
         let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut issuers = Vec::clone(&known.issuers);
-        if let Some(kept) = issuers.iter_mut().find(|kept| kept.issuer == issuer.issuer) {
+        if let Some(kept) = issuers.iter_mut().find(|kept| is_same(kept)) {
             kept.asked = Some(Instant::now());
             if let Ok(keys) = fetched {
                 (kept.keys, kept.fetched) = (Arc::new(keys), true);
@@ -148,8 +157,8 @@ impl Accounts {
         let issuer = find().ok_or(TokenError::UnknownKey)?;
         let verify = |issuer: &Issuer| token.verify(&issuer.keys, Some(&issuer.audience), now);
         let claims = match verify(&issuer) {
-            Err(TokenError::UnknownKey) if issuer.asked.is_none_or(|asked| asked.elapsed() >= limits::JWKS_FETCH_EVERY) => {
-                self.fetch(&issuer).await;
+            Err(TokenError::UnknownKey) => {
+                self.fetch(&issuer, limits::JWKS_FETCH_EVERY).await;
                 verify(&find().ok_or(TokenError::UnknownKey)?)?
             }
             verdict => verdict?,

@@ -46,6 +46,9 @@ fn object(row: &[Cell], at: usize) -> Map<String, Json> {
     }
 }
 
+/// The member of what administrators say of a user that is `false` while nobody knows whether his address is his: he has typed it himself.
+pub(super) const EMAIL_VERIFIED: &str = "email_verified";
+
 /// A user, or a service that signs in like one.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -99,9 +102,9 @@ impl Account {
             "aud": super::sessions::AUDIENCE,
             "role": self.role.name(),
             "email": self.email,
-            "email_confirmed_at": at(self.created),
+            "email_confirmed_at": self.is_email_known().then(|| at(self.created)),
             "phone": "",
-            "confirmed_at": at(self.created),
+            "confirmed_at": self.is_email_known().then(|| at(self.created)),
             "last_sign_in_at": self.signed_in.map(at),
             "app_metadata": app,
             "user_metadata": self.about,
@@ -113,9 +116,15 @@ impl Account {
         })
     }
 
-    /// What conditions call `auth.*`.
+    /// True where an administrator has set the address, or a link that was sent to it was used.
+    pub(super) fn is_email_known(&self) -> bool {
+        self.app.get(EMAIL_VERIFIED) != Some(&Json::Bool(false))
+    }
+
+    /// What conditions call `auth.*`. An address that its user has typed is none: he could type anybody's.
     pub(super) fn claims(&self) -> Map<String, Json> {
-        let mut claims = Map::from_iter([("email".to_owned(), Json::from(self.email.as_str()))]);
+        let email = self.is_email_known().then(|| ("email".to_owned(), Json::from(self.email.as_str())));
+        let mut claims: Map<String, Json> = email.into_iter().collect();
         claims.extend(self.app.iter().map(|(name, value)| (format!("app.{name}"), value.clone())));
         claims
     }

@@ -1,6 +1,7 @@
 //! Sign-ins: a password becomes a short token that says who one is, and a refresh token that is exchanged for the next pair, once.
 //!
-//! A refresh token that comes a second time, and not as an immediate retry of its own exchange, has been copied: the whole sign-in ends.
+//! A refresh token that comes a second time has been copied, and the whole sign-in ends; not so within [`limits::REFRESH_AGAIN`], while the token
+//! that it was exchanged for was not used: the answer was lost, and the same one is given again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -69,13 +70,13 @@ impl Accounts {
     /// [`AuthError::Credentials`], after as long as it takes to check a password, whoever it is.
     pub async fn sign_in(&self, project: ProjectId, email: &str, password: &str) -> Result<Json, AuthError> {
         let account = self.by_email(project, email).await?;
-        let known = account.as_ref().and_then(|account| account.password.as_deref());
-        let fits = self.passwords.verify(password, known).await?;
+        let known = account.as_ref().and_then(|account| account.password.clone());
+        let fits = self.passwords.verify(password, known.as_deref()).await?;
         let Some(account) = account.filter(|_| fits) else {
             self.note(project, Event::new("sign_in.refused", "stranger", email)).await?;
             return Err(AuthError::Credentials);
         };
-        self.begin(project, account, "password").await
+        self.begin(project, account, ("password", known)).await
     }
 
     /// Signs in with the secret of a one-time link.
@@ -86,7 +87,7 @@ impl Accounts {
     pub async fn sign_in_by_link(&self, project: ProjectId, secret: &str) -> Result<Json, AuthError> {
         let account = self.use_setup(project, secret).await?;
         let account = self.user(project, &account).await.map_err(|_| AuthError::LinkOver)?;
-        self.begin(project, account, "otp").await
+        self.begin(project, account, ("otp", None)).await
     }
 
     /// Sets the first password of an account by the secret of a one-time link.
@@ -102,9 +103,16 @@ impl Accounts {
         self.change_user(project, &account, change, (&format!("user:{account}"), None)).await
     }
 
-    async fn begin(&self, project: ProjectId, account: Account, method: &str) -> Result<Json, AuthError> {
+    /// Begins a sign-in, if the account still has the password whose hash was looked at, and may.
+    pub(super) async fn begin(
+        &self,
+        project: ProjectId,
+        account: Account,
+        (method, proven): (&str, Option<String>),
+    ) -> Result<Json, AuthError> {
         const BEGIN: &str = "INSERT INTO mobo_sign_in(project, id, account, created_us) VALUES ($1, $2, $3, $4)";
-        const SEEN: &str = "UPDATE mobo_account SET signed_in_us = $3 WHERE project = $1 AND id = $2";
+        const SEEN: &str = "UPDATE mobo_account SET signed_in_us = $3 WHERE project = $1 AND id = $2 AND (banned_us IS NULL OR banned_us <= $3) \
+                            AND COALESCE(password, '') = COALESCE(CAST($4 AS text), password, '')";
         const FIRST: &str = "INSERT INTO mobo_refresh(hash, project, sign_in, created_us) VALUES ($1, $2, $3, $4)";
         let now = self.now();
         if account.banned.is_some_and(|until| until > now) {
@@ -113,15 +121,30 @@ impl Accounts {
         }
         let (sign_in, refresh) = (uuid::Uuid::now_v7().to_string(), secret()?);
         let statements = vec![
-            Statement::must(SEEN, [int(project), text(&account.id), time(now)]),
+            Statement::must(SEEN, [int(project), text(&account.id), time(now), proven.map_or(Cell::Null, text)]),
             Statement::must(BEGIN, [int(project), text(&sign_in), text(&account.id), time(now)]),
             Statement::must(FIRST, [hash(&refresh), int(project), text(&sign_in), time(now)]),
         ];
         let event =
             Event::new("sign_in", format!("user:{}", account.id), &account.id).with(json!({ "method": method, "session": sign_in }));
-        self.book.commit(project, statements, (event, now)).await.map_err(|missed| missed.or(AuthError::NoUser))?;
+        match self.book.commit(project, statements, (event, now)).await {
+            Ok(_) => {}
+            Err(Missed::Nothing) => return Err(self.not_begun(project, &account.id).await?),
+            Err(missed @ Missed::Error(_)) => return Err(missed.or(AuthError::NoUser)),
+        }
         let account = Account { signed_in: Some(now), ..account };
         self.answer(project, &account, (&sign_in, &refresh, method)).await
+    }
+
+    /// Why a sign-in did not begin: the account has changed while its password was looked at.
+    async fn not_begun(&self, project: ProjectId, id: &str) -> Result<AuthError, AuthError> {
+        let why = match self.user(project, id).await {
+            Ok(account) if account.banned.is_some_and(|until| until > self.now()) => AuthError::Banned,
+            Ok(_) | Err(AuthError::NoUser) => AuthError::Credentials,
+            Err(error) => return Err(error),
+        };
+        self.note(project, Event::new("sign_in.refused", "stranger", id)).await?;
+        Ok(why)
     }
 
     /// Exchanges a refresh token.
@@ -134,13 +157,19 @@ impl Accounts {
                             (SELECT id FROM mobo_sign_in WHERE project = $2 AND ended_us IS NULL) RETURNING sign_in";
         const NEXT: &str = "INSERT INTO mobo_refresh(hash, project, sign_in, created_us) \
                             SELECT $3, project, sign_in, $4 FROM mobo_refresh WHERE hash = $1 AND project = $2 AND next = $3";
-        let (next, now) = (secret()?, self.now());
+        let (next, now) = (self.signers.next_refresh(old), self.now());
         let taken = vec![
             Statement::must(TAKE, [hash(old), int(project), hash(&next)]),
             Statement::must(NEXT, [hash(old), int(project), hash(&next), time(now)]),
         ];
-        let Outcome::Done(done) = self.desk.run(taken).await? else { return Err(self.not_taken(project, old).await?) };
-        let sign_in = done.first().and_then(|done| word(done.rows.first()?, 0)).ok_or(AuthError::RefreshUnknown)?;
+        let sign_in = match self.desk.run(taken).await? {
+            Outcome::Done(done) => done.first().and_then(|done| word(done.rows.first()?, 0)),
+            Outcome::Missed(_) => match self.given_lately(project, old, &next).await? {
+                Some(sign_in) => Some(sign_in),
+                None => return Err(self.not_taken(project, old).await?),
+            },
+        };
+        let sign_in = sign_in.ok_or(AuthError::RefreshUnknown)?;
         const WHOSE: &str = "SELECT account FROM mobo_sign_in WHERE project = $1 AND id = $2";
         let rows = self.read(WHOSE, [int(project), text(&sign_in)]).await?;
         let account = self.user(project, &rows.first().and_then(|row| word(row, 0)).unwrap_or_default()).await?;
@@ -148,6 +177,16 @@ impl Accounts {
             return Err(AuthError::Banned);
         }
         self.answer(project, &account, (&sign_in, &next, "token_refresh")).await
+    }
+
+    /// The sign-in of a refresh token that was exchanged for `next` a moment ago, if `next` was not used since.
+    async fn given_lately(&self, project: ProjectId, old: &str, next: &str) -> Result<Option<String>, AuthError> {
+        const LOOK: &str = "SELECT s.id FROM mobo_refresh AS r JOIN mobo_refresh AS n ON n.hash = r.next AND n.project = r.project \
+                            JOIN mobo_sign_in AS s ON s.project = r.project AND s.id = r.sign_in \
+                            WHERE r.hash = $1 AND r.project = $2 AND r.next = $3 AND n.next IS NULL AND n.created_us > $4 AND s.ended_us IS NULL";
+        let since = Eff(self.now().0.saturating_sub(i64::try_from(limits::REFRESH_AGAIN.as_micros()).unwrap_or(i64::MAX)));
+        let rows = self.read(LOOK, [hash(old), int(project), hash(next), time(since)]).await?;
+        Ok(rows.first().and_then(|row| word(row, 0)))
     }
 
     /// Why a refresh token was not taken; one that was used before ends its sign-in.

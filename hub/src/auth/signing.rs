@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use mobo_adapters::desk::{Cell, Statement};
 use mobo_core::ids::ProjectId;
 use mobo_core::trust::{KeyPair, derive};
 use mobo_gate::auth::token::{self, Claims, PublicKey, VerifyKey};
 use mobo_runtime::entropy;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 
@@ -23,6 +26,7 @@ use super::{Accounts, AuthError};
 /// What opens the sealed keys, and those that are open.
 pub(super) struct Signers {
     seal: [u8; 32],
+    refresh: hmac::Key,
     open: Mutex<BTreeMap<ProjectId, (VerifyKey, Arc<EcdsaKeyPair>)>>,
     random: SystemRandom,
 }
@@ -39,7 +43,14 @@ fn broken(what: &str) -> AuthError {
 
 impl Signers {
     pub(super) fn new(hub: &KeyPair) -> Self {
-        Self { seal: derive("mobo 1 token signing keys", &hub.secret()), open: Mutex::default(), random: SystemRandom::new() }
+        let refresh = hmac::Key::new(hmac::HMAC_SHA256, &derive("mobo 1 refresh tokens", &hub.secret()));
+        Self { seal: derive("mobo 1 token signing keys", &hub.secret()), refresh, open: Mutex::default(), random: SystemRandom::new() }
+    }
+
+    /// What a refresh token is exchanged for: the same however often it is asked, and known to nobody without the hub's key, so that it can be
+    /// given again though only its hash is stored.
+    pub(super) fn next_refresh(&self, old: &str) -> String {
+        BASE64.encode(hmac::sign(&self.refresh, old.as_bytes()))
     }
 
     fn cipher(&self) -> Result<LessSafeKey, AuthError> {

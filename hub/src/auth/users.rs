@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::book::Event;
 pub use super::rows::Account;
-use super::rows::{int, text, time, word};
+use super::rows::{EMAIL_VERIFIED, int, text, time, word};
 use super::{Accounts, AuthError, Missed};
 
 /// An account to be made.
@@ -34,6 +34,8 @@ pub struct NewUser {
 pub struct UserChange {
     /// Another address.
     pub email: Option<String>,
+    /// True: the address is the user's; an administrator says so, or a link that was sent to it was used.
+    pub email_known: bool,
     /// Another password: every other sign-in ends.
     pub password: Option<String>,
     /// Another role.
@@ -115,55 +117,83 @@ impl Accounts {
         Ok(rows.iter().filter_map(|row| Account::read(row)).collect())
     }
 
-    /// Changes an account. `keep` is the sign-in that goes on when the password changes.
+    /// Changes an account. `keep` is the sign-in that goes on when the password changes. What others change meanwhile stays.
     ///
     /// # Errors
     ///
-    /// [`AuthError::NoUser`], [`AuthError::EmailExists`], and what is wrong with its parts.
+    /// [`AuthError::NoUser`], [`AuthError::EmailExists`], [`AuthError::Busy`] when it is changed all the time, and what is wrong with its parts.
     pub async fn change_user(
         &self,
         project: ProjectId,
         id: &str,
         change: UserChange,
-        (actor, keep): (&str, Option<&str>),
+        who: (&str, Option<&str>),
     ) -> Result<Account, AuthError> {
+        // It takes long, so that others change the account meanwhile.
+        let hash = match &change.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        for _ in 0..limits::ACCOUNT_ATTEMPTS {
+            let before = self.user(project, id).await?;
+            if self.change_as_it_is(project, before, (&change, hash.as_ref()), who).await? {
+                return self.user(project, id).await;
+            }
+        }
+        Err(AuthError::Busy)
+    }
+
+    /// Changes an account unless it is another than `before`; false where it is.
+    async fn change_as_it_is(
+        &self,
+        project: ProjectId,
+        before: Account,
+        (change, hash): (&UserChange, Option<&String>),
+        (actor, keep): (&str, Option<&str>),
+    ) -> Result<bool, AuthError> {
         const SET: &str = "UPDATE mobo_account SET email = $3, password = CAST($4 AS text), role = $5, app = $6, about = $7, \
-                           banned_us = CAST($8 AS bigint), changed_us = $9 WHERE project = $1 AND id = $2 \
+                           banned_us = CAST($8 AS bigint), changed_us = $9 WHERE project = $1 AND id = $2 AND changed_us = $10 \
                            AND NOT EXISTS (SELECT 1 FROM mobo_account AS other WHERE other.project = $1 AND other.email = $3 AND other.id <> $2)";
         const END: &str = "UPDATE mobo_sign_in SET ended_us = $4 WHERE project = $1 AND account = $2 AND ended_us IS NULL AND id <> $3";
-        let before = self.user(project, id).await?;
         let email = change.email.as_deref().map_or(Ok(before.email.clone()), check_email)?;
         let role = match &change.role {
             Some(role) => self.known_role(project, role).await?,
             None => before.role.clone(),
         };
-        let (app, about) = (merged(before.app, change.app)?, merged(before.about, change.about)?);
-        let hash = match &change.password {
-            Some(password) => Some(self.passwords.hash(password).await?),
-            None => before.password,
-        };
-        let banned = change.banned.unwrap_or(before.banned).map_or(Cell::Null, time);
+        let (mut app, about) = (merged(before.app, change.app.clone())?, merged(before.about, change.about.clone())?);
+        if change.email_known {
+            app.remove(EMAIL_VERIFIED);
+        }
+        // Later than before, so that whoever has read it then sees that it is another.
+        let changed = Eff(self.now().0.max(before.changed.0.saturating_add(1)));
         let cells = [
             int(project),
-            text(id),
+            text(&before.id),
             text(&email),
-            hash.map_or(Cell::Null, text),
+            hash.cloned().or(before.password).map_or(Cell::Null, text),
             text(role.name()),
             object(&app),
             object(&about),
-            banned,
-            time(self.now()),
+            change.banned.unwrap_or(before.banned).map_or(Cell::Null, time),
+            time(changed),
+            time(before.changed),
         ];
         let mut statements = vec![Statement::must(SET, cells)];
         if change.password.is_some() || matches!(change.banned, Some(Some(_))) {
-            statements.push(Statement::new(END, [int(project), text(id), text(keep.unwrap_or_default()), time(self.now())]));
+            statements.push(Statement::new(END, [int(project), text(&before.id), text(keep.unwrap_or_default()), time(self.now())]));
         }
         let what = json!({
             "email": change.email.is_some(), "password": change.password.is_some(), "role": role.name(), "banned": matches!(change.banned, Some(Some(_))),
         });
-        let event = Event::new("user.changed", actor, id).with(what);
-        self.change(project, statements, event).await.map_err(|missed| missed.or(AuthError::EmailExists))?;
-        self.user(project, id).await
+        let event = Event::new("user.changed", actor, &before.id).with(what);
+        match self.change(project, statements, event).await {
+            Ok(_) => Ok(true),
+            Err(Missed::Nothing) => match self.by_email(project, &email).await? {
+                Some(other) if other.id != before.id => Err(AuthError::EmailExists),
+                Some(_) | None => Ok(false),
+            },
+            Err(missed @ Missed::Error(_)) => Err(missed.or(AuthError::Busy)),
+        }
     }
 
     /// Removes an account with its sign-ins and links.
@@ -204,7 +234,7 @@ impl Accounts {
         Ok((account, secret))
     }
 
-    /// Uses up such a secret; gives whose it was.
+    /// Uses up such a secret; gives whose it was. The link was sent to the account's address, which is known to be the user's from now on.
     ///
     /// # Errors
     ///
@@ -223,7 +253,12 @@ impl Accounts {
             }
             Err(missed @ Missed::Error(_)) => return Err(missed.or(AuthError::LinkOver)),
         };
-        done.first().and_then(|done| word(done.rows.first()?, 0)).ok_or(AuthError::LinkOver)
+        let account = done.first().and_then(|done| word(done.rows.first()?, 0)).ok_or(AuthError::LinkOver)?;
+        if !self.user(project, &account).await?.is_email_known() {
+            let known = UserChange { email_known: true, ..UserChange::default() };
+            self.change_user(project, &account, known, (&format!("user:{account}"), None)).await?;
+        }
+        Ok(account)
     }
 
     /// The role of that name, which is there.
