@@ -37,7 +37,7 @@ impl Desk {
         let is_trial = args.get("dry_run").and_then(Value::as_bool) == Some(true);
         if !edits.is_empty() && !is_trial {
             let records = HubRecords::new(Arc::clone(&self.0), opened.project);
-            let write = WriteRequest { collection: Arc::new(collection.clone()), edits, author: None, patience: None };
+            let write = WriteRequest { collection: Arc::new(collection.clone()), edits, author: None, patience: None, bounds: None };
             records.write(write).await.map_err(|error| AdminError::Usage(format!("{name}: {error}")))?;
         }
         Ok(json!({ "back": back, "changed": changed, "same": same }))
