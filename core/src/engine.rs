@@ -53,6 +53,9 @@ pub struct Applying<'a> {
     pub uncertain: Option<(Eff, Eff)>,
     /// True if the `base_ver`s of the entry count on this hub's timeline.
     pub same_timeline: bool,
+    /// True for the log of the hub, which many people write through: that an earlier write is in it as well says nothing of what this one's
+    /// author had seen, and its `base_ver` does (rule R24).
+    pub is_shared: bool,
 }
 
 impl Applying<'_> {

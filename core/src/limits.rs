@@ -266,6 +266,8 @@ pub const COMMIT_QUEUE_MAX: usize = 1_024;
 // SQLite
 /// How often a hub looks for SQL of other programs in a database that cannot tell of it.
 pub const HUB_INTAKE_LOOK: Duration = Duration::from_millis(40);
+/// Rows of SQL that one transaction of a hub takes in, unless one that wrote them has more.
+pub const HUB_INTAKE_ROWS_MAX: usize = 5_000;
 /// How often a device looks for SQL of other programs where the system cannot tell it of changes in its folder.
 pub const INTAKE_POLL: Duration = Duration::from_millis(25);
 /// How long a statement waits for another process that holds the database.

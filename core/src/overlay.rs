@@ -56,7 +56,7 @@ pub fn provisional(
 ///
 /// A [`Refusal`]: the operations do not fit the state, which is then as it was.
 pub fn lay_one(collection: &Collection, state: &mut RecordState, entry: &Pending, author: &Author) -> Result<(), Refusal> {
-    let applying = Applying { author, seq: entry.seq, ver: Ver(0), uncertain: None, same_timeline: true };
+    let applying = Applying { author, seq: entry.seq, ver: Ver(0), uncertain: None, same_timeline: true, is_shared: false };
     let stamp = |op: u32| Stamp { eff: Eff(i64::MAX), device: author.device, ordinal: author.ordinal, seq: entry.seq, op };
     let rows: Vec<Stamped<'_, TableOp>> = entry
         .ops

@@ -182,7 +182,7 @@ fn applied(origin: Origin) -> Document {
     let op = DocumentOp { key: key(), action: Action::Put, before_us: 0, base_ver: Ver(0), changes, epoch: 0 };
     let ordinal = Ordinal(1);
     let author = Author { device: origin.device, incarnation: origin.incarnation, ordinal, ancestors: BTreeSet::new() };
-    let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(1), uncertain: None, same_timeline: true };
+    let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(1), uncertain: None, same_timeline: true, is_shared: false };
     let stamp = Stamp { eff: Eff(1), device: origin.device, ordinal, seq: Seq::FIRST, op: 0 };
     let mut document = Document::empty(key());
     DocumentEngine.apply(&collection(), &mut document, &[Stamped { op: &op, stamp }], &applying).unwrap();

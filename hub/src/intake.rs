@@ -16,9 +16,14 @@ use crate::node::{Hub, Opened};
 pub(crate) async fn run(hub: Arc<Hub>, stopping: CancellationToken) {
     let Ok(opened) = hub.opened() else { return };
     let mut well = true;
-    loop {
+    while !stopping.is_cancelled() {
         match step(&hub, &opened).await {
-            Ok(()) => well = true,
+            // There may be more.
+            Ok(true) => {
+                well = true;
+                continue;
+            }
+            Ok(false) => well = true,
             Err(error) if well => {
                 tracing::warn!(%error, "what was written by SQL is not taken in yet; it is tried again");
                 well = false;
@@ -33,7 +38,8 @@ pub(crate) async fn run(hub: Arc<Hub>, stopping: CancellationToken) {
     }
 }
 
-async fn step(hub: &Hub, opened: &Opened) -> Result<(), StoreError> {
+/// Takes in some of what waits; false when nothing did.
+pub(crate) async fn step(hub: &Hub, opened: &Opened) -> Result<bool, StoreError> {
     let batch = MergeBatch {
         project: opened.project,
         schema: Arc::clone(&opened.schema.borrow()),
@@ -43,8 +49,9 @@ async fn step(hub: &Hub, opened: &Opened) -> Result<(), StoreError> {
         recovering: opened.history.era().recovering,
         submissions: Vec::new(),
     };
-    if let (Some(report), Ok(merges)) = (opened.store.take_in(batch).await?, hub.merges()) {
+    let Some(report) = opened.store.take_in(batch).await? else { return Ok(false) };
+    if let Ok(merges) = hub.merges() {
         merges.tell(report.hints);
     }
-    Ok(())
+    Ok(true)
 }

@@ -145,7 +145,7 @@ fn apply(collection: &Collection, document: &mut Document, sent: &Sent) -> Resul
     let ordinal = Ordinal(1);
     let author = Author { device: origin.device, incarnation: origin.incarnation, ordinal, ancestors: BTreeSet::new() };
     let seq = Seq::new(sent.seq).unwrap();
-    let applying = Applying { author: &author, seq, ver: Ver(1), uncertain: None, same_timeline: true };
+    let applying = Applying { author: &author, seq, ver: Ver(1), uncertain: None, same_timeline: true, is_shared: false };
     let stamp = Stamp { eff: Eff(i64::try_from(sent.seq).unwrap()), device: origin.device, ordinal, seq, op: 0 };
     DocumentEngine.apply(collection, document, &[Stamped { op: &sent.op, stamp }], &applying).map(|merged| merged.conflicts)
 }

@@ -124,6 +124,8 @@ pub(super) struct AdmittedEntry {
     pub(super) decided: Decided,
     /// Effective time of the entry before it.
     pub(super) lane_before: Eff,
+    /// True for a write of the hub's own, whose log everybody shares who writes there.
+    pub(super) is_shared: bool,
 }
 
 impl<'a> Merge<'a> {
@@ -232,7 +234,7 @@ fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, read
         state.chain = prepared.chain;
         // A ghost of this session may push the same again in this very batch.
         reads.known.insert((push.lane, prepared.seq), (prepared.chain, decided.eff));
-        admitted.entries.push(AdmittedEntry { prepared, decided, lane_before });
+        admitted.entries.push(AdmittedEntry { prepared, decided, lane_before, is_shared: false });
     }
     Admission::Push(admitted)
 }

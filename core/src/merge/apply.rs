@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         rights: &Rights,
         entry: &AdmittedEntry,
     ) -> (EntryOutcome, Option<Reject>) {
-        let AdmittedEntry { prepared, decided, lane_before } = entry;
+        let AdmittedEntry { prepared, decided, lane_before, is_shared } = entry;
         let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
         let known = crate::protect!(
             "provenance.known",
@@ -215,6 +215,7 @@ impl<'a> Run<'a> {
             seq: prepared.seq,
             decided: *decided,
             lane_before: *lane_before,
+            is_shared: *is_shared,
             header: prepared.header.as_ref(),
             known,
         };
@@ -323,6 +324,7 @@ impl<'a> Run<'a> {
                 ver: working.ver,
                 uncertain: doing.decided.uncertain,
                 same_timeline,
+                is_shared: doing.is_shared,
             };
             working.state.apply(collection, &part.ops, &applying).map_err(|refusal| match refusal.code {
                 Code::MISSING_DEPENDENCY | Code::BAD_CHANGE if blocked => {

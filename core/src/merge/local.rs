@@ -58,7 +58,7 @@ impl Run<'_> {
             (state.last, state.chain) = (Some(seq), chain);
         }
         let decided = Decided { eff, uncertain: None };
-        let admitted = AdmittedEntry { prepared, decided, lane_before: lane.time.eff };
+        let admitted = AdmittedEntry { prepared, decided, lane_before: lane.time.eff, is_shared: true };
         (merged.acked, merged.chain) = (seq, chain);
         merged.effs.push(eff);
         merged.rejects.extend(self.entry(&write.lane, author, &Rights::All, admitted));

@@ -53,6 +53,7 @@ pub(super) struct Doing<'o> {
     pub(super) seq: Seq,
     pub(super) decided: Decided,
     pub(super) lane_before: Eff,
+    pub(super) is_shared: bool,
     pub(super) header: Option<&'o Header>,
     /// Merged before, under its provenance: its author only waits to see the records delivered.
     pub(super) known: bool,

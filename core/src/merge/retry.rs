@@ -87,6 +87,7 @@ pub(super) fn admit(retry: Retry, lanes: &BTreeMap<LaneKey, LaneState>, reads: &
         prepared: Arc::new(prepare_entry(seq, kept.entry, kept.chain)),
         decided: Decided { eff: kept.eff, uncertain: None },
         lane_before: kept.before,
+        is_shared: false,
     };
     Admission::Retry(Box::new(AdmittedRetry { lane, author: state.author(&lane), rights, entry }))
 }

@@ -133,10 +133,12 @@ struct Write<'a> {
 impl Write<'_> {
     /// True if this write's author did not know of the write `other` (rule R12).
     fn unaware_of(&self, state: &TableState, other: &Stamp) -> bool {
-        if self.applying.author.has_made(other) {
+        let own = self.applying.author.has_made(other);
+        if own && !self.applying.is_shared {
             return false;
         }
-        !state.vers.get(other).is_some_and(|ver| self.applying.has_seen(self.base_ver, *ver))
+        // Without a version, a write of the same log is of the same entry, or older than what a restored hub knows.
+        state.vers.get(other).map_or(!own, |ver| !self.applying.has_seen(self.base_ver, *ver))
     }
 
     fn register(&self, state: &mut TableState, field: FieldId, value: Value) -> Option<Conflict> {

@@ -143,7 +143,7 @@ impl Notes {
         let Origin { device, incarnation } = origin(device);
         let author = Author { device, incarnation, ordinal: Ordinal(1), ancestors: Default::default() };
         let stamp = Stamp { eff: Eff(1), device, ordinal: Ordinal(1), seq: Seq::FIRST, op: 0 };
-        let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(1), uncertain: None, same_timeline: true };
+        let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(1), uncertain: None, same_timeline: true, is_shared: false };
         DocumentEngine.apply(&self.collection, document, &[Stamped { op, stamp }], &applying).map(|_| ())
     }
 

@@ -24,7 +24,7 @@ pub(super) use records::lock_and_read as lock_and_read_records;
 use super::Inner;
 use super::changes;
 use super::error::Failure;
-use super::intake::{self, Firsts};
+use super::intake;
 use super::live;
 use super::quarantine;
 use super::schemas;
@@ -64,7 +64,7 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
     let mut before = MergeReport::default();
     loop {
         let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
-        match attempt(&mut tx, store, batch, None).await {
+        match attempt(&mut tx, store, batch, Waiting::Matters).await {
             Ok(Attempt::Done(report, keys)) => {
                 let report = tx.finish(Ok(report)).await?;
                 store.known.keep_buckets(batch.project, keys);
@@ -89,8 +89,8 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
     }
 }
 
-/// What two commits did, the second of which answers.
-fn behind(before: MergeReport, mut report: MergeReport) -> MergeReport {
+/// What two merges did, the second of which answers.
+pub(super) fn behind(before: MergeReport, mut report: MergeReport) -> MergeReport {
     let told: Vec<_> = report.hints.iter().map(|hint| hint.bucket).collect();
     report.hints.extend(before.hints.into_iter().filter(|hint| !told.contains(&hint.bucket)));
     for (collection, conflicts) in before.conflicts {
@@ -106,7 +106,7 @@ pub(super) async fn make_lanes(store: &Inner, project: ProjectId, missing: &[mob
     tx.finish(made).await
 }
 
-type BucketKeys = Vec<(mobo_core::ids::BucketId, String)>;
+pub(super) type BucketKeys = Vec<(mobo_core::ids::BucketId, String)>;
 
 /// How a transaction goes on.
 pub(super) enum Attempt {
@@ -120,8 +120,17 @@ pub(super) enum Attempt {
     Waiting,
 }
 
-/// One attempt in an open transaction. An intake gives the rows as they were, to be put back before they are read.
-pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, firsts: Option<&Firsts<'_>>) -> Result<Attempt, Failure> {
+/// What an attempt does about SQL that was written into its records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Waiting {
+    /// It is to be taken in first.
+    Matters,
+    /// It is what is being taken in: the rows are what they were before.
+    IsTakenIn,
+}
+
+/// One attempt in an open transaction.
+pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, waiting: Waiting) -> Result<Attempt, Failure> {
     // Another hub of this database may have made a collection since the caller looked.
     let current = schemas::current(tx, &store.known, batch.project).await?;
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
@@ -133,12 +142,9 @@ pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, firs
         lanes::Found::Missing(missing) => return Ok(Attempt::LanesMissing(missing)),
     };
     let admitted = merge.admit(reads);
-    if let Some(firsts) = firsts {
-        intake::put_back(tx, schema, firsts).await?;
-    }
     let records = admitted.wants();
     let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &records).await?;
-    if firsts.is_none() && intake::touches(tx, &records).await? {
+    if waiting == Waiting::Matters && intake::touches(tx, &records).await? {
         return Ok(Attempt::Waiting);
     }
     let applied = admitted.apply(stored, &blocked);

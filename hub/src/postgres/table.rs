@@ -24,6 +24,30 @@ pub(super) fn registers(collection: &Collection) -> impl Iterator<Item = &Field>
     collection.fields.iter().filter(|field| field.kind != FieldType::Counter)
 }
 
+/// Brings the table of a collection to a later definition: labels change, fields come, nothing goes, and no row is written.
+pub(super) fn extend(old: &Collection, new: &Collection) -> String {
+    let name = table(new);
+    // Locked also where nothing is to be done.
+    let mut sql = format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE; ");
+    let renamed: Vec<(&Field, &Field)> = new
+        .fields
+        .iter()
+        .filter_map(|field| Some((old.field_by_id(field.id)?, field)))
+        .filter(|(before, after)| before.name != after.name)
+        .collect();
+    // Two steps, so that two fields may exchange their labels.
+    for (before, after) in &renamed {
+        let _ = write!(sql, "ALTER TABLE {name} RENAME COLUMN {} TO \"mobo_{}\"; ", quoted(&before.name), after.id);
+    }
+    for (_, after) in &renamed {
+        let _ = write!(sql, "ALTER TABLE {name} RENAME COLUMN \"mobo_{}\" TO {}; ", after.id, quoted(&after.name));
+    }
+    for field in new.fields.iter().filter(|field| old.field_by_id(field.id).is_none()) {
+        let _ = write!(sql, "ALTER TABLE {name} ADD COLUMN {} {}; ", quoted(&field.name), sql_type(field.kind));
+    }
+    sql
+}
+
 /// Makes the table of a collection, its index and its triggers.
 pub(super) fn create(collection: &Collection) -> String {
     let (name, id) = (table(collection), collection.id);
@@ -55,7 +79,8 @@ pub(super) fn create(collection: &Collection) -> String {
         Kind::Document => {}
     }
     if collection.kind == Kind::Table {
-        let _ = write!(sql, "SELECT mobo.open_table('{}', {})", collection.name.replace('\'', "''"), collection.id.sql());
+        let (name, id) = (collection.name.replace('\'', "''"), collection.id.sql());
+        let _ = write!(sql, "SELECT mobo.open_table('{name}', {id}); SELECT mobo.version_table('{name}', {id})");
         return sql;
     }
     let _ = write!(

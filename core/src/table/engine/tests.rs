@@ -65,7 +65,8 @@ fn apply(state: &mut TableState, step: &Step, ver: u64) -> Vec<Conflict> {
         ancestors: BTreeSet::new(),
     };
     let seq = Seq::new(step.seq).unwrap();
-    let applying = Applying { author: &author, seq, ver: Ver(ver), uncertain: None, same_timeline: true };
+    let is_shared = step.device == b'h';
+    let applying = Applying { author: &author, seq, ver: Ver(ver), uncertain: None, same_timeline: true, is_shared };
     let op = TableOp {
         key: RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new("r").unwrap() },
         action: step.action,
@@ -135,6 +136,13 @@ fn r5_latest_effective_time_wins_and_the_loser_is_on_record() {
     check(&["a@1 put title=x", "b@3 base=1 patch title=y", "c@3 base=1 patch title=z"], "z 0", 1);
     check(&["a@1 put title=x", "b@3 base=1 patch title=y", "c@4 base=1 patch title=y"], "y 0", 0);
     check(&["a@1 put title=x", "a@2 patch title=y"], "y 0", 0);
+}
+
+#[test]
+fn r24_who_writes_through_the_hub_has_seen_what_it_says_and_not_what_others_wrote_there() {
+    check(&["h@1 put title=x", "h@2 base=1 patch title=y", "h@3 base=1 patch title=z"], "z 0", 1);
+    check(&["h@1 put title=x", "h@2 base=1 patch title=y", "h@3 base=2 patch title=z"], "z 0", 0);
+    check(&["a@1 put title=x", "a@2 base=1 patch title=y", "a@3 base=1 patch title=z"], "z 0", 0);
 }
 
 #[test]
@@ -215,7 +223,7 @@ fn a_bad_value_refuses_the_whole_entry_and_changes_nothing() {
     let before = state.clone();
     let author =
         Author { device: DeviceId([7; 16]), incarnation: Incarnation::new(1).unwrap(), ordinal: Ordinal(1), ancestors: BTreeSet::new() };
-    let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(2), uncertain: None, same_timeline: true };
+    let applying = Applying { author: &author, seq: Seq::FIRST, ver: Ver(2), uncertain: None, same_timeline: true, is_shared: false };
     let stamp = Stamp { eff: Eff(9), device: author.device, ordinal: Ordinal(1), seq: Seq::FIRST, op: 0 };
     let op = |field, value: Value| TableOp {
         key: RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new("r").unwrap() },

@@ -1,0 +1,149 @@
+//! What the triggers noted, as edits of somebody's: a transaction is one entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mobo_core::author::{Edit, Intent};
+use mobo_core::ids::{CollectionId, RecordId, RecordKey, Ver};
+use mobo_core::json::value_to_json;
+use mobo_core::limits;
+use mobo_core::merge::SeenEdit;
+use mobo_core::schema::{Collection, FieldType, Schema};
+use mobo_core::value::Value;
+use serde_json::{Map, Value as Json, json};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+
+use crate::postgres::error::{Failure, known};
+
+/// A statement's work on one record.
+pub(super) struct Noted {
+    pub(super) n: i64,
+    pub(super) txid: i64,
+    pub(super) key: RecordKey,
+    old: Option<Map<String, Json>>,
+    new: Option<Map<String, Json>>,
+}
+
+/// What transactions say to have read of records, where it was not what there was.
+pub(super) type Said = BTreeMap<(i64, RecordKey), Ver>;
+
+impl Noted {
+    /// The row after the statement, as JSON; `None`: it was gone.
+    pub(super) fn shown(&self) -> Option<String> {
+        self.new.clone().map(|new| Json::Object(new).to_string())
+    }
+}
+
+/// Reads `n, txid, collection, id, old, new`.
+pub(super) fn note(row: &PgRow) -> Result<Noted, Failure> {
+    let map = |column: usize| -> Result<Option<Map<String, Json>>, Failure> {
+        let text: Option<String> = row.try_get(column)?;
+        text.map(|text| serde_json::from_str(&text).map_err(|error| Failure::damaged(error.to_string()))).transpose()
+    };
+    Ok(Noted { n: row.try_get(0)?, txid: row.try_get(1)?, key: key(row, 2)?, old: map(4)?, new: map(5)? })
+}
+
+/// Reads collection and id.
+pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Failure> {
+    let collection = known(CollectionId::from_sql(row.try_get(first)?), "collection")?;
+    let id = RecordId::new(row.try_get::<String, _>(first + 1)?).map_err(|error| Failure::damaged(error.to_string()))?;
+    Ok(RecordKey { collection, id })
+}
+
+/// What is to be one entry: a transaction, or a part of one that does not fit.
+pub(super) struct Work<'n> {
+    pub(super) edits: Vec<SeenEdit>,
+    pub(super) noted: Vec<&'n Noted>,
+}
+
+/// The transactions in the order in which they were committed, as far as they met: whoever wrote a row later has its last number later.
+pub(super) fn works<'n>(schema: &Schema, noted: &'n [Noted], said: &Said) -> Vec<Work<'n>> {
+    let mut transactions: BTreeMap<i64, Vec<&Noted>> = BTreeMap::new();
+    for noted in noted {
+        transactions.entry(noted.txid).or_default().push(noted);
+    }
+    let mut transactions: Vec<Vec<&Noted>> = transactions.into_values().collect();
+    transactions.sort_unstable_by_key(|noted| noted.last().map(|last| last.n));
+    let mut works = Vec::new();
+    for transaction in transactions {
+        let (mut work, mut bytes) = (Work { edits: Vec::new(), noted: Vec::new() }, 0);
+        for noted in transaction {
+            let Some(collection) = schema.get(noted.key.collection) else { continue };
+            let Some(seen) = edit(collection, noted, said) else { continue };
+            let more = Json::Object(seen.edit.fields.clone()).to_string().len() + 128;
+            if !work.edits.is_empty() && (work.edits.len() >= limits::ENTRY_OPS_MAX || bytes + more > limits::ENTRY_PAYLOAD_BYTES_MAX / 2) {
+                works.push(std::mem::replace(&mut work, Work { edits: Vec::new(), noted: Vec::new() }));
+                bytes = 0;
+            }
+            bytes += more;
+            work.edits.push(seen);
+            work.noted.push(noted);
+        }
+        if !work.edits.is_empty() {
+            works.push(work);
+        }
+    }
+    works
+}
+
+/// The works in rounds, each of which is a merge of its own: where a writer says what it has read of a record, every transaction that wrote the
+/// record gives it a version of its own.
+pub(super) fn rounds<'w, 'n>(works: &'w [Work<'n>], said: &Said) -> Vec<&'w [Work<'n>]> {
+    let told: BTreeSet<&RecordKey> = said.keys().map(|(_, key)| key).collect();
+    let (mut rounds, mut from, mut met) = (Vec::new(), 0, BTreeSet::new());
+    for (nth, work) in works.iter().enumerate() {
+        let keys: BTreeSet<&RecordKey> = work.noted.iter().map(|noted| &noted.key).filter(|key| told.contains(key)).collect();
+        if !met.is_disjoint(&keys) {
+            rounds.extend(works.get(from..nth));
+            (from, met) = (nth, BTreeSet::new());
+        }
+        met.extend(keys);
+    }
+    rounds.extend(works.get(from..));
+    rounds
+}
+
+/// What a statement did to a record, as somebody would write it; `None` for nothing.
+fn edit(collection: &Collection, noted: &Noted, said: &Said) -> Option<SeenEdit> {
+    let (intent, mut fields) = match (&noted.old, &noted.new) {
+        (None, None) => return None,
+        (Some(_), None) => (Intent::Delete, Map::new()),
+        (None, Some(_)) => (Intent::Put, Map::new()),
+        (Some(_), Some(_)) => (Intent::Patch, Map::new()),
+    };
+    if let Some(new) = &noted.new {
+        for field in collection.live_fields() {
+            let value = new.get(&field.name).unwrap_or(&Json::Null);
+            let before = noted.old.as_ref().map(|old| old.get(&field.name).unwrap_or(&Json::Null));
+            if before == Some(value) {
+                continue;
+            }
+            fields.insert(field.name.clone(), shown(field.kind, before, value));
+        }
+        if intent == Intent::Patch && fields.is_empty() {
+            return None;
+        }
+    }
+    let seen = said.get(&(noted.txid, noted.key.clone())).copied();
+    let edit = Edit { id: noted.key.id.clone(), intent, fields };
+    Some(SeenEdit { collection: collection.id, edit, seen })
+}
+
+/// A value as callers of the API write it: bytes in base64; what a counter was raised by.
+fn shown(kind: FieldType, before: Option<&Json>, value: &Json) -> Json {
+    match (kind, value) {
+        (FieldType::Bytes, Json::String(hex)) => value_to_json(&Value::Bytes(bytes(hex)), kind),
+        (FieldType::Counter, value) => {
+            let seen = before.and_then(Json::as_i64).unwrap_or_default();
+            json!({ "$inc": value.as_i64().unwrap_or_default().saturating_sub(seen) })
+        }
+        (_, value) => value.clone(),
+    }
+}
+
+/// The bytes that `\x00ff` stands for.
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.strip_prefix("\\x").unwrap_or(hex).as_bytes();
+    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap_or_default()).unwrap_or_default();
+    digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, one| byte << 4 | digit(*one))).collect()
+}
