@@ -106,6 +106,16 @@ impl RecordState {
         }
     }
 
+    /// [`Self::state_hash`] of a state that was decoded from these very bytes.
+    #[must_use]
+    pub fn hash_of(&self, bytes: &[u8]) -> StateHash {
+        match self {
+            // They are canonical, or would not have been taken.
+            Self::Table(_) => StateHash(*blake3::hash(bytes).as_bytes()),
+            Self::Document(_) => self.state_hash(),
+        }
+    }
+
     /// The hash by which two nodes compare the record.
     #[must_use]
     pub fn state_hash(&self) -> StateHash {

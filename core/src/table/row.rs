@@ -111,6 +111,27 @@ pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(Fiel
     Ok((state, RowMeta { ver, mac, state_hash }))
 }
 
+/// Reads only what a row says besides its state.
+///
+/// # Errors
+///
+/// When the column is malformed.
+pub fn decode_meta(bytes: &[u8]) -> Result<RowMeta, Malformed> {
+    let (mut reader, mut ver, mut mac, mut state_hash) = (Reader::new(bytes), Ver(0), None, None);
+    reader.each_key(|key, reader| {
+        match key {
+            5 => ver = Ver(reader.u63()?),
+            6 => mac = Some(Mac(reader.fixed()?)),
+            8 => state_hash = Some(StateHash(reader.fixed()?)),
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    let state_hash = state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
+    Ok(RowMeta { ver, mac, state_hash })
+}
+
 /// True iff the row is as it was written.
 #[must_use]
 pub fn is_intact(state: &TableState, meta: &RowMeta) -> bool {

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, Position, ProjectId, RecordId, RecordKey, Seq, Ver};
-use mobo_core::record::RecordState;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
 use sqlx::{AssertSqlSafe, Row};
@@ -173,7 +172,7 @@ impl Reader<'_> {
             }
             return takes;
         }
-        let Some(Ok(state)) = found.map(|found| found.state) else {
+        let Some(Found { state: Ok(state), state_hash, .. }) = found else {
             let takes = self.room.items > 0;
             if takes {
                 self.room.items -= 1;
@@ -181,18 +180,15 @@ impl Reader<'_> {
             }
             return takes;
         };
-        let state = delivered(&state);
+        let (epoch, bytes) = state.encode();
+        // Recomputed from the row when it was read.
+        let state = PullState { epoch, bytes, hash: state_hash };
         let takes = self.room.takes(state.bytes.len());
         if takes {
             page.items.push(PullItem { key, ver, state: Some(state) });
         }
         takes
     }
-}
-
-fn delivered(state: &RecordState) -> PullState {
-    let (epoch, bytes) = state.encode();
-    PullState { epoch, bytes, hash: state.state_hash() }
 }
 
 fn position(number: i64) -> Result<Position, Failure> {

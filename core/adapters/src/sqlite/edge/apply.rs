@@ -68,7 +68,7 @@ fn read(schema: &Schema, item: Item) -> Result<(RecordKey, Option<Delivered>), A
     let ItemBody::State { epoch, bytes } = item.body else { return Ok((key, None)) };
     match RecordState::decode(collection, &key, epoch, &bytes) {
         Ok(state) => {
-            let state_hash = state.state_hash();
+            let state_hash = state.hash_of(&bytes);
             Ok((key, Some(Delivered { ver: item.ver, mac: item.mac, state, state_hash })))
         }
         Err(error) => Err(ApplyError::NeedsSchema { key, why: error.to_string() }),

@@ -83,13 +83,20 @@ impl<'c> Desk<'c> {
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
         }
-        self.put_spot(key, &mut spots, spot)?;
         if let Some(base) = &base {
             self.find_misfits(key, base, (&delivered.state, own_merged))?;
         }
         if mobo_core::protect!("overlay.dropped-when-merged", true) {
             overlays::drop_merged(self.conn, key, own_merged)?;
         }
+        if !overlays::is_over(self.conn, key)? {
+            // Nothing of its own is left over it: what was delivered is what is shown, and one row says it all.
+            spots.put(self.conn, key, spot)?;
+            bases::remove(self.conn, key)?;
+            self.changed.push(key.clone());
+            return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
+        }
+        self.put_spot(key, &mut spots, spot)?;
         bases::put(self.conn, key, &BaseRow::of(&delivered.row(None)))?;
         self.show(key, Some(delivered.state))
     }

@@ -70,6 +70,12 @@ pub(super) fn decode(entry: &Entry) -> Result<OpsByRecord, Malformed> {
     Ok(by_record)
 }
 
+/// True if anything is laid over a record.
+pub(super) fn is_over(conn: &Connection, key: &RecordKey) -> Try<bool> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM mobo_overlay WHERE collection = ?1 AND id = ?2")?;
+    Ok(statement.exists((key.collection.sql(), key.id.as_str()))?)
+}
+
 /// The entries laid over a record, in the order in which they were sealed.
 pub(super) fn of_record(conn: &Connection, key: &RecordKey) -> Try<Vec<EntryAt>> {
     let sql = "SELECT v.incarnation, v.lane, v.seq FROM mobo_overlay v

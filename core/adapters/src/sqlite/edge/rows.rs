@@ -6,7 +6,8 @@ use mobo_core::ids::{BucketId, CollectionId, Mac, Position, ProjectId, RecordId,
 use mobo_core::merge::Place;
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Kind, Schema};
-use rusqlite::{Connection, Row};
+use mobo_core::table::row;
+use rusqlite::{CachedStatement, Connection, Row};
 
 use super::fault::{Try, first};
 use super::members::Spot;
@@ -46,6 +47,27 @@ struct Table<'c> {
     collection: &'c Collection,
     reader: RecordReader<'c>,
     writer: RecordWriter<'c>,
+    meta: Meta<'c>,
+}
+
+/// Reads what rows say besides their states.
+enum Meta<'c> {
+    /// The row of a table, and its hidden row.
+    Row(CachedStatement<'c>, CachedStatement<'c>),
+    Document(CachedStatement<'c>),
+}
+
+impl<'c> Meta<'c> {
+    fn of(conn: &'c Connection, collection: &Collection) -> Try<Self> {
+        if collection.kind == Kind::Document {
+            let sql = "SELECT ver, mac, state_hash, bucket, position, visible FROM mobo_document
+                       WHERE project = ?1 AND collection = ?2 AND id = ?3";
+            return Ok(Self::Document(conn.prepare_cached(sql)?));
+        }
+        let row = format!("SELECT _mobo, mobo_ver, _bucket, _position, 1 FROM {} WHERE id = ?1", quoted(&collection.name));
+        let hidden = "SELECT row, ver, bucket, position, 0 FROM mobo_hidden WHERE project = ?1 AND collection = ?2 AND id = ?3";
+        Ok(Self::Row(conn.prepare_cached(&row)?, conn.prepare_cached(hidden)?))
+    }
 }
 
 impl std::fmt::Debug for Rows<'_> {
@@ -61,16 +83,16 @@ impl<'c> Rows<'c> {
 
     /// What is known of a record; `None` when it is not here.
     pub(super) fn kept(&mut self, key: &RecordKey) -> Try<Option<Kept>> {
-        let table = self.table(key)?;
-        if table.collection.kind == Kind::Document {
-            // Without loading the document.
-            let sql = "SELECT ver, mac, state_hash, bucket, position, visible FROM mobo_document
-                       WHERE project = ?1 AND collection = ?2 AND id = ?3";
-            let mut statement = self.conn.prepare_cached(sql)?;
-            let row = (self.project.sql(), key.collection.sql(), key.id.as_str());
-            return first(statement.query(row)?, document_row);
+        let (project, table) = (self.project.sql(), self.table(key)?);
+        let (of, id) = (key.collection.sql(), key.id.as_str());
+        // Without loading documents and states.
+        match &mut table.meta {
+            Meta::Document(document) => first(document.query((project, of, id))?, document_row),
+            Meta::Row(row, hidden) => match first(row.query([id])?, meta_row)? {
+                Some(kept) => Ok(Some(kept)),
+                None => first(hidden.query((project, of, id))?, meta_row),
+            },
         }
-        Ok(self.read(key)?.map(|(_, kept)| kept))
     }
 
     /// A record as it is shown, or what is wrong with its row; `None` when it is not here.
@@ -146,10 +168,25 @@ impl<'c> Rows<'c> {
                 let collection = self.schema.get(key.collection).ok_or_else(unknown)?;
                 let reader = RecordReader::new(self.conn, self.project, collection)?;
                 let writer = RecordWriter::new(self.conn, self.project, collection)?;
-                Ok(entry.insert(Table { collection, reader, writer }))
+                let meta = Meta::of(self.conn, collection)?;
+                Ok(entry.insert(Table { collection, reader, writer, meta }))
             }
         }
     }
+}
+
+/// A row of a table: `_mobo`, version, bucket, position, whether it is visible. One that cannot be read has the hash of nothing.
+fn meta_row(row: &Row<'_>) -> Try<Kept> {
+    let meta = row::decode_meta(row.get_ref(0)?.as_bytes().unwrap_or_default()).ok();
+    let bucket = row.get::<_, Option<i64>>(2)?.and_then(BucketId::from_sql);
+    let position = row.get::<_, Option<i64>>(3)?.map(|position| Position(position.cast_unsigned()));
+    Ok(Kept {
+        ver: meta.map_or(Ver(row.get::<_, i64>(1)?.cast_unsigned()), |meta| meta.ver),
+        mac: meta.and_then(|meta| meta.mac),
+        state_hash: meta.map_or(StateHash([0; 32]), |meta| meta.state_hash),
+        home: bucket.zip(position),
+        visible: row.get(4)?,
+    })
 }
 
 fn document_row(row: &Row<'_>) -> Try<Kept> {

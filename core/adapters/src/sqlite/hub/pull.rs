@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Position, ProjectId, RecordId, RecordKey, Seq, Ver};
-use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
@@ -124,7 +123,8 @@ impl Pulling<'_> {
         let Some(stored) = stored else { return Ok(Err(key)) };
         let Ok(state) = stored.state else { return Ok(Err(key)) };
         let (epoch, bytes) = state.encode();
-        Ok(Ok(PullItem { key, ver: stored.ver, state: Some(PullState { epoch, bytes, hash: RecordState::state_hash(&state) }) }))
+        // Recomputed from the row when it was read.
+        Ok(Ok(PullItem { key, ver: stored.ver, state: Some(PullState { epoch, bytes, hash: stored.state_hash }) }))
     }
 }
 
