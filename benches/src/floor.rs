@@ -1,5 +1,6 @@
-//! The floor under a catch-up into Postgres: the same rows, read from the device's SQLite and sent in one stream to `COPY`, committed with
-//! fsync. It makes no history, merges nothing and tells nobody; no replication can be faster with this database on this machine.
+//! The floor under a catch-up: the same rows, read from the device's SQLite and put into an empty table in one transaction, committed with
+//! fsync; in Postgres by one stream to `COPY`, in SQLite by one prepared statement. It makes no history, merges nothing and tells nobody; no
+//! replication can be faster with this database on this machine.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,44 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that wait for the database.
 const CHUNKS_MAX: usize = 16;
 
-/// How long it takes to carry the collection of the device in `folder` over, and how many rows that were.
-pub(crate) async fn measure(folder: &Path, database: &Database) -> anyhow::Result<(Duration, u64)> {
+/// How long it takes to carry the collection of the device in `folder` over, and how many rows that were. Without a database it goes into
+/// another file beside the device's.
+pub(crate) async fn measure(folder: &Path, database: Option<&Database>) -> anyhow::Result<(Duration, u64)> {
+    match database {
+        Some(database) => postgres(folder, database).await,
+        None => {
+            let folder = folder.to_owned();
+            tokio::task::spawn_blocking(move || sqlite(&folder)).await?
+        }
+    }
+}
+
+fn sqlite(folder: &Path) -> anyhow::Result<(Duration, u64)> {
+    let mut to = Connection::open(folder.join("floor.db"))?;
+    to.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;
+    let columns: Vec<String> = FIELDS.iter().map(|(name, ..)| format!("{name} ANY")).collect();
+    to.execute_batch(&format!("CREATE TABLE floor(id TEXT PRIMARY KEY, {}) STRICT, WITHOUT ROWID", columns.join(", ")))?;
+    let started = Instant::now();
+    let from = Connection::open_with_flags(folder.join("edge.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let fields: Vec<&str> = FIELDS.iter().map(|(name, ..)| *name).collect();
+    let mut read = from.prepare(&format!("SELECT id, {} FROM {COLLECTION}", fields.join(", ")))?;
+    let mut rows = read.query([])?;
+    let transaction = to.transaction()?;
+    let mut write = transaction.prepare(&format!("INSERT INTO floor VALUES (?{})", ", ?".repeat(FIELDS.len())))?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        for column in 0..=FIELDS.len() {
+            write.raw_bind_parameter(column + 1, rusqlite::types::ToSqlOutput::Borrowed(row.get_ref(column)?))?;
+        }
+        write.raw_execute()?;
+        count += 1;
+    }
+    drop(write);
+    transaction.commit()?;
+    Ok((started.elapsed(), count))
+}
+
+async fn postgres(folder: &Path, database: &Database) -> anyhow::Result<(Duration, u64)> {
     let mut connection = database.connect().await?;
     let columns: Vec<String> = FIELDS.iter().map(|(name, _, kind)| format!("{name} {kind}")).collect();
     let table = format!("CREATE TABLE public.mobo_bench_floor (id text PRIMARY KEY, {})", columns.join(", "));

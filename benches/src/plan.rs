@@ -59,7 +59,7 @@ pub(crate) enum Bench {
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
     Bus,
-    /// Rows that another process writes by SQL into a device's database, until they are sealed.
+    /// Rows that another process writes by SQL into a device's database, until they are sealed; then w1 to w4 with rows and with documents.
     Table,
     /// What a device takes: its program, its memory, its time to boot, and the wear of its disk.
     Footprint,

@@ -51,6 +51,11 @@ impl Report {
         self.0.extend(figures);
     }
 
+    /// Adds the figures of another run under its name.
+    pub(crate) fn put_run(&mut self, name: &str, run: Self) {
+        self.0.insert(name.to_owned(), Value::Object(run.0));
+    }
+
     /// Prints the line.
     pub(crate) fn print(self) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();

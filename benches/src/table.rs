@@ -1,4 +1,5 @@
-//! SQL in on a device: another process inserts rows into its database, and the device takes them in.
+//! Tables at full speed, in one line: SQL in on a device, where another process inserts rows into its database and the device takes them in;
+//! then w1 to w4 with rows, and with documents beside them. The floor stands in each w1.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,18 +9,37 @@ use rusqlite::{Connection, params_from_iter};
 use serde_json::Value;
 
 use crate::place::Binaries;
-use crate::plan::Plan;
-use crate::records;
+use crate::plan::{Bench, Kind, Plan};
 use crate::report::{Report, rounded, say, seconds};
 use crate::rig::{Rig, entries, number};
+use crate::{records, w1, w2, w3, w4};
 
 /// Rows, when nobody says otherwise.
 const RECORDS: usize = 50_000;
 /// How long an intake may take.
 const INTAKE_MAX: Duration = Duration::from_secs(120);
 
+/// All of it.
+pub(crate) async fn run(plan: &Plan, binaries: &Binaries, report: Report) -> anyhow::Result<Report> {
+    let mut report = intake(&Plan { kind: Kind::Table, ..plan.clone() }, binaries, report).await?;
+    for kind in [Kind::Table, Kind::Document] {
+        let plan = Plan { kind, ..plan.clone() };
+        let begin = |bench| Report::begin(&Plan { bench, ..plan.clone() }, binaries);
+        let runs = [
+            (Bench::W1, w1::run(&plan, binaries, begin(Bench::W1)).await?),
+            (Bench::W2, w2::run(&plan, binaries, begin(Bench::W2)).await?),
+            (Bench::W3, w3::run(&plan, binaries, begin(Bench::W3)).await?),
+            (Bench::W4, w4::run(&plan, binaries, begin(Bench::W4)).await?),
+        ];
+        for (bench, run) in runs {
+            report.put_run(&format!("{}_{}", bench.name(), kind.name()), run);
+        }
+    }
+    Ok(report)
+}
+
 /// From the first statement until the last row is sealed, with a commit after each batch; then everything is synced.
-pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) -> anyhow::Result<Report> {
+async fn intake(plan: &Plan, binaries: &Binaries, mut report: Report) -> anyhow::Result<Report> {
     let count = plan.records_or(RECORDS);
     let rig = Rig::start(plan, binaries, &mut report).await?;
     let device = rig.device("device").await?;
