@@ -179,8 +179,8 @@ impl Component for StorePart {
                 Ok(store) => store,
                 Err(error) => return Vital::Failing(error.to_string()),
             };
-            match store.node().await {
-                Ok(_) => Vital::Fine,
+            match store.obstacles().await {
+                Ok(obstacles) => obstacles.first().map_or(Vital::Fine, |obstacle| Vital::Worn(obstacle.to_string())),
                 Err(error) => Vital::Failing(error.to_string()),
             }
         })

@@ -78,6 +78,9 @@ fn of_code(failure: ffi::Error, text: String) -> StoreError {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted => {
             StoreError::Unavailable(text)
         }
+        ErrorCode::ConstraintViolation if failure.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE => StoreError::Refused(format!(
+            "{text}: a UNIQUE index that somebody has put on this table does not take what was merged elsewhere; drop it, or make it a plain one"
+        )),
         ErrorCode::ReadOnly => StoreError::Unavailable(format!("{text}: the file or its file system is read-only")),
         ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::FileLockingProtocolFailed | ErrorCode::NoLargeFileSupport => {
             StoreError::Unavailable(format!("{text}: check the data folder and who may write there"))

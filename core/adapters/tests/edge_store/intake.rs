@@ -299,3 +299,22 @@ async fn a_database_of_an_older_version_is_opened_to_sql() {
     assert_eq!(world.rows("orders").await.len(), 2);
     assert_eq!(device.row(&world, "orders", "p").await["hours"], 4);
 }
+
+#[tokio::test]
+async fn a_unique_index_that_stands_in_the_way_is_named() {
+    let world = World::new().await;
+    let (one, two) = (world.device("a", &["all"]).await, world.device("b", &["all"]).await);
+    two.raw().execute_batch("CREATE INDEX plain ON orders(n); CREATE UNIQUE INDEX only_once ON orders(title)").unwrap();
+    let obstacles = two.store.obstacles().await.unwrap();
+    assert_eq!(obstacles.iter().map(|obstacle| obstacle.index.as_str()).collect::<Vec<_>>(), ["only_once"]);
+    two.raw().execute_batch("INSERT INTO orders(id, title) VALUES ('p', 'same')").unwrap();
+    two.sync(&world).await;
+    one.raw().execute_batch("INSERT INTO orders(id, title) VALUES ('q', 'same')").unwrap();
+    one.sync(&world).await;
+    let (batches, _) = two.pull(&world, 7).await;
+    let refused = two.store.apply(batches.into_iter().next().unwrap()).await.unwrap_err().to_string();
+    assert!(refused.contains("orders.title") && refused.contains("UNIQUE index"), "{refused}");
+    two.raw().execute_batch("DROP INDEX only_once").unwrap();
+    two.sync(&world).await;
+    assert_eq!(world.rows("orders").await, two.rows(&world, "orders").await);
+}

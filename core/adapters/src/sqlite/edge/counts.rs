@@ -154,6 +154,26 @@ pub struct RefusedEdit {
     pub edit: Edit,
 }
 
+/// A UNIQUE index on the table of a collection: two devices may well write what it takes only once, and then no merge gets past it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Obstacle {
+    /// The table.
+    pub table: String,
+    /// The index.
+    pub index: String,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, index } = self;
+        write!(
+            f,
+            "the index \"{index}\" of {table} is UNIQUE, and what is merged elsewhere may not fit it: sync stops there. Run DROP INDEX \"{index}\", \
+             make a plain index instead, and let the id say what must be there only once"
+        )
+    }
+}
+
 /// What a health check finds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EdgeAudit {

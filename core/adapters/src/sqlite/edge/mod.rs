@@ -57,7 +57,7 @@ pub use answers::{
     Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Identity, Keep, Mismatch, Node, Outgoing, Pending, Record, Refenced,
     Report, Sealed, Standing, WriteError, Written,
 };
-pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, LossCount, RefusedEdit};
+pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, LossCount, Obstacle, RefusedEdit};
 pub use ingest::{Arrival, Delivery, Ingested, RefusedMessage};
 pub use levels::Reached;
 pub use room::{FullPolicy, Room};
@@ -312,6 +312,15 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn counts(&self) -> Result<EdgeCounts, StoreError> {
         self.read(|conn, inner| status::counts(conn, &*inner.schema.get(conn)?)).await
+    }
+
+    /// What somebody has put on the tables of collections that what the hub delivers may not get past.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, StoreError> {
+        self.read(|conn, inner| status::obstacles(conn, &*inner.schema.get(conn)?)).await
     }
 
     /// Recomputes chains, hashes and digests from what is stored.

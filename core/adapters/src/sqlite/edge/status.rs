@@ -12,7 +12,7 @@ use super::ack;
 use super::answers::Record;
 use super::bases;
 use super::compare::{Part, members_of};
-use super::counts::{BucketCount, EdgeAudit, EdgeCounts, LaneCount};
+use super::counts::{BucketCount, EdgeAudit, EdgeCounts, LaneCount, Obstacle};
 use super::detached;
 use super::fault::{Try, all};
 use super::members::{self, BucketRow};
@@ -48,6 +48,18 @@ pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
         counts.buckets.push(BucketCount { grant, timeline, cursor, digest, checked, diverged, unconfirmed });
     }
     Ok(counts)
+}
+
+/// The UNIQUE indexes that somebody has put on tables of collections.
+pub(super) fn obstacles(conn: &Connection, schema: &Schema) -> Try<Vec<Obstacle>> {
+    let mut statement =
+        conn.prepare_cached("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" = 1 AND origin = 'c' ORDER BY name")?;
+    let mut found = Vec::new();
+    for collection in schema.iter() {
+        let name = |row: &rusqlite::Row<'_>| Ok(Obstacle { table: collection.name.clone(), index: row.get(0)? });
+        found.extend(all(statement.query([&collection.name])?, name)?);
+    }
+    Ok(found)
 }
 
 /// One record as it is shown.
