@@ -2,10 +2,12 @@
 //!
 //! Field ids are never reused and types never change in place: a rename is a label, a removal is `retired`, a change of type is a new field.
 
+mod alter;
 mod check;
 
 use std::collections::BTreeMap;
 
+pub use alter::{FieldChanges, altered};
 pub use check::{SchemaError, check_collection};
 
 use crate::cbor::{Malformed, Reader, Writer};

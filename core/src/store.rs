@@ -75,6 +75,12 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send 
     /// [`Self::rebucket`], which goes on where it was if this comes again. Gives the schema with it.
     fn alter_rules(&self, project: ProjectId, collection: CollectionId, rules: Vec<String>) -> StoreFuture<'_, Schema>;
 
+    /// Replaces a collection's definition by a later one of [`crate::schema::altered`]: its table is extended, and no row of it is written.
+    /// Gives the schema with it.
+    ///
+    /// [`StoreError::Contended`] while SQL that was written by the labels before waits to be taken in.
+    fn alter_fields(&self, project: ProjectId, altered: Collection) -> StoreFuture<'_, Schema>;
+
     /// Visits the next records of a collection whose rules were changed, in one transaction; `None` when there is nothing to do.
     fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>>;
 

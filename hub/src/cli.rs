@@ -173,13 +173,23 @@ pub enum CollectionVerb {
         /// Its name.
         name: String,
     },
-    /// Change which buckets the records of a collection are in; they are placed anew in the background, as `status` tells.
+    /// Change a collection's fields, while devices with older versions of it go on writing, or which buckets its records are in: these are
+    /// placed anew in the background, as `status` tells.
     Alter {
         /// Its name.
         name: String,
         /// Which buckets a record is in, such as site:{site}, in place of those before.
-        #[arg(long = "bucket", value_name = "TEMPLATE", required = true)]
+        #[arg(long = "bucket", value_name = "TEMPLATE")]
         buckets: Vec<String>,
+        /// Another field. A type changes by a new field: rename and retire the old one in the same command.
+        #[arg(long, value_name = "FIELD:TYPE")]
+        add: Vec<String>,
+        /// Another label for a field.
+        #[arg(long, value_name = "OLD=NEW")]
+        rename: Vec<String>,
+        /// A field that is not shown or written any more; its values stay.
+        #[arg(long, value_name = "FIELD")]
+        retire: Vec<String>,
     },
 }
 
@@ -327,7 +337,9 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         }
         Verb::Collection(CollectionVerb::List) => ("collection list", json!({})),
         Verb::Collection(CollectionVerb::Show { name }) => ("collection show", json!({ "name": name })),
-        Verb::Collection(CollectionVerb::Alter { name, buckets }) => ("collection alter", json!({ "name": name, "buckets": buckets })),
+        Verb::Collection(CollectionVerb::Alter { name, buckets, add, rename, retire }) => {
+            ("collection alter", json!({ "name": name, "buckets": buckets, "add": add, "rename": rename, "retire": retire }))
+        }
         Verb::Conflict(ConflictVerb::Show { collection, id }) => ("conflict show", json!({ "collection": collection, "id": id })),
         Verb::Conflict(ConflictVerb::Resolve { collection, id, field, loser, value }) => {
             ("conflict resolve", json!({ "collection": collection, "id": id, "field": field, "loser": loser, "value": value }))

@@ -30,6 +30,14 @@ pub enum SchemaError {
         /// The name.
         name: String,
     },
+    /// There is no field of that name, or it is retired.
+    #[error("there is no field \"{name}\"{}", near.as_ref().map(|near| format!("; perhaps you meant \"{near}\"")).unwrap_or_default())]
+    NoField {
+        /// What was written.
+        name: String,
+        /// A field with a similar name.
+        near: Option<String>,
+    },
     /// A type that does not exist.
     #[error("\"{name}\" is not a type; the types are text, int, float, bool, timestamp, json, bytes, counter, and list in documents")]
     UnknownType {

@@ -7,8 +7,8 @@ use mobo_core::ids::DeviceId;
 use mobo_core::limits;
 use mobo_core::merge::{Outcome, Prepared, Retry, Rights};
 use mobo_core::message::Reject;
-use mobo_core::schema::{Collection, Kind};
-use mobo_core::store::{QuarantineStatus, QuarantinedEntry};
+use mobo_core::schema::{Collection, FieldChanges, Kind};
+use mobo_core::store::{QuarantineStatus, QuarantinedEntry, StoreError};
 use mobo_core::time::Eff;
 
 use super::AdminError;
@@ -36,6 +36,9 @@ impl Late {
     }
 }
 
+/// How often a change of fields waits for SQL that others go on writing.
+const ALTER_LOOKS_MAX: u32 = 20;
+
 impl Hub {
     /// Changes which buckets the records of a collection are in. They are placed anew in the background.
     ///
@@ -61,6 +64,39 @@ impl Hub {
         let id = collection.id;
         let schema = opened.store.alter_rules(opened.project, id, rules).await?;
         let altered = schema.get(id).cloned().ok_or_else(|| self.no_collection(&known, name))?;
+        opened.schema.send_replace(Arc::new(schema));
+        Ok(altered)
+    }
+
+    /// Changes the fields of a collection (`NAME:TYPE` is added, `OLD=NEW` renamed): devices of older versions of it go on writing.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub async fn alter_fields(&self, name: &str, add: &[String], rename: &[String], retire: &[String]) -> Result<Collection, AdminError> {
+        let opened = self.opened()?;
+        let pair = |text: &String| {
+            let pair = text.split_once('=').map(|(before, after)| (before.to_owned(), after.to_owned()));
+            pair.ok_or_else(|| AdminError::Usage(format!("--rename {text}: write OLD=NEW, such as --rename site=place")))
+        };
+        let changes = FieldChanges {
+            rename: rename.iter().map(pair).collect::<Result<_, _>>()?,
+            retire: retire.to_vec(),
+            add: add.iter().map(|text| super::field(text)).collect::<Result<_, _>>()?,
+        };
+        let _one_at_a_time = opened.schema_lock.lock().await;
+        let known = opened.store.schema(opened.project).await?;
+        let collection = known.by_name(name).ok_or_else(|| self.no_collection(&known, name))?;
+        let altered = mobo_core::schema::altered(collection, &changes)?;
+        let mut looks = 0;
+        let schema = loop {
+            // What was written by SQL is named by the labels before.
+            while crate::intake::step(self, &opened).await? {}
+            match opened.store.alter_fields(opened.project, altered.clone()).await {
+                Err(StoreError::Contended(_)) if looks < ALTER_LOOKS_MAX => looks += 1,
+                altered => break altered?,
+            }
+        };
         opened.schema.send_replace(Arc::new(schema));
         Ok(altered)
     }

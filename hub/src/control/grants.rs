@@ -17,7 +17,15 @@ impl Desk {
     pub(super) async fn change_rights(&self, verb: &str, args: &Value) -> Result<Value, AdminError> {
         let name = text(args, "name");
         match verb {
-            "collection alter" => Ok(show_collection(&self.0.alter_rules(&name, texts(args, "buckets")).await?)),
+            "collection alter" => {
+                let (add, rename, retire) = (texts(args, "add"), texts(args, "rename"), texts(args, "retire"));
+                let fields = [&add, &rename, &retire].iter().any(|words| !words.is_empty());
+                let altered = if fields { Some(self.0.alter_fields(&name, &add, &rename, &retire).await?) } else { None };
+                match (altered, texts(args, "buckets")) {
+                    (Some(altered), buckets) if buckets.is_empty() => Ok(show_collection(&altered)),
+                    (_, buckets) => Ok(show_collection(&self.0.alter_rules(&name, buckets).await?)),
+                }
+            }
             "device grant" => {
                 let write = args.get("read_only").and_then(Value::as_bool) != Some(true);
                 for bucket in texts(args, "buckets") {

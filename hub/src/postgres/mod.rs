@@ -2,8 +2,7 @@
 //!
 //! Rows of collections are plain typed tables in schema `public` that any SQL tool reads; what the merge needs besides is in schema
 //! `mobo`. Follow a batch through `merge.rs`: lanes, records and buckets are locked in this order, each is read in a statement after its
-//! lock, and everything is written by one statement for each table. Nothing is kept here that the database does not have: a hub may be
-//! killed at any moment, and another one may work beside it.
+//! lock, and everything is written by one statement for each table. Nothing is kept here that the database does not have.
 
 mod address;
 mod audit;
@@ -191,6 +190,10 @@ impl HubStore for PostgresHubStore {
 
     fn alter_rules(&self, project: ProjectId, collection: CollectionId, rules: Vec<String>) -> StoreFuture<'_, Schema> {
         transaction!(self, Write, |tx| rebucket::alter(tx, project, collection, rules))
+    }
+
+    fn alter_fields(&self, project: ProjectId, altered: Collection) -> StoreFuture<'_, Schema> {
+        transaction!(self, Write, |tx| schemas::alter(tx, project, altered))
     }
 
     fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {

@@ -6,12 +6,13 @@ use mobo_core::cbor::{Reader, Writer};
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind, Schema, check_collection};
+use mobo_core::store::StoreError;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::error::{Failure, known};
 use super::known::Known;
 use super::live::FOLLOWS;
-use super::session::Tx;
+use super::session::{SCHEMA_LOCK, Tx};
 use super::table;
 
 /// The schema as this transaction sees it.
@@ -60,6 +61,31 @@ pub(super) async fn create(tx: &mut Tx, project: ProjectId, collection: &Collect
     tx.script(table::create(collection)).await.map_err(|failure| name_taken(failure, collection))?;
     tx.run(sqlx::query("UPDATE mobo.project SET schema_rev = $2 WHERE id = $1").bind(project.sql()).bind(rev.cast_signed())).await?;
     schema.insert(collection.clone());
+    Ok(schema)
+}
+
+/// Replaces a collection's definition by a later one, and extends its table. Merges wait for it, and it for them.
+pub(super) async fn alter(tx: &mut Tx, project: ProjectId, altered: Collection) -> Result<Schema, Failure> {
+    tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(SCHEMA_LOCK)).await?;
+    let mut schema = locked(tx, project).await?;
+    let old = schema.get(altered.id).ok_or_else(|| Failure::refused(format!("no collection has the id {}", altered.id)))?;
+    if altered.rev != old.rev + 1 || old.kind != altered.kind {
+        let why = format!("\"{}\" was changed meanwhile: look at it, and try again", old.name);
+        return Err(Failure::Store(StoreError::Contended(why)));
+    }
+    tx.script(table::extend(old, &altered)).await.map_err(|failure| name_taken(failure, &altered))?;
+    // What was written by SQL is named by the labels before. Nobody writes now: the table is locked.
+    let waits = sqlx::query("SELECT EXISTS (SELECT 1 FROM mobo.intake WHERE collection = $1)").bind(altered.id.sql());
+    if known(tx.row(waits).await?, "answer")?.try_get(0)? {
+        let why = "SQL waits to be taken in: try again in a moment".to_owned();
+        return Err(Failure::Store(StoreError::Contended(why)));
+    }
+    let update = sqlx::query("UPDATE mobo.collection SET rev = $3, definition = $4 WHERE project = $1 AND id = $2");
+    let update = update.bind(project.sql()).bind(altered.id.sql()).bind(altered.rev.cast_signed());
+    tx.run(update.bind(altered.to_cbor())).await?;
+    schema.rev += 1;
+    tx.run(sqlx::query("UPDATE mobo.project SET schema_rev = $2 WHERE id = $1").bind(project.sql()).bind(schema.rev.cast_signed())).await?;
+    schema.insert(altered);
     Ok(schema)
 }
 

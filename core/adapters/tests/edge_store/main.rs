@@ -13,5 +13,6 @@ mod random;
 mod refencing;
 mod refusals;
 mod room;
+mod versions;
 mod world;
 mod writing;

@@ -18,7 +18,7 @@ use mobo_core::message::{
     Ack, Batch, Checkpoint, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, Welcome,
 };
 use mobo_core::query::Select;
-use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
+use mobo_core::schema::{Collection, Field, FieldChanges, FieldType, Kind, Schema, altered};
 use mobo_core::store::{Admission, Arrival, DeviceRow, HubRow, HubStore, Invite, MergeBatch, PullRequest};
 use mobo_core::stream::{Column, Segment};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
@@ -166,6 +166,12 @@ impl World {
     /// Makes a collection on the hub.
     pub(crate) async fn create(&mut self, collection: Collection) {
         self.schema = Arc::new(self.hub.create_collection(self.project, collection).await.unwrap());
+    }
+
+    /// Changes the fields of a collection on the hub.
+    pub(crate) async fn alter(&mut self, collection: &str, changes: &FieldChanges) {
+        let altered = altered(self.collection(collection), changes).unwrap();
+        self.schema = Arc::new(self.hub.alter_fields(self.project, altered).await.unwrap());
     }
 
     pub(crate) fn definitions(&self) -> SchemaUpdate {

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{Lane, Position, Seq};
+use mobo_core::ids::{FieldId, Lane, Position, Seq};
 use mobo_core::merge::{Grants, Outcome, Prepared, Retry, Rights};
 use mobo_core::message::Code;
-use mobo_core::schema::Kind;
+use mobo_core::schema::{Field, FieldChanges, FieldType, Kind, altered};
 use mobo_core::store::{PullRequest, QuarantineStatus, RebucketBatch, Rebucketed};
 use mobo_core::time::Eff;
 use serde_json::{Value as Json, json};
@@ -130,6 +130,29 @@ pub async fn rules_change_in_batches(place: Box<dyn Place>) {
     let page = pull(&world, "site:a", before).await;
     assert!(page.iter().all(|(_, present)| !present) && page.len() == 22, "{page:?}");
     assert_eq!(world.bucket("site:a").await, site);
+    world.is_sound().await;
+}
+
+/// Fields come, get other labels and retire: the next who reads sees the rows by the labels of now, and no row was written for it.
+pub async fn fields_change_and_rows_stay(place: Box<dyn Place>) {
+    let mut world = World::new(place, 54).await;
+    world.merged(world.local("pumps", Intent::Insert, "p", &json!({"site": "a", "line": 2, "speed": 0.5}))).await;
+    let (pumps, before) = (world.collection("pumps").clone(), head(&world, "site:a").await);
+    let field = Field { id: FieldId::new(990).unwrap(), name: "speed".to_owned(), kind: FieldType::Text, retired: false };
+    let labels = ("speed".to_owned(), "speed_before".to_owned());
+    let changes = FieldChanges { rename: vec![labels.clone()], retire: vec![labels.1], add: vec![field] };
+    let next = altered(&pumps, &changes).unwrap();
+    let schema = world.store.alter_fields(world.project, next.clone()).await.unwrap();
+    assert_eq!((schema.rev, schema.get(pumps.id)), (world.schema.rev + 1, Some(&next)));
+    assert!(world.store.alter_fields(world.project, next).await.is_err(), "the same again is not the next");
+    world.schema = schema.into();
+    assert_eq!(head(&world, "site:a").await, before, "no position was used");
+    world.is_sound().await;
+    world.merged(world.local("pumps", Intent::Patch, "p", &json!({"speed": "fast"}))).await;
+    world.store = world.place.open().await.unwrap();
+    assert_eq!(world.store.schema(world.project).await.unwrap().rev, world.schema.rev);
+    let rows = world.rows("pumps").await;
+    assert_eq!((&rows[0]["line"], &rows[0]["speed"]), (&json!(2), &json!("fast")), "{rows:?}");
     world.is_sound().await;
 }
 

@@ -314,15 +314,6 @@ impl EdgeStore {
         self.read(|conn, inner| status::counts(conn, &*inner.schema.get(conn)?)).await
     }
 
-    /// What somebody has put on the tables of collections that what the hub delivers may not get past.
-    ///
-    /// # Errors
-    ///
-    /// A [`StoreError`].
-    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, StoreError> {
-        self.read(|conn, inner| status::obstacles(conn, &*inner.schema.get(conn)?)).await
-    }
-
     /// Recomputes chains, hashes and digests from what is stored.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
+use super::EdgeStore;
 use super::ack;
 use super::answers::Record;
 use super::bases;
@@ -50,8 +51,19 @@ pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
     Ok(counts)
 }
 
+impl EdgeStore {
+    /// What somebody has put on the tables of collections that what the hub delivers may not get past.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, StoreError> {
+        self.read(|conn, inner| obstacles(conn, &*inner.schema.get(conn)?)).await
+    }
+}
+
 /// The UNIQUE indexes that somebody has put on tables of collections.
-pub(super) fn obstacles(conn: &Connection, schema: &Schema) -> Try<Vec<Obstacle>> {
+fn obstacles(conn: &Connection, schema: &Schema) -> Try<Vec<Obstacle>> {
     let mut statement =
         conn.prepare_cached("SELECT name FROM pragma_index_list(?1) WHERE \"unique\" = 1 AND origin = 'c' ORDER BY name")?;
     let mut found = Vec::new();

@@ -178,6 +178,10 @@ impl HubStore for SqliteHubStore {
         Box::pin(self.writer.run(move |connection| rebucket::alter(connection, project, collection, rules)))
     }
 
+    fn alter_fields(&self, project: ProjectId, altered: Collection) -> StoreFuture<'_, Schema> {
+        Box::pin(self.writer.run(move |connection| schema::alter(connection, project, &altered)))
+    }
+
     fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {
         let schemas = Arc::clone(&self.schemas);
         Box::pin(self.writer.run(move |connection| {

@@ -7,6 +7,7 @@ use mobo_core::cbor::{Reader, Writer};
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::StoreError;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::error::Failure;
@@ -54,6 +55,20 @@ pub(super) fn create(connection: &Connection, project: ProjectId, collection: &C
     let rev: Option<i64> = connection.query_row(sql, [project.sql()], |row| row.get(0)).optional()?;
     let rev = rev.ok_or_else(|| Failure::refused(format!("there is no project {project}")))?;
     load(connection, project, rev.cast_unsigned())
+}
+
+/// Replaces a collection's definition by a later one, and extends its table.
+pub(super) fn alter(connection: &Connection, project: ProjectId, altered: &Collection) -> Result<Schema, Failure> {
+    let before = load(connection, project, rev(connection, project)?)?;
+    let old = before.get(altered.id).ok_or_else(|| Failure::refused(format!("no collection has the id {}", altered.id)))?;
+    if altered.rev != old.rev + 1 {
+        return Err(Failure(StoreError::Contended(format!("\"{}\" was changed meanwhile: look at it, and try again", old.name))));
+    }
+    table::extend(connection, old, altered)?;
+    let sql = "UPDATE mobo_collection SET rev = ?3, definition = ?4 WHERE project = ?1 AND id = ?2";
+    connection.execute(sql, (project.sql(), altered.id.sql(), altered.rev.cast_signed(), altered.to_cbor()))?;
+    connection.execute("UPDATE mobo_project SET schema_rev = schema_rev + 1 WHERE id = ?1", [project.sql()])?;
+    load(connection, project, before.rev + 1)
 }
 
 pub(super) fn rev(connection: &Connection, project: ProjectId) -> Result<u64, Failure> {
