@@ -89,6 +89,10 @@ pub const BATCH_BYTES_MAX: usize = 384 * 1024;
 pub const PUSH_BYTES_MIN: usize = 8 * 1024;
 /// What a push of telemetry takes before the pace of the link is known.
 pub const PUSH_BYTES_UNPACED: usize = 32 * 1024;
+/// A push of state takes at most what the link carries in so many seconds: a link that comes and goes by the minute gets some of it through.
+pub const PUSH_STATE_SECONDS: usize = 10;
+/// What a push of state takes before the pace of the link is known.
+pub const PUSH_STATE_BYTES_UNPACED: usize = 64 * 1024;
 /// Entries in one push.
 pub const PUSH_ENTRIES_MAX: usize = 2_000;
 /// Items in one batch.

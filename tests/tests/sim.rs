@@ -107,6 +107,18 @@ fn a_write_costs_the_disk_no_more_than_it_may() {
 const BYTES_PER_WRITE_MAX: u64 = 100_000;
 const SYNCS_PER_WRITE_MAX: f64 = 6.0;
 
+/// Three months of writes over a line of 20 kbit/s that loses 3 of 100 packets: nothing is lost, and every connected minute something gets
+/// through. `sim --offline 100000` is the whole of it.
+// faults: N-6, N-17, X-8
+#[test]
+fn ninety_days_offline_come_back_over_a_thin_line() {
+    let outcome = holds(run_plan(1, Plan::offline(OFFLINE_WRITES)));
+    assert!(outcome.counts["writes"] >= OFFLINE_WRITES * 9 / 10, "{:?}", outcome.counts);
+    assert!(outcome.counts["packets lost on a thin line"] > 0 && outcome.counts["connected minutes with progress"] > 0);
+}
+
+const OFFLINE_WRITES: u64 = 2_500;
+
 /// All devices lose their hub at once and come back to it at once. `sim --herd 10000` is the whole of it.
 // faults: N-11, C-6
 #[test]
