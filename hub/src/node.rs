@@ -271,7 +271,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
 
 fn metrics_part(hub: &Arc<Hub>) -> (MetricsPart, Pages) {
     let collect = Arc::new(HubMetrics::new(Arc::clone(hub)));
-    let pages = Pages::new(&[crate::metrics::ALL, metrics::http::ALL, otlp::METRICS], collect);
+    let pages = Pages::new(&[crate::metrics::ALL, crate::metrics::backup::ALL, metrics::http::ALL, otlp::METRICS], collect);
     let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), pages.clone());
     hub.metrics.fill(part.bound());
     (part, pages)
