@@ -9,7 +9,7 @@ use super::apply::Run;
 use super::prepare::prepare_entry;
 use super::time::{Decided, LaneTime};
 use super::{LocalBody, LocalWrite, Merged, Outcome, Rights};
-use crate::author::{self, RecordOp};
+use crate::author::{self, Intent, RecordOp};
 use crate::document;
 use crate::engine::Author;
 use crate::entry::{Entry, Header, chain_next};
@@ -90,7 +90,14 @@ impl Run<'_> {
             let base_ver = said.map_or(latest, |said| said.min(latest));
             let writer = author::Writer { collection, device: author.device, incarnation: author.incarnation, base_ver };
             let state = seen.get(&key).unwrap_or(&working.state);
-            let Some(op) = author::author(&writer, state, edit)? else { continue };
+            let Some(op) = author::author(&writer, state, edit)? else {
+                // Whoever wrote SQL saw the record: it is not there because the write that made it was refused.
+                if matches!((&write.body, edit.intent), (LocalBody::Seen(_), Intent::Patch | Intent::Delete)) {
+                    let why = format!("it builds on a write of \"{}\" that was refused", edit.id);
+                    return Err(author::EditError::Refused(why));
+                }
+                continue;
+            };
             let after = crate::overlay::provisional(collection, state, &op, (author, nth))
                 .map_err(|refusal| author::EditError::Refused(refusal.to_string()))?;
             if let Some(bounds) = &write.bounds {

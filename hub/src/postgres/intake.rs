@@ -151,6 +151,12 @@ impl Intake<'_> {
     async fn take(&mut self, tx: &mut Tx, noted: &[Noted], said: &Said) -> Result<Option<Attempt>, Failure> {
         let works = notes::works(&self.batch.schema, noted, said);
         for round in notes::rounds(&works, said) {
+            let (round, wrong): (Vec<&Work<'_>>, Vec<&Work<'_>>) = round.iter().partition(|work| !work.edits.is_empty());
+            for work in wrong {
+                let why = work.noted.iter().find_map(|noted| noted.wrong.as_deref());
+                refuse(tx, work, why.unwrap_or_default()).await?;
+                self.is_changed = true;
+            }
             let submissions: Vec<Prepared> = round.iter().filter_map(|work| self.local(work.edits.clone())).collect();
             let own = MergeBatch { submissions, ..self.batch.clone() };
             let report = match merge::attempt(tx, self.store, &own, Waiting::IsTakenIn).await? {

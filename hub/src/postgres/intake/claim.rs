@@ -28,6 +28,12 @@ pub(super) async fn claim(tx: &mut Tx, schema: &Schema) -> Result<Vec<Claimed>, 
     let mut more = txids(tx, oldest).await?;
     let mut taken: Vec<i64> = Vec::new();
     while !more.is_empty() {
+        // Before any row, as whoever inserts does: a merge asks for it where a record is not there.
+        let insert = sqlx::query(
+            "SELECT pg_advisory_xact_lock(c.collection) FROM (SELECT DISTINCT i.collection FROM mobo.intake i \
+             WHERE i.txid = ANY($1) AND i.old IS NULL ORDER BY i.collection) AS c",
+        );
+        tx.rows(insert.bind(&more)).await?;
         for collection in touched(tx, schema, &more).await? {
             // In the order in which everybody locks them.
             let lock = format!("SELECT id FROM {} WHERE id IN ({IDS}) ORDER BY id FOR UPDATE", table(collection));

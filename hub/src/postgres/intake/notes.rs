@@ -22,6 +22,9 @@ pub(super) struct Noted {
     pub(super) key: RecordKey,
     old: Option<Map<String, Json>>,
     new: Option<Map<String, Json>>,
+    /// The row after the statement as Postgres spells it, and what is wrong with that where it cannot be read.
+    text: Option<String>,
+    pub(super) wrong: Option<String>,
 }
 
 /// What transactions say to have read of records, where it was not what there was.
@@ -30,17 +33,23 @@ pub(super) type Said = BTreeMap<(i64, RecordKey), Ver>;
 impl Noted {
     /// The row after the statement, as JSON; `None`: it was gone.
     pub(super) fn shown(&self) -> Option<String> {
-        self.new.clone().map(|new| Json::Object(new).to_string())
+        self.text.clone()
     }
 }
 
 /// Reads `n, txid, collection, id, old, new`.
 pub(super) fn note(row: &PgRow) -> Result<Noted, Failure> {
-    let map = |column: usize| -> Result<Option<Map<String, Json>>, Failure> {
-        let text: Option<String> = row.try_get(column)?;
-        text.map(|text| serde_json::from_str(&text).map_err(|error| Failure::damaged(error.to_string()))).transpose()
+    let mut wrong = None;
+    let mut map = |text: Option<&String>| {
+        let read = text.map(|text| serde_json::from_str::<Map<String, Json>>(text)).transpose();
+        read.unwrap_or_else(|error| {
+            wrong = Some(format!("the row holds what cannot be synced: {error}"));
+            None
+        })
     };
-    Ok(Noted { n: row.try_get(0)?, txid: row.try_get(1)?, key: key(row, 2)?, old: map(4)?, new: map(5)? })
+    let (before, text): (Option<String>, Option<String>) = (row.try_get(4)?, row.try_get(5)?);
+    let (old, new) = (map(before.as_ref()), map(text.as_ref()));
+    Ok(Noted { n: row.try_get(0)?, txid: row.try_get(1)?, key: key(row, 2)?, old, new, text, wrong })
 }
 
 /// Reads collection and id.
@@ -50,7 +59,7 @@ pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Failure> {
     Ok(RecordKey { collection, id })
 }
 
-/// What is to be one entry: a transaction, or a part of one that does not fit.
+/// What is to be one entry: a transaction, or a part of one that does not fit; without edits where it cannot be read.
 pub(super) struct Work<'n> {
     pub(super) edits: Vec<SeenEdit>,
     pub(super) noted: Vec<&'n Noted>,
@@ -66,6 +75,10 @@ pub(super) fn works<'n>(schema: &Schema, noted: &'n [Noted], said: &Said) -> Vec
     transactions.sort_unstable_by_key(|noted| noted.last().map(|last| last.n));
     let mut works = Vec::new();
     for transaction in transactions {
+        if transaction.iter().any(|noted| noted.wrong.is_some()) {
+            works.push(Work { edits: Vec::new(), noted: transaction });
+            continue;
+        }
         let (mut work, mut bytes) = (Work { edits: Vec::new(), noted: Vec::new() }, 0);
         for noted in transaction {
             let Some(collection) = schema.get(noted.key.collection) else { continue };
