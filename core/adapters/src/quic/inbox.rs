@@ -30,6 +30,12 @@ enum Event {
 }
 
 impl Inbox {
+    /// The streams that it holds.
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
     /// Reads the control stream too.
     pub(super) fn add_control(&mut self, stream: RecvStream) {
         self.channels.insert(Channel::Control);
@@ -62,6 +68,8 @@ impl Inbox {
 
     /// Asks each stream once, in turn. Pending also when all are over.
     fn poll_frame(&mut self, context: &mut Context<'_>, connection: &Connection) -> Poll<Result<Vec<u8>, LinkError>> {
+        // Its peer may open others in their place, as many as it likes.
+        self.streams.retain(|stream| !stream.is_over);
         let count = self.streams.len();
         for offset in 0..count {
             let index = (self.turn + offset) % count;

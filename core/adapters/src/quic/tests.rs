@@ -4,13 +4,16 @@ mod rig;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mobo_core::ids::Lane;
 use mobo_core::link::{Channel, Dialer, Link, LinkError, Listener};
 use mobo_core::trust::KeyPair;
-use quinn::VarInt;
+use quinn::{Endpoint, ServerConfig, VarInt};
 
+use super::credentials::server_tls;
+use super::inbox::Inbox;
 use super::listener::Admission;
 use super::{QuicDialer, QuicListener, QuicSettings};
 use crate::link_conformance::{self as conformance, frame, soon};
@@ -79,6 +82,31 @@ async fn a_stream_that_ends_between_frames_is_fine() {
     let mut got = [soon("1", hub.recv()).await, soon("2", hub.recv()).await, soon("3", hub.recv()).await];
     got.sort_by_key(|frame| frame.clone().unwrap());
     assert_eq!(got, [Ok(frame(0, 0, 0)), Ok(frame(0, 1, 0)), Ok(frame(3, 1, 9))]);
+}
+
+#[tokio::test]
+async fn streams_that_are_over_are_forgotten() {
+    let tls = server_tls(&keys()).unwrap();
+    let endpoint = Endpoint::server(ServerConfig::with_crypto(Arc::new(tls)), LOOPBACK).unwrap();
+    let accept = async { endpoint.accept().await.unwrap().await.unwrap() };
+    let (device, hub) = tokio::join!(RawDevice::connect(endpoint.local_addr().unwrap(), keys().public()), accept);
+    device.send_control(&frame(0, 0, 0)).await;
+    let mut inbox = Inbox::default();
+    inbox.add_control(soon("the control stream", hub.accept_bi()).await.unwrap().1);
+    // Fewer than may be open at once: nothing waits for the reader.
+    for _ in 0..50 {
+        device.open_uni(&[]).await.finish();
+    }
+    device.open_uni(&[&[3][..], &frame(3, 1, 9)].concat()).await.hold();
+    // Streams are accepted in the order in which they were opened: the others came before this one.
+    while soon("a frame", inbox.next(&hub)).await != Ok(frame(3, 1, 9)) {}
+    let ended = async {
+        while inbox.streams() > 2 {
+            device.send_control(&frame(0, 1, 0)).await;
+            inbox.next(&hub).await.unwrap();
+        }
+    };
+    soon("the end of all that are over", ended).await;
 }
 
 #[tokio::test]
