@@ -159,6 +159,31 @@ async fn what_no_field_can_hold_is_refused_where_it_is_written() {
     device.sync(&world).await;
 }
 
+/// The checks of a trigger cannot see it, and it stands in the way of every job until it is taken in.
+#[tokio::test]
+async fn an_id_that_is_no_utf8_is_taken_back_alone() {
+    const BAD: &str = "CAST(x'fc41' AS TEXT)";
+    for (script, refused, left) in [
+        (format!("INSERT INTO orders(id, title) VALUES ({BAD}, 'bad')"), 1, "a b"),
+        (format!("INSERT INTO orders(id, title) VALUES ({BAD}, 'bad'), ('c', 'good'), (CAST(x'ff' AS TEXT), 'bad')"), 2, "a b c"),
+        (format!("UPDATE orders SET id = {BAD} WHERE id = 'a'"), 1, "b"),
+        (format!("INSERT INTO orders(id) VALUES ({BAD}); UPDATE orders SET id = 'd' WHERE title IS NULL"), 1, "a b d"),
+        (format!("INSERT INTO orders(id) VALUES ({BAD}); DELETE FROM orders WHERE title IS NULL"), 1, "a b"),
+    ] {
+        let world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let raw = device.raw();
+        raw.execute_batch("INSERT INTO orders(id, title) VALUES ('a', 'one'), ('b', 'two')").unwrap();
+        device.store.take_in().await.unwrap();
+        raw.execute_batch(&script).unwrap();
+        device.store.take_in().await.unwrap_or_else(|error| panic!("{script}: {error}"));
+        let ids: String = raw.query_row("SELECT group_concat(id, ' ' ORDER BY id) FROM orders", [], |row| row.get(0)).unwrap();
+        let told = device.count("SELECT count(*) FROM mobo_intake_refused");
+        assert_eq!((ids.as_str(), told), (left, refused), "{script}");
+        device.sync(&world).await;
+    }
+}
+
 #[tokio::test]
 async fn what_the_hub_delivers_is_not_taken_in_and_a_waiting_write_is_not_lost_to_it() {
     let world = World::new().await;

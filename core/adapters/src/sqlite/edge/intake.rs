@@ -33,7 +33,7 @@ use super::rows::Rows;
 use super::write::{self, Draft};
 use crate::sqlite::error::Failure;
 use crate::sqlite::live::LiveLog;
-use rows::{Taken, Touched};
+use rows::{RawId, Taken, Touched, Written};
 pub(super) use triggers::{install, remove};
 
 /// What an intake did.
@@ -142,10 +142,17 @@ impl<'c> Desk<'c> {
             if touched.is_empty() {
                 break;
             }
-            for row in touched {
+            for written in touched {
+                let row = match written {
+                    Written::Record(row) => *row,
+                    Written::Nameless(id) => {
+                        self.refuse(collection, &id, "its id is no text of UTF-8 without control characters")?;
+                        continue;
+                    }
+                };
                 if is_followed {
                     // Whoever follows is told what was there before.
-                    rows::put_back(self.conn, collection, &row.key)?;
+                    rows::put_back(self.conn, collection, &RawId::from(&row.key.id))?;
                 }
                 self.row(collection, row, sources)?;
             }
@@ -164,8 +171,8 @@ impl<'c> Desk<'c> {
                 }
             }
             // The same as before; in other words, perhaps.
-            Ok(Taken::Nothing) => rows::put_back(self.conn, collection, &key),
-            Err(why) => self.refuse(collection, &key, &why),
+            Ok(Taken::Nothing) => rows::put_back(self.conn, collection, &RawId::from(&key.id)),
+            Err(why) => self.refuse(collection, &RawId::from(&key.id), &why),
         }
     }
 
@@ -178,7 +185,7 @@ impl<'c> Desk<'c> {
         }
         if bytes > limits::ENTRY_PAYLOAD_BYTES_MAX - ROOM {
             let why = format!("the write takes {bytes} bytes, and one write has at most {}", limits::ENTRY_PAYLOAD_BYTES_MAX);
-            return self.refuse(collection, &key, &why);
+            return self.refuse(collection, &RawId::from(&key.id), &why);
         }
         let seq = outbox::next(self.conn, self.log.incarnation, collection.lane)?;
         let open = self.open.entry(collection.lane).or_default();
@@ -198,7 +205,7 @@ impl<'c> Desk<'c> {
         if let WriteError::Store(error) = error {
             return Err(Failure::from(error));
         }
-        self.refuse(collection, key, &error.to_string())
+        self.refuse(collection, &RawId::from(&key.id), &error.to_string())
     }
 
     /// Seals the entry of a lane, and shows its records with it.
@@ -217,11 +224,12 @@ impl<'c> Desk<'c> {
     }
 
     /// Takes a row back to what it was, and says why.
-    fn refuse(&mut self, collection: &Collection, key: &RecordKey, why: &str) -> Try<()> {
-        rows::put_back(self.conn, collection, key)?;
-        tracing::warn!(collection = collection.name, id = %key.id, why, "a row that was written by SQL cannot be taken in: it is as it was before");
+    fn refuse(&mut self, collection: &Collection, id: &RawId, why: &str) -> Try<()> {
+        rows::put_back(self.conn, collection, id)?;
+        let id = id.lossy();
+        tracing::warn!(collection = collection.name, id, why, "a row that was written by SQL cannot be taken in: it is as it was before");
         let sql = "INSERT INTO mobo_intake_refused(collection, id, detail, at_us) VALUES (?1, ?2, ?3, ?4)";
-        self.conn.prepare_cached(sql)?.execute((collection.id.sql(), key.id.as_str(), why, self.moment.wall.0))?;
+        self.conn.prepare_cached(sql)?.execute((collection.id.sql(), id, why, self.moment.wall.0))?;
         self.done.refused += 1;
         Ok(())
     }

@@ -9,8 +9,8 @@ use mobo_core::rfc3339;
 use mobo_core::schema::{Collection, FieldType};
 use mobo_core::table::{Action, TableOp, TableState};
 use mobo_core::value::Value;
-use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, Row};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
 use super::triggers::before;
 use crate::sqlite::edge::fault::Try;
@@ -33,6 +33,36 @@ pub(super) struct Touched {
     now: Option<(Vec<Cell>, i64)>,
 }
 
+/// The bytes of an id: of text, as SQLite means it, which need not be UTF-8.
+pub(super) struct RawId(Vec<u8>);
+
+impl RawId {
+    /// For people.
+    pub(super) fn lossy(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+}
+
+impl From<&RecordId> for RawId {
+    fn from(id: &RecordId) -> Self {
+        Self(id.as_str().as_bytes().to_vec())
+    }
+}
+
+impl ToSql for RawId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
+}
+
+/// A row that was written.
+pub(super) enum Written {
+    /// Of a record.
+    Record(Box<Touched>),
+    /// Under an id that no record can have.
+    Nameless(RawId),
+}
+
 /// A value as SQL left it: one of the field's, or what is wrong with it.
 type Cell = Result<Value, String>;
 
@@ -43,7 +73,7 @@ pub(super) struct Scan<'c> {
     shape: Shape<'c>,
     hidden: HiddenReader<'c>,
     statement: CachedStatement<'c>,
-    after: String,
+    after: RawId,
 }
 
 /// Columns of the scan before those of [`Shape::select`].
@@ -63,19 +93,25 @@ impl<'c> Scan<'c> {
         );
         let shape = Shape::at(collection, HEAD);
         let hidden = HiddenReader::new(conn, project, collection)?;
-        Ok(Self { conn, collection, shape, hidden, statement: conn.prepare_cached(&sql)?, after: String::new() })
+        Ok(Self { conn, collection, shape, hidden, statement: conn.prepare_cached(&sql)?, after: RawId(Vec::new()) })
     }
 
-    /// The next records, at most so many.
-    pub(super) fn next(&mut self, rows_max: usize) -> Try<Vec<Touched>> {
-        let mut found = Vec::new();
+    /// The next rows, at most so many.
+    pub(super) fn next(&mut self, rows_max: usize) -> Try<Vec<Written>> {
+        let (mut found, mut last) = (Vec::new(), None);
         let mut rows = self.statement.query((&self.after, i64::try_from(rows_max).unwrap_or(i64::MAX)))?;
         while let Some(row) = rows.next()? {
-            found.push(touched(row, self.collection, &self.shape, &mut self.hidden)?);
+            let id = row.get_ref(HEAD)?.as_bytes().map_err(|_| Failure::damaged("a row has an id that is no text"))?.to_vec();
+            let read = std::str::from_utf8(&id).ok().and_then(|id| RecordId::new(id).ok());
+            found.push(match read {
+                Some(id) => Written::Record(Box::new(touched(row, id, (self.collection, &self.shape), &mut self.hidden)?)),
+                None => Written::Nameless(RawId(id.clone())),
+            });
+            last = Some(id);
         }
         drop(rows);
-        if let Some(last) = found.last() {
-            self.after = last.key.id.to_string();
+        if let Some(last) = last {
+            self.after = RawId(last);
         }
         Ok(found)
     }
@@ -87,9 +123,7 @@ impl<'c> Scan<'c> {
     }
 }
 
-fn touched(row: &Row<'_>, collection: &Collection, shape: &Shape<'_>, hidden: &mut HiddenReader<'_>) -> Try<Touched> {
-    let id: String = row.get(HEAD)?;
-    let id = RecordId::new(id).map_err(|_| Failure::damaged("a row has an id that is none"))?;
+fn touched(row: &Row<'_>, id: RecordId, (collection, shape): (&Collection, &Shape<'_>), hidden: &mut HiddenReader<'_>) -> Try<Touched> {
     let key = RecordKey { collection: collection.id, id };
     let stored = if row.get(0)? { Some(shape.visible(row)?) } else { hidden.read(&key.id)? };
     let now = if row.get(3)? {
@@ -205,8 +239,8 @@ pub(super) fn bytes(op: &TableOp) -> usize {
 }
 
 /// Makes the row what it was before it was written.
-pub(super) fn put_back(conn: &Connection, collection: &Collection, key: &RecordKey) -> Try<()> {
-    let (table, before, id) = (quoted(&collection.name), before(collection), key.id.as_str());
+pub(super) fn put_back(conn: &Connection, collection: &Collection, id: &RawId) -> Try<()> {
+    let (table, before) = (quoted(&collection.name), before(collection));
     conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
     let mut names = String::from("id, mobo_ver, _extra, _mobo, _bucket, _position");
     for field in &collection.fields {
