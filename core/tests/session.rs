@@ -409,6 +409,7 @@ fn hub_input(word: &str) -> hub::Input {
             signature: Signature([0; 64]),
         })),
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
+        "has" => hub::Input::Admitted(Ok(Box::new(welcome_with(numbers[0])))),
         "recovering" => hub::Input::Admitted(Ok(Box::new(Welcome { recovering: true, ..welcome() }))),
         "joined" => hub::Input::Joined(OfferAck { bucket: BUCKET, joined: 1, refused: 0 }),
         "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
@@ -451,6 +452,7 @@ fn hub_input(word: &str) -> hub::Input {
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ack" => message(Message::Ack(ack(1))),
         "bye" => message(Message::Bye),
+        "safe" => hub::Input::Safe(Lane::State, seq(numbers[0]), Chain([0; 32])),
         "revoked" => hub::Input::Revoked,
         "broken" => hub::Input::StoreFailed("disk".into()),
         "stop" => hub::Input::Stop,
@@ -507,6 +509,13 @@ fn a_hub_acknowledges_only_what_was_merged() {
     hub_row("hello; admitted; push 5; gap 2", ">nack 2");
     hub_row("hello; admitted; push 1; fork", "refence");
     hub_row("hello; admitted; push 1; forged", ">error bad_signature, close Refused");
+    // What is safe is said of what the device was told of: refusals come before the ack that covers them.
+    hub_row("hello; admitted; push 1; merged 1; safe 1", ">ack 1");
+    hub_row("hello; admitted; push 1; safe 1", "");
+    hub_row("hello; admitted; push 1; safe 1; merged 1", ">ack 1, >ack 1");
+    hub_row("hello; admitted; push 1; merged 1; push 2; safe 2", "");
+    hub_row("hello; has 2; safe 2", ">ack 2");
+    hub_row("hello; has 2; safe 3", "");
     hub_row("hello; admitted; other", ">error unsupported, close Refused");
     hub_row("hello; admitted; push 1; broken", ">error busy, close Refused");
 }

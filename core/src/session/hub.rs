@@ -167,6 +167,7 @@ pub struct HubSession {
     state: State,
     effects: VecDeque<Effect>,
     device: Option<(DeviceId, Incarnation)>,
+    up: up::Up,
     down: Down,
     schema_rev: u64,
     /// What the device may read, and whether it may write there.
@@ -186,6 +187,7 @@ impl HubSession {
             state: State::AwaitHello,
             effects: VecDeque::new(),
             device: None,
+            up: up::Up::default(),
             down: Down::default(),
             schema_rev: 0,
             granted: BTreeMap::new(),
@@ -232,12 +234,7 @@ impl HubSession {
                 self.last_heard = now;
                 self.message(*message);
             }
-            Input::Admitted(Ok(welcome)) => {
-                self.state = State::Live;
-                self.granted = welcome.grants.iter().map(|grant| (grant.bucket, grant.write)).collect();
-                self.owes_offers = welcome.recovering;
-                self.send(Channel::Control, Message::Welcome(welcome));
-            }
+            Input::Admitted(Ok(welcome)) => self.admitted(welcome),
             Input::Admitted(Err(Refusal::Refence(refence))) => {
                 self.send(Channel::Control, Message::Refence(refence));
                 self.close(CloseReason::Refenced);

@@ -32,6 +32,11 @@ impl Frames for Wire {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((channel, frame));
         Ok(())
     }
+
+    /// The network takes what it is given.
+    async fn room(&mut self, _: Channel) -> Result<(), TooSlow> {
+        Ok(())
+    }
 }
 
 /// Takes what a session has sent.

@@ -1,10 +1,28 @@
 //! What a device sends up: pushes, and what becomes of them.
 
+use std::collections::BTreeMap;
+
 use super::{Effect, HubSession, State};
 use crate::ids::{Chain, Lane, LaneKey, Seq};
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
-use crate::message::{Ack, Code, Message, Nack, PeerError, Push};
+use crate::message::{Ack, Code, Message, Nack, PeerError, Push, Welcome};
+
+/// How far each lane has come in this session.
+#[derive(Debug, Default)]
+pub(super) struct Up {
+    /// What the device was told of, by welcome or ack: its refusals went before.
+    told: BTreeMap<Lane, Seq>,
+    /// What is safe and was not said yet.
+    safe: BTreeMap<Lane, (Seq, Chain)>,
+}
+
+impl Up {
+    pub(super) fn from_welcome(welcome: &Welcome) -> Self {
+        let told = welcome.lanes.iter().filter_map(|status| Some((status.lane, status.last?)));
+        Self { told: told.collect(), safe: BTreeMap::new() }
+    }
+}
 
 impl HubSession {
     pub(super) fn push(&mut self, push: Push) {
@@ -24,8 +42,11 @@ impl HubSession {
                 for reject in &merged.rejects {
                     self.send(Channel::Control, Message::Reject(reject.clone()));
                 }
+                let acked = merged.acked;
                 let ack = self.identity.ack(lane, merged);
                 self.send(Channel::Control, Message::Ack(ack));
+                self.up.told.insert(lane.lane, acked);
+                self.tell_safe(lane.lane);
             }
             Outcome::Nack { expect, code } => {
                 self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
@@ -35,9 +56,19 @@ impl HubSession {
         }
     }
 
-    /// Tells what is safe with an ack that says nothing else which is new.
+    /// Tells what is safe with an ack that says nothing else which is new: what was merged and is not told yet has its own ack first.
     pub(super) fn safe(&mut self, lane: Lane, last: Seq, chain: Chain) {
+        self.up.safe.insert(lane, (last, chain));
+        self.tell_safe(lane);
+    }
+
+    fn tell_safe(&mut self, lane: Lane) {
         let Some((device, incarnation)) = self.device.filter(|_| self.state == State::Live) else { return };
+        let Some((last, chain)) = self.up.safe.get(&lane).copied() else { return };
+        if self.up.told.get(&lane).is_none_or(|told| *told < last) {
+            return;
+        }
+        self.up.safe.remove(&lane);
         let merged = Merged { acked: last, chain, eff_first: last, effs: Vec::new(), rejects: Vec::new(), changed: Vec::new() };
         let ack = self.identity.ack(&LaneKey { device, incarnation, lane }, merged);
         self.send(Channel::Control, Message::Ack(Ack { safe: Some(last), ..ack }));
