@@ -99,6 +99,13 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send 
         Box::pin(async { Ok(None) })
     }
 
+    /// What other hubs of this store may have changed for devices that are connected to this one, and in the buckets that these hold; `None`
+    /// where one hub alone can use it.
+    fn elsewhere(&self, project: ProjectId, devices: Vec<DeviceId>, buckets: Vec<BucketId>) -> StoreFuture<'_, Option<Elsewhere>> {
+        let _ = (project, devices, buckets);
+        Box::pin(async { Ok(None) })
+    }
+
     /// What changed in some buckets, in one snapshot.
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage>;
 

@@ -95,7 +95,7 @@ fn encode_merged(w: &mut Writer, merged: &[(Lane, Incarnation, Seq)]) {
 }
 
 fn decode_merged(r: &mut Reader<'_>) -> Result<Vec<(Lane, Incarnation, Seq)>, Malformed> {
-    let merged = list(r, limits::BUCKETS_PER_DEVICE_MAX, |r| r.tuple(3, |r| Ok((lane(r)?, incarnation(r)?, seq(r)?))))?;
+    let merged = list(r, limits::OWN_MERGED_MAX, |r| r.tuple(3, |r| Ok((lane(r)?, incarnation(r)?, seq(r)?))))?;
     distinct(merged, |merged| (merged.0, merged.1))
 }
 

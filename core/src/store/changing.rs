@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::QuarantineRow;
-use crate::ids::{CollectionId, ProjectId, Timeline};
+use crate::ids::{CollectionId, DeviceId, ProjectId, Timeline};
 use crate::merge::Hint;
 use crate::schema::Schema;
 use crate::time::Eff;
@@ -23,6 +23,15 @@ pub struct RebucketBatch {
     pub entropy: [u8; 32],
     /// Visit at most so many records.
     pub records_max: usize,
+}
+
+/// What a hub looks at from time to time, because another one may have changed it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Elsewhere {
+    /// A number for each device, another one when its rights are others or it was revoked. None for one that is not there.
+    pub rights: Vec<(DeviceId, u64)>,
+    /// The buckets as they are now.
+    pub heads: Vec<Hint>,
 }
 
 /// How far a collection's records are placed by its new rules.

@@ -209,7 +209,7 @@ pub struct PullRequest {
 pub struct PullPage {
     /// One for each wanted bucket that exists, in the order of the request; empty ones included.
     pub buckets: Vec<BucketPage>,
-    /// How far the device's lanes are merged.
+    /// How far the device's lanes are merged: at most [`OWN_MERGED_MAX`](crate::limits::OWN_MERGED_MAX), those of its youngest logs first.
     pub own_merged: Vec<(Lane, Incarnation, Seq)>,
 }
 

@@ -45,7 +45,8 @@ impl Cut for PostgresCut {
             self.shut().await?;
             let forms = forms(&mut self.tx, &table).await?;
             let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
-            let from = format!("SELECT {} FROM {}{}", columns.join(", "), name_in_sql(&table), condition(&filter));
+            let source = merged(&mut self.tx, &table).await?;
+            let from = format!("SELECT {} FROM {source}{}", columns.join(", "), condition(&filter));
             self.tx.script(format!("DECLARE cut NO SCROLL CURSOR FOR {from}")).await?;
             self.open = Some((table.name, forms));
             Ok(())
@@ -73,6 +74,20 @@ impl Cut for PostgresCut {
             Ok(self.tx.reset().await?)
         })
     }
+}
+
+/// The rows of a table as they were merged last. What SQL has written into them since is in no record yet, and no row that anybody can restore.
+async fn merged(tx: &mut Tx, table: &Table) -> Result<String, Failure> {
+    const LOOK: &str = "SELECT id FROM mobo.collection c WHERE name = $1 AND EXISTS (SELECT FROM mobo.intake i WHERE i.collection = c.id)";
+    let name = name_in_sql(table);
+    let TableName::Collection(collection) = &table.name else { return Ok(name) };
+    let Some(row) = tx.row(sqlx::query(LOOK).bind(collection)).await? else { return Ok(name) };
+    let id: i64 = row.try_get(0)?;
+    Ok(format!(
+        "(SELECT r.* FROM {name} r WHERE NOT EXISTS (SELECT FROM mobo.intake i WHERE i.collection = {id} AND i.id = r.id) UNION ALL \
+         SELECT (jsonb_populate_record(NULL::{name}, f.old)).* FROM (SELECT DISTINCT ON (i.id) i.old FROM mobo.intake i \
+         WHERE i.collection = {id} ORDER BY i.id, i.n) f WHERE f.old IS NOT NULL) merged"
+    ))
 }
 
 async fn cut_tables(tx: &mut Tx) -> Result<Vec<CutTable>, Failure> {

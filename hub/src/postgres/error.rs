@@ -43,6 +43,11 @@ impl Failure {
         self.code().is_some_and(|code| RETRYABLE.contains(&code.as_str()))
     }
 
+    /// True if somebody else held a lock for longer than this waits: a smaller transaction may have no need of it.
+    pub(super) fn is_locked_out(&self) -> bool {
+        self.code().is_some_and(|code| code == "55P03")
+    }
+
     /// True if the database answered and the connection is good for a rollback.
     pub(super) fn keeps_connection(&self) -> bool {
         match self {

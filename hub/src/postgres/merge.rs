@@ -11,11 +11,13 @@ mod records;
 mod rows;
 mod samples;
 
+use std::collections::BTreeSet;
+
 pub(super) use buckets::{ensure as ensure_buckets, lock_and_read as lock_and_read_buckets};
 use mobo_core::backoff::Backoff;
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
-use mobo_core::merge::{Context, Merge, Placed, Rivals, Writes};
+use mobo_core::merge::{Context, Hint, Merge, Placed, Rivals, Writes};
 use mobo_core::schema::Schema;
 use mobo_core::store::{MergeBatch, MergeReport, StoreError};
 use mobo_core::time::Eff;
@@ -43,7 +45,7 @@ pub(super) async fn merge(store: &Inner, batch: &MergeBatch) -> Result<MergeRepo
                 attempt += 1;
             }
             // Postgres has taken the transaction back: each of these errors says so.
-            Err(failure) if several && failure.is_retryable() => {
+            Err(failure) if several && (failure.is_retryable() || failure.is_locked_out()) => {
                 return Err(match failure {
                     Failure::Sql(error) => StoreError::Contended(error.to_string()),
                     Failure::Store(error) => error,
@@ -62,8 +64,10 @@ fn jitter(entropy: &[u8; 32], attempt: u32) -> u64 {
 
 async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure> {
     let mut before = MergeReport::default();
+    let several = batch.submissions.len() > 1;
+    let patience = if several { limits::MERGE_LOCK_TIMEOUT } else { limits::MERGE_LOCK_TIMEOUT_ALONE };
     loop {
-        let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
+        let mut tx = Tx::begin(&store.pool, Purpose::MergeWithin(patience)).await?;
         match attempt(&mut tx, store, batch, Waiting::Matters).await {
             Ok(Attempt::Done(report, keys)) => {
                 let report = tx.finish(Ok(report)).await?;
@@ -91,12 +95,17 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
 
 /// What two merges did, the second of which answers.
 pub(super) fn behind(before: MergeReport, mut report: MergeReport) -> MergeReport {
-    let told: Vec<_> = report.hints.iter().map(|hint| hint.bucket).collect();
-    report.hints.extend(before.hints.into_iter().filter(|hint| !told.contains(&hint.bucket)));
+    told_before(&mut report.hints, before.hints);
     for (collection, conflicts) in before.conflicts {
         *report.conflicts.entry(collection).or_default() += conflicts;
     }
     report
+}
+
+/// Adds what an earlier commit has changed, where a later one does not say more.
+pub(super) fn told_before(hints: &mut Vec<Hint>, before: Vec<Hint>) {
+    let told: BTreeSet<_> = hints.iter().map(|hint| hint.bucket).collect();
+    hints.extend(before.into_iter().filter(|hint| !told.contains(&hint.bucket)));
 }
 
 /// Makes lanes that are not in their table yet.

@@ -12,6 +12,7 @@ mod changes;
 mod cut;
 mod desk;
 mod devices;
+mod elsewhere;
 mod error;
 mod hub;
 mod intake;
@@ -46,8 +47,8 @@ use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Origin;
 use mobo_core::store::{
-    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Connections, Counts, DeviceRow, HubRow,
-    HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry,
+    Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Connections, Counts, DeviceRow, Elsewhere,
+    HubRow, HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry,
     RebucketBatch, Rebucketed, Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
@@ -197,15 +198,8 @@ impl HubStore for PostgresHubStore {
     }
 
     fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {
-        Box::pin(async move {
-            let mut tx = self.begin(Purpose::Merge).await?;
-            let inner = Arc::clone(&self.inner);
-            apart(async move || {
-                let step = rebucket::step(&mut tx, &inner, &batch).await;
-                Ok(tx.finish(step).await?)
-            })
-            .await
-        })
+        let inner = Arc::clone(&self.inner);
+        Box::pin(apart(async move || Ok(rebucket::step(&inner, &batch).await?)))
     }
 
     fn rebucketing(&self, project: ProjectId) -> StoreFuture<'_, Vec<Rebucketing>> {
@@ -220,6 +214,10 @@ impl HubStore for PostgresHubStore {
     fn take_in(&self, batch: MergeBatch) -> StoreFuture<'_, Option<MergeReport>> {
         let inner = Arc::clone(&self.inner);
         Box::pin(apart(async move || Ok(intake::take_in(&inner, &batch).await?)))
+    }
+
+    fn elsewhere(&self, project: ProjectId, devices: Vec<DeviceId>, buckets: Vec<BucketId>) -> StoreFuture<'_, Option<Elsewhere>> {
+        transaction!(self, Read, |tx| async { elsewhere::elsewhere(tx, project, (&devices, &buckets)).await.map(Some) })
     }
 
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {

@@ -1,18 +1,20 @@
 //! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mobo_core::backoff::Backoff;
-use mobo_core::ids::ProjectId;
+use mobo_core::ids::{ProjectId, Timeline};
 use mobo_core::limits;
 use mobo_core::merge::{Context, Joined, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
-use mobo_core::store::{OfferBatch, OfferReport, StoreError};
+use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError};
 
 use super::Inner;
 use super::error::Failure;
+use super::intake;
 use super::merge;
 use super::session::{Purpose, SCHEMA_LOCK, Tx};
 use super::{hub, rebucket, schemas};
@@ -21,21 +23,43 @@ use super::{hub, rebucket, schemas};
 pub(super) async fn join(store: &Inner, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, StoreError> {
     let mut pause = Backoff::new(limits::MERGE_RETRY_MIN, limits::MERGE_RETRY_MAX);
     let mut attempt = 1;
+    let mut before = Vec::new();
     loop {
         let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
-        let joined = once(&mut tx, store, project, batch).await;
+        let joined = match once(&mut tx, store, project, batch).await {
+            Ok(Attempt::Joined(report)) => Ok(report),
+            Err(failure) => Err(failure),
+            Ok(Attempt::Waiting(timeline)) => {
+                tx.rollback().await?;
+                let (schema, now, entropy) = (Arc::clone(&batch.schema), batch.now, batch.entropy);
+                let own = MergeBatch { project, schema, timeline, now, entropy, submissions: Vec::new() };
+                let report = intake::take_in(store, &own).await?;
+                before.extend(report.into_iter().flat_map(|report| report.hints));
+                continue;
+            }
+        };
         match tx.finish(joined).await {
+            Ok(mut report) => {
+                merge::told_before(&mut report.hints, before);
+                return Ok(report);
+            }
             Err(failure) if failure.is_retryable() && attempt < limits::MERGE_ATTEMPTS_ALONE_MAX => {
                 let entropy = batch.entropy.first_chunk().copied().map_or(0, u64::from_le_bytes);
                 tokio::time::sleep(pause.next_pause(entropy.rotate_left(attempt), None)).await;
                 attempt += 1;
             }
-            done => return Ok(done?),
+            Err(failure) => return Err(failure.into()),
         }
     }
 }
 
-async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, Failure> {
+enum Attempt {
+    Joined(OfferReport),
+    /// SQL was written into one of the records, and must be taken in first, on this timeline.
+    Waiting(Timeline),
+}
+
+async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch) -> Result<Attempt, Failure> {
     let current = schemas::current(tx, &store.known, project).await?;
     let schema = if current.rev > batch.schema.rev { &current } else { &batch.schema };
     let history = hub::read(tx).await?.timeline;
@@ -44,7 +68,11 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     let context = Context { project, schema, timeline, now, entropy, recovering: true };
     let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
     let joining = Joining::new(context, &offered);
-    let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &joining.wants()).await?;
+    let wants = joining.wants();
+    let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &wants).await?;
+    if intake::touches(tx, &wants).await? {
+        return Ok(Attempt::Waiting(history.timeline));
+    }
     let (applied, Joined { joined, refused }) = joining.join(stored);
     let mut report = OfferReport { joined, refused, hints: Vec::new() };
     if !applied.is_empty() {
@@ -58,7 +86,7 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     }
     let count = "UPDATE mobo.recovery SET joined = joined + $1, refused = (SELECT count(*) FROM mobo.offer WHERE project = $2)";
     tx.run(sqlx::query(count).bind(report.joined.cast_signed()).bind(project.sql())).await?;
-    Ok(report)
+    Ok(Attempt::Joined(report))
 }
 
 async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &RefusedOffer) -> Result<(), Failure> {

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, Position, ProjectId, RecordId, RecordKey, Seq, Ver};
+use mobo_core::limits;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::Inner;
@@ -48,11 +50,13 @@ async fn heads(tx: &mut Tx, request: &PullRequest) -> Result<BTreeMap<BucketId, 
 }
 
 async fn own_merged(tx: &mut Tx, project: ProjectId, device: DeviceId) -> Result<Vec<(Lane, Incarnation, Seq)>, Failure> {
+    // The youngest logs first: what is left out says nothing, and the oldest have nothing to say any more.
     let look = sqlx::query(
-        "SELECT lane, incarnation, last FROM mobo.lane WHERE project = $1 AND device = $2 AND last > 0 ORDER BY lane, incarnation",
+        "SELECT l.lane, l.incarnation, l.last FROM mobo.lane l LEFT JOIN mobo.incarnation i USING (project, device, incarnation) \
+         WHERE l.project = $1 AND l.device = $2 AND l.last > 0 ORDER BY i.ordinal DESC NULLS LAST, l.lane, l.incarnation LIMIT $3",
     );
     let mut merged = Vec::new();
-    for row in tx.rows(look.bind(project.sql()).bind(device.0)).await? {
+    for row in tx.rows(look.bind(project.sql()).bind(device.0).bind(limits::OWN_MERGED_MAX as i64)).await? {
         let incarnation = known(Incarnation::from_sql(row.try_get(1)?), "incarnation")?;
         merged.push((lane(row.try_get(0)?)?, incarnation, known(seq(row.try_get(2)?), "seq")?));
     }
@@ -133,7 +137,15 @@ impl Reader<'_> {
             let is_last = changes.len() < SLICE;
             let keys: BTreeSet<RecordKey> = changes.iter().map(|change| change.key.clone()).collect();
             let mut records = stored::load(tx, self.project, self.schema, &keys).await?;
+            let unread = changes.iter().filter(|change| change.present).map(|change| &change.key);
+            let unread = unread.filter(|key| !records.get(key).is_some_and(|found| found.state.is_ok())).cloned().collect();
+            let waiting = waiting(tx, &unread).await?;
             for change in changes {
+                // SQL that was not taken in yet: in a moment it is, and its record has another position.
+                if waiting.contains(&change.key) {
+                    page.to = at;
+                    return Ok(page);
+                }
                 let found = records.remove(&change.key);
                 if !self.add(&mut page, &change, found) {
                     page.to = at;
@@ -189,6 +201,22 @@ impl Reader<'_> {
         }
         takes
     }
+}
+
+/// Those of these records that SQL has written into since they were merged last.
+async fn waiting(tx: &mut Tx, keys: &BTreeSet<RecordKey>) -> Result<BTreeSet<RecordKey>, Failure> {
+    if keys.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let (collections, ids): (Vec<i64>, Vec<&str>) = keys.iter().map(|key| (key.collection.sql(), key.id.as_str())).unzip();
+    let look = "SELECT DISTINCT i.collection, i.id FROM mobo.intake i JOIN unnest($1::int8[], $2::text[]) AS w(collection, id) USING (collection, id)";
+    let rows = tx.rows(sqlx::query(look).bind(collections).bind(ids)).await?;
+    let key = |row: &PgRow| {
+        let collection = known(CollectionId::from_sql(row.try_get(0)?), "collection")?;
+        let id = known(RecordId::new(row.try_get::<String, _>(1)?).ok(), "record id")?;
+        Ok(RecordKey { collection, id })
+    };
+    rows.iter().map(key).collect()
 }
 
 fn position(number: i64) -> Result<Position, Failure> {

@@ -1,18 +1,21 @@
 //! Rules that change, and the records that are placed anew by them: one batch of them is one transaction (rule R3).
 
+use std::sync::Arc;
+
 use mobo_core::cbor::Writer;
 use mobo_core::ids::{CollectionId, ProjectId, RecordId, RecordKey};
 use mobo_core::merge::{Applied, Context, Placed, Rivals};
 use mobo_core::schema::{Collection, Kind, Schema, check_collection};
-use mobo_core::store::{RebucketBatch, Rebucketed, Rebucketing};
+use mobo_core::store::{MergeBatch, RebucketBatch, Rebucketed, Rebucketing};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::Inner;
 use super::error::{Failure, known};
+use super::intake;
 use super::merge;
 use super::schemas;
-use super::session::{SCHEMA_LOCK, Tx};
+use super::session::{Purpose, SCHEMA_LOCK, Tx};
 use super::table::table;
 
 /// Changes the rules of a collection, and notes that its records are to be placed anew.
@@ -88,14 +91,44 @@ fn progress(row: &PgRow) -> Result<Rebucketing, Failure> {
     Ok(Rebucketing { collection, rules, done: number(1)?, moved: number(2)?, total: number(3)? })
 }
 
-/// Visits the next records of the first collection that has any left and that no other hub is at.
-pub(super) async fn step(tx: &mut Tx, store: &Inner, batch: &RebucketBatch) -> Result<Option<Rebucketed>, Failure> {
+/// Visits the next records of the first collection that has any left and that no other hub is at. What SQL has written into one of them is
+/// taken in first: it is placed by the rules, too.
+pub(super) async fn step(store: &Inner, batch: &RebucketBatch) -> Result<Option<Rebucketed>, Failure> {
+    let mut before = Vec::new();
+    loop {
+        let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
+        match once(&mut tx, store, batch).await {
+            Ok(Step::Done(step)) => {
+                let mut step = tx.finish(Ok(step)).await?;
+                step.iter_mut().for_each(|step| merge::told_before(&mut step.hints, std::mem::take(&mut before)));
+                return Ok(step);
+            }
+            Ok(Step::Waiting) => {
+                tx.rollback().await?;
+                let (project, timeline, now) = (batch.project, batch.timeline, batch.now);
+                let (schema, entropy) = (Arc::clone(&batch.schema), batch.entropy);
+                let own = MergeBatch { project, schema, timeline, now, entropy, submissions: Vec::new() };
+                let report = intake::take_in(store, &own).await?;
+                before.extend(report.into_iter().flat_map(|report| report.hints));
+            }
+            Err(failure) => return tx.finish(Err(failure)).await,
+        }
+    }
+}
+
+enum Step {
+    Done(Option<Rebucketed>),
+    /// SQL was written into one of the records, and must be taken in first.
+    Waiting,
+}
+
+async fn once(tx: &mut Tx, store: &Inner, batch: &RebucketBatch) -> Result<Step, Failure> {
     let project = batch.project;
     let look = sqlx::query(
         "SELECT collection, done, moved, total, rules::text, after FROM mobo.rebucket WHERE project = $1 ORDER BY collection LIMIT 1 \
          FOR UPDATE SKIP LOCKED",
     );
-    let Some(row) = tx.row(look.bind(project.sql())).await? else { return Ok(None) };
+    let Some(row) = tx.row(look.bind(project.sql())).await? else { return Ok(Step::Done(None)) };
     let (mut progress, after) = (progress(&row)?, row.try_get::<String, _>(5)?);
     let schema = schemas::current(tx, &store.known, project).await?;
     let collection = known(schema.get(progress.collection), "collection whose rules were changed")?;
@@ -105,6 +138,9 @@ pub(super) async fn step(tx: &mut Tx, store: &Inner, batch: &RebucketBatch) -> R
     progress.done += keys.len() as u64;
     let wants = keys.into_iter().collect();
     let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, &schema), &wants).await?;
+    if intake::touches(tx, &wants).await? {
+        return Ok(Step::Waiting);
+    }
     let (timeline, now, entropy) = (batch.timeline, batch.now, batch.entropy);
     let context = Context { project, schema: &schema, timeline, now, entropy, recovering: false };
     let applied = Applied::rebucket(context, stored);
@@ -117,7 +153,7 @@ pub(super) async fn step(tx: &mut Tx, store: &Inner, batch: &RebucketBatch) -> R
         moved = hints;
     }
     note(tx, project, &progress, (!finished).then_some(last).flatten()).await?;
-    Ok(Some(Rebucketed { progress, finished, hints: moved }))
+    Ok(Step::Done(Some(Rebucketed { progress, finished, hints: moved })))
 }
 
 /// Notes up to which record a collection is done; `None`: to the end.

@@ -26,6 +26,8 @@ pub(super) enum Purpose {
     Write,
     /// Likewise, placing records by rules that stay the same until it ends.
     Merge,
+    /// Likewise, waiting for each lock of a lane, record or bucket no longer than this.
+    MergeWithin(Duration),
     /// Reads, all in one snapshot.
     Read,
     /// Reads, all in one snapshot, that may take their time.
@@ -36,7 +38,7 @@ impl Purpose {
     /// The longest run of one statement.
     const fn patience(self) -> Duration {
         match self {
-            Self::Write | Self::Merge | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
+            Self::Write | Self::Merge | Self::MergeWithin(_) | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
             Self::Audit => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
         }
     }
@@ -53,6 +55,11 @@ impl Purpose {
             Self::Write => write,
             // With the first words, so that it costs no time: what is read next is read after it.
             Self::Merge => format!("{write}; SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK})"),
+            // Rules that change take their time: whoever waits for that is kept out by no record.
+            Self::MergeWithin(lock) => {
+                let lock = lock.as_millis();
+                format!("{write}; SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK}); SET LOCAL lock_timeout = {lock}")
+            }
             Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
         }
     }

@@ -16,7 +16,7 @@ use super::address::Address;
 use super::error::{Failure, known};
 use super::session::{Purpose, Tx};
 use super::table::quoted;
-use super::{audit, migrate, schemas, table};
+use super::{audit, intake, migrate, schemas, table};
 use binary::{Encoder, Form};
 
 /// Tables of ours that stay where they are: what they say is of the database, not of the hub.
@@ -39,7 +39,8 @@ impl Export {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`] when a hub uses it: what that one writes from now on would be left behind. Else as for a store.
+    /// [`StoreError::Refused`] when a hub uses it: what that one writes from now on would be left behind; and when there is SQL in it that was
+    /// not taken in. Else as for a store.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let mut tx = begin(url, Purpose::Audit).await?;
         let others = others(&mut tx).await?;
@@ -47,6 +48,10 @@ impl Export {
             return Err(StoreError::Refused(format!(
                 "{others} connections of a hub are open to this database: stop every hub that uses it"
             )));
+        }
+        if intake::waits(&mut tx).await? {
+            let why = "SQL was written into this database that no hub has taken in yet: boot the hub on it once more, and stop it";
+            return Err(StoreError::Refused(why.to_owned()));
         }
         Ok(Self { tx })
     }

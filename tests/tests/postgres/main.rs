@@ -6,6 +6,7 @@ mod crowds;
 mod doors;
 mod failures;
 mod values;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mobo_core::author::Intent;
 use mobo_core::ids::{BucketId, Lane, Position, RecordKey, Seq};
+use mobo_core::limits;
 use mobo_core::store::{BucketPage, PullPage, PullRequest};
 use serde_json::json;
 
@@ -153,4 +154,23 @@ pub async fn keeps_to_its_limits(place: Box<dyn Place>) {
         assert_eq!(got, want, "{items_max} records, {bytes_max} bytes, from {cursor}; a bucket that is not there is left out");
         assert!(page.buckets.iter().all(|bucket| bucket.head.0 == if bucket.bucket == all { 10 } else { 1 }));
     }
+}
+
+/// A device that was replaced again and again has more logs than a page can name: its youngest are told, and every page can be read.
+pub async fn tells_of_the_youngest_logs(place: Box<dyn Place>) {
+    let world = World::new(place, 33).await;
+    let mut device = Device::enrolled(&world, "a", &["all"]).await;
+    let mut logs = Vec::new();
+    for log in 0..=limits::OWN_MERGED_MAX {
+        if log > 0 {
+            device.refence(&world, Seq::new(1)).await;
+        }
+        device.write(&world, "work_orders", Intent::Merge, ("w", json!({"n": log})));
+        world.merged(device.push_all(&world)).await;
+        logs.push((Lane::State, device.incarnation, Seq::FIRST));
+    }
+    let all = world.bucket("all").await;
+    let page = world.store.pull(request(&world, &device, vec![(all, Position(0))])).await.unwrap();
+    logs.reverse();
+    assert_eq!(page.own_merged, logs[..limits::OWN_MERGED_MAX], "of {} logs", logs.len());
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Position, ProjectId, RecordId, RecordKey, Seq, Ver};
+use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
@@ -35,9 +36,12 @@ pub(super) fn pull(connection: &Connection, schema: &Schema, request: &PullReque
 }
 
 fn own_merged(connection: &Connection, request: &PullRequest) -> Result<Vec<(Lane, Incarnation, Seq)>, Failure> {
-    let mut statement = connection
-        .prepare_cached("SELECT lane, incarnation, last FROM mobo_lane WHERE project = ?1 AND device = ?2 ORDER BY lane, incarnation")?;
-    let mut rows = statement.query((request.project.sql(), request.device.as_bytes()))?;
+    // The youngest logs first: what is left out says nothing, and the oldest have nothing to say any more.
+    let mut statement = connection.prepare_cached(
+        "SELECT l.lane, l.incarnation, l.last FROM mobo_lane l LEFT JOIN mobo_incarnation i USING (project, device, incarnation) \
+         WHERE l.project = ?1 AND l.device = ?2 AND l.last > 0 ORDER BY i.ordinal DESC, l.lane, l.incarnation LIMIT ?3",
+    )?;
+    let mut rows = statement.query((request.project.sql(), request.device.as_bytes(), limits::OWN_MERGED_MAX as i64))?;
     let mut merged = Vec::new();
     while let Some(row) = rows.next()? {
         let incarnation = known(Incarnation::from_sql(row.get(1)?), "incarnation")?;
