@@ -22,6 +22,7 @@ pub mod backup;
 pub mod bundles;
 pub mod cli;
 pub mod control;
+mod elsewhere;
 pub mod history;
 pub mod hub_time;
 pub mod identity;

@@ -4,11 +4,11 @@ mod conversation;
 mod recovering;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::ids::{Chain, DeviceId, Incarnation, Lane, LaneKey, Seq};
+use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, Lane, LaneKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::{Link, LinkError, Listener};
 use mobo_core::message::{Definition, SchemaUpdate};
@@ -49,7 +49,18 @@ pub struct Sessions {
     teller: Teller,
 }
 
-type Live = BTreeMap<(DeviceId, Incarnation), (u64, mpsc::Sender<Order>)>;
+type Live = BTreeMap<(DeviceId, Incarnation), Place>;
+
+/// A session among those that are live.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    orders: mpsc::Sender<Order>,
+    /// Beside the orders, which may be too many to hear of it in time.
+    revoked: CancellationToken,
+    /// What the device may read.
+    buckets: Vec<BucketId>,
+}
 
 /// What a session is told from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,19 +108,26 @@ impl Sessions {
 
     /// Tells the session of a revoked device to end; it is gone within [`limits::REVOCATION_MAX`].
     pub fn revoked(&self, device: DeviceId) {
-        for (_, (_, orders)) in self.registry().iter().filter(|(log, _)| log.0 == device) {
-            let _ = orders.try_send(Order::Revoked);
+        for (_, place) in self.registry().iter().filter(|(log, _)| log.0 == device) {
+            let _ = place.orders.try_send(Order::Revoked);
+            place.revoked.cancel();
         }
     }
 
     /// Tells the session of a device to look up what it may do now; all sessions, where no device is named.
     pub fn rights_changed(&self, device: Option<DeviceId>) {
-        for (live, (_, orders)) in self.registry().iter() {
+        for (live, place) in self.registry().iter() {
             if device.is_none_or(|device| device == live.0) {
                 // A session that has so many orders before it will look after this one, too.
-                let _ = orders.try_send(Order::Rights);
+                let _ = place.orders.try_send(Order::Rights);
             }
         }
+    }
+
+    /// The devices that are connected now, and the buckets that they may read.
+    pub(crate) fn watched(&self) -> (BTreeSet<DeviceId>, BTreeSet<BucketId>) {
+        let live = self.registry();
+        (live.keys().map(|log| log.0).collect(), live.values().flat_map(|place| &place.buckets).copied().collect())
     }
 
     /// Tells the sessions of these logs that their entries are in a verified backup. One that has too many orders before it hears of it with
@@ -117,8 +135,8 @@ impl Sessions {
     pub fn safe(&self, lanes: &[(LaneKey, Seq, Chain)]) {
         let live = self.registry();
         for (lane, seq, chain) in lanes {
-            if let Some((_, orders)) = live.get(&(lane.device, lane.incarnation)) {
-                let _ = orders.try_send(Order::Safe(lane.lane, *seq, *chain));
+            if let Some(place) = live.get(&(lane.device, lane.incarnation)) {
+                let _ = place.orders.try_send(Order::Safe(lane.lane, *seq, *chain));
             }
         }
     }
@@ -150,13 +168,22 @@ impl Sessions {
     async fn run(self: &Arc<Self>, link: Arc<dyn Link>, (stopping, clock): (CancellationToken, Clock)) -> CloseReason {
         let outbox = Outbox::new(Arc::clone(&link));
         let mut driver = Conversation::new(Arc::clone(self), outbox, (link.binding(), link.peer()));
+        let revoked = driver.revoked.clone();
         let mut hints = self.merges.hints();
         let mut schema = self.schema.clone();
         let mut eras = self.door.history.watch();
         let mut work = JoinSet::new();
         let reason = loop {
-            if let Some(reason) = driver.carry_out().await {
-                break reason;
+            // What it still has to say may wait for a device that reads slowly, or for other merges.
+            let carried = tokio::select! {
+                biased;
+                () = revoked.cancelled() => None,
+                carried = driver.carry_out() => Some(carried),
+            };
+            match carried {
+                Some(None) => {}
+                Some(Some(reason)) => break reason,
+                None => break driver.expel().await,
             }
             driver.started().for_each(|job| drop(work.spawn(job)));
             let timeout = driver.timeout().map(|due| clock.at(due));
@@ -170,6 +197,7 @@ impl Sessions {
                 Ok(()) = schema.changed() => driver.schema_changed(),
                 Ok(()) = eras.changed() => driver.era_changed(),
                 Some(order) = driver.orders.recv() => driver.order(order),
+                () = revoked.cancelled() => {}
                 () = at(timeout) => driver.tick(),
                 () = stopping.cancelled() => driver.stop(),
             }
@@ -199,18 +227,26 @@ impl Sessions {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, log: (DeviceId, Incarnation), orders: mpsc::Sender<Order>) -> Registered {
+    fn enter(&self, log: (DeviceId, Incarnation), (orders, revoked): (mpsc::Sender<Order>, CancellationToken)) -> Registered {
         let number = self.next.fetch_add(1, Ordering::Relaxed) as u64;
-        if let Some((_, ghost)) = self.registry().insert(log, (number, orders)) {
-            let _ = ghost.try_send(Order::Superseded);
+        let place = Place { number, orders, revoked, buckets: Vec::new() };
+        if let Some(ghost) = self.registry().insert(log, place) {
+            let _ = ghost.orders.try_send(Order::Superseded);
         }
         (log, number)
+    }
+
+    fn holds(&self, registered: Option<Registered>, buckets: Vec<BucketId>) {
+        let Some((log, number)) = registered else { return };
+        if let Some(place) = self.registry().get_mut(&log).filter(|place| place.number == number) {
+            place.buckets = buckets;
+        }
     }
 
     fn leave(&self, registered: Option<Registered>) {
         let Some((log, number)) = registered else { return };
         let mut live = self.registry();
-        if live.get(&log).is_some_and(|(current, _)| *current == number) {
+        if live.get(&log).is_some_and(|place| place.number == number) {
             live.remove(&log);
         }
     }

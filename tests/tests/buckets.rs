@@ -235,3 +235,21 @@ fn rules(place: Place) {
     assert_eq!(cluster.cli().args(["collection", "alter", "pumps", "--bucket", "plant:{nope}"]).run().code, Some(2));
     assert_eq!(cluster.cli().args(["collection", "alter", "nope", "--bucket", "all"]).run().code, Some(4));
 }
+
+/// Goal: what another hub of the same database does to rights reaches the sessions here: a right that it takes away, and a revocation.
+/// Method: its words are written into the database by SQL, as they stand there whoever writes them.
+// faults: SR-6
+#[test]
+fn rights_that_another_hub_takes_away_end_here() {
+    let cluster = Cluster::boot(Place::Postgres);
+    cluster.create(&[PUMPS]);
+    let device = joined(&cluster, "a", &["--bucket", "site:a", "--bucket", "site:b"]).boot();
+    let rows = json!([{"id": "p1", "site": "a"}, {"id": "p2", "site": "b"}]);
+    cluster.api().post("/rest/v1/pumps", &rows).unwrap().expect_status(201);
+    shows(&device, "pumps", &["p1", "p2"]);
+    let database = cluster.database.as_ref().unwrap();
+    database.rows("UPDATE mobo.grant SET ended_us = 1 WHERE bucket = 'site:b'");
+    shows(&device, "pumps", &["p1"]);
+    database.rows("UPDATE mobo.device SET revoked_us = 1");
+    wait::until("the device to hear of it", SOON, || (device.status()["link"]["state"] == "refused").then_some(()));
+}

@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
+use mobo_core::author::Intent;
+use mobo_core::ids::Lane;
+use mobo_core::message::Message;
 use mobo_tests::cli::Cli;
 use mobo_tests::cluster::{Cluster, Place, quiet_address};
 use mobo_tests::process::{Launch, Node};
 use mobo_tests::wait;
+use mobo_tests::wire::WireDevice;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -126,4 +130,37 @@ fn documents(cluster: &Cluster, device: &Node) {
     assert_eq!((&task["title"], &task["rank"], &task["likes"]), (&json!("pump 7"), &json!(1), &json!(11)));
     let at_hub = cluster.api().get("/rest/v1/tasks?id=eq.t").unwrap().expect_status(200).json();
     assert_eq!((&at_hub[0]["title"], &at_hub[0]["likes"]), (&json!("pump 7"), &json!(11)));
+}
+
+/// Goal: of a push with more refused entries than a link's queue has places, each refusal is told before the ack, and each again to a device
+/// that comes back without having kept any.
+/// Method: a device of the test writes where it may not, pushes it at once, and hangs up; then it says hello as if it had heard nothing.
+// faults: H-15
+#[test]
+fn more_refusals_than_a_queue_holds_are_all_told() {
+    const ENTRIES: usize = 1_500;
+    let cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[PUMPS]);
+    let token = cluster.cli().args(["device", "invite", "--name", "wire", "--bucket", "site:a"]).run().expect_success().text();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut device = WireDevice::enrol(&token).await.unwrap();
+        let session = device.connect().await.unwrap();
+        for n in 0..ENTRIES {
+            device.write("pumps", Intent::Merge, (&format!("p{n}"), json!({"site": "b"})));
+        }
+        let pushed = session.push(device.push(Lane::State, 1)).await.unwrap();
+        assert_eq!((pushed.rejects.len(), pushed.ack.acked.get()), (ENTRIES, ENTRIES as u64));
+        session.close().await;
+        let session = device.connect().await.unwrap();
+        let mut told = Vec::new();
+        while told.len() < ENTRIES {
+            match session.next().await.unwrap() {
+                Message::Reject(reject) => told.push(reject.seq.get()),
+                other => panic!("after {}: {other:?}", told.len()),
+            }
+        }
+        told.sort_unstable();
+        assert_eq!(told, (1..=ENTRIES as u64).collect::<Vec<_>>());
+        session.close().await;
+    });
 }

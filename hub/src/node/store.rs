@@ -140,6 +140,7 @@ impl Component for StorePart {
             tasks.spawn("rebucket", crate::rebucket::run(hub, stopping));
             if is_postgres(&self.hub.config.get(&settings::STORE_URL)) {
                 tasks.spawn("intake", crate::intake::run(Arc::clone(&self.hub), tasks.stopping()));
+                tasks.spawn("elsewhere", crate::elsewhere::run(Arc::clone(&self.hub), tasks.stopping()));
             }
             Ok(())
         })

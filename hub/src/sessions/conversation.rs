@@ -1,5 +1,8 @@
 //! One session's driver on the hub: what an effect of the session machine does, whatever carries the frames and runs the waiting.
 
+mod welcome;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,17 +11,18 @@ use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, PublicK
 use mobo_core::limits;
 use mobo_core::link::Channel;
 use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate, SignedHello};
+use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
-use mobo_core::store::PullRequest;
+use mobo_core::store::{PullPage, PullRequest};
 use mobo_core::time::Instant;
 use mobo_protocol::DecodeError;
-use mobo_runtime::outbox::Frames;
+use mobo_runtime::outbox::{Frames, TooSlow};
 use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use super::{Order, Registered, Sessions};
-use crate::admission::{Guest, Turned};
+use crate::admission::Guest;
 use crate::merger::News;
 use crate::metrics;
 
@@ -31,6 +35,15 @@ enum Finished {
     Input(Input),
     Guest(Box<Guest>),
     Rights(u64, Rights, Vec<Grant>),
+    Verdict(u64, Input),
+}
+
+/// What became of the pushes, in the order in which they came: an ack covers every refusal before it.
+#[derive(Debug, Default)]
+struct Verdicts {
+    pushes: u64,
+    told: u64,
+    early: BTreeMap<u64, Input>,
 }
 
 impl Done {
@@ -59,7 +72,10 @@ pub struct Conversation<F> {
     registered: Option<Registered>,
     /// How often it was asked what the device may do.
     asked: u64,
+    verdicts: Verdicts,
     teller: mpsc::Sender<Order>,
+    /// Cancelled when the device is revoked.
+    pub(super) revoked: CancellationToken,
     /// What the session is told from outside: for [`order`](Self::order).
     pub orders: mpsc::Receiver<Order>,
 }
@@ -91,7 +107,9 @@ impl<F: Frames> Conversation<F> {
             continues: None,
             registered: None,
             asked: 0,
+            verdicts: Verdicts::default(),
             teller,
+            revoked: CancellationToken::new(),
             orders,
         }
     }
@@ -125,10 +143,12 @@ impl<F: Frames> Conversation<F> {
     /// Something that was started is done.
     pub fn done(&mut self, Done(done): Done) {
         let input = match done {
-            Finished::Input(input) => return self.answered(input),
+            Finished::Input(input) => input,
+            Finished::Verdict(push, verdict) => return self.judged(push, verdict),
             // Asked for once more since: that answer is to come, and the newer one.
             Finished::Rights(asked, ..) if asked != self.asked => return,
             Finished::Rights(_, rights, grants) => {
+                self.sessions.holds(self.registered, grants.iter().map(|grant| grant.bucket).collect());
                 if let Some(guest) = &mut self.guest {
                     guest.1 = rights;
                 }
@@ -222,12 +242,8 @@ impl<F: Frames> Conversation<F> {
     async fn effect(&mut self, effect: Effect) -> Option<CloseReason> {
         match effect {
             Effect::Send(channel, message) => {
-                if self.send(channel, &message).is_err() {
-                    return Some(CloseReason::Silent);
-                }
-                if matches!(*message, Message::Welcome(_)) {
-                    self.welcomed();
-                }
+                let sent = self.send_all(channel, &message).await;
+                return sent.is_err().then_some(CloseReason::Silent);
             }
             Effect::Admit(hello) => self.admit(hello),
             Effect::Enrol(enrol) => self.enrol(enrol),
@@ -249,7 +265,16 @@ impl<F: Frames> Conversation<F> {
         None
     }
 
-    fn send(&mut self, channel: Channel, message: &Message) -> Result<(), mobo_runtime::outbox::TooSlow> {
+    async fn send_all(&mut self, channel: Channel, message: &Message) -> Result<(), TooSlow> {
+        if matches!(message, Message::Reject(_)) {
+            // A push has more entries to refuse than a queue has places.
+            self.frames.room(channel).await?;
+        }
+        self.send(channel, message)?;
+        if matches!(message, Message::Welcome(_)) { self.welcomed().await } else { Ok(()) }
+    }
+
+    fn send(&mut self, channel: Channel, message: &Message) -> Result<(), TooSlow> {
         self.frames.send(channel, mobo_protocol::encode(message))
     }
 
@@ -263,56 +288,21 @@ impl<F: Frames> Conversation<F> {
         self.started.push(Box::pin(work));
     }
 
-    fn welcomed(&mut self) {
-        let Some(log) = self.session.log() else { return };
-        let device = log.0;
-        self.registered = Some(self.sessions.enter(log, self.teller.clone()));
-        self.sessions.teller.live(device);
-        self.look_for_the_other();
-        // Refusals come before any ack that would cover them.
-        for reject in std::mem::take(&mut self.unheard).into_iter().filter(|_| mobo_core::protect!("reject.told-again", true)) {
-            let _ = self.send(Channel::Control, &Message::Reject(reject));
+    fn judged(&mut self, push: u64, verdict: Input) {
+        self.verdicts.early.insert(push, verdict);
+        while let Some(verdict) = self.verdicts.early.remove(&self.verdicts.told) {
+            self.verdicts.told += 1;
+            self.answered(verdict);
         }
-        // Registered first, looked at again then: a change of rights finds this session, or this finds the change.
-        self.schema_changed();
     }
 
-    /// Asks what the device may do now, once it is known.
-    fn look_up_rights(&mut self) {
-        let (Some(device), door) = (self.device(), Arc::clone(&self.sessions.door)) else { return };
-        self.asked += 1;
-        let asked = self.asked;
-        self.start(async move {
-            let row = match door.store.device(door.project(), device).await {
-                Ok(Some(row)) if row.revoked.is_none() => row,
-                Ok(_) => return Done::input(Input::Revoked),
-                Err(error) => return Done::input(Input::StoreFailed(error.to_string())),
-            };
-            match door.rights(&row).await {
-                Ok((rights, grants)) => Done(Finished::Rights(asked, rights, grants)),
-                Err(error) => Done::input(Input::StoreFailed(error.to_string())),
-            }
-        });
-    }
-
-    fn answered(&mut self, input: Input) {
-        let merged = matches!(input, Input::Merged(..));
-        self.feed(input);
+    fn answered(&mut self, verdict: Input) {
+        let merged = matches!(verdict, Input::Merged(..));
+        self.feed(verdict);
         // What it has merged into a bucket that was taken away from it, no batch brings back: the next checkpoint tells it.
         if merged && matches!(&self.guest, Some((_, Rights::Buckets(grants))) if !grants.ended.is_empty()) {
             self.feed(Input::HintsLost);
         }
-    }
-
-    fn admit(&mut self, hello: Box<SignedHello>) {
-        let (binding, door) = (self.binding.clone(), Arc::clone(&self.sessions.door));
-        self.start(async move {
-            match door.hello(&hello, &binding).await {
-                Ok(guest) => Done(Finished::Guest(Box::new(guest))),
-                Err(Turned::Away(refusal)) => Done::input(Input::Admitted(Err(refusal))),
-                Err(Turned::Store(error)) => Done::input(Input::StoreFailed(error.to_string())),
-            }
-        });
     }
 
     fn refence(&mut self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) {
@@ -344,12 +334,15 @@ impl<F: Frames> Conversation<F> {
             Err(code) => self.feed(Input::PushRefused(lane, code)),
             Ok(prepared) => {
                 let verdict = self.sessions.merges.submit(prepared).await;
+                let push = self.verdicts.pushes;
+                self.verdicts.pushes += 1;
                 self.start(async move {
-                    Done::input(match verdict.await {
+                    let verdict = match verdict.await {
                         Ok(Ok(outcome)) => Input::Merged(lane, outcome),
                         Ok(Err(error)) => Input::StoreFailed(error.to_string()),
                         Err(_) => Input::Stop,
-                    })
+                    };
+                    Done(Finished::Verdict(push, verdict))
                 });
             }
         }
@@ -368,6 +361,9 @@ impl<F: Frames> Conversation<F> {
         self.start(async move {
             Done::input(match metrics::timed("pull", store.pull(request)).await {
                 Ok(page) => {
+                    if is_held_up(&page) {
+                        tokio::time::sleep(limits::HUB_INTAKE_LOOK).await;
+                    }
                     for key in page.buckets.iter().flat_map(|bucket| &bucket.damaged) {
                         tracing::error!(collection = %key.collection, id = %key.id, "a stored record is damaged and was not delivered");
                     }
@@ -393,4 +389,9 @@ impl<F: Frames> Conversation<F> {
     fn schema_update(&self) -> Arc<SchemaUpdate> {
         self.sessions.definitions(&self.identity)
     }
+}
+
+/// True if there is more, and none of it here: something must happen in the store first, and asking again at once would be asking all the time.
+fn is_held_up(page: &PullPage) -> bool {
+    page.buckets.iter().any(|bucket| bucket.from < bucket.head) && page.buckets.iter().all(|bucket| bucket.to == bucket.from)
 }
