@@ -32,7 +32,7 @@ pub(super) async fn join(store: &Inner, project: ProjectId, batch: &OfferBatch) 
             Ok(Attempt::Waiting(timeline)) => {
                 tx.rollback().await?;
                 let (schema, now, entropy) = (Arc::clone(&batch.schema), batch.now, batch.entropy);
-                let own = MergeBatch { project, schema, timeline, now, entropy, submissions: Vec::new() };
+                let own = MergeBatch { project, schema, timeline, now, entropy, recovering: true, submissions: Vec::new() };
                 let report = intake::take_in(store, &own).await?;
                 before.extend(report.into_iter().flat_map(|report| report.hints));
                 continue;

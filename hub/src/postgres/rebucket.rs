@@ -107,7 +107,7 @@ pub(super) async fn step(store: &Inner, batch: &RebucketBatch) -> Result<Option<
                 tx.rollback().await?;
                 let (project, timeline, now) = (batch.project, batch.timeline, batch.now);
                 let (schema, entropy) = (Arc::clone(&batch.schema), batch.entropy);
-                let own = MergeBatch { project, schema, timeline, now, entropy, submissions: Vec::new() };
+                let own = MergeBatch { project, schema, timeline, now, entropy, recovering: false, submissions: Vec::new() };
                 let report = intake::take_in(store, &own).await?;
                 before.extend(report.into_iter().flat_map(|report| report.hints));
             }
