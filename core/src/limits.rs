@@ -101,7 +101,7 @@ pub const BATCH_ITEMS_MAX: usize = 2_000;
 pub const PUSHES_IN_FLIGHT_MAX: usize = 4;
 /// Buckets that one device may hold.
 pub const BUCKETS_PER_DEVICE_MAX: usize = 64;
-/// Lanes of its own that a device is told of in a page or checkpoint: those of its youngest logs.
+/// Lanes of its own that a device is told of at a time: those of its youngest logs.
 pub const OWN_MERGED_MAX: usize = BUCKETS_PER_DEVICE_MAX;
 /// Claims of one device.
 pub const CLAIMS_MAX: usize = 64;
@@ -269,9 +269,6 @@ pub const COMMIT_GROUP_MAX: usize = 512;
 /// Local writes that wait for the writer.
 pub const COMMIT_QUEUE_MAX: usize = 1_024;
 
-/// How often a hub looks for what other hubs of its store have changed for its live sessions: rights that were taken away, and buckets. Less
-/// than [`REVOCATION_MAX`] by what a session needs to end.
-pub const ELSEWHERE_LOOK: Duration = Duration::from_secs(2);
 // SQLite
 /// How often a hub looks for SQL of other programs in a database that cannot tell of it.
 pub const HUB_INTAKE_LOOK: Duration = Duration::from_millis(40);
@@ -309,7 +306,7 @@ pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const POSTGRES_LONG_STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest wait of a statement for the locks of another hub.
 pub const POSTGRES_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same in a merge of several submissions, which is parted then: those that nobody keeps out must not wait for those that somebody does.
+/// The same in a merge of several submissions, which is parted then: whoever nobody keeps out does not wait for the others.
 pub const MERGE_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The same in a merge of one submission, which fails then; everybody behind it in the queue waits so long.
 pub const MERGE_LOCK_TIMEOUT_ALONE: Duration = Duration::from_secs(3);

@@ -67,6 +67,8 @@ pub const EVENT_TEXT_BYTES_MAX: usize = 512;
 pub const KEY_CACHE_MAX: usize = 1_024;
 /// How long it believes one without asking the store: another hub on the same store may have revoked it.
 pub const KEY_CACHE_TTL: Duration = REVOCATION_MAX;
+/// How often a hub looks for what others of its store have changed for its sessions: less than [`REVOCATION_MAX`] by what ending one takes.
+pub const ELSEWHERE_LOOK: Duration = Duration::from_secs(2);
 
 // power-on self-test
 /// Free space under which a node does not start.
