@@ -64,10 +64,10 @@ await refusal(app().auth.signInWithPassword({ email: "ann@example.com", password
 // Staying signed in.
 const { session: next } = await good(client.auth.refreshSession(), "refreshSession");
 assert.notEqual(next.refresh_token, session.refresh_token);
-is((await good(client.auth.getUser(), "getUser after the refresh")).user.id, ann.id, "still the same user");
 const first = { access_token: expired(session.access_token), refresh_token: session.refresh_token };
 const { session: same } = await good(app().auth.setSession(first), "a refresh token whose answer was lost");
 is(same.refresh_token, next.refresh_token, "the same answer again");
+is((await good(client.auth.getUser(), "getUser after the refresh")).user.id, ann.id, "still the same user");
 await good(client.auth.refreshSession(), "refreshSession, with what it gave");
 await refusal(app().auth.setSession(first), "refresh_token_already_used", "a refresh token twice");
 await refusal(client.auth.refreshSession(), "refresh_token_not_found", "the whole sign-in has ended");
