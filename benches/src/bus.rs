@@ -57,7 +57,7 @@ async fn events(seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     // One that never ends in time, which must cost the others nothing.
     handles.push(bus.subscribe(&tasks, Wants::all("stuck"), |_| std::future::pending::<()>())?);
     // What the machine itself takes from one task to another, under the same load at the same moments.
-    let (channel, mut ticks) = tokio::sync::mpsc::unbounded_channel();
+    let (channel, mut ticks) = tokio::sync::mpsc::channel(usize::try_from(total)?);
     let bare = tokio::spawn(async move {
         let mut took = Vec::new();
         while let Some(sent) = ticks.recv().await {
@@ -73,7 +73,8 @@ async fn events(seconds: u64, report: &mut Report) -> anyhow::Result<()> {
         pace.tick().await;
         for _ in 0..BURST {
             let now = clock.now();
-            let _ = channel.send(now);
+            // There is room for all of them.
+            let _ = channel.try_send(now);
             bus.publish(Event::new(&TICK, [now.0.into()])?);
         }
     }

@@ -4,7 +4,6 @@
 //! then on it goes the way of every local write; what the broker repeats because it has not heard that is known again.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,15 +200,13 @@ fn random() -> u64 {
     entropy::bytes().map_or(0, u64::from_le_bytes)
 }
 
-fn next_schema(changes: &mut tokio::sync::broadcast::Receiver<Change>) -> impl Future<Output = ()> {
-    async {
-        loop {
-            match changes.recv().await {
-                Ok(Change::SchemaChanged) | Err(RecvError::Lagged(_)) => return,
-                // The store is closed: this part is stopped before it.
-                Err(RecvError::Closed) => return std::future::pending().await,
-                Ok(_) => {}
-            }
+async fn next_schema(changes: &mut tokio::sync::broadcast::Receiver<Change>) {
+    loop {
+        match changes.recv().await {
+            Ok(Change::SchemaChanged) | Err(RecvError::Lagged(_)) => return,
+            // The store is closed: this part is stopped before it.
+            Err(RecvError::Closed) => return std::future::pending().await,
+            Ok(_) => {}
         }
     }
 }

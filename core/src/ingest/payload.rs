@@ -76,8 +76,5 @@ fn telemetry(values: &Json, device: Option<&String>) -> Result<Vec<Reading>, Bad
         };
         Ok(Reading { payload, device: device.cloned(), at })
     };
-    match values {
-        Json::Array(list) => list.iter().map(one).collect(),
-        values => Ok(vec![one(values)?]),
-    }
+    if let Json::Array(list) = values { list.iter().map(one).collect() } else { Ok(vec![one(values)?]) }
 }
