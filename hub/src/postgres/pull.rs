@@ -138,7 +138,7 @@ impl Reader<'_> {
             let keys: BTreeSet<RecordKey> = changes.iter().map(|change| change.key.clone()).collect();
             let mut records = stored::load(tx, self.project, self.schema, &keys).await?;
             let unread = changes.iter().filter(|change| change.present).map(|change| &change.key);
-            let unread = unread.filter(|key| !records.get(key).is_some_and(|found| found.state.is_ok())).cloned().collect();
+            let unread = unread.filter(|key| records.get(key).is_none_or(|found| found.state.is_err())).cloned().collect();
             let waiting = waiting(tx, &unread).await?;
             for change in changes {
                 // SQL that was not taken in yet: in a moment it is, and its record has another position.
