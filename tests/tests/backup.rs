@@ -234,7 +234,8 @@ fn the_vault_is_swapped_while_the_hub_runs() {
         let verdict = cluster.cli().args(["backup", "verify", vault.to_str().unwrap(), "-o", "json"]).run().expect_success().json();
         assert_eq!(verdict["whole"], true, "{verdict}");
     }
-    let list = cluster.cli().args(["backup", "list", second.to_str().unwrap(), "-o", "json"]).run().expect_success().json();
+    // Nobody has to name the vault that a running hub backs up to.
+    let list = cluster.cli().args(["backup", "list", "-o", "json"]).run().expect_success().json();
     assert_eq!(list.as_array().unwrap().last().unwrap()["kind"], "snapshot", "{list}");
     assert_eq!(cluster.hub().status()["health"], "healthy");
 }

@@ -46,7 +46,7 @@ fn store_and_forward(place: Place) {
     wait_live(&device);
     cluster.stop_hub();
 
-    let text: String = (0..messages).map(|n| line(n)).collect();
+    let text: String = (0..messages).map(line).collect();
     let mut publisher = Publisher::start(&broker, "plant/press-3/t");
     publisher.send(text.into_bytes());
     for kill in 1..=3 {

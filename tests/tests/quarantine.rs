@@ -154,10 +154,9 @@ fn more_refusals_than_a_queue_holds_are_all_told() {
         let session = device.connect().await.unwrap();
         let mut told = Vec::new();
         while told.len() < ENTRIES {
-            match session.next().await.unwrap() {
-                Message::Reject(reject) => told.push(reject.seq.get()),
-                other => panic!("after {}: {other:?}", told.len()),
-            }
+            let next = session.next().await.unwrap();
+            let Message::Reject(reject) = next else { panic!("after {}: {next:?}", told.len()) };
+            told.push(reject.seq.get());
         }
         told.sort_unstable();
         assert_eq!(told, (1..=ENTRIES as u64).collect::<Vec<_>>());

@@ -189,7 +189,7 @@ impl TableState {
 }
 
 /// The log under which the increments of an entry count that was authored again, where nobody else can have written its first position:
-/// every authoring of it counts there, and none of them where the first log's own tally reaches it ([`drop_doubles`]).
+/// every authoring of it counts there, and none of them where the first log's own tally reaches it (`drop_doubles`).
 #[must_use]
 pub fn stands_for(device: DeviceId, first: Incarnation, seq: Seq) -> Incarnation {
     let mut hasher = blake3::Hasher::new();

@@ -13,6 +13,7 @@ use mobo_core::backup::{hex, unhex};
 use mobo_core::rfc3339;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::command::{self, ask, block_on};
+use mobo_runtime::config::Config;
 use mobo_runtime::output::{Failure, Format};
 use serde_json::{Value, json};
 
@@ -207,12 +208,17 @@ pub(super) fn machine() -> Result<Arc<Clock>, Failure> {
 /// The vault's address and the backup key.
 pub(super) fn place(common: &Common, args: &VaultArgs) -> Result<((String, Access), BackupKey), Failure> {
     let config = load(common)?;
-    let address = args.vault.clone().unwrap_or_else(|| config.get(&BACKUP_URL));
-    if address.is_empty() {
-        return Err(Failure::usage("which vault?", "name a folder, or set backup.url"));
-    }
+    let address = args.vault.clone().or_else(|| usual_place(common, &config));
+    let address = address.ok_or_else(|| Failure::usage("which vault?", "name a folder, or set backup.url"))?;
     let file = args.key_file.clone().unwrap_or_else(|| common.data_dir.join(BACKUP_KEY_FILE));
     Ok(((address, Access::writer(&config)), read_key(&file)?))
+}
+
+/// Where the running hub backs up to, which a swap may have changed; where it would, if it does not run.
+fn usual_place(common: &Common, config: &Config) -> Option<String> {
+    let status = ask(&common.data_dir, "status", json!({})).ok();
+    let running = status.as_ref().and_then(|status| status.pointer("/backup/place")).and_then(Value::as_str);
+    running.map(str::to_owned).or_else(|| Some(config.get(&BACKUP_URL)).filter(|url| !url.is_empty()))
 }
 
 fn read_key(file: &Path) -> Result<BackupKey, Failure> {

@@ -191,7 +191,9 @@ mod tests {
                 return Vec::new();
             }
             // It takes more than one poll.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
             self.due = Instant::now() + Duration::from_millis(20);
             vec![Note::text("tended")]
         }

@@ -244,6 +244,9 @@ fn a_query_has_bounds() {
     check(&"n=eq.1&".repeat(64), &format!("* | {}", vec!["n Eq(Int(1))"; 64].join(" & ")));
     refuse(&"n=eq.1&".repeat(65), Reason::Malformed, "at most 64 filters");
     refuse(&format!("n=in.({}1)", "1,".repeat(1_000)), Reason::Malformed, "1000 values in all");
-    refuse(&format!("order={}n", "n,".repeat(512)), Reason::Malformed, "more than 512");
+    let order = |terms: usize| (0..terms).map(|term| format!("meta->>k{term}")).collect::<Vec<_>>().join(",");
+    assert_eq!(parse(&format!("order={}", order(16))).unwrap().order.len(), 16);
+    assert_eq!(parse(&format!("order={}n", "n,".repeat(512))).unwrap().order.len(), 1, "who ties by a column ties by it again");
+    refuse(&format!("order={}", order(17)), Reason::Malformed, "more than 16 columns");
     refuse(&format!("select={}n", "n,".repeat(512)), Reason::Malformed, "more than 512");
 }
