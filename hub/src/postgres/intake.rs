@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use mobo_core::ids::{BootId, DeviceId, Lane, Nonce, RecordKey, Ver};
 use mobo_core::limits;
-use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Outcome, Prepared, SeenEdit};
+use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Outcome, Prepared};
 use mobo_core::store::{MergeBatch, MergeReport};
 use mobo_core::time::{Moment, Mono, Wall, WallQuality};
 use sqlx::Row;
@@ -83,7 +83,7 @@ async fn taking(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Attemp
     tx.rows(lanes.bind(batch.project.sql()).bind(author.device.0).bind(author.incarnation.sql())).await?;
     let claimed = claim::claim(tx, &schema).await?;
     let batch = MergeBatch { schema, submissions: Vec::new(), ..batch.clone() };
-    let mut intake = Intake { store, batch, author, nth: 0, keys: Vec::new(), report: MergeReport::default(), is_changed: false };
+    let mut intake = Intake { store, batch, author, keys: Vec::new(), report: MergeReport::default(), is_changed: false };
     let mut rest = claimed.as_slice();
     while !rest.is_empty() {
         // As many whole transactions as are few rows, or a longer one in pieces.
@@ -139,8 +139,6 @@ struct Intake<'s> {
     store: &'s Inner,
     batch: MergeBatch,
     author: HubAuthor,
-    /// Entries so far.
-    nth: u32,
     keys: merge::BucketKeys,
     report: MergeReport,
     is_changed: bool,
@@ -157,7 +155,7 @@ impl Intake<'_> {
                 refuse(tx, work, why.unwrap_or_default()).await?;
                 self.is_changed = true;
             }
-            let submissions: Vec<Prepared> = round.iter().filter_map(|work| self.local(work.edits.clone())).collect();
+            let submissions: Vec<Prepared> = round.iter().filter_map(|work| self.local(work)).collect();
             let own = MergeBatch { submissions, ..self.batch.clone() };
             let report = match merge::attempt(tx, self.store, &own, Waiting::IsTakenIn).await? {
                 Attempt::Done(report, keys) => {
@@ -179,14 +177,14 @@ impl Intake<'_> {
         Ok(None)
     }
 
-    fn local(&mut self, edits: Vec<SeenEdit>) -> Option<Prepared> {
-        let collection = edits.first()?.collection;
+    fn local(&self, work: &Work<'_>) -> Option<Prepared> {
+        let collection = work.edits.first()?.collection;
         let lane = self.author.lane(Lane::State);
         let random = self.batch.entropy.first_chunk().copied().map_or(0, u64::from_le_bytes);
-        let nonce = Nonce(random.wrapping_add(u64::from(self.nth)).to_le_bytes());
-        self.nth = self.nth.wrapping_add(1);
+        // The number of its first note is its own: what says the same as an earlier one is another entry (rule R15), in this call and in the next.
+        let nonce = Nonce(random.wrapping_add(work.noted.first()?.n.cast_unsigned()).to_le_bytes());
         let moment = Moment { boot: BootId([0; 8]), mono: Mono(0), wall: Wall(self.batch.now.0), quality: WallQuality::Set };
-        let body = LocalBody::Seen(edits);
+        let body = LocalBody::Seen(work.edits.clone());
         Some(Prepared::Local(Box::new(LocalWrite { lane, collection, body, moment, nonce, author: Some("sql".to_owned()), bounds: None })))
     }
 }

@@ -79,6 +79,22 @@ async fn a_page_ends_before_what_waits_and_calls_nothing_damaged() {
     world.is_sound().await;
 }
 
+/// A call may take in again and again, until nothing waits in its way: it has one moment and one draw of random bytes for all of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sql_says_twice_in_one_call_counts_twice() {
+    let world = world(69).await;
+    let mut device = Device::enrolled(&world, "a", &["site:a"]).await;
+    device.write(&world, "pumps", Intent::Put, ("p1", json!({"site": "a", "runs": 3})));
+    world.merged(device.push_all(&world)).await;
+    let batch = world.batch(Vec::new());
+    for _ in 0..2 {
+        sql(&world, "UPDATE pumps SET runs = runs + 2 WHERE id = 'p1'").await;
+        world.store.take_in(batch.clone()).await.unwrap().unwrap();
+    }
+    assert_eq!(world.sql("SELECT runs FROM pumps WHERE id = 'p1'").await, "7");
+    world.is_sound().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_holds_the_rows_as_they_were_merged_last() {
     let world = world(63).await;
