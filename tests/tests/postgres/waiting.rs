@@ -1,5 +1,6 @@
 //! SQL that waits to be taken in, and what else may meet it there; and what somebody's open transaction keeps out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mobo_core::author::Intent;
@@ -92,6 +93,36 @@ async fn what_sql_says_twice_in_one_call_counts_twice() {
         world.store.take_in(batch.clone()).await.unwrap().unwrap();
     }
     assert_eq!(world.sql("SELECT runs FROM pumps WHERE id = 'p1'").await, "7");
+    world.is_sound().await;
+}
+
+/// Two programs count on one row while it is taken in again and again: each step is there once, and the row fits what was merged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_sql_is_taken_in_counts_once() {
+    const STEPS: u64 = 100;
+    let world = world(70).await;
+    let mut device = Device::enrolled(&world, "a", &["site:a"]).await;
+    device.write(&world, "pumps", Intent::Put, ("p1", json!({"site": "a", "runs": 0})));
+    world.merged(device.push_all(&world)).await;
+    let is_over = AtomicBool::new(false);
+    let count = async || {
+        for _ in 0..STEPS {
+            sql(&world, "UPDATE pumps SET runs = runs + 1 WHERE id = 'p1'").await;
+        }
+    };
+    let counting = async {
+        tokio::join!(count(), count());
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let taking = async {
+        while !is_over.load(Ordering::Relaxed) {
+            world.store.take_in(world.batch(Vec::new())).await.unwrap();
+        }
+    };
+    tokio::join!(counting, taking);
+    while world.store.take_in(world.batch(Vec::new())).await.unwrap().is_some() {}
+    assert_eq!(world.sql("SELECT runs FROM pumps WHERE id = 'p1'").await, (2 * STEPS).to_string());
+    assert_eq!(world.sql("SELECT count(*) FROM mobo.intake_refused").await, "0");
     world.is_sound().await;
 }
 
