@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: the same write twice is done once, and answered twice.
 //!
-//! A key is its caller's, and the write that it names ends whether the caller waits for it or not. Answers are kept for [`limits::IDEMPOTENCY_TTL`], within bounds of number and size, until the node ends: a write whose records have ids of
-//! their writer is safe to repeat even then.
+//! A key is its caller's, and the write that it names ends whether the caller waits for it or not. Answers are kept for
+//! [`limits::IDEMPOTENCY_TTL`], within bounds of number and size, until the node ends: a write whose records have ids of their writer is safe to
+//! repeat even then.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -81,7 +81,7 @@ fn encode_beside(state: &TableState, meta: &RowMeta, columns: Option<&Collection
 pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(FieldId) -> Value) -> Result<(TableState, RowMeta), Malformed> {
     let mut reader = Reader::new(bytes);
     let mut state = TableState::default();
-    let (mut stamps, mut ver, mut mac, mut state_hash) = (Vec::new(), Ver(0), None, None);
+    let (mut stamps, mut meta) = (Vec::new(), PartMeta::default());
     reader.each_key(|key, reader| {
         match key {
             0 => stamps = decode_stamps(reader)?,
@@ -98,17 +98,13 @@ pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(Fiel
                 }
             }
             4 => state.counters = decode_by_field(reader, decode_counter)?,
-            5 => ver = Ver(reader.u63()?),
-            6 => mac = Some(Mac(reader.fixed()?)),
             7 => state.vers = decode_vers(reader, &stamps)?,
-            8 => state_hash = Some(StateHash(reader.fixed()?)),
-            _ => reader.skip()?,
+            key => meta.read(key, reader)?,
         }
         Ok(())
     })?;
     reader.end()?;
-    let state_hash = state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
-    Ok((state, RowMeta { ver, mac, state_hash }))
+    Ok((state, meta.whole()?))
 }
 
 /// Reads only what a row says besides its state.
@@ -117,19 +113,36 @@ pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(Fiel
 ///
 /// When the column is malformed.
 pub fn decode_meta(bytes: &[u8]) -> Result<RowMeta, Malformed> {
-    let (mut reader, mut ver, mut mac, mut state_hash) = (Reader::new(bytes), Ver(0), None, None);
-    reader.each_key(|key, reader| {
+    let (mut reader, mut meta) = (Reader::new(bytes), PartMeta::default());
+    reader.each_key(|key, reader| meta.read(key, reader))?;
+    reader.end()?;
+    meta.whole()
+}
+
+/// What a row says besides its state, as far as it was read.
+#[derive(Debug, Default)]
+struct PartMeta {
+    ver: Ver,
+    mac: Option<Mac>,
+    state_hash: Option<StateHash>,
+}
+
+impl PartMeta {
+    /// Reads what stands under a key, and passes over what is none of it.
+    fn read(&mut self, key: u64, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         match key {
-            5 => ver = Ver(reader.u63()?),
-            6 => mac = Some(Mac(reader.fixed()?)),
-            8 => state_hash = Some(StateHash(reader.fixed()?)),
+            5 => self.ver = Ver(reader.u63()?),
+            6 => self.mac = Some(Mac(reader.fixed()?)),
+            8 => self.state_hash = Some(StateHash(reader.fixed()?)),
             _ => reader.skip()?,
         }
         Ok(())
-    })?;
-    reader.end()?;
-    let state_hash = state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
-    Ok(RowMeta { ver, mac, state_hash })
+    }
+
+    fn whole(self) -> Result<RowMeta, Malformed> {
+        let state_hash = self.state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
+        Ok(RowMeta { ver: self.ver, mac: self.mac, state_hash })
+    }
 }
 
 /// True iff the row is as it was written.
