@@ -139,6 +139,7 @@ impl Driver {
                 | Effect::Rejected(_)
                 | Effect::Refence(_)
                 | Effect::PutSchema(_)
+                | Effect::PutAccess(_)
                 | Effect::Granted(_)
                 | Effect::Revoked(_)
                 | Effect::Offered(_)

@@ -199,7 +199,8 @@ mod tests {
     use crate::time::Eff;
 
     fn pumps(rules: &[&str]) -> Collection {
-        let field = |id, name: &str, kind| Field { id: FieldId::new(id).unwrap(), name: name.into(), kind, retired: false };
+        let field =
+            |id, name: &str, kind| Field { id: FieldId::new(id).unwrap(), name: name.into(), kind, retired: false, references: None };
         Collection {
             id: CollectionId::new(1).unwrap(),
             name: "pumps".into(),

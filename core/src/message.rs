@@ -71,6 +71,8 @@ pub enum Message {
     OfferAck(OfferAck),
     /// Hub → device: the collections as they are now.
     Schema(SchemaUpdate),
+    /// Hub → device: who may use your API, and what of it. It may be passed over.
+    Access(AccessUpdate),
     /// Device → hub, on a new timeline: definitions that you may have lost (rule R18).
     SchemaOffer(SchemaUpdate),
     /// Device → hub: take me in.
@@ -90,6 +92,15 @@ pub enum Message {
         /// Its type number.
         kind: u8,
     },
+}
+
+/// Who may use the API of the project, as the hub knows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AccessUpdate {
+    /// The hub's time when it was said.
+    pub hub_time: Eff,
+    /// [`crate::rights::Access::to_text`].
+    pub text: String,
 }
 
 /// A request to enrol.

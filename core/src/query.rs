@@ -8,6 +8,7 @@ mod filter;
 mod parse;
 mod path;
 mod pattern;
+mod related;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use filter::{Condition, Filter, Op, Row};
 pub use parse::{Parser, Query, QueryError, Reason, Variables, read_value};
 pub use path::{contains, follow, jsonb_order, jsonb_text};
 pub use pattern::like;
+pub use related::{Embed, Embedded, Presence, Related, Relations, Unreadable, related};
 
 use crate::ids::ProjectId;
 use crate::json::value_to_json;
@@ -44,6 +46,8 @@ pub struct Select {
     pub offset: u64,
     /// True: count all rows that the filter lets through, too.
     pub count: bool,
+    /// Related collections, read with each row.
+    pub embeds: Vec<Embed>,
 }
 
 /// A column of a collection's table.
@@ -158,6 +162,8 @@ impl From<Column> for SelectedColumn {
 pub struct Order {
     /// By what.
     pub operand: Operand,
+    /// The related collection whose one record has it, by its place in [`Select::embeds`]; `None` for the row itself.
+    pub through: Option<usize>,
     /// True: descending.
     pub descending: bool,
     /// True: rows without a value come first. As in Postgres, the default is `descending`.
@@ -204,6 +210,7 @@ impl Select {
             limit: i64::MAX.unsigned_abs(),
             offset: 0,
             count: false,
+            embeds: Vec::new(),
         }
     }
 
@@ -212,9 +219,18 @@ impl Select {
     pub fn foreign_column(&self) -> Option<&str> {
         let known = columns(&self.collection);
         let mut used: Vec<&Operand> = self.columns.iter().map(|selected| &selected.operand).collect();
-        used.extend(self.order.iter().map(|order| &order.operand));
+        used.extend(self.order.iter().filter(|order| order.through.is_none()).map(|order| &order.operand));
         self.filter.each(&mut |condition| used.push(&condition.operand));
-        used.into_iter().map(|operand| &operand.column).find(|column| !known.contains(column)).map(|column| column.name.as_str())
+        let own = used.into_iter().map(|operand| &operand.column).find(|column| !known.contains(column)).map(|column| column.name.as_str());
+        own.or_else(|| self.embeds.iter().find_map(|embed| self.foreign_to(embed, &known)))
+    }
+
+    fn foreign_to<'s>(&'s self, embed: &'s Embed, known: &[Column]) -> Option<&'s str> {
+        let far = columns(&embed.select.collection);
+        let through = self.order.iter().filter(|order| order.through.and_then(|at| self.embeds.get(at)) == Some(embed));
+        let ordering = through.map(|order| &order.operand.column).find(|column| !far.contains(column));
+        let link = Some(&embed.field).filter(|field| !if embed.to_one { known } else { &far }.contains(field));
+        ordering.or(link).map(|column| column.name.as_str()).or_else(|| embed.select.foreign_column())
     }
 
     /// The columns that must be read for an answer, each once; [`row`](Self::row) takes their values in this order.

@@ -4,6 +4,7 @@
 //! A collection without a policy is closed to everybody but the roles `admin` and `service`. A policy opens one action on one collection to one
 //! role; it may leave out rows ([`condition`]) and fields. What devices may is decided by buckets, elsewhere.
 
+mod access;
 pub mod condition;
 mod granted;
 mod role;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
+pub use access::{Access, KnownKey};
 pub use condition::{BadCondition, Condition};
 pub use granted::{Bounds, Granted};
 pub use role::{BadRole, Role};

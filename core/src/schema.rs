@@ -148,6 +148,8 @@ pub struct Field {
     pub kind: FieldType,
     /// No longer shown or written; its values stay where they are.
     pub retired: bool,
+    /// The collection whose records it names by their id; `None` where it names none. Nothing enforces that the record is there.
+    pub references: Option<CollectionId>,
 }
 
 /// A collection of a project.
@@ -199,7 +201,9 @@ impl Collection {
 
     /// The canonical CBOR: what a MAC covers and what travels.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.map(8);
+        let references: Vec<(FieldId, CollectionId)> =
+            self.fields.iter().filter_map(|field| field.references.map(|collection| (field.id, collection))).collect();
+        writer.map(8 + usize::from(!references.is_empty()));
         writer.u64(0).u64(self.id.get());
         writer.u64(1).text(&self.name);
         writer.u64(2).u64(u64::from(self.kind.code()));
@@ -214,6 +218,12 @@ impl Collection {
         }
         writer.u64(6).u64(u64::from(self.lane.number()));
         writer.u64(7).text(&self.store);
+        if !references.is_empty() {
+            writer.u64(8).array(references.len());
+            for (field, collection) in references {
+                writer.array(2).u64(field.get()).u64(collection.get());
+            }
+        }
     }
 
     /// Reads what [`Self::encode`] wrote. Keys of later versions, and fields of types of later versions, are passed over: whoever forwards or
@@ -224,7 +234,7 @@ impl Collection {
     /// When a part is missing, of a kind that this version does not know, or over its limit.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let (mut id, mut name, mut kind, mut lane) = (None, None, None, None);
-        let (mut rev, mut fields, mut rules, mut store) = (0, Vec::new(), Vec::new(), None);
+        let (mut rev, mut fields, mut rules, mut store, mut references) = (0, Vec::new(), Vec::new(), None, Vec::new());
         reader.each_key(|key, reader| {
             match key {
                 0 => id = CollectionId::new(reader.u64()?),
@@ -235,10 +245,14 @@ impl Collection {
                 5 => rules = decode_rules(reader)?,
                 6 => lane = Lane::from_number(reader.u8()?),
                 7 => store = Some(label(reader, limits::NAME_BYTES_MAX)?),
+                8 => references = decode_references(reader)?,
                 _ => reader.skip()?,
             }
             Ok(())
         })?;
+        for field in &mut fields {
+            field.references = references.iter().find(|(id, _)| *id == field.id).map(|(_, collection)| *collection);
+        }
         match (id, name, kind, lane, store) {
             (Some(id), Some(name), Some(kind), Some(lane), Some(store)) => Ok(Self { id, name, kind, rev, fields, rules, lane, store }),
             _ => Err(Malformed::what("collection")),
@@ -260,9 +274,21 @@ fn decode_fields(reader: &mut Reader<'_>) -> Result<Vec<Field>, Malformed> {
         if fields.iter().any(|field: &Field| field.id == id) {
             return Err(Malformed::what("a field twice"));
         }
-        fields.extend(kind.map(|kind| Field { id, name, kind, retired }));
+        fields.extend(kind.map(|kind| Field { id, name, kind, retired, references: None }));
     }
     Ok(fields)
+}
+
+fn decode_references(reader: &mut Reader<'_>) -> Result<Vec<(FieldId, CollectionId)>, Malformed> {
+    let len = reader.array()?;
+    if len > limits::FIELDS_PER_COLLECTION_MAX {
+        return Err(Malformed::what("too many references"));
+    }
+    let reference = |reader: &mut Reader<'_>| {
+        let field = FieldId::new(reader.u64()?).ok_or_else(|| Malformed::what("field id"))?;
+        Ok((field, CollectionId::new(reader.u64()?).ok_or_else(|| Malformed::what("collection id"))?))
+    };
+    (0..len).map(|_| reader.tuple(2, reference)).collect()
 }
 
 fn decode_rules(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {

@@ -162,7 +162,13 @@ const FIELDS: [FieldType; 10] = [
 ];
 
 fn collection() -> Collection {
-    let field = |(id, kind): (u64, FieldType)| Field { id: FieldId::new(id).unwrap(), name: format!("f{id:x}"), kind, retired: false };
+    let field = |(id, kind): (u64, FieldType)| Field {
+        id: FieldId::new(id).unwrap(),
+        name: format!("f{id:x}"),
+        kind,
+        retired: false,
+        references: None,
+    };
     Collection {
         id: key().collection,
         name: "notes".into(),

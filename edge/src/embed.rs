@@ -268,7 +268,7 @@ impl Watch {
                         return Some(Changed::Records(ids));
                     }
                 }
-                Ok(Change::LaneAppended(_) | Change::LaneSettled(_) | Change::SchemaChanged) => {}
+                Ok(Change::LaneAppended(_) | Change::LaneSettled(_) | Change::SchemaChanged | Change::AccessChanged) => {}
                 Err(RecvError::Lagged(_)) => return Some(Changed::Unknown),
                 Err(RecvError::Closed) => return None,
             }

@@ -15,9 +15,12 @@ use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId};
 use mobo_core::kernel::{Check, ComponentName, ExitReason};
 use mobo_core::link::Dialer;
+use mobo_core::rights::Access;
 use mobo_core::schema::Schema;
 use mobo_core::store::StoreError;
+use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
+use mobo_gate::auth::token::VerifyKey;
 use mobo_protocol::JoinToken;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::config::Config;
@@ -104,6 +107,18 @@ pub struct Edge {
 struct Known {
     schema: Arc<Schema>,
     project: Option<ProjectId>,
+    callers: Arc<Callers>,
+}
+
+/// Who may use this device's API, as the hub said last.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
+    /// Keys and policies.
+    pub(crate) access: Access,
+    /// What users' tokens are checked with.
+    pub(crate) keys: Vec<VerifyKey>,
+    /// The hub's time when it was said: it is not earlier now, whatever this device's clock says.
+    pub(crate) hub_time: Eff,
 }
 
 impl fmt::Debug for Edge {
@@ -186,9 +201,21 @@ impl Edge {
         let store = self.store()?;
         let (schema, node) = (store.schema().await?, store.node().await?);
         let project = node.identity.map(|identity| identity.project);
+        let said = store.access().await?;
+        let callers = said.and_then(|said| {
+            let access = Access::from_text(&said.text)?;
+            let keys = access.jwks.iter().filter_map(VerifyKey::from_jwk).collect();
+            Some(Callers { access, keys, hub_time: said.hub_time })
+        });
         self.routes.belong_to(project);
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { schema, project };
+        let known = Known { schema, project, callers: Arc::new(callers.unwrap_or_default()) };
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
+    }
+
+    /// Who may use the device's API; nobody but programs on it where the hub has not said yet.
+    pub(crate) fn callers(&self) -> Arc<Callers> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).callers)
     }
 
     /// The collections.

@@ -9,16 +9,22 @@ use mobo_core::ids::{CollectionId, ProjectId, RecordId, RecordKey};
 use mobo_core::limits;
 use mobo_core::live::{LiveHead, LivePage, LiveStore as _};
 use mobo_core::query::{Page, Select};
+use mobo_core::rights::Access;
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::stream::Segment;
-use mobo_core::time::Wall;
+use mobo_core::time::{Eff, Wall};
+use mobo_gate::auth::token::{Token, TokenError};
 use mobo_gate::backend::{
     AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
     WriteDone, WriteRequest,
 };
+use mobo_gate::key::KeyHash;
 use mobo_runtime::board_desk;
 
 use crate::node::{Edge, STORE};
+
+/// Whom users' tokens are for.
+const USERS: &str = "authenticated";
 
 /// The device as the gate sees it.
 #[derive(Debug)]
@@ -29,6 +35,33 @@ impl EdgeRecords {
     #[must_use]
     pub fn new(edge: Arc<Edge>) -> Self {
         Self(edge)
+    }
+}
+
+/// Callers are judged by what the hub said last: with its network cut, a device goes on with that.
+impl EdgeRecords {
+    fn hub_now(&self) -> Eff {
+        Eff(self.0.clock.wall().0).max(self.0.callers().hub_time)
+    }
+
+    fn key(&self, hash: &KeyHash) -> Option<Principal> {
+        self.0.callers().access.by_key(self.0.project()?, &hash.0, self.hub_now())
+    }
+
+    /// That a sign-in has ended since its token was made, only the hub knows; the token itself ends within the hour.
+    fn user(&self, token: &Token, key: Option<&KeyHash>) -> Result<Option<Principal>, BackendError> {
+        let callers = self.0.callers();
+        let Some(project) = self.0.project().filter(|_| token.issuer() == callers.access.issuer) else {
+            return Err(TokenError::UnknownKey.into());
+        };
+        let claims = token.verify(&callers.keys, Some(USERS), Wall(self.hub_now().0))?;
+        let user = Access::by_claims(project, &claims).ok_or(TokenError::Claims("they name no user of this project"))?;
+        // The app's key must be good as well; what it may itself does not matter.
+        match key.map(|hash| self.key(hash)) {
+            None => Ok(Some(user)),
+            Some(Some(app)) => Ok(Some(Principal { key: app.key, scopes: app.scopes, ..user })),
+            Some(None) => Ok(None),
+        }
     }
 }
 
@@ -79,11 +112,12 @@ impl Backend for EdgeRecords {
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {
         Box::pin(async move {
             let store = self.0.store()?;
-            if write.bounds.is_some() {
-                // Nobody is bound by policies on a device so far: a program of its own is trusted, and there is nobody else.
-                return Err(BackendError::Refused("a device measures no write by policies".to_owned()));
-            }
-            let written = store.write(write.collection.id, write.edits, write.author).await.map_err(refused)?;
+            let (collection, edits, author) = (write.collection.id, write.edits, write.author);
+            let written = match write.bounds {
+                Some(bounds) => store.write_within(collection, edits, author, bounds).await,
+                None => store.write(collection, edits, author).await,
+            };
+            let written = written.map_err(refused)?;
             let changed = written.changed.into_iter().map(|key| key.id).collect();
             let level = self.0.waiting_room.level(&store, written.entry, write.patience).await?;
             Ok(WriteDone { changed, level })
@@ -113,13 +147,18 @@ impl Backend for EdgeRecords {
     }
 
     fn authenticate(&self, credential: Credential) -> BackendFuture<'_, Option<Principal>> {
-        // A program on the device itself is the device's own (rule R2).
-        let own = || Principal::of_role(self.project(), Role::Service);
-        Box::pin(async move { Ok((credential.caller == Caller::Local).then(own)) })
+        let principal = match credential.caller {
+            // A program on the device itself is the device's own (rule R2).
+            Caller::Local => Ok(Some(Principal::of_role(self.project(), Role::Service))),
+            Caller::Key(hash) => Ok(self.key(&hash)),
+            Caller::User { token, key } => self.user(&token, key.as_ref()),
+            Caller::Stranger => Ok(None),
+        };
+        Box::pin(async move { principal })
     }
 
     fn policies(&self) -> Arc<Policies> {
-        Arc::default()
+        Arc::clone(&self.0.callers().access.policies)
     }
 
     fn rights_changes(&self) -> tokio::sync::watch::Receiver<u64> {

@@ -91,8 +91,6 @@ impl Hub {
     /// [`AdminError`].
     pub async fn create_collection(&self, new: &NewCollection) -> Result<Collection, AdminError> {
         let opened = self.opened()?;
-        let collection = define(new)?;
-        check_collection(&collection)?;
         if opened.history.era().recovering {
             // The ids that a collection had may still come back with it (rule R18).
             return Err(AdminError::Usage(
@@ -102,6 +100,8 @@ impl Hub {
         }
         let _one_at_a_time = opened.schema_lock.lock().await;
         let known = opened.store.schema(opened.project).await?;
+        let collection = define(new, &known)?;
+        check_collection(&collection)?;
         if known.by_name(&collection.name).is_some() {
             return Err(AdminError::Usage(format!("collection \"{}\" exists already", collection.name)));
         }
@@ -246,7 +246,7 @@ fn parse_claim(text: &str) -> Result<(String, String), AdminError> {
     }
 }
 
-fn define(new: &NewCollection) -> Result<Collection, AdminError> {
+fn define(new: &NewCollection, known: &Schema) -> Result<Collection, AdminError> {
     let kind = match &new.kind {
         None if new.fields.is_empty() => Kind::Document,
         None => Kind::Table,
@@ -254,7 +254,9 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
             Kind::from_name(word).ok_or_else(|| AdminError::Usage(format!("\"{word}\" is not a kind: use table, document or stream")))?
         }
     };
-    let fields: Result<Vec<Field>, AdminError> = new.fields.iter().map(|text| field(text)).collect();
+    let id = CollectionId::from_entropy(entropy::bytes()?);
+    let home = Home { id, name: &new.name, kind, known };
+    let fields: Result<Vec<Field>, AdminError> = new.fields.iter().map(|text| field(text, &home)).collect();
     let lane = match (kind, new.lane.as_deref()) {
         (Kind::Table | Kind::Document, None) => Lane::State,
         (Kind::Stream, None | Some("telemetry")) => Lane::Telemetry,
@@ -264,7 +266,7 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
         }
     };
     Ok(Collection {
-        id: CollectionId::from_entropy(entropy::bytes()?),
+        id,
         name: new.name.clone(),
         kind,
         rev: 1,
@@ -275,14 +277,55 @@ fn define(new: &NewCollection) -> Result<Collection, AdminError> {
     })
 }
 
-fn field(text: &str) -> Result<Field, AdminError> {
+/// Where a field is to be.
+struct Home<'a> {
+    id: CollectionId,
+    name: &'a str,
+    kind: Kind,
+    known: &'a Schema,
+}
+
+fn field(text: &str, home: &Home<'_>) -> Result<Field, AdminError> {
     let (name, kind) =
         text.split_once(':').ok_or_else(|| AdminError::Usage(format!("\"{text}\" is not a field: write NAME:TYPE, such as title:text")))?;
+    let made = |kind, references| {
+        Ok(Field { id: FieldId::from_entropy(entropy::bytes()?), name: name.to_owned(), kind, retired: false, references })
+    };
+    if let Some(target) = reference(kind) {
+        return made(FieldType::Text, Some(referred(name, target, home)?));
+    }
     if let Some(instead) = instead(kind) {
         return Err(AdminError::Usage(format!("field \"{name}\" cannot be {kind}: {instead}")));
     }
     let kind = FieldType::from_name(kind).ok_or_else(|| SchemaError::UnknownType { name: kind.to_owned() })?;
-    Ok(Field { id: FieldId::from_entropy(entropy::bytes()?), name: name.to_owned(), kind, retired: false })
+    made(kind, None)
+}
+
+/// The collection in `ref(COLLECTION)`, or in `ref:COLLECTION`, which no shell takes for something else.
+fn reference(kind: &str) -> Option<&str> {
+    kind.strip_prefix("ref:").or_else(|| kind.strip_prefix("ref(")?.strip_suffix(')'))
+}
+
+fn referred(name: &str, target: &str, home: &Home<'_>) -> Result<CollectionId, AdminError> {
+    if home.kind == Kind::Document {
+        return Err(AdminError::Usage(format!(
+            "field \"{name}\": the texts of a document are edited together, letter by letter, and two edits of a reference would name nothing; \
+             make a table or a stream, or keep the id in a json field"
+        )));
+    }
+    if target == home.name && home.kind == Kind::Table {
+        return Ok(home.id);
+    }
+    match home.known.by_name(target) {
+        Some(found) if found.kind == Kind::Stream => Err(AdminError::Usage(format!(
+            "field \"{name}\": \"{target}\" is a stream, and samples have no ids that a reference could name; let the stream name the record"
+        ))),
+        Some(found) => Ok(found.id),
+        None => {
+            let near = mobo_core::names::nearest(target, home.known.iter().map(|collection| collection.name.as_str())).map(str::to_owned);
+            Err(AdminError::NoSuch { what: "collection", name: target.to_owned(), near })
+        }
+    }
 }
 
 /// What would do in place of something that a table written at several ends cannot have.
@@ -297,7 +340,9 @@ fn instead(kind: &str) -> Option<&'static str> {
             "two nodes that are apart may both write the same value, and both writes are kept; make it the id of the record, which is unique",
         )
     } else if word(&["references", "foreign"]) {
-        Some("a row may arrive before the one that it names, or without it; keep the id as text, and join where it is there")
+        Some(
+            "a row may arrive before the one that it names, or without it; write NAME:ref:COLLECTION, which reads what is there and refuses nothing",
+        )
     } else {
         None
     }

@@ -11,6 +11,7 @@
 //! Everything is in the hub's own store, in tables that are the same in SQLite and Postgres. What a request needs is kept in memory and read
 //! again when it changes here, and every [`limits::RIGHTS_LOOK`] in case another hub on the same store changed it.
 
+mod access;
 pub mod book;
 pub mod doors;
 pub mod issuers;
@@ -136,12 +137,20 @@ pub struct Accounts {
 }
 
 /// What requests need without waiting.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     rev: i64,
     policies: Arc<Policies>,
     keys: Arc<Vec<VerifyKey>>,
     issuers: Arc<Vec<Issuer>>,
+    /// What devices are told of it.
+    access: Arc<str>,
+}
+
+impl Known {
+    fn nothing() -> Self {
+        Self { rev: 0, policies: Arc::default(), keys: Arc::default(), issuers: Arc::default(), access: Arc::from("") }
+    }
 }
 
 impl Accounts {
@@ -163,7 +172,7 @@ impl Accounts {
             signers: Signers::new(hub),
             issuer: if issuer.is_empty() { format!("mobo:{}", hub.device()) } else { issuer },
             live: Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::SESSION_CACHE_TTL)),
-            known: RwLock::default(),
+            known: RwLock::new(Known::nothing()),
             desk,
             time,
             clock,
@@ -203,6 +212,18 @@ impl Accounts {
     #[must_use]
     pub fn policies(&self) -> Arc<Policies> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).policies)
+    }
+
+    /// What devices are told of callers.
+    #[must_use]
+    pub fn access(&self) -> Arc<str> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).access)
+    }
+
+    /// Counts changes of what [`access`](Self::access) gives, among others.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// What tokens say of who issued them.
@@ -252,12 +273,12 @@ impl Accounts {
         Ok(done)
     }
 
-    /// A key was made useless: whoever has a connection open with it is asked again.
+    /// A key was made, or made useless: whoever has a connection open is asked again, and devices hear of it.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn revoked(&self, project: ProjectId, event: Event) -> Result<(), AuthError> {
+    pub async fn keys_changed(&self, project: ProjectId, event: Event) -> Result<(), AuthError> {
         self.change(project, Vec::new(), event).await.map(drop).map_err(|missed| missed.or(AuthError::Busy))
     }
 
@@ -301,9 +322,10 @@ impl Accounts {
         let policies = Arc::new(self.load_policies(self.served).await?);
         let keys = Arc::new(self.load_keys().await?);
         let issuers = self.load_issuers(self.served).await?;
+        let access = self.told(&policies, &keys).await?.into();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let issuers = Arc::new(issuers::keeping(issuers, &known.issuers));
-        *known = Known { rev, policies, keys, issuers };
+        *known = Known { rev, policies, keys, issuers, access };
         self.signers.forget();
         Ok(())
     }

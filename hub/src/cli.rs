@@ -153,7 +153,8 @@ pub enum CollectionVerb {
     Create {
         /// Its name, which its SQL table gets, too.
         name: String,
-        /// NAME:TYPE of each field; types: text int float bool timestamp json bytes counter, and list in documents.
+        /// NAME:TYPE of each field; types: text int float bool timestamp json bytes counter, and list in documents. NAME:ref:COLLECTION, or
+        /// 'NAME:ref(COLLECTION)', is a text that names a record of a collection: queries can ask for it, too.
         #[arg(value_name = "FIELD:TYPE")]
         fields: Vec<String>,
         /// table, document or stream; by default a table when fields are given.

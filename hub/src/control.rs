@@ -91,7 +91,10 @@ impl Desk {
             }
             "health check" => self.health_check().await,
             "collection create" => self.create_collection(args).await,
-            "collection list" => Ok(Value::Array(self.0.schema()?.iter().map(show_collection).collect())),
+            "collection list" => Ok(Value::Array({
+                let schema = self.0.schema()?;
+                schema.iter().map(|collection| show_collection(collection, &schema)).collect()
+            })),
             "collection show" => self.show_collection(&text(args, "name")),
             "device invite" => {
                 let ttl = args.get("ttl_ms").and_then(Value::as_u64).map_or(limits::INVITE_TTL, Duration::from_millis);
@@ -179,12 +182,13 @@ impl Desk {
             buckets: texts(args, "buckets"),
             lane: optional("lane"),
         };
-        Ok(show_collection(&self.0.create_collection(&new).await?))
+        let made = self.0.create_collection(&new).await?;
+        Ok(show_collection(&made, &*self.0.schema()?))
     }
 
     fn show_collection(&self, name: &str) -> Result<Value, AdminError> {
         let schema = self.0.schema()?;
-        schema.by_name(name).map(show_collection).ok_or_else(|| no_collection(&schema, name))
+        schema.by_name(name).map(|collection| show_collection(collection, &schema)).ok_or_else(|| no_collection(&schema, name))
     }
 
     async fn devices(&self) -> Result<Value, AdminError> {
@@ -199,12 +203,16 @@ fn no_collection(schema: &mobo_core::schema::Schema, name: &str) -> AdminError {
     AdminError::NoSuch { what: "collection", name: name.to_owned(), near }
 }
 
-fn show_collection(collection: &Collection) -> Value {
-    let fields: Vec<Value> = collection
-        .fields
-        .iter()
-        .map(|field| json!({ "name": field.name, "type": field.kind.name(), "id": field.id.to_string(), "retired": field.retired }))
-        .collect();
+fn show_collection(collection: &Collection, schema: &mobo_core::schema::Schema) -> Value {
+    let show = |field: &mobo_core::schema::Field| {
+        let mut shown = json!({ "name": field.name, "type": field.kind.name(), "id": field.id.to_string(), "retired": field.retired });
+        if let (Some(target), Some(shown)) = (field.references, shown.as_object_mut()) {
+            let name = schema.get(target).map_or_else(|| target.to_string(), |target| target.name.clone());
+            shown.insert("references".to_owned(), Value::String(name));
+        }
+        shown
+    };
+    let fields: Vec<Value> = collection.fields.iter().map(show).collect();
     json!({
         "name": collection.name, "kind": collection.kind.name(), "id": collection.id.to_string(), "rev": collection.rev,
         "fields": fields, "buckets": collection.rules, "lane": collection.lane.number(),

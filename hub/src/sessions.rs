@@ -172,6 +172,7 @@ impl Sessions {
         let mut hints = self.merges.hints();
         let mut schema = self.schema.clone();
         let mut eras = self.door.history.watch();
+        let mut rights = self.door.accounts.as_ref().map(|accounts| accounts.watch());
         let mut work = JoinSet::new();
         let reason = loop {
             // What it still has to say may wait for a device that reads slowly, or for other merges.
@@ -196,6 +197,7 @@ impl Sessions {
                 hint = hints.recv() => driver.news(hint),
                 Ok(()) = schema.changed() => driver.schema_changed(),
                 Ok(()) = eras.changed() => driver.era_changed(),
+                () = changed(rights.as_mut()) => driver.rights_changed(),
                 Some(order) = driver.orders.recv() => driver.order(order),
                 () = revoked.cancelled() => {}
                 () = at(timeout) => driver.tick(),
@@ -263,6 +265,16 @@ fn gone(error: LinkError) -> CloseReason {
             CloseReason::PeerLeft
         }
     }
+}
+
+/// Never, where nothing can change.
+async fn changed(rights: Option<&mut watch::Receiver<u64>>) {
+    if let Some(rights) = rights
+        && rights.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn at(instant: Option<tokio::time::Instant>) {

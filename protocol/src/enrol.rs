@@ -1,9 +1,9 @@
-//! Enrol, Enrolled, Ping, Pong, Error.
+//! Enrol, Enrolled, Access, Ping, Pong, Error.
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{BootId, PublicKey, Signature};
 use mobo_core::limits;
-use mobo_core::message::{Code, Enrol, Enrolled, Message, PeerError, Ping};
+use mobo_core::message::{AccessUpdate, Code, Enrol, Enrolled, Message, PeerError, Ping};
 use mobo_core::time::{Eff, Mono};
 
 use crate::frame::{kind, need};
@@ -52,6 +52,24 @@ pub(crate) fn decode_enrolled(r: &mut Reader<'_>) -> Result<Message, Malformed> 
         Ok(())
     })?;
     Ok(Message::Enrolled(Enrolled { certificate: need(certificate, "certificate")?, signature: need(signature, "signature")? }))
+}
+
+pub(crate) fn encode_access(w: &mut Writer, update: &AccessUpdate) -> u8 {
+    w.map(2).u64(0).i64(update.hub_time.0).u64(1).text(&update.text);
+    kind::ACCESS
+}
+
+pub(crate) fn decode_access(r: &mut Reader<'_>) -> Result<Message, Malformed> {
+    let (mut hub_time, mut text) = (Eff(0), None);
+    r.each_key(|key, r| {
+        match key {
+            0 => hub_time = Eff(r.i64()?),
+            1 => text = Some(r.text()?.to_owned()),
+            _ => r.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Message::Access(AccessUpdate { hub_time, text: need(text, "text")? }))
 }
 
 pub(crate) fn encode_ping(w: &mut Writer, ping: &Ping, kind: u8) -> u8 {

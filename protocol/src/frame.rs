@@ -69,6 +69,7 @@ pub(crate) mod kind {
     pub(crate) const BYE: u8 = 29;
     pub(crate) const ENROL: u8 = 30;
     pub(crate) const ENROLLED: u8 = 31;
+    pub(crate) const ACCESS: u8 = 34;
 }
 
 /// The frame of a message. The caller keeps bodies under [`limits::FRAME_BODY_BYTES_MAX`] by building batches within their limits.
@@ -78,7 +79,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
     let kind = encode_body(message, &mut body);
     let body = body.into_bytes();
     let mut frame = Vec::with_capacity(body.len() + FRAME_HEADER_BYTES_MAX);
-    let flags = if matches!(message, Message::CursorAck(_) | Message::Ignored { .. }) { IGNORABLE } else { 0 };
+    let flags = if matches!(message, Message::CursorAck(_) | Message::Access(_) | Message::Ignored { .. }) { IGNORABLE } else { 0 };
     frame.extend_from_slice(&[kind, flags]);
     put_varint(&mut frame, body.len() as u64);
     frame.extend_from_slice(&body);
@@ -108,6 +109,7 @@ fn encode_body(message: &Message, w: &mut Writer) -> u8 {
         Message::OfferAck(ack) => recover::encode_offer_ack(w, ack),
         Message::Schema(update) => recover::encode_schema(w, update, kind::SCHEMA),
         Message::SchemaOffer(update) => recover::encode_schema(w, update, kind::SCHEMA_OFFER),
+        Message::Access(update) => enrol::encode_access(w, update),
         Message::Enrol(enrol) => enrol::encode_enrol(w, enrol),
         Message::Enrolled(enrolled) => enrol::encode_enrolled(w, enrolled),
         Message::Ping(ping) => enrol::encode_ping(w, ping, kind::PING),
@@ -172,6 +174,7 @@ fn decode_body(kind: u8, r: &mut Reader<'_>) -> Result<Option<Message>, Malforme
         kind::OFFER_ACK => recover::decode_offer_ack(r)?,
         kind::SCHEMA => Message::Schema(recover::decode_schema(r)?),
         kind::SCHEMA_OFFER => Message::SchemaOffer(recover::decode_schema(r)?),
+        kind::ACCESS => enrol::decode_access(r)?,
         kind::ENROL => enrol::decode_enrol(r)?,
         kind::ENROLLED => enrol::decode_enrolled(r)?,
         kind::PING => Message::Ping(enrol::decode_ping(r)?),

@@ -107,4 +107,18 @@ await rows(notes().update({ likes: { $inc: 10 } }).eq("id", "n"), "a counter");
 is((await rows(notes().select().contains("tags", ["loud"]).single(), "contains in a list")).likes, 11, "a counter adds");
 is((await rows(notes().select("id").overlaps("tags", ["quiet", "pump"]), "overlaps")).length, 1, "overlaps");
 
+// Related records: along a reference, and back.
+const steps = () => db.from("steps");
+const made2 = [{ id: "1", todo: "a", text: "open" }, { id: "2", todo: "a", text: "close" }, { id: "3", todo: "c", text: "look" }, { id: "4", todo: "b", text: "lost" }];
+await rows(steps().insert(made2), "steps");
+is(await rows(steps().select("id, todo(title)").in("id", ["1", "4"]).order("id"), "to one"), [{ id: "1", todo: { title: "Check pump 7" } }, { id: "4", todo: null }], "to one");
+is(
+  await rows(todos().select("id, list:steps(text)").order("id").order("text", { referencedTable: "list" }).limit(1, { referencedTable: "list" }), "to many"),
+  [{ id: "a", list: [{ text: "close" }] }, { id: "c", list: [{ text: "look" }] }, { id: "d", list: [] }],
+  "to many",
+);
+is((await rows(steps().select("id, todo!inner(owner)").eq("todo.owner", "ada").order("id"), "inner")).map((row) => row.id), ["1", "2"], "inner");
+is((await rows(steps().select("id, ...todo(what:title)").order("todo(title)").eq("id", "3"), "spread")), [{ id: "3", what: "check valve, old" }], "spread");
+await refusal(todos().select("id, notes(title)"), "PGRST200", "a collection that is not related");
+
 console.log(`${checks} checks held`);

@@ -2,6 +2,10 @@
 
 #![allow(clippy::indexing_slicing, reason = "a harness of tests: the panic is the report")]
 
+mod related;
+
+use std::sync::Arc;
+
 use mobo_core::author::Intent;
 use mobo_core::query::{Filter, Page, Parser, Query, Row, Select, columns};
 use mobo_core::store::StoreError;
@@ -34,7 +38,16 @@ const JSONS: [&str; 18] = [
 ];
 const PATTERNS: [&str; 9] = ["*", "a*", "*b", "_", "A_b", "%25", "a\\*b", "*Ä*", "**a**"];
 
-/// What both stores hold.
+/// Makes what generated queries need beside the collections of every world.
+///
+/// # Panics
+///
+/// When the world has it already.
+pub async fn prepare(world: &mut World) {
+    related::create(world).await;
+}
+
+/// What both stores hold, once they are [prepared](prepare).
 ///
 /// # Panics
 ///
@@ -61,6 +74,7 @@ pub async fn fill(world: &World, rng: &mut Rng) {
         });
         world.merged(world.local("notes", Intent::Insert, &format!("n{n:02}"), &note)).await;
     }
+    related::fill(world, rng).await;
 }
 
 fn maybe(rng: &mut Rng, value: impl Fn(&mut Rng) -> Json) -> Json {
@@ -73,14 +87,26 @@ fn maybe(rng: &mut Rng, value: impl Fn(&mut Rng) -> Json) -> Json {
 ///
 /// When they do not agree, with the query.
 pub async fn agree(left: &World, right: &World, rng: &mut Rng, count: usize) -> usize {
-    let (orders, notes) = (left.rows("work_orders").await, left.rows("notes").await);
-    assert_eq!(orders, right.rows("work_orders").await);
+    let (orders, notes, parts) = (left.rows("work_orders").await, left.rows("notes").await, left.rows("parts").await);
+    assert_eq!((&orders, &parts), (&right.rows("work_orders").await, &right.rows("parts").await));
+    let rows = |name: &str| match name {
+        "notes" => notes.as_slice(),
+        "parts" => parts.as_slice(),
+        _ => orders.as_slice(),
+    };
+    let relations = related::All(Arc::clone(&left.schema));
     let mut with_rows = 0;
     for _ in 0..count {
-        let name = if rng.chance(75) { "work_orders" } else { "notes" };
-        let parameters = parameters(rng, name);
-        let columns = columns(left.collection(name));
-        let mut parser = Parser::new(name, &columns);
+        let (name, parameters) = if rng.chance(25) {
+            let name = *rng.pick(&["work_orders", "parts"]);
+            (name, related::parameters(rng, name))
+        } else {
+            let name = if rng.chance(75) { "work_orders" } else { "notes" };
+            (name, parameters(rng, name))
+        };
+        let near = left.collection(name);
+        let columns = columns(near);
+        let mut parser = Parser::new(name, &columns).with_relations(near, &relations);
         // One grammar for both nodes: what it refuses, it refuses before any store is asked.
         if parameters.iter().any(|(name, value)| parser.parameter(name, value).is_err()) {
             continue;
@@ -90,8 +116,8 @@ pub async fn agree(left: &World, right: &World, rng: &mut Rng, count: usize) -> 
         assert_eq!(a, b, "{name}?{parameters:?}");
         let Ok(page) = a else { continue };
         with_rows += usize::from(!page.rows.is_empty());
-        let all = if name == "notes" { &notes } else { &orders };
-        let held = all.iter().filter_map(Json::as_object).filter(|row| lets_through(&query.filter, row)).count() as u64;
+        let is_given = |row: &&Map<String, Json>| related::is_given(&rows, row, &query.filter, &query.embeds);
+        let held = rows(name).iter().filter_map(Json::as_object).filter(is_given).count() as u64;
         assert_eq!(page.total, Some(held), "what a policy would let through: {name}?{parameters:?}");
     }
     with_rows
@@ -119,6 +145,7 @@ fn select(world: &World, name: &str, query: &Query) -> Select {
         limit: query.limit.unwrap_or(1_000),
         offset: query.offset.unwrap_or(0),
         count: true,
+        embeds: query.related(world.project),
         ..all
     }
 }

@@ -9,6 +9,7 @@ use mobo_tests::script::Script;
 
 const TODOS: &[&str] =
     &["todos", "title:text", "done:bool", "rank:int", "score:float", "due:timestamp", "meta:json", "hours:counter", "owner:text"];
+const STEPS: &[&str] = &["steps", "todo:ref:todos", "text:text"];
 const NOTES: &[&str] = &["notes", "--kind", "document", "title:text", "tags:list", "likes:counter"];
 
 fn service_key(cluster: &Cluster) -> String {
@@ -22,7 +23,7 @@ fn data(url: &str, key: &str) {
 
 fn data_at_a_hub(place: Place) {
     let cluster = Cluster::boot(place);
-    cluster.create(&[TODOS, NOTES]);
+    cluster.create(&[TODOS, NOTES, STEPS]);
     data(&format!("http://{}", cluster.hub().address("http")), &service_key(&cluster));
 }
 
@@ -40,11 +41,12 @@ fn supabase_js_reads_and_writes_at_a_hub_on_postgres() {
 #[test]
 fn supabase_js_reads_and_writes_at_a_device_without_a_network() {
     let mut cluster = Cluster::boot(Place::Sqlite);
-    cluster.create(&[TODOS, NOTES]);
+    cluster.create(&[TODOS, NOTES, STEPS]);
     let device = cluster.device("pi");
     let url = format!("http://{}", device.address("http"));
     device.wait_collection("todos");
     device.wait_collection("notes");
+    device.wait_collection("steps");
     cluster.stop_hub();
     // A device needs no key from a program on it. The library insists on one: `local` is none.
     data(&url, "local");

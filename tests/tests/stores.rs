@@ -157,7 +157,9 @@ async fn passes_its_audits(world: &World) -> bool {
 async fn queries_mean_the_same_on_both() {
     let seed = Seed::from_env();
     let count: usize = std::env::var("MOBO_QUERIES").ok().and_then(|text| text.parse().ok()).unwrap_or(500);
-    let (left, right) = (World::new(Box::new(sqlite_place()), 7).await, World::new(Box::new(Database::fresh()), 7).await);
+    let (mut left, mut right) = (World::new(Box::new(sqlite_place()), 7).await, World::new(Box::new(Database::fresh()), 7).await);
+    queries::prepare(&mut left).await;
+    queries::prepare(&mut right).await;
     queries::fill(&left, &mut seed.rng()).await;
     queries::fill(&right, &mut seed.rng()).await;
     let with_rows = queries::agree(&left, &right, &mut seed.rng().fork(), count).await;

@@ -4,6 +4,8 @@
 //! quotes, and words of SQL: nothing that a caller wrote ever gets into it. Both databases give the same rows: text compares by its bytes,
 //! and what they would see differently is decided by functions of `mobo_core::query` that SQLite is given.
 
+mod related;
+
 use std::fmt::Write as _;
 
 use mobo_core::query::{Condition, Filter, Op, Operand, Select};
@@ -13,7 +15,7 @@ use mobo_core::value::Value;
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
-    /// SQLite, with the functions `mobo_json`, `mobo_text`, `mobo_order`, `mobo_like` and `mobo_contains`.
+    /// SQLite, with the functions `mobo_json`, `mobo_text`, `mobo_order`, `mobo_like`, `mobo_contains` and `mobo_cells`.
     Sqlite,
     /// Postgres.
     Postgres,
@@ -32,6 +34,10 @@ pub enum Argument<'q> {
     Rows(i64),
 }
 
+/// What is said of an answer that would hold more related rows than one may.
+pub const TOO_MUCH_RELATED: &str =
+    "the related rows of this answer are too large together: ask for fewer rows (limit), or fewer of each (NAME.limit)";
+
 /// A statement with its parameters, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement<'q> {
@@ -41,19 +47,25 @@ pub struct Statement<'q> {
     pub arguments: Vec<Argument<'q>>,
 }
 
-/// The statement that gives the rows of a query: the columns that it [needs](Select::needed), in that order.
+/// The statement that gives the rows of a query: the columns that it [needs](Select::needed), in that order, and behind them a text for each
+/// of the [collections that it shows](Select::shown_embeds).
 ///
 /// # Errors
 ///
 /// A sentence, when the query uses a column that the collection does not have.
 pub fn rows(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> {
     let mut writer = Writer::of(dialect, select)?;
-    let columns: Vec<String> = select.needed().into_iter().map(|column| quoted(&column.name)).collect();
+    let near = writer.level();
+    let mut columns: Vec<String> = select.needed().into_iter().map(|column| quoted(&column.name)).collect();
+    for (n, embed) in select.shown_embeds().enumerate() {
+        // With a name that no order can mean.
+        columns.push(format!("{} AS \"mobo_cell_{n}\"", writer.cell(embed, near)));
+    }
     // A row without columns is a row all the same.
     let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
     let _ = write!(writer.text, "SELECT {columns}");
-    writer.from(select);
-    writer.order(select);
+    writer.from(select, near, None);
+    writer.order(select, near);
     let rows = |number: u64| Argument::Rows(i64::try_from(number).unwrap_or(i64::MAX));
     let (limit, offset) = (writer.argument(rows(select.limit)), writer.argument(rows(select.offset)));
     let _ = write!(writer.text, " LIMIT {limit} OFFSET {offset}");
@@ -67,8 +79,9 @@ pub fn rows(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> 
 /// As [`rows`].
 pub fn total(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> {
     let mut writer = Writer::of(dialect, select)?;
+    let near = writer.level();
     writer.text.push_str("SELECT count(*)");
-    writer.from(select);
+    writer.from(select, near, None);
     Ok(writer.finish())
 }
 
@@ -76,13 +89,15 @@ struct Writer<'q> {
     dialect: Dialect,
     text: String,
     arguments: Vec<Argument<'q>>,
+    /// Tables that have a name of their own in the statement.
+    levels: usize,
 }
 
 impl<'q> Writer<'q> {
     fn of(dialect: Dialect, select: &Select) -> Result<Self, String> {
         match select.foreign_column() {
             Some(name) => Err(format!("\"{}\" has no column \"{name}\"", select.collection.name)),
-            None => Ok(Self { dialect, text: String::new(), arguments: Vec::new() }),
+            None => Ok(Self { dialect, text: String::new(), arguments: Vec::new(), levels: 0 }),
         }
     }
 
@@ -90,23 +105,26 @@ impl<'q> Writer<'q> {
         Statement { text: self.text, arguments: self.arguments }
     }
 
-    fn from(&mut self, select: &'q Select) {
-        let schema = match self.dialect {
-            Dialect::Sqlite => "",
-            Dialect::Postgres => "public.",
-        };
-        let _ = write!(self.text, " FROM {schema}{}", quoted(&select.collection.name));
-        if !select.filter.is_all() {
-            let condition = self.filter(&select.filter);
-            let _ = write!(self.text, " WHERE {condition}");
-        }
+    /// A table and its condition; `join` leads to it from the table that it is related to.
+    fn from(&mut self, select: &'q Select, near: usize, join: Option<String>) {
+        let source = self.source(select, near, join);
+        self.text.push_str(&source);
     }
 
-    fn order(&mut self, select: &'q Select) {
+    fn order(&mut self, select: &'q Select, near: usize) {
+        let order = self.order_by(select, near);
+        self.text.push_str(&order);
+    }
+
+    fn order_by(&mut self, select: &'q Select, near: usize) -> String {
         let mut keys = Vec::new();
         for order in &select.order {
             let (direction, nulls) = (if order.descending { "DESC" } else { "ASC" }, if order.nulls_first { "FIRST" } else { "LAST" });
-            keys.push(format!("{} {direction} NULLS {nulls}", self.operand(&order.operand)));
+            let key = match order.through.and_then(|at| select.embeds.get(at)) {
+                Some(embed) => self.related_operand(embed, near, &order.operand),
+                None => self.operand(&order.operand),
+            };
+            keys.push(format!("{key} {direction} NULLS {nulls}"));
         }
         match select.collection.kind {
             Kind::Table | Kind::Document => keys.push("\"id\"".to_owned()),
@@ -117,7 +135,7 @@ impl<'q> Writer<'q> {
                 keys.push("\"device\", \"_incarnation\", \"_lane\", \"_seq\", \"_index\"".to_owned());
             }
         }
-        let _ = write!(self.text, " ORDER BY {}", keys.join(", "));
+        format!(" ORDER BY {}", keys.join(", "))
     }
 
     fn filter(&mut self, filter: &'q Filter) -> String {
@@ -235,7 +253,8 @@ mod tests {
 
     #[track_caller]
     fn check(query: &str, want: &str) {
-        let field = Field { id: FieldId::new(1).unwrap(), name: "meta".to_owned(), kind: FieldType::Json, retired: false };
+        let field =
+            Field { id: FieldId::new(1).unwrap(), name: "meta".to_owned(), kind: FieldType::Json, retired: false, references: None };
         let (id, name, store) = (CollectionId::new(1).unwrap(), "things".to_owned(), "default".to_owned());
         let collection = Collection { id, name, kind: Kind::Table, rev: 1, fields: vec![field], rules: vec![], lane: Lane::State, store };
         let columns = columns(&collection);

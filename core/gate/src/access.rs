@@ -1,6 +1,7 @@
 //! Who calls. A key is read from `apikey:` or `Authorization: Bearer`; without one, a call from this machine itself is [`Caller::Local`].
 
 mod guard;
+mod related;
 
 use std::net::IpAddr;
 

@@ -18,6 +18,7 @@ use crate::backend::{Backend, Principal};
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates};
+use crate::realtime::pusher::Openers;
 use crate::realtime::pusher::{self, PusherApp};
 use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
 use crate::serve::{Drained, serve};
@@ -127,6 +128,7 @@ struct Shared {
     writes: Writes,
     feed: Arc<Feed>,
     rooms: Rooms,
+    openers: Openers,
     places: Places,
     /// True once the node stops: whoever listens for ever is told.
     closing: watch::Sender<bool>,
@@ -141,9 +143,9 @@ impl Gate {
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
         let counts = Counts::new(settings.rates);
         let feed = Feed::new(Arc::clone(&backend));
-        let (rooms, closing) = (Rooms::default(), watch::Sender::new(false));
+        let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
         let (writes, places) = (Writes::default(), Places::default());
-        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, places, closing }))
+        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, openers, places, closing }))
     }
 
     /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
@@ -233,6 +235,11 @@ impl Gate {
 
     pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.0.feed
+    }
+
+    /// Who had channels signed.
+    pub(crate) fn openers(&self) -> &Openers {
+        &self.0.openers
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {

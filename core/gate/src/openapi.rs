@@ -1,9 +1,12 @@
 //! `/openapi.json`: the contract of this node, made from its collections as they are now, and of no more than the caller may use.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mobo_core::ids::CollectionId;
 use mobo_core::limits;
 use mobo_core::query::{ColumnType, columns};
 use mobo_core::schema::{Collection, FieldType, Kind};
@@ -20,9 +23,10 @@ pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Resu
     let collections = Guard::of_anybody(&gate, &parts).await?.map(|guard| guard.usable()).unwrap_or_default();
     let mut paths = node_paths();
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
+    let names: BTreeMap<CollectionId, String> = collections.iter().map(|collection| (collection.id, collection.name.clone())).collect();
     for collection in collections {
         paths.insert(format!("/rest/v1/{}", collection.name), path(&collection));
-        schemas.insert(collection.name.clone(), row(&collection));
+        schemas.insert(collection.name.clone(), row(&collection, &names));
     }
     let document = json!({
         "openapi": "3.1.0",
@@ -169,7 +173,7 @@ fn parameters() -> Json {
     let prefer =
         |description: &str| json!({ "name": "Prefer", "in": "header", "description": description, "schema": { "type": "string" } });
     json!({
-        "select": query("select", "Columns, as column, alias:column, column->path->>key or column::type", json!({ "type": "string" })),
+        "select": query("select", "Columns, as column, alias:column, column->path->>key or column::type; and records of a related collection, as name(columns), alias:name!inner(columns) or ...name(columns), which filters name.column, name.order and name.limit narrow", json!({ "type": "string" })),
         "order": query("order", "Columns, each with .asc or .desc, .nullsfirst or .nullslast", json!({ "type": "string" })),
         "limit": query("limit", "Rows at most", json!({ "type": "integer", "minimum": 0, "maximum": limits::ROWS_MAX })),
         "offset": query("offset", "Rows to pass over", json!({ "type": "integer", "minimum": 0 })),
@@ -181,12 +185,23 @@ fn parameters() -> Json {
     })
 }
 
-fn row(collection: &Collection) -> Json {
+fn row(collection: &Collection, names: &BTreeMap<CollectionId, String>) -> Json {
     let property = |kind| match kind {
         ColumnType::Key => json!({ "type": "string", "maxLength": limits::RECORD_ID_BYTES_MAX }),
         ColumnType::Field(kind) => field(kind),
     };
-    let properties: Map<String, Json> = columns(collection).into_iter().map(|column| (column.name, property(column.kind))).collect();
+    let mut properties: Map<String, Json> = columns(collection).into_iter().map(|column| (column.name, property(column.kind))).collect();
+    for field in collection.live_fields() {
+        // Of a collection that the caller may not use, not even the name is said.
+        let target = field.references.and_then(|target| names.get(&target));
+        if let (Some(target), Some(property)) = (target, properties.get_mut(&field.name).and_then(Json::as_object_mut)) {
+            property.insert(
+                "description".to_owned(),
+                json!(format!("The id of a record of {target}: {}({{columns}}) in select gives it", field.name)),
+            );
+            property.insert("x-references".to_owned(), json!(target));
+        }
+    }
     json!({ "type": "object", "description": format!("A {}", collection.kind.name()), "properties": properties })
 }
 

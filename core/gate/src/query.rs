@@ -1,21 +1,31 @@
 //! The words after `?`, decoded; `mobo_core::query` knows what they mean.
 
 use axum::http::StatusCode;
-use mobo_core::query::{Column, Parser, Query, QueryError, Reason};
+use mobo_core::query::{Column, Parser, Query, QueryError, Reason, Relations};
+use mobo_core::schema::Collection;
 use percent_encoding::percent_decode_str;
 
 use crate::problem::Problem;
 
-/// Reads a query over a table with these columns; `table` is its name, for messages.
+/// Reads a query over a collection that may be asked for together with those that it is related to.
 ///
 /// # Errors
 ///
-/// 400 or 416 with what is wrong and what would do.
-pub(crate) fn parse(raw: Option<&str>, table: &str, columns: &[Column]) -> Result<Query, Problem> {
-    let mut parser = Parser::new(table, columns);
+/// 400 or 416 with what is wrong and what would do; 300 where a name means several.
+pub(crate) fn parse_related(raw: Option<&str>, near: &Collection, columns: &[Column], relations: &dyn Relations) -> Result<Query, Problem> {
+    read(raw, Parser::new(&near.name, columns).with_relations(near, relations))
+}
+
+fn read(raw: Option<&str>, mut parser: Parser<'_>) -> Result<Query, Problem> {
+    let mut parameters = Vec::new();
     for part in raw.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
-        parser.parameter(&decode(name)?, &decode(value)?)?;
+        parameters.push((decode(name)?, decode(value)?));
+    }
+    // The others may speak of what it embeds.
+    parameters.sort_by_key(|(name, _)| name != "select");
+    for (name, value) in parameters {
+        parser.parameter(&name, &value)?;
     }
     Ok(parser.finish())
 }
@@ -61,6 +71,10 @@ impl From<QueryError> for Problem {
             Reason::NotImplemented => Self::new(bad, "PGRST127", "Not implemented", error.message),
             Reason::Aggregate => Self::new(bad, "PGRST123", "No aggregates", error.message),
             Reason::Range => Self::range(error.message),
+            Reason::NoRelation => Self::new(bad, "PGRST200", "No such relationship", error.message),
+            Reason::Ambiguous => Self::new(StatusCode::MULTIPLE_CHOICES, "PGRST201", "Several relationships", error.message),
+            Reason::NotEmbedded => Self::new(bad, "PGRST108", "Not embedded", error.message),
+            Reason::RelatedOrder => Self::new(bad, "PGRST118", "No order by a list", error.message),
         };
         match error.hint {
             Some(hint) => problem.hint(hint),
@@ -82,8 +96,8 @@ mod tests {
         let columns = [Column { name: "title".to_owned(), kind: ColumnType::Field(FieldType::Text) }];
         for (raw, want) in [("title=eq.a+b%2Bc", "a b+c"), ("%74itle=eq.%252B&&", "%2B"), ("title=eq.a%26b%3Dc", "a&b=c")] {
             let want = Filter::is(columns[0].clone(), Op::Eq(Value::Text(want.to_owned())));
-            assert_eq!(parse(Some(raw), "t", &columns).unwrap().filter, Filter::And(vec![want]), "{raw}");
+            assert_eq!(read(Some(raw), Parser::new("t", &columns)).unwrap().filter, Filter::And(vec![want]), "{raw}");
         }
-        assert!(format!("{:?}", parse(Some("title=eq.%FF"), "t", &columns).unwrap_err()).contains("UTF-8"));
+        assert!(format!("{:?}", read(Some("title=eq.%FF"), Parser::new("t", &columns)).unwrap_err()).contains("UTF-8"));
     }
 }

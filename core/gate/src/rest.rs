@@ -21,7 +21,7 @@ use axum::http::header::{HeaderName, VARY};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
-use mobo_core::query::{Column, ColumnType, Filter, Page, Query, Select, SelectedColumn};
+use mobo_core::query::{Column, ColumnType, Embedded, Filter, Page, Presence, Query, Select, SelectedColumn};
 use mobo_core::rights::Action;
 use mobo_core::schema::{Collection, Kind};
 use tokio::time::Instant;
@@ -107,6 +107,9 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
 /// Answers with the changes of the rows that the filters name.
 async fn events(call: &Call<'_>) -> Result<Response, Problem> {
     let query = &call.query;
+    if !query.embeds.is_empty() {
+        return Err(Problem::unsupported("related collections in events"));
+    }
     if call.at.is_some() || !query.order.is_empty() || query.limit.is_some() || query.offset.is_some() || query.after.is_some() {
         return Err(
             Problem::unsupported("order, limit and offset of events").hint("events come in the order of the commits; filters narrow them")
@@ -155,7 +158,12 @@ impl<'a> Call<'a> {
         if at.is_some() && action != Action::Read {
             return Err(Problem::parse("at is for reading: what was cannot be changed"));
         }
-        let query = query::parse(words.as_deref(), name, &columns)?;
+        let query = query::parse_related(words.as_deref(), &collection, &columns, &guard)?;
+        let narrows = |embedded: &Embedded| embedded.presence != Presence::Any;
+        if action != Action::Read && (query.embeds.iter().any(narrows) || query.order.iter().any(|order| order.through.is_some())) {
+            return Err(Problem::unsupported("a write of the rows that a related collection names")
+                .hint("read their ids first, and write with id=in.(…); related rows can be selected with what was written"));
+        }
         let wants_events = parts.method == Method::GET && sse::is_asked(&parts.headers);
         let accept = if wants_events { Accept::default() } else { Accept::of(&parts.headers)? };
         Ok(Self { gate, guard, action, parts, collection, columns, at, query, prefer, accept })
@@ -170,7 +178,7 @@ impl<'a> Call<'a> {
     fn names(&self) -> impl Iterator<Item = &str> {
         let selected = self.query.select.iter().flatten().map(|column| column.alias.as_str());
         let all = self.columns.iter().filter(|_| self.query.select.is_none()).map(|column| column.name.as_str());
-        selected.chain(all)
+        selected.chain(all).chain(self.query.embeds.iter().flat_map(Embedded::names))
     }
 
     /// The column that tells records apart.
@@ -181,7 +189,9 @@ impl<'a> Call<'a> {
     fn query(&self, window: Window) -> Select {
         let Window { columns, filter, limit, offset, count } = window;
         let (project, collection, order) = (self.gate.backend().project(), Arc::clone(&self.collection), self.query.order.clone());
-        Select { project, collection, columns, filter, order, limit, offset, count }
+        let is_shown = self.action == Action::Read || self.prefer.returns == Return::Representation;
+        let embeds = if is_shown { self.query.related(project) } else { Vec::new() };
+        Select { project, collection, columns, filter, order, limit, offset, count, embeds }
     }
 
     /// Rows that the caller may read.

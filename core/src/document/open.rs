@@ -153,7 +153,7 @@ impl<'a> Open<'a> {
     /// Texts and lists that several people filled may be too long for a row, though no single change was.
     fn check_containers(&self, doc: &Automerge) -> Result<(), Refusal> {
         for (id, kind) in self.containers.values() {
-            let field = Field { id: *id, name: String::new(), kind: *kind, retired: false };
+            let field = Field { id: *id, name: String::new(), kind: *kind, retired: false, references: None };
             if content::value(doc, self.key, &field) == Value::Null {
                 let name = self.collection.field_by_id(*id).map_or("?", |field| &field.name);
                 return Err(too_large(&format!("bytes or elements in \"{name}\""), limits::VALUE_BYTES_MAX as u64));

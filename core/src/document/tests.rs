@@ -42,7 +42,7 @@ fn field(name: &str) -> FieldId {
 /// A collection with these of [`FIELDS`].
 fn collection_of(names: &[&str]) -> Collection {
     let fields = FIELDS.iter().filter(|(name, _)| names.contains(name));
-    let fields = fields.map(|(name, kind)| Field { id: field(name), name: (*name).into(), kind: *kind, retired: false });
+    let fields = fields.map(|(name, kind)| Field { id: field(name), name: (*name).into(), kind: *kind, retired: false, references: None });
     Collection {
         id: CollectionId::new(7).unwrap(),
         name: "notes".into(),

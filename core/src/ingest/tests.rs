@@ -10,6 +10,7 @@ fn collection(kind: Kind, fields: &[(&str, FieldType)]) -> Collection {
         name: (*name).to_owned(),
         kind: *kind,
         retired: false,
+        references: None,
     };
     Collection {
         id: CollectionId::new(1).unwrap(),

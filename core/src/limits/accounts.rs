@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Bytes of what a device is told of keys and policies: it fits a frame.
+pub const ACCESS_BYTES_MAX: usize = 900_000;
 /// Bytes of a user's token.
 pub const USER_TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far the clocks of those who issue tokens and of those who check them may differ.

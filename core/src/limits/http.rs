@@ -42,6 +42,12 @@ pub const QUERY_PATH_MAX: usize = 16;
 pub const QUERY_ORDER_MAX: usize = 16;
 /// Columns that one query selects.
 pub const QUERY_COLUMNS_MAX: usize = 2 * FIELDS_PER_COLLECTION_MAX;
+/// Related collections that one query embeds.
+pub const EMBEDS_MAX: usize = 16;
+/// How deep they are embedded in each other.
+pub const EMBED_DEPTH_MAX: usize = 4;
+/// Bytes of all related rows of one answer, as the database gives them.
+pub const EMBEDDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The window in which requests of one caller are counted.
 pub const RATE_WINDOW: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 mod error;
 mod operators;
+mod related;
 mod scan;
 mod select;
 mod value;
@@ -11,10 +12,10 @@ pub use value::read_value;
 
 use scan::{cut, split, unquote};
 
-use super::{Column, ColumnType, Filter, Operand, Order, SelectedColumn};
+use super::{Column, ColumnType, Embedded, Filter, Operand, Order, Relations, SelectedColumn};
 use crate::limits;
 use crate::names;
-use crate::schema::FieldType;
+use crate::schema::{Collection, FieldType};
 
 /// What a request asks of a collection.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,11 +34,14 @@ pub struct Query {
     pub after: Option<String>,
     /// The fields of the body that count; `None` for all.
     pub fields: Option<Vec<String>>,
+    /// Related collections that are asked for.
+    pub embeds: Vec<Embedded>,
 }
 
 impl Default for Query {
     fn default() -> Self {
-        Self { select: None, filter: Filter::all(), order: Vec::new(), limit: None, offset: None, after: None, fields: None }
+        let (filter, order, embeds) = (Filter::all(), Vec::new(), Vec::new());
+        Self { select: None, filter, order, limit: None, offset: None, after: None, fields: None, embeds }
     }
 }
 
@@ -49,6 +53,7 @@ pub struct Parser<'a> {
     table: &'a str,
     columns: &'a [Column],
     variables: Option<&'a Variables<'a>>,
+    relations: Option<(&'a Collection, &'a dyn Relations)>,
     query: Query,
     /// Comparisons so far.
     conditions: usize,
@@ -56,6 +61,10 @@ pub struct Parser<'a> {
     values: usize,
     /// How deep in `and` and `or` it is.
     depth: usize,
+    /// Related collections so far, on all levels.
+    embeds: usize,
+    /// How deep in related collections it is.
+    level: usize,
 }
 
 impl std::fmt::Debug for Parser<'_> {
@@ -68,13 +77,22 @@ impl<'a> Parser<'a> {
     /// A parser of queries over a table with these columns; `table` is its name, for messages.
     #[must_use]
     pub fn new(table: &'a str, columns: &'a [Column]) -> Self {
-        Self { table, columns, variables: None, query: Query::default(), conditions: 0, values: 0, depth: 0 }
+        let query = Query::default();
+        Self { table, columns, variables: None, relations: None, query, conditions: 0, values: 0, depth: 0, embeds: 0, level: 0 }
     }
 
     /// Lets values be names that begin with `auth.`: one that `variables` does not know is NULL, of which no comparison holds.
     #[must_use]
     pub fn with_variables(mut self, variables: &'a Variables<'a>) -> Self {
         self.variables = Some(variables);
+        self
+    }
+
+    /// Lets the query ask for collections that are related to the table's. Parameters named `select` go first: the others may name what they
+    /// embed.
+    #[must_use]
+    pub fn with_relations(mut self, near: &'a Collection, relations: &'a dyn Relations) -> Self {
+        self.relations = Some((near, relations));
         self
     }
 
@@ -140,8 +158,12 @@ impl<'a> Parser<'a> {
     }
 
     fn filter(&mut self, name: &str, text: &str) -> Result<(), QueryError> {
-        if let [_, _, ..] = split(name, '.')?.as_slice() {
-            return Err(QueryError::not_implemented(&format!("related collections, which \"{name}\" speaks of")));
+        if let [first, _, ..] = split(name, '.')?.as_slice() {
+            let rest = name.get(first.len() + 1..).unwrap_or_default();
+            return self.within((name, first), rest, text);
+        }
+        if self.columns.iter().all(|column| column.name != name) && self.require_related(name, text)? {
+            return Ok(());
         }
         let operand = self.operand(name)?;
         let filter = self.comparison(name, &operand, text)?;
@@ -181,10 +203,7 @@ impl<'a> Parser<'a> {
         for term in split(text, ',')? {
             let mut words = split(term, '.')?.into_iter();
             let name = words.next().unwrap_or_default();
-            if name.ends_with(')') && !name.starts_with('"') {
-                return Err(QueryError::not_implemented("an order by related collections"));
-            }
-            let operand = self.operand(name)?;
+            let (through, operand) = self.ordered_by(name)?;
             let (mut descending, mut nulls_first) = (None, None);
             for word in words {
                 let taken = match word {
@@ -201,8 +220,8 @@ impl<'a> Parser<'a> {
             operators::sortable(name, &operand)?;
             let descending = descending.unwrap_or(false);
             // Rows that tie by a column tie by it again.
-            if self.query.order.iter().all(|order| order.operand != operand) {
-                self.query.order.push(Order { operand, descending, nulls_first: nulls_first.unwrap_or(descending) });
+            if self.query.order.iter().all(|order| (&order.operand, order.through) != (&operand, through)) {
+                self.query.order.push(Order { operand, through, descending, nulls_first: nulls_first.unwrap_or(descending) });
             }
         }
         if self.query.order.len() > limits::QUERY_ORDER_MAX {

@@ -131,6 +131,7 @@ mod tests {
             name: name.to_owned(),
             kind,
             retired: false,
+            references: None,
         };
         Collection {
             id: CollectionId::new(7).unwrap(),

@@ -45,7 +45,7 @@ mod tests {
     use crate::schema::{FieldType, Kind};
 
     fn field(id: u64, name: &str, kind: FieldType) -> Field {
-        Field { id: FieldId::new(id).unwrap(), name: name.into(), kind, retired: false }
+        Field { id: FieldId::new(id).unwrap(), name: name.into(), kind, retired: false, references: None }
     }
 
     fn pumps() -> Collection {

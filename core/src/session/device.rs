@@ -2,6 +2,7 @@
 
 mod down;
 mod recovering;
+mod up;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::message::{
-    Ack, Batch, Checkpoint, Code, Grant, Message, Nack, Offer, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello, Welcome,
+    AccessUpdate, Ack, Batch, Checkpoint, Code, Grant, Message, Offer, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello,
+    Welcome,
 };
 use crate::recover::{Flow, Moved};
 use crate::time::{Eff, Instant, Moment};
@@ -99,6 +101,8 @@ pub enum Effect {
     Apply(Box<Batch>),
     /// Compare digests, then answer [`Input::Compared`].
     Compare(Box<Checkpoint>),
+    /// Store who may use the device's API.
+    PutAccess(Box<AccessUpdate>),
     /// A bucket may be read now.
     Granted(Grant),
     /// A bucket may not be read any more.
@@ -274,6 +278,7 @@ impl DeviceSession {
                 self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
             }
             Message::Schema(update) => self.schema(update),
+            Message::Access(update) => self.effects.push_back(Effect::PutAccess(Box::new(update))),
             Message::Grant(grant) => {
                 let bucket = grant.bucket;
                 self.effects.push_back(Effect::Granted(grant));
@@ -342,23 +347,6 @@ impl DeviceSession {
             self.cursors = cursors.into_iter().collect();
             self.state = State::Live;
             self.pull();
-        }
-    }
-
-    fn nack(&mut self, nack: &Nack) {
-        if nack.code == Code::GAP {
-            self.lanes.nacked(nack.lane, nack.expect);
-        } else {
-            let what = format!("the hub refused a push: {}", nack.code.name());
-            self.close(CloseReason::Violation(what));
-        }
-    }
-
-    fn entries(&mut self, now: Instant, lane: Lane, push: Option<Box<Push>>) {
-        self.lanes.read(now, lane, push.as_deref());
-        if let Some(push) = push {
-            self.drained = false;
-            self.send(Channel::Lane(lane), Message::Push(*push));
         }
     }
 

@@ -329,6 +329,7 @@ impl HubSession {
             | Message::Sweep { .. }
             | Message::OfferAck(_)
             | Message::Schema(_)
+            | Message::Access(_)
             | Message::Enrol(_)
             | Message::Enrolled(_)
             | Message::Pong(_)

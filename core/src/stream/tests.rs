@@ -13,7 +13,13 @@ fn id(number: u64) -> FieldId {
 
 /// One field of each type, its id being its place in [`TYPES`] from 1.
 fn stream() -> Collection {
-    let field = |(id, kind): (u64, FieldType)| Field { id: FieldId::new(id).unwrap(), name: kind.name().into(), kind, retired: false };
+    let field = |(id, kind): (u64, FieldType)| Field {
+        id: FieldId::new(id).unwrap(),
+        name: kind.name().into(),
+        kind,
+        retired: false,
+        references: None,
+    };
     Collection {
         id: CollectionId::new(7).unwrap(),
         name: "vitals".into(),

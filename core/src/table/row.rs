@@ -187,7 +187,8 @@ mod tests {
     }
 
     fn collection() -> Collection {
-        let field = |number, name: &str| Field { id: id(number), name: name.into(), kind: FieldType::Text, retired: false };
+        let field =
+            |number, name: &str| Field { id: id(number), name: name.into(), kind: FieldType::Text, retired: false, references: None };
         let (name, store) = ("c".into(), "default".into());
         let fields = vec![field(1, "a"), field(2, "b")];
         Collection { id: CollectionId::new(1).unwrap(), name, kind: Kind::Table, rev: 1, fields, rules: vec![], lane: Lane::State, store }

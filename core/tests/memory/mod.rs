@@ -26,7 +26,7 @@ pub(crate) const ORDERS: CollectionId = CollectionId::new(21).unwrap();
 
 /// `orders`: title, site, hours (a counter), in bucket `site:{site}`.
 pub(crate) fn schema() -> Schema {
-    let field = |id, name: &str, kind| Field { id, name: name.into(), kind, retired: false };
+    let field = |id, name: &str, kind| Field { id, name: name.into(), kind, retired: false, references: None };
     let orders = Collection {
         id: ORDERS,
         name: "orders".into(),

@@ -123,6 +123,7 @@ fn everything(edge: &Edge, collection: &Collection, limit: u64) -> Result<Select
     let unjoined = || backend_error(&BackendError::Refused("this device has not joined a hub yet".to_owned()));
     let order = columns(collection).first().map(|column| Order {
         operand: column.clone().into(),
+        through: None,
         descending: collection.kind == Kind::Stream,
         nulls_first: false,
     });

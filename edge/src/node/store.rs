@@ -147,10 +147,12 @@ impl Component for StorePart {
                         change = changes.recv() => change,
                         () = stopping.cancelled() => return,
                     };
-                    if matches!(change, Ok(Change::SchemaChanged) | Err(RecvError::Lagged(_)))
-                        && let Err(error) = edge.refresh().await
-                    {
-                        tracing::warn!(%error, "the collections cannot be read");
+                    if matches!(change, Ok(Change::SchemaChanged | Change::AccessChanged) | Err(RecvError::Lagged(_))) {
+                        if let Err(error) = edge.refresh().await {
+                            tracing::warn!(%error, "the collections cannot be read");
+                        }
+                        // Whoever has a connection open is asked again who he is.
+                        edge.rights.send_modify(|count| *count += 1);
                     }
                 }
             });

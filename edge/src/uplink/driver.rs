@@ -98,7 +98,7 @@ impl<F: Frames> Driver<F> {
     pub fn changed(&mut self, change: Result<Change, RecvError>) {
         match change {
             Ok(Change::LaneAppended(lane)) => self.appended(&[lane]),
-            Ok(Change::LaneSettled(_) | Change::RecordsChanged(_) | Change::SchemaChanged) => {}
+            Ok(Change::LaneSettled(_) | Change::RecordsChanged(_) | Change::SchemaChanged | Change::AccessChanged) => {}
             // Missed some: look at every lane.
             Err(RecvError::Lagged(_)) => self.appended(&Lane::ALL),
             Err(RecvError::Closed) => self.feed(Input::Stop),
@@ -163,6 +163,7 @@ impl<F: Frames> Driver<F> {
             }
             Effect::Refence(refence) => self.refence(Some(*refence)).await?,
             Effect::PutSchema(update) => store.put_schema(*update).await?,
+            Effect::PutAccess(update) => store.put_access(*update).await?,
             Effect::Apply(batch) => {
                 // Where only a schema is missing, the batch did continue the store's cursor.
                 let (bucket, from) = (batch.bucket, batch.from);
@@ -240,6 +241,7 @@ impl<F: Frames> Driver<F> {
             | Effect::Rejected(_)
             | Effect::Refence(_)
             | Effect::PutSchema(_)
+            | Effect::PutAccess(_)
             | Effect::Apply(_)
             | Effect::Compare(_)
             | Effect::Granted(_)

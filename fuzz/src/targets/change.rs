@@ -78,7 +78,7 @@ impl Notes {
     fn new() -> Option<Self> {
         let kinds = FieldType::ALL.iter().enumerate();
         let field = |(index, kind): (usize, &FieldType)| {
-            Some(Field { id: FieldId::new(index as u64 + 1)?, name: kind.name().to_owned(), kind: *kind, retired: false })
+            Some(Field { id: FieldId::new(index as u64 + 1)?, name: kind.name().to_owned(), kind: *kind, retired: false, references: None })
         };
         let collection = Collection {
             id: CollectionId::new(7)?,

@@ -15,6 +15,7 @@ fn collection(kind: Kind) -> Collection {
         name: format!("f{}", kind.name()),
         kind,
         retired: false,
+        references: None,
     };
     Collection {
         id: CollectionId::new(1).expect("not 0"),

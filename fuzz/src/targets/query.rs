@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use mobo_adapters::sql::{self, Dialect};
 use mobo_core::ids::{CollectionId, FieldId, Lane, ProjectId};
-use mobo_core::query::{Column, Parser, Select, columns};
-use mobo_core::schema::{Collection, Field, FieldType, Kind};
+use mobo_core::query::{Column, Parser, Related, Relations, Select, columns, related};
+use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 
 use super::{Answer, answer, shape};
 
@@ -16,6 +16,8 @@ static COLLECTION: LazyLock<Arc<Collection>> = LazyLock::new(|| {
         name: format!("f{}", kind.name()),
         kind,
         retired: false,
+        // Of the things themselves: there and back.
+        references: (kind == FieldType::Text).then(|| CollectionId::new(1).expect("not 0")),
     };
     Arc::new(Collection {
         id: CollectionId::new(1).expect("not 0"),
@@ -28,21 +30,34 @@ static COLLECTION: LazyLock<Arc<Collection>> = LazyLock::new(|| {
         store: "default".to_owned(),
     })
 });
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::new(1, [Collection::clone(&COLLECTION)]));
+
+struct All;
+
+impl Relations for All {
+    fn from(&self, near: &Collection, name: &str) -> Vec<Related> {
+        related(&SCHEMA, near, name)
+    }
+}
+
 static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| columns(&COLLECTION));
 
 /// Every word that may be in the text of a statement. Whatever else is there was written by the caller.
 static WORDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let words = "SELECT FROM WHERE ORDER BY LIMIT OFFSET AND OR NOT IS NULL TRUE FALSE true false DISTINCT IN LIKE ILIKE ASC DESC NULLS FIRST \
-                 LAST COLLATE C text jsonb count public things mobo_json mobo_text mobo_order mobo_like mobo_contains 0 1";
+                 LAST COLLATE C text jsonb count public things mobo_json mobo_text mobo_order mobo_like mobo_contains 0 1 \
+                 AS EXISTS COALESCE VARIADIC ARRAY json json_build_array json_agg to_json extract epoch 1000000 bigint encode hex null group_concat \
+                 mobo_cells mobo_row mobo_rows";
     words.split_whitespace().map(str::to_owned).chain(COLUMNS.iter().map(|column| column.name.clone())).collect()
 });
 
 /// Parses, translates, and looks whether anything of the input is in the text.
 pub(super) fn query(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
-    let mut parser = Parser::new("things", &COLUMNS);
-    for part in text.split('&') {
-        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+    let mut parser = Parser::new("things", &COLUMNS).with_relations(&COLLECTION, &All);
+    let mut parameters: Vec<(&str, &str)> = text.split('&').map(|part| part.split_once('=').unwrap_or((part, ""))).collect();
+    parameters.sort_by_key(|(name, _)| *name != "select");
+    for (name, value) in parameters {
         if let Err(error) = parser.parameter(name, value) {
             return answer(&(format!("{:?}", error.reason), shape(&error.message)));
         }
@@ -50,7 +65,8 @@ pub(super) fn query(bytes: &[u8]) -> Answer {
     let query = parser.finish();
     let all = Select::all(ProjectId::new(1).expect("not 0"), Arc::clone(&COLLECTION));
     let columns = query.select.clone().unwrap_or_else(|| all.columns.clone());
-    let select = Select { columns, filter: query.filter.clone(), order: query.order.clone(), limit: query.limit.unwrap_or(9), ..all };
+    let (order, embeds) = (query.order.clone(), query.related(all.project));
+    let select = Select { columns, filter: query.filter.clone(), order, limit: query.limit.unwrap_or(9), embeds, ..all };
     for dialect in [Dialect::Sqlite, Dialect::Postgres] {
         for statement in [sql::rows(dialect, &select), sql::total(dialect, &select)] {
             let statement = statement.expect("what was parsed can be translated");
@@ -69,8 +85,12 @@ fn check(text: &str, arguments: usize) {
         let word = if is_word(letter) || marked { &rest[..end] } else { &rest[..letter.len_utf8()] };
         let is_ours = match word.strip_prefix(['?', '$']) {
             Some(number) => number.parse::<usize>().is_ok_and(|number| (1..=arguments).contains(&number)),
-            None if is_word(letter) => WORDS.contains(word),
-            None => " ()\",.*=<>:@#".contains(letter),
+            None if is_word(letter) => {
+                // The tables and cells of related collections are numbered.
+                let numbered = word.strip_prefix("mobo_cell_").or_else(|| word.strip_prefix("mobo_"));
+                WORDS.contains(word) || numbered.is_some_and(|number| number.parse::<usize>().is_ok())
+            }
+            None => " ()\",.*=<>:@#[]|'".contains(letter),
         };
         assert!(is_ours, "\"{word}\" is in the statement: {text}");
         rest = &rest[word.len()..];
@@ -84,6 +104,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         "ftext=eq.a&fint=not.in.(1,2)&fbool=is.true&ffloat=gt.1.5&ftimestamp=lt.2026-01-01T00:00:00Z",
         "or=(ftext.like.*a*,and(fint.gte.1,not.or(ftext.ilike.\"b,c\",id.neq.x)))&not.and=(fint.eq.1)",
         "fjson=cs.{\"a\":1}&flist=ov.{a,1}&flist=cd.[1]&fjson->a=isdistinct.1&fjson->n=gt.5&fbytes=eq.AAE=",
+        "select=id,ftext(id,fint),things!ftext!inner(id,...ftext(a:fbool))&ftext.fint=gt.1&things.order=fint.desc&things.limit=2&order=ftext(fint)",
+        "select=x:things!ftext(fjson->a,ftext(*))&x=not.is.null&x.or=(fint.eq.1,fbool.is.true)&x.ftext.fbytes=eq.AAE=",
         "fint=eq(any).{1,2}&ftext=like(all).{a*,\"*b\"}&fcounter=lte.7&columns=ftext&on_conflict=id&after=x",
     ]
     .map(|text| text.as_bytes().to_vec())

@@ -151,6 +151,7 @@ fn device_answer(effect: device::Effect, world: &World, pushed: &mut Vec<Lane>) 
         | device::Effect::Rejected(_)
         | device::Effect::Refence(_)
         | device::Effect::PutSchema(_)
+        | device::Effect::PutAccess(_)
         | device::Effect::Granted(_)
         | device::Effect::Revoked(_)
         | device::Effect::Drained

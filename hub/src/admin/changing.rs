@@ -79,14 +79,15 @@ impl Hub {
             let pair = text.split_once('=').map(|(before, after)| (before.to_owned(), after.to_owned()));
             pair.ok_or_else(|| AdminError::Usage(format!("--rename {text}: write OLD=NEW, such as --rename site=place")))
         };
-        let changes = FieldChanges {
-            rename: rename.iter().map(pair).collect::<Result<_, _>>()?,
-            retire: retire.to_vec(),
-            add: add.iter().map(|text| super::field(text)).collect::<Result<_, _>>()?,
-        };
         let _one_at_a_time = opened.schema_lock.lock().await;
         let known = opened.store.schema(opened.project).await?;
         let collection = known.by_name(name).ok_or_else(|| self.no_collection(&known, name))?;
+        let home = super::Home { id: collection.id, name, kind: collection.kind, known: &known };
+        let changes = FieldChanges {
+            rename: rename.iter().map(pair).collect::<Result<_, _>>()?,
+            retire: retire.to_vec(),
+            add: add.iter().map(|text| super::field(text, &home)).collect::<Result<_, _>>()?,
+        };
         let altered = mobo_core::schema::altered(collection, &changes)?;
         let mut looks = 0;
         let schema = loop {

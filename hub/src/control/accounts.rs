@@ -87,7 +87,7 @@ impl Desk {
                 let (key, row) = self.0.create_key(&new).await?;
                 let event = Event::new("key.created", OPERATOR, &row.name)
                     .with(json!({ "role": row.role, "scopes": row.scopes, "prefix": row.prefix }));
-                self.accounts()?.record(project, event).await?;
+                self.accounts()?.keys_changed(project, event).await?;
                 Ok(json!({ "key": key, "name": row.name, "role": row.role, "prefix": row.prefix, "expires": row.expires.map(show_time) }))
             }
             "key list" => {
@@ -104,7 +104,7 @@ impl Desk {
                     return Err(AdminError::NoSuch { what: "key", name, near: None });
                 }
                 self.0.verified().clear();
-                self.accounts()?.revoked(project, Event::new("key.revoked", OPERATOR, &name)).await?;
+                self.accounts()?.keys_changed(project, Event::new("key.revoked", OPERATOR, &name)).await?;
                 Ok(json!({ "revoked": name }))
             }
             _ => unknown(verb),

@@ -22,8 +22,8 @@ impl Desk {
                 let fields = [&add, &rename, &retire].iter().any(|words| !words.is_empty());
                 let altered = if fields { Some(self.0.alter_fields(&name, &add, &rename, &retire).await?) } else { None };
                 match (altered, texts(args, "buckets")) {
-                    (Some(altered), buckets) if buckets.is_empty() => Ok(show_collection(&altered)),
-                    (_, buckets) => Ok(show_collection(&self.0.alter_rules(&name, buckets).await?)),
+                    (Some(altered), buckets) if buckets.is_empty() => Ok(show_collection(&altered, &*self.0.schema()?)),
+                    (_, buckets) => Ok(show_collection(&self.0.alter_rules(&name, buckets).await?, &*self.0.schema()?)),
                 }
             }
             "device grant" => {

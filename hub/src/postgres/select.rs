@@ -1,7 +1,9 @@
-//! Queries over one collection.
+//! Queries over a collection, and over those that are related to it.
 
 use mobo_adapters::sql::{self, Argument, Dialect};
-use mobo_core::query::{Page, Select};
+use mobo_core::limits;
+use mobo_core::query::{Page, Select, Unreadable};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::cells;
@@ -16,7 +18,18 @@ pub(super) async fn select(tx: &mut Tx, select: &Select) -> Result<Page, Failure
     } else {
         None
     };
-    let found = tx.rows(statement(sql::rows(Dialect::Postgres, select).map_err(Failure::refused)?)?).await?;
+    let shown = select.shown_embeds().count();
+    let first = select.needed().len();
+    let mut related_bytes = 0;
+    let fits = |row: &PgRow| {
+        for n in first..first + shown {
+            related_bytes += row.try_get_raw(n)?.as_bytes().map_or(0, <[u8]>::len);
+        }
+        if related_bytes > limits::EMBEDDED_BYTES_MAX { Err(Failure::refused(sql::TOO_MUCH_RELATED)) } else { Ok(()) }
+    };
+    let rows = statement(sql::rows(Dialect::Postgres, select).map_err(Failure::refused)?)?;
+    // Nobody collects more than an answer holds.
+    let found = if shown > 0 { tx.rows_while(rows, fits).await? } else { tx.rows(rows).await? };
     let needed = select.needed();
     let mut rows = Vec::with_capacity(found.len());
     for row in &found {
@@ -26,7 +39,15 @@ pub(super) async fn select(tx: &mut Tx, select: &Select) -> Result<Page, Failure
             let value = cells::value(row, index, kind)?;
             values.push(value.ok_or_else(|| Failure::damaged(format!("column \"{}\" holds no {}", column.name, kind.name())))?);
         }
-        rows.push(select.row(&needed, values).map_err(Failure::refused)?);
+        let mut members = select.row(&needed, values).map_err(Failure::refused)?;
+        if shown > 0 {
+            let cells = (first..first + shown).map(|n| row.try_get::<String, _>(n)).collect::<Result<Vec<_>, _>>()?;
+            select.embed(&mut members, &cells).map_err(|unreadable| match unreadable {
+                Unreadable::Refused(why) => Failure::refused(why),
+                Unreadable::Damaged(why) => Failure::damaged(why),
+            })?;
+        }
+        rows.push(members);
     }
     Ok(Page { rows, total })
 }

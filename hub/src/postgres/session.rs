@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use mobo_core::limits;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
@@ -88,6 +89,22 @@ impl Tx {
     /// All rows of a statement.
     pub(super) async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, Failure> {
         answered(self.patience, statement.fetch_all(&mut *self.connection)).await
+    }
+
+    /// All rows of a statement, unless one of them is too much.
+    pub(super) async fn rows_while(
+        &mut self,
+        statement: Statement<'_>,
+        mut fits: impl FnMut(&PgRow) -> Result<(), Failure>,
+    ) -> Result<Vec<PgRow>, Failure> {
+        let patience = self.patience;
+        let mut stream = statement.fetch(&mut *self.connection);
+        let mut rows = Vec::new();
+        while let Some(row) = answered(patience, async { stream.next().await.transpose() }).await? {
+            fits(&row)?;
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// The row of a statement that gives at most one.

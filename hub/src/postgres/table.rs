@@ -45,6 +45,16 @@ pub(super) fn extend(old: &Collection, new: &Collection) -> String {
     for field in new.fields.iter().filter(|field| old.field_by_id(field.id).is_none()) {
         let _ = write!(sql, "ALTER TABLE {name} ADD COLUMN {} {}; ", quoted(&field.name), sql_type(field.kind));
     }
+    sql.push_str(&references(new));
+    sql
+}
+
+/// The indexes by which the records that name another are found; those that are there stay.
+fn references(collection: &Collection) -> String {
+    let mut sql = String::new();
+    for field in collection.fields.iter().filter(|field| field.references.is_some()) {
+        let _ = write!(sql, "CREATE INDEX IF NOT EXISTS mobo_ref_{} ON {}({}); ", field.id, table(collection), quoted(&field.name));
+    }
     sql
 }
 
@@ -78,6 +88,7 @@ pub(super) fn create(collection: &Collection) -> String {
         }
         Kind::Document => {}
     }
+    sql.push_str(&references(collection));
     if collection.kind == Kind::Table {
         let (name, id) = (collection.name.replace('\'', "''"), collection.id.sql());
         let _ = write!(sql, "SELECT mobo.open_table('{name}', {id}); SELECT mobo.version_table('{name}', {id})");

@@ -73,6 +73,8 @@ pub struct Conversation<F> {
     /// How often it was asked what the device may do.
     asked: u64,
     verdicts: Verdicts,
+    /// What the device was told of callers.
+    access: Option<Arc<str>>,
     teller: mpsc::Sender<Order>,
     /// Cancelled when the device is revoked.
     pub(super) revoked: CancellationToken,
@@ -108,6 +110,7 @@ impl<F: Frames> Conversation<F> {
             registered: None,
             asked: 0,
             verdicts: Verdicts::default(),
+            access: None,
             teller,
             revoked: CancellationToken::new(),
             orders,

@@ -267,6 +267,19 @@ fn payloads() -> Vec<Form> {
                 reader.end().unwrap();
             },
         ),
+        form(
+            "definition-references",
+            "Definition of a table whose field `title` names records of another collection: key 8 behind the keys of every definition.",
+            definition_bytes(&referring()),
+            |golden| {
+                let mut reader = mobo_core::cbor::Reader::new(golden);
+                assert_eq!(Collection::decode(&mut reader).unwrap(), referring());
+                reader.end().unwrap();
+                // Whoever does not know key 8 passes over it, and reads the same definition without its references.
+                let (head, tail) = golden.split_at(golden.len() - referring_tail().len());
+                assert_eq!((head[0], tail), (0xa9, referring_tail().as_slice()), "a map of nine keys, the last of which is 8");
+            },
+        ),
         form("certificate-claims", "Certificate of a device with claims: names and values.", claiming().encode(), |golden| {
             assert_eq!(Certificate::decode(golden).unwrap(), claiming());
         }),
@@ -277,6 +290,19 @@ fn payloads() -> Vec<Form> {
             assert_eq!(JoinToken::parse(std::str::from_utf8(golden).unwrap()), Ok(token()));
         }),
     ]
+}
+
+/// The orders with a reference from their title to the notes.
+fn referring() -> Collection {
+    let mut orders = orders();
+    orders.fields[0].references = Some(NOTES);
+    orders
+}
+
+fn referring_tail() -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u64(8).array(1).array(2).u64(TITLE.get()).u64(NOTES.get());
+    w.into_bytes()
 }
 
 pub(crate) fn token() -> JoinToken {

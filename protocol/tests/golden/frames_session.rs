@@ -2,9 +2,10 @@
 
 use mobo_core::ids::{Chain, Lane, Ordinal, Position, Seq, Timeline};
 use mobo_core::message::{
-    AckProof, BucketReport, Code, Definition, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, Parent, PeerError, Ping, Refence,
-    RefenceReason, SchemaUpdate, SignedHello, TimelineInfo, TimelineParent, Welcome,
+    AccessUpdate, AckProof, BucketReport, Code, Definition, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, Parent, PeerError, Ping,
+    Refence, RefenceReason, SchemaUpdate, SignedHello, TimelineInfo, TimelineParent, Welcome,
 };
+use mobo_core::rights::Access;
 use mobo_core::schema::Collection;
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{LaneHead, Statement, checkpoint_bytes, mask_secret};
@@ -24,6 +25,18 @@ pub(crate) fn cases() -> Vec<Frame> {
 
 fn frame(name: &'static str, about: &'static str, message: Message) -> Frame {
     Frame { name, about, message }
+}
+
+/// One key, one policy and one signing key.
+fn access() -> AccessUpdate {
+    let key = r#"{"hash":"3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c","name":"app","role":"anon","scopes":["read:work_orders"],"expires":1770000000000000}"#;
+    let policy =
+        format!(r#"{{"collection":"{}","role":"anon","action":"read","where":"open=is.true","fields":["title"]}}"#, orders().id.get());
+    let jwk = r#"{"kty":"EC","crv":"P-256","kid":"k","x":"AA","y":"AA"}"#;
+    let text = format!(r#"{{"issuer":"mobo:hub","jwks":[{jwk}],"keys":[{key}],"policies":[{policy}]}}"#);
+    let read = Access::from_text(&text).unwrap();
+    assert_eq!((read.keys.len(), read.policies.iter().count(), read.to_text()), (1, 1, text.clone()), "as the hub writes it");
+    AccessUpdate { hub_time: Eff(1_760_000_000_000_000), text }
 }
 
 fn admission() -> Vec<Frame> {
@@ -95,6 +108,7 @@ fn upkeep() -> Vec<Frame> {
             Message::Error(unsupported),
         ),
         frame("bye", "Bye: an empty map.", Message::Bye),
+        frame("access", "Access: the hub's time, and who may use the API of the project, as JSON. Ignorable.", Message::Access(access())),
     ]
 }
 

@@ -120,7 +120,13 @@ pub(crate) fn vitals() -> Collection {
 }
 
 fn collection(id: CollectionId, name: &str, kind: Kind, fields: &[(FieldId, &str, FieldType)]) -> Collection {
-    let field = |(id, name, kind): &(FieldId, &str, FieldType)| Field { id: *id, name: (*name).into(), kind: *kind, retired: false };
+    let field = |(id, name, kind): &(FieldId, &str, FieldType)| Field {
+        id: *id,
+        name: (*name).into(),
+        kind: *kind,
+        retired: false,
+        references: None,
+    };
     let fields = fields.iter().map(field).collect();
     Collection { id, name: name.into(), kind, rev: 1, fields, rules: vec![], lane: Lane::State, store: "default".into() }
 }

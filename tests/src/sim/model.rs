@@ -42,7 +42,7 @@ impl What {
         let base = 100 * (self as u64 + 1);
         let field = |nth: u64, name: &str, kind| {
             let id = FieldId::new(base + nth).expect("not zero");
-            Field { id, name: name.to_owned(), kind, retired: false }
+            Field { id, name: name.to_owned(), kind, retired: false, references: None }
         };
         let (kind, fields, rules, lane) = match self {
             Self::Things => (Kind::Table, vec![field(1, "a", FieldType::Text), field(2, "n", FieldType::Counter)], vec![], 0),

@@ -48,7 +48,7 @@ pub(super) fn collection(number: u64, name: &str, kind: Kind, fields: &str, rule
     let field = |(index, field): (u64, &str)| {
         let (name, kind) = field.split_once(':').expect("FIELD:TYPE");
         let id = FieldId::new(number * 100 + index + 1).expect("not 0");
-        Field { id, name: name.to_owned(), kind: FieldType::from_name(kind).expect("a type"), retired: false }
+        Field { id, name: name.to_owned(), kind: FieldType::from_name(kind).expect("a type"), retired: false, references: None }
     };
     Collection {
         id: CollectionId::new(number).expect("not 0"),
@@ -216,7 +216,7 @@ impl World {
     #[must_use]
     pub fn order(&self, collection: &str, name: &str, descending: bool) -> Order {
         let column = query::columns(self.collection(collection)).into_iter().find(|column| column.name == name).expect("a column");
-        Order { operand: column.into(), descending, nulls_first: descending }
+        Order { operand: column.into(), through: None, descending, nulls_first: descending }
     }
 
     /// The id of a bucket, which is there.

@@ -1,8 +1,11 @@
 //! What queries need and SQLite does not have, or has otherwise than Postgres: each is one function of `mobo_core::query`.
 
+use std::fmt::Write as _;
+
 use mobo_core::query::{contains, follow, jsonb_order, jsonb_text, like};
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::ValueRef;
 use serde_json::Value as Json;
 
 use super::error::Failure;
@@ -33,7 +36,28 @@ pub(crate) fn add(connection: &Connection) -> Result<(), Failure> {
         let pattern = call.get_raw(0).as_str().unwrap_or_default();
         Ok(text.map(|text| like(pattern, text, call.get_raw(2).as_i64() == Ok(1))))
     })?;
+    connection.create_scalar_function("mobo_cells", -1, flags, |call| {
+        let cells: rusqlite::Result<Vec<String>> = (0..call.len()).map(|index| cell(call.get_raw(index))).collect();
+        Ok(cells?.join(","))
+    })?;
     Ok(())
+}
+
+/// A cell of a related row, as [`mobo_core::query::Select::embed`] reads it.
+fn cell(value: ValueRef<'_>) -> rusqlite::Result<String> {
+    Ok(match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => Json::from(number).to_string(),
+        ValueRef::Text(_) => Json::from(value.as_str()?).to_string(),
+        ValueRef::Blob(bytes) => {
+            bytes.iter().fold(String::from("\""), |mut hex, byte| {
+                // Into a text, this does not fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            }) + "\""
+        }
+    })
 }
 
 fn json(call: &Context<'_>, index: usize) -> rusqlite::Result<Option<Json>> {

@@ -1,6 +1,7 @@
-//! Queries over one collection.
+//! Queries over a collection, and over those that are related to it.
 
-use mobo_core::query::{Page, Select};
+use mobo_core::limits;
+use mobo_core::query::{Page, Select, Unreadable};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
 
@@ -13,6 +14,7 @@ pub(crate) fn select(connection: &Connection, select: &Select) -> Result<Page, F
     let total = if select.count { Some(count(connection, select)?) } else { None };
     let mut statement = prepare(connection, &sql::rows(Dialect::Sqlite, select).map_err(Failure::refused)?)?;
     let needed = select.needed();
+    let (shown, mut related_bytes) = (select.shown_embeds().count(), 0);
     let mut page = Page { rows: Vec::new(), total };
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
@@ -21,9 +23,26 @@ pub(crate) fn select(connection: &Connection, select: &Select) -> Result<Page, F
             let damaged = || Failure::damaged(format!("column \"{}\" holds a value of another type; run a health check", column.name));
             values.push(columns::value(row.get_ref(index)?, column.kind.field()).ok_or_else(damaged)?);
         }
-        page.rows.push(select.row(&needed, values).map_err(Failure::refused)?);
+        let mut members = select.row(&needed, values).map_err(Failure::refused)?;
+        if shown > 0 {
+            let cells = (0..shown).map(|n| row.get::<_, String>(needed.len() + n)).collect::<Result<Vec<_>, _>>()?;
+            related_bytes += cells.iter().map(String::len).sum::<usize>();
+            check_related(related_bytes)?;
+            select.embed(&mut members, &cells).map_err(|unreadable| match unreadable {
+                Unreadable::Refused(why) => Failure::refused(why),
+                Unreadable::Damaged(why) => Failure::damaged(format!("{why}; run a health check")),
+            })?;
+        }
+        page.rows.push(members);
     }
     Ok(page)
+}
+
+fn check_related(bytes: usize) -> Result<(), Failure> {
+    if bytes <= limits::EMBEDDED_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::refused(sql::TOO_MUCH_RELATED))
 }
 
 fn count(connection: &Connection, select: &Select) -> Result<u64, Failure> {

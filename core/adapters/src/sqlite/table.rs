@@ -34,6 +34,7 @@ pub(crate) fn create(connection: &Connection, collection: &Collection) -> Result
         Kind::Stream => connection.execute_batch(&format!("CREATE INDEX {} ON {name}(at)", index(collection)))?,
         Kind::Document => {}
     }
+    refer(connection, collection)?;
     refuse_writes(connection, collection)
 }
 
@@ -62,7 +63,17 @@ pub(crate) fn extend(connection: &Connection, old: &Collection, new: &Collection
     for field in new.fields.iter().filter(|field| old.field_by_id(field.id).is_none()) {
         connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {} {}", quoted(&field.name), sql_type(field.kind)))?;
     }
+    refer(connection, new)?;
     refuse_writes(connection, new)
+}
+
+/// The indexes by which the records that name another are found; those that are there stay.
+fn refer(connection: &Connection, collection: &Collection) -> Result<(), Failure> {
+    for field in collection.fields.iter().filter(|field| field.references.is_some()) {
+        let (table, column) = (quoted(&collection.name), quoted(&field.name));
+        connection.execute_batch(&format!("CREATE INDEX IF NOT EXISTS \"mobo_ref_{}\" ON {table}({column})", field.id))?;
+    }
+    Ok(())
 }
 
 /// A name in SQL.
@@ -108,7 +119,7 @@ mod tests {
     fn collection(name: &str, kind: Kind, fields: &[(u64, &str, FieldType)]) -> Collection {
         let field = |(id, name, kind): &(u64, &str, FieldType)| {
             let (id, name) = (FieldId::new(*id).unwrap(), (*name).to_owned());
-            Field { id, name, kind: *kind, retired: false }
+            Field { id, name, kind: *kind, retired: false, references: None }
         };
         let (id, name, store) = (CollectionId::new(9).unwrap(), name.to_owned(), "default".to_owned());
         let fields = fields.iter().map(field).collect();

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::world::{Device, World, collection, edit};
 
 fn field(id: u64, name: &str, kind: FieldType) -> Field {
-    Field { id: FieldId::new(id).unwrap(), name: name.to_owned(), kind, retired: false }
+    Field { id: FieldId::new(id).unwrap(), name: name.to_owned(), kind, retired: false, references: None }
 }
 
 fn pair(before: &str, after: &str) -> (String, String) {

@@ -60,7 +60,7 @@ pub(crate) fn collection(number: u64, name: &str, kind: Kind, fields: &str, rule
     let field = |(index, field): (u64, &str)| {
         let (name, kind) = field.split_once(':').unwrap();
         let id = FieldId::new(number * 100 + index + 1).unwrap();
-        Field { id, name: name.to_owned(), kind: FieldType::from_name(kind).unwrap(), retired: false }
+        Field { id, name: name.to_owned(), kind: FieldType::from_name(kind).unwrap(), retired: false, references: None }
     };
     Collection {
         id: CollectionId::new(number).unwrap(),

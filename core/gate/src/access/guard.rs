@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use mobo_core::author::{EditError, Intent};
 use mobo_core::names;
-use mobo_core::query::{Page, Select};
+use mobo_core::query::{Filter, Page, Select};
 use mobo_core::rights::{Action, Bounds, Granted, Policies, Principal, Refusal};
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::stream::Segment;
@@ -54,6 +54,11 @@ impl Guard {
     /// Who it is.
     pub(crate) fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// All collections, whatever the caller may.
+    pub(super) fn schema(&self) -> Arc<Schema> {
+        self.gate.backend().schema()
     }
 
     /// The collections that the caller may do anything to, by name, with the fields that there are for this caller.
@@ -143,17 +148,39 @@ impl Guard {
     ///
     /// As [`select`](Self::select).
     pub(crate) async fn select_for(&self, mut select: Select, action: Action) -> Result<Page, Problem> {
-        let granted = self.granted(&select.collection, Action::Read)?;
-        let shown = select.columns.iter().map(|selected| &selected.operand.column);
-        let mut used = shown.chain(select.order.iter().map(|order| &order.operand.column));
-        if let Some(hidden) = used.find(|column| !granted.has(column)).or(granted.hidden(&select.filter)) {
-            return Err(no_column(&select.collection, &hidden.name));
-        }
-        select.filter = select.filter.and(granted.rows);
+        self.narrow(&mut select)?;
         if action != Action::Read {
             select.filter = select.filter.and(self.granted(&select.collection, action)?.rows);
         }
         Ok(self.gate.backend().select(select).await?)
+    }
+
+    /// Leaves of a query, and of every collection that it embeds, the rows that the caller may read.
+    ///
+    /// # Errors
+    ///
+    /// As [`granted`](Self::granted), and for columns that are none for the caller.
+    fn narrow(&self, select: &mut Select) -> Result<(), Problem> {
+        let granted = self.granted(&select.collection, Action::Read)?;
+        let shown = select.columns.iter().map(|selected| &selected.operand.column);
+        let sorted = select.order.iter().filter(|order| order.through.is_none()).map(|order| &order.operand.column);
+        let links = select.embeds.iter().filter(|embed| embed.to_one).map(|embed| &embed.field);
+        let mut used = shown.chain(sorted).chain(links);
+        if let Some(hidden) = used.find(|column| !granted.has(column)).or(granted.hidden(&select.filter)) {
+            return Err(no_column(&select.collection, &hidden.name));
+        }
+        for (at, embed) in select.embeds.iter_mut().enumerate() {
+            let far = self.granted(&embed.select.collection, Action::Read)?;
+            let sorted = select.order.iter().filter(|order| order.through == Some(at)).map(|order| &order.operand.column);
+            let mut used = sorted.chain((!embed.to_one).then_some(&embed.field));
+            if let Some(hidden) = used.find(|column| !far.has(column)) {
+                return Err(no_column(&embed.select.collection, &hidden.name));
+            }
+            self.narrow(&mut embed.select)?;
+        }
+        let own = std::mem::replace(&mut select.filter, Filter::all());
+        select.filter = own.and(granted.rows);
+        Ok(())
     }
 
     /// Writes edits, all of which the caller may make; its name is written with them. The rows are looked at where the store has them locked:

@@ -20,7 +20,7 @@ fn alias(n: usize) -> String {
 
 /// The order with the key behind it, which makes it total.
 pub(super) fn total(order: &[Order], key: &Column) -> Vec<Order> {
-    let last = Order { operand: key.clone().into(), descending: false, nulls_first: false };
+    let last = Order { operand: key.clone().into(), through: None, descending: false, nulls_first: false };
     order.iter().cloned().chain([last]).collect()
 }
 

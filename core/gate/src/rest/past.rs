@@ -37,6 +37,9 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
     let Some(id) = version::pinned(call) else {
         return Err(Problem::parse("at goes with a filter that names one record").hint("add id=eq.…"));
     };
+    if !call.query.embeds.is_empty() {
+        return Err(Problem::unsupported("related collections of what was").hint("ask for each record with its own at"));
+    }
     let point = point(at)?;
     let granted = call.guard.granted(&call.collection, Action::Read)?;
     let history = history(call.gate, &call.collection, &id).await?;

@@ -10,7 +10,8 @@ use crate::problem::Problem;
 
 pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     // Asked for in front of the row: it is never newer than what is read.
-    let tag = version::shown(call).await?;
+    // A record's tag says nothing of those that are shown with it.
+    let tag = if call.query.embeds.is_empty() { version::shown(call).await? } else { None };
     let headers = &call.parts.headers;
     if let Some(tag) = &tag
         && headers.get(IF_NONE_MATCH).is_some_and(|given| version::names(given, tag))
@@ -19,15 +20,18 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     }
     let (offset, limit) = range::window(headers, &call.query)?;
     let total = cursor::total(&call.query.order, &call.key());
-    // A sample has no key of its own that a cursor could name.
-    let has_cursor = call.collection.kind != Kind::Stream && !call.accept.singular && limit > 0;
+    // A sample has no key of its own that a cursor could name, and it names no values of other rows.
+    let own_order = call.query.order.iter().all(|order| order.through.is_none());
+    let has_cursor = call.collection.kind != Kind::Stream && !call.accept.singular && limit > 0 && own_order;
     let (mut columns, mut filter) = (call.wanted(), call.query.filter.clone());
     if has_cursor {
         columns.extend(cursor::columns(&total));
     }
     if let Some(after) = &call.query.after {
         if !has_cursor || offset > 0 {
-            return Err(Problem::parse("after: it goes with records, without an offset, and with a limit above 0"));
+            return Err(Problem::parse(
+                "after: it goes with records in an order of their own columns, without an offset, and with a limit above 0",
+            ));
         }
         filter = filter.and(cursor::behind(after, &total)?);
     }

@@ -39,7 +39,7 @@ pub(super) async fn shown(call: &Call<'_>) -> Result<Option<String>, Problem> {
     let filter = Filter::Is(Condition { operand: key, op: Op::Eq(Value::Text(id.to_string())) });
     let (project, collection) = (call.gate.backend().project(), Arc::clone(&call.collection));
     let (columns, order) = (vec![call.key().into()], Vec::new());
-    let select = Select { project, collection, columns, filter, order, limit: 1, offset: 0, count: false };
+    let select = Select { project, collection, columns, filter, order, limit: 1, offset: 0, count: false, embeds: Vec::new() };
     Ok((!call.guard.select(select).await?.rows.is_empty()).then_some(tag))
 }
 

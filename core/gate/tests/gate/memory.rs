@@ -73,6 +73,7 @@ fn collection(id: u64, name: &str, kind: Kind, fields: &[(&str, FieldType)]) -> 
         name: (*name).to_owned(),
         kind: *kind,
         retired: *name == "old",
+        references: None,
     };
     Collection {
         id: CollectionId::new(id).unwrap(),

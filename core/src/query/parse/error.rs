@@ -29,6 +29,14 @@ pub enum Reason {
     Aggregate,
     /// A range of rows that cannot be.
     Range,
+    /// No reference leads to that collection, or none that the caller may follow.
+    NoRelation,
+    /// Several references lead there.
+    Ambiguous,
+    /// The query speaks of a related collection that its select list does not embed.
+    NotEmbedded,
+    /// Rows cannot be sorted by a list of others.
+    RelatedOrder,
 }
 
 impl QueryError {

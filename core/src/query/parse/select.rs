@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use super::scan::{cut, split, unquote};
 use super::{Parser, QueryError, Reason};
 use crate::limits;
-use crate::query::{Cast, SelectedColumn};
+use crate::query::{Cast, Embedded, SelectedColumn};
 
 impl Parser<'_> {
-    pub(super) fn select(&self, text: &str) -> Result<Vec<SelectedColumn>, QueryError> {
+    pub(super) fn select(&mut self, text: &str) -> Result<Vec<SelectedColumn>, QueryError> {
         let mut selected: Vec<SelectedColumn> = Vec::new();
         for item in split(text, ',')? {
-            if item == "*" {
+            if let Some(list) = related_list(item)? {
+                self.related(item, list)?;
+            } else if item == "*" {
                 selected.extend(self.columns.iter().cloned().map(SelectedColumn::from));
             } else {
                 selected.push(self.selected(item)?);
@@ -27,12 +29,16 @@ impl Parser<'_> {
         }
         let mut seen = BTreeSet::new();
         selected.retain(|column| seen.insert(column.alias.clone()));
+        for name in self.query.embeds.iter().flat_map(Embedded::names) {
+            if !seen.insert(name.to_owned()) {
+                return Err(QueryError::malformed(format!("select gives two members the name \"{name}\"")));
+            }
+        }
         Ok(selected)
     }
 
     /// `alias:column->path::cast`
     fn selected(&self, item: &str) -> Result<SelectedColumn, QueryError> {
-        refuse_later(item)?;
         let (alias, rest) = match cut(item, ":").filter(|(_, rest)| !rest.starts_with(':')) {
             Some((alias, rest)) => (Some(unquote(alias)?), rest),
             None => (None, item),
@@ -64,14 +70,23 @@ fn cast_of(item: &str, name: &str) -> Result<Cast, QueryError> {
     })
 }
 
-/// What the full grammar has and this version does not is named, not taken for something else.
-fn refuse_later(item: &str) -> Result<(), QueryError> {
-    if cut(item, "()").is_some() {
+/// The list in the parentheses of a related collection; `None` for a column.
+///
+/// # Errors
+///
+/// For sums and averages, which are not given, and for what stands behind the list.
+fn related_list(item: &str) -> Result<Option<&str>, QueryError> {
+    let Some((head, rest)) = cut(item, "(") else {
+        if item.starts_with("...") {
+            return Err(QueryError::malformed(format!("select={item}: write ...name(column,column)")));
+        }
+        return Ok(None);
+    };
+    let name = cut(head, ":").filter(|(_, rest)| !rest.starts_with(':')).map_or(head, |(_, name)| name);
+    if rest.starts_with(')') && (name == "count" || cut(name.trim_start_matches("..."), ".").is_some()) {
         let message = "Use of aggregate functions is not allowed";
         return Err(QueryError::new(Reason::Aggregate, message).hint("Prefer: count=exact counts the rows"));
     }
-    if item.starts_with("...") || cut(item, "(").is_some() {
-        return Err(QueryError::not_implemented("related collections in select"));
-    }
-    Ok(())
+    let list = rest.strip_suffix(')');
+    list.map(Some).ok_or_else(|| QueryError::malformed(format!("select={item}: a related collection is alias:name!inner(column,column)")))
 }

@@ -13,7 +13,7 @@ const TITLE: FieldId = FieldId::new(1).unwrap();
 const HOURS: FieldId = FieldId::new(2).unwrap();
 
 fn collection() -> Collection {
-    let field = |id, name: &str, kind| Field { id, name: name.into(), kind, retired: false };
+    let field = |id, name: &str, kind| Field { id, name: name.into(), kind, retired: false, references: None };
     Collection {
         id: CollectionId::new(1).unwrap(),
         name: "orders".into(),

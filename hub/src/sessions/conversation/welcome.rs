@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::message::{Message, SignedHello};
+use mobo_core::message::{AccessUpdate, Message, SignedHello};
 use mobo_core::session::CloseReason;
 use mobo_core::session::hub::Input;
 use mobo_runtime::outbox::{Frames, TooSlow};
@@ -38,9 +38,37 @@ impl<F: Frames> Conversation<F> {
             self.frames.room(Channel::Control).await?;
             self.send(Channel::Control, &Message::Reject(reject))?;
         }
+        self.tell_access();
         // Registered first, looked at again then: a change of rights finds this session, or this finds the change.
         self.schema_changed();
         Ok(())
+    }
+
+    /// What users and keys may has changed.
+    pub(crate) fn rights_changed(&mut self) {
+        if self.registered.is_some() {
+            self.tell_access();
+        }
+    }
+
+    /// Tells the device who may use its API, where that is news in this session.
+    fn tell_access(&mut self) {
+        let Some(access) = self.sessions.door.accounts.as_ref().map(|accounts| accounts.access()) else { return };
+        if self.access.as_ref() == Some(&access) {
+            return;
+        }
+        if access.len() > limits::ACCESS_BYTES_MAX {
+            tracing::warn!(
+                bytes = access.len(),
+                "there are more keys and policies than a device is told of: it goes on with what it knows"
+            );
+            return;
+        }
+        let update = AccessUpdate { hub_time: self.sessions.door.time.now(), text: access.to_string() };
+        // A device that reads so slowly hears of it when it connects anew.
+        if self.send(Channel::Control, &Message::Access(update)).is_ok() {
+            self.access = Some(access);
+        }
     }
 
     /// Tells a device that was revoked, whatever else was still to be said, as far as it listens.

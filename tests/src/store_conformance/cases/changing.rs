@@ -138,7 +138,7 @@ pub async fn fields_change_and_rows_stay(place: Box<dyn Place>) {
     let mut world = World::new(place, 54).await;
     world.merged(world.local("pumps", Intent::Insert, "p", &json!({"site": "a", "line": 2, "speed": 0.5}))).await;
     let (pumps, before) = (world.collection("pumps").clone(), head(&world, "site:a").await);
-    let field = Field { id: FieldId::new(990).unwrap(), name: "speed".to_owned(), kind: FieldType::Text, retired: false };
+    let field = Field { id: FieldId::new(990).unwrap(), name: "speed".to_owned(), kind: FieldType::Text, retired: false, references: None };
     let labels = ("speed".to_owned(), "speed_before".to_owned());
     let changes = FieldChanges { rename: vec![labels.clone()], retire: vec![labels.1], add: vec![field] };
     let next = altered(&pumps, &changes).unwrap();

@@ -357,4 +357,6 @@ pub enum Change {
     RecordsChanged(std::sync::Arc<[RecordKey]>),
     /// Collections have changed.
     SchemaChanged,
+    /// The hub has said who may use the device's API.
+    AccessChanged,
 }

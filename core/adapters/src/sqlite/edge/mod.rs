@@ -4,6 +4,7 @@
 //! section 4). What the hub delivers becomes the base, never merged on the device; own entries that it does not hold yet are laid over it
 //! (rule R14). Everything that is true is in the database: sessions come and go.
 
+mod access;
 mod ack;
 mod answers;
 mod apply;

@@ -10,6 +10,7 @@ use mobo_core::ids::{CollectionId, Nonce, RecordKey, Seq, Timeline, Ver};
 use mobo_core::limits;
 use mobo_core::overlay::{self, Pending};
 use mobo_core::record::RecordState;
+use mobo_core::rights::Bounds;
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::table;
 use mobo_core::time::Moment;
@@ -48,13 +49,34 @@ pub(super) fn write(
     write_again(conn, schema, what, seal, None)
 }
 
+/// The same, of somebody who is held to bounds.
+pub(super) fn write_within(
+    conn: &Connection,
+    schema: &Schema,
+    what: (CollectionId, &[Edit], Option<&str>),
+    seal: (Moment, Nonce),
+    bounds: &Bounds,
+) -> Result<Written, WriteError> {
+    authored(conn, schema, what, seal, (None, Some(bounds)))
+}
+
 /// The same, for edits that were sealed before: the hub takes both for one entry (rule R15).
 pub(super) fn write_again(
     conn: &Connection,
     schema: &Schema,
+    what: (CollectionId, &[Edit], Option<&str>),
+    seal: (Moment, Nonce),
+    provenance: Option<Provenance>,
+) -> Result<Written, WriteError> {
+    authored(conn, schema, what, seal, (provenance, None))
+}
+
+fn authored(
+    conn: &Connection,
+    schema: &Schema,
     (collection, edits, author): (CollectionId, &[Edit], Option<&str>),
     (moment, nonce): (Moment, Nonce),
-    provenance: Option<Provenance>,
+    (provenance, bounds): (Option<Provenance>, Option<&Bounds>),
 ) -> Result<Written, WriteError> {
     let collection = schema.get(collection).ok_or(WriteError::UnknownCollection(collection))?;
     if collection.kind == Kind::Stream {
@@ -64,7 +86,7 @@ pub(super) fn write_again(
     let whose = overlays::author(log.device, log.incarnation, 0);
     let mut rows = Rows::new(conn, log.project, schema);
     let mut drafts = BTreeMap::new();
-    let ops = draft((conn, &mut rows), (&log, &whose), collection, edits, &mut drafts)?;
+    let ops = draft((conn, &mut rows), (&log, &whose), collection, (edits, bounds), &mut drafts)?;
     if ops.is_empty() {
         return Ok(Written { entry: None, changed: Vec::new() });
     }
@@ -97,7 +119,7 @@ fn draft(
     (conn, rows): (&Connection, &mut Rows<'_>),
     (log, whose): (&Log, &Author),
     collection: &Collection,
-    edits: &[Edit],
+    (edits, bounds): (&[Edit], Option<&Bounds>),
     drafts: &mut BTreeMap<RecordKey, Draft>,
 ) -> Result<Vec<RecordOp>, WriteError> {
     let mut ops = Vec::with_capacity(edits.len());
@@ -111,7 +133,12 @@ fn draft(
             draft.seen = Some(overlay::provisional(collection, &draft.state, last, (whose, nth)).map_err(refused)?);
         }
         let writer = Writer { collection, device: log.device, incarnation: log.incarnation, base_ver: draft.seen_ver() };
-        let Some(op) = author::author(&writer, draft.seen.as_ref().unwrap_or(&draft.state), edit)? else { continue };
+        let before = draft.seen.as_ref().unwrap_or(&draft.state);
+        let Some(op) = author::author(&writer, before, edit)? else { continue };
+        if let Some(bounds) = bounds {
+            let after = overlay::provisional(collection, before, &op, (whose, nth + 1)).map_err(refused)?;
+            bounds.allows(collection, edit, (before, &after))?;
+        }
         if changes_nothing(&op) {
             continue;
         }

@@ -147,10 +147,11 @@ pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Res
     let (parts, mut body) = request.into_parts();
     let answer = async {
         let _place = gate.admit()?;
-        let talker = Viewer::of(gate.clone(), &parts).talker().await?;
+        let viewer = Viewer::of(gate.clone(), &parts);
+        let talker = viewer.talker().await?;
         talker.may_call_in()?;
         let held = body::read_small(&gate, &parts.headers, &mut body).await?;
-        sign(&gate, &talker, str::from_utf8(&held).unwrap_or_default())
+        sign(&gate, (&viewer, &talker), str::from_utf8(&held).unwrap_or_default())
     };
     match answer.await {
         Ok(signed) => axum::Json(signed).into_response(),
@@ -158,7 +159,7 @@ pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Res
     }
 }
 
-fn sign(gate: &Gate, talker: &Talker, form: &str) -> Result<Json, Problem> {
+fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &str) -> Result<Json, Problem> {
     let form = words(form);
     let word = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     let (socket, channel) = (word("socket_id"), word("channel_name"));
@@ -171,6 +172,7 @@ fn sign(gate: &Gate, talker: &Talker, form: &str) -> Result<Json, Problem> {
         return Err(Problem::new(StatusCode::NOT_FOUND, "MB404", "No app", message).hint("set pusher.id, pusher.key and pusher.secret"));
     };
     talker.may_enter(channel)?;
+    gate.openers().signed(socket, channel, viewer.clone());
     if Kind::of(channel) == Kind::Private {
         return Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}")) }));
     }

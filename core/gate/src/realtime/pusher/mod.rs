@@ -7,6 +7,7 @@
 mod app;
 mod http;
 mod names;
+mod openers;
 mod speaker;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::{Value as Json, json};
 
 pub use app::PusherApp;
 pub(crate) use http::{authorize, handle as api};
+pub(crate) use openers::Openers;
 
 use super::rooms::{Note, mailbox};
 use super::socket::converse;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use mobo_core::limits;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::pace::Pace;
 use super::super::rooms::{Entered, Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::socket::{Close, Heard, Speaker};
-use super::super::{Place, add};
+use super::super::{Place, add, changed_or};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
 use super::{ACTIVITY_TIMEOUT_S, event, internal, published};
@@ -28,6 +29,10 @@ pub(super) struct Pusher {
     user: Option<String>,
     /// Events of this client in this second.
     spoken: Pace,
+    /// Told when anything changes that rights depend on.
+    rights: watch::Receiver<u64>,
+    /// When those who had channels signed are asked again.
+    due: Instant,
     _place: Option<Place>,
 }
 
@@ -48,7 +53,9 @@ impl Pusher {
         let number = gate.rooms().number();
         let socket_id = format!("{}.{number}", random() & 0x7fff_ffff);
         let spoken = Pace::begin(Instant::now());
-        Self { gate, app, number, socket_id, mailbox, channels: BTreeMap::new(), user: None, spoken, _place: place }
+        gate.openers().begin(&socket_id);
+        let (rights, due) = (gate.backend().rights_changes(), Instant::now() + limits::LIVE_RIGHTS_EVERY);
+        Self { gate, app, number, socket_id, mailbox, channels: BTreeMap::new(), user: None, spoken, rights, due, _place: place }
     }
 
     /// The first event.
@@ -148,6 +155,7 @@ impl Pusher {
     }
 
     fn unsubscribe(&mut self, app: &PusherApp, channel: &str) {
+        self.gate.openers().left(&self.socket_id, channel);
         if self.channels.remove(channel).is_none() {
             return;
         }
@@ -156,6 +164,24 @@ impl Pusher {
             let note = internal("pusher_internal:member_removed", Some(channel), &json!({ "user_id": member.key }));
             self.gate.rooms().tell(&name, None, &note);
         }
+    }
+
+    /// Asks again who had channels signed here; those of whom is nobody any more are left.
+    async fn ask_again(&mut self) -> Vec<Note> {
+        self.due = Instant::now() + limits::LIVE_RIGHTS_EVERY;
+        let Some(app) = self.app.clone() else { return Vec::new() };
+        let mut notes = Vec::new();
+        for (channel, viewer) in self.gate.openers().of(&self.socket_id) {
+            let Err(problem) = viewer.talker().await.and_then(|talker| talker.may_enter(&channel)) else { continue };
+            let was_in = self.channels.contains_key(&channel);
+            self.unsubscribe(&app, &channel);
+            if was_in {
+                let error = "who had this channel opened may not enter it any more";
+                let data = json!({ "type": "AuthError", "error": error, "status": problem.status().as_u16() });
+                notes.push(event("pusher:subscription_error", Some(&channel), &data));
+            }
+        }
+        notes
     }
 
     fn sign_in(&mut self, app: &PusherApp, data: &Json) -> Result<(), Close> {
@@ -246,8 +272,21 @@ impl Speaker for Pusher {
         }
     }
 
+    async fn tend(&mut self) -> Vec<Note> {
+        // What has changed while others talked is seen here.
+        let is_due = self.due <= Instant::now() || self.rights.has_changed().unwrap_or(false);
+        if !is_due {
+            return Vec::new();
+        }
+        self.rights.mark_unchanged();
+        self.ask_again().await
+    }
+
     async fn work(&mut self) -> Result<Vec<Note>, Close> {
-        std::future::pending().await
+        changed_or(&mut self.rights, self.due).await;
+        // What is due is done in front of the next message.
+        self.due = Instant::now();
+        Ok(Vec::new())
     }
 
     fn silence(&mut self) -> Option<Note> {
@@ -261,5 +300,11 @@ impl Speaker for Pusher {
         if let Some(user) = self.user.take() {
             self.gate.rooms().leave(&user_room(&app.id, &user), self.number);
         }
+    }
+}
+
+impl Drop for Pusher {
+    fn drop(&mut self) {
+        self.gate.openers().end(&self.socket_id);
     }
 }
