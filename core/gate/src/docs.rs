@@ -57,7 +57,8 @@ const GRAMMAR: &str = "<h2>Filters</h2><table><tr><th>operator<th>means<tr><td><
     <tr><td><code>isdistinct</code><td>is another, or one of both is null<tr><td><code>like ilike</code><td>of a pattern, with <code>*</code> \
     and <code>_</code><tr><td><code>cs cd ov</code><td>JSON and lists: holds, is held, have something in common\
     <tr><td><code>eq(any).{a,b}</code><td>any or all of several<tr><td><code>not.</code><td>in front of any of them\
-    <tr><td><code>or=(a.eq.1,and(b.gt.2,c.is.null))</code><td>trees<tr><td><code>meta-&gt;a-&gt;&gt;b</code><td>a path into JSON</table>\
+    <tr><td><code>or=(a.eq.1,and(b.gt.2,c.is.null))</code><td>trees<tr><td><code>meta-&gt;a-&gt;&gt;b</code><td>a path into JSON\
+    <tr><td><code>select=*,site(name)&amp;site.city=eq.Ulm</code><td>with the record that a reference names; <code>!inner</code>: only those that have one</table>\
     <p><code>select=name:title,n::text,meta-&gt;&gt;a</code> chooses, names and casts; <code>order=rank.desc.nullslast</code> sorts; \
     <code>limit</code>, <code>offset</code> and <code>Range</code> cut; the header <code>link</code> leads to the next page.</p>";
 

@@ -162,7 +162,9 @@ impl<'a> Parser<'a> {
             let rest = name.get(first.len() + 1..).unwrap_or_default();
             return self.within((name, first), rest, text);
         }
-        if self.columns.iter().all(|column| column.name != name) && self.require_related(name, text)? {
+        // A reference and what it leads to may have one name: then it is there when the record is.
+        let asks_presence = ["is.null", "not.is.null", "is.not_null", "not.is.not_null"].contains(&text);
+        if (asks_presence || self.columns.iter().all(|column| column.name != name)) && self.require_related(name, text)? {
             return Ok(());
         }
         let operand = self.operand(name)?;
