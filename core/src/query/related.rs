@@ -232,7 +232,9 @@ fn put(embed: &Embed, row: &mut Map<String, Json>, cell: Json) -> Result<(), Unr
             let rows = rows.into_iter().map(|row| embed.select.of_cells(row).map(Json::Object));
             Json::Array(rows.collect::<Result<_, _>>()?)
         }
-        _ => return Err(Unreadable::Damaged(format!("\"{}\" is no list", embed.alias))),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => {
+            return Err(Unreadable::Damaged(format!("\"{}\" is no list", embed.alias)));
+        }
     };
     row.insert(embed.alias.clone(), shown);
     Ok(())
