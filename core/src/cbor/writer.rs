@@ -20,6 +20,12 @@ impl Writer {
         Self(Encoder::new(Vec::new()))
     }
 
+    /// An empty writer with room for so many bytes: one that is filled often need not grow each time.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self(Encoder::new(Vec::with_capacity(bytes)))
+    }
+
     /// The bytes written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

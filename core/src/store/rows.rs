@@ -1,6 +1,6 @@
 //! What a hub's store is told, and what it tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -176,6 +176,24 @@ pub struct MergeReport {
     pub hints: Vec<Hint>,
     /// Decisions that went into the ledger, by collection.
     pub conflicts: BTreeMap<CollectionId, u64>,
+}
+
+impl MergeReport {
+    /// What two merges did, the second of which, this one, answers.
+    #[must_use]
+    pub fn behind(mut self, before: Self) -> Self {
+        told_before(&mut self.hints, before.hints);
+        for (collection, conflicts) in before.conflicts {
+            *self.conflicts.entry(collection).or_default() += conflicts;
+        }
+        self
+    }
+}
+
+/// Adds what an earlier commit has changed, where a later one does not say more.
+pub fn told_before(hints: &mut Vec<Hint>, before: Vec<Hint>) {
+    let told: BTreeSet<_> = hints.iter().map(|hint| hint.bucket).collect();
+    hints.extend(before.into_iter().filter(|hint| !told.contains(&hint.bucket)));
 }
 
 /// Connections to a database, for metrics.

@@ -40,8 +40,11 @@ pub fn encode_inline(state: &TableState, meta: &RowMeta) -> Vec<u8> {
     encode_beside(state, meta, None)
 }
 
+/// Bytes of most rows and states.
+pub(super) const ROOM: usize = 384;
+
 fn encode_beside(state: &TableState, meta: &RowMeta, columns: Option<&Collection>) -> Vec<u8> {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_room(ROOM);
     let stamps = state.stamps();
     let vers = !state.vers.is_empty();
     writer.map(3 + state.optional_keys(!state.cells.is_empty()) + usize::from(meta.mac.is_some()) + usize::from(vers));
@@ -143,6 +146,13 @@ impl PartMeta {
         let state_hash = self.state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
         Ok(RowMeta { ver: self.ver, mac: self.mac, state_hash })
     }
+}
+
+/// The canonical bytes of the state, iff the row is as it was written: whoever delivers it need not encode it again.
+#[must_use]
+pub fn intact_bytes(state: &TableState, meta: &RowMeta) -> Option<Vec<u8>> {
+    let bytes = state.encode();
+    (StateHash(*blake3::hash(&bytes).as_bytes()) == meta.state_hash).then_some(bytes)
 }
 
 /// True iff the row is as it was written.

@@ -95,7 +95,7 @@ impl TableState {
     /// The canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_room(super::row::ROOM);
         let stamps = self.stamps();
         writer.map(1 + self.optional_keys(!self.cells.is_empty()));
         self.encode_heads(&mut writer, &stamps);
