@@ -11,6 +11,8 @@ pub(super) enum Failure {
     Sql(sqlx::Error),
     /// Ourselves.
     Store(StoreError),
+    /// Somebody has inserted a row by SQL where a record is being made.
+    Met,
 }
 
 impl Failure {
@@ -40,7 +42,12 @@ impl Failure {
         // Serialisation failure, deadlock, a row that somebody else has just made, and the end of a transaction that took too long between
         // its statements: half of it may be quick enough.
         const RETRYABLE: [&str; 4] = ["40001", "40P01", "23505", "25P03"];
-        self.code().is_some_and(|code| RETRYABLE.contains(&code.as_str()))
+        matches!(self, Self::Met) || self.code().is_some_and(|code| RETRYABLE.contains(&code.as_str()))
+    }
+
+    /// True if a row was written where somebody else has just made one.
+    pub(super) fn is_met(&self) -> bool {
+        matches!(self, Self::Met) || self.code().is_some_and(|code| code == "23505")
     }
 
     /// True if somebody else held a lock for longer than this waits: a smaller transaction may have no need of it.
@@ -52,7 +59,7 @@ impl Failure {
     pub(super) fn keeps_connection(&self) -> bool {
         match self {
             Self::Store(StoreError::Unavailable(_)) => false,
-            Self::Store(_) => true,
+            Self::Store(_) | Self::Met => true,
             // 57P…: an administrator ended the connection. 25P03: it stood still for too long.
             Self::Sql(sqlx::Error::Database(_)) => self.code().is_some_and(|code| !code.starts_with("57P") && code != "25P03"),
             Self::Sql(_) => false,
@@ -86,6 +93,7 @@ impl From<Failure> for StoreError {
         match failure {
             Failure::Store(error) => error,
             Failure::Sql(error) => sorted(&error),
+            Failure::Met => StoreError::Unavailable("SQL writes the same records again and again".to_owned()),
         }
     }
 }

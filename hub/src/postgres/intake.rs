@@ -53,6 +53,7 @@ pub(super) async fn take_in(store: &Inner, batch: &MergeBatch) -> Result<Option<
     if !tx.finish(waits).await? {
         return Ok(None);
     }
+    let mut attempt = 0;
     loop {
         let mut tx = Tx::begin(&store.pool, Purpose::Merge).await?;
         match taking(&mut tx, store, batch).await {
@@ -67,6 +68,11 @@ pub(super) async fn take_in(store: &Inner, batch: &MergeBatch) -> Result<Option<
             }
             Ok(Attempt::Nothing(report)) => return tx.finish(Ok(Some(report))).await,
             Ok(Attempt::Waiting) => return tx.finish(Err(Failure::damaged("an intake waits for itself"))).await,
+            // What was written meanwhile is taken in together with the rest.
+            Err(failure) if failure.is_met() && attempt < limits::MERGE_RETRIES_MAX => {
+                tx.rollback().await?;
+                attempt += 1;
+            }
             Err(failure) => return tx.finish(Err(failure)).await,
         }
     }
@@ -74,6 +80,7 @@ pub(super) async fn take_in(store: &Inner, batch: &MergeBatch) -> Result<Option<
 
 async fn taking(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Attempt, Failure> {
     tx.patient().await?;
+    tx.standing = Some(BTreeSet::new());
     tx.run(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK)).await?;
     let schema = schemas::current(tx, &store.known, batch.project).await?;
     let hub = hub::read(tx).await?;
@@ -104,8 +111,10 @@ async fn taking(tx: &mut Tx, store: &Inner, batch: &MergeBatch) -> Result<Attemp
             if let Some(other) = intake.take(tx, &noted, &said).await? {
                 return Ok(other);
             }
+            intake.sweep(tx, limits::HUB_INTAKE_ROWS_MAX).await?;
         }
     }
+    intake.sweep(tx, 0).await?;
     Ok(if intake.is_changed { Attempt::Done(intake.report, intake.keys) } else { Attempt::Nothing(intake.report) })
 }
 
@@ -147,6 +156,9 @@ struct Intake<'s> {
 impl Intake<'_> {
     /// Merges what was noted; `Some` where that cannot be done yet.
     async fn take(&mut self, tx: &mut Tx, noted: &[Noted], said: &Said) -> Result<Option<Attempt>, Failure> {
+        if let Some(standing) = &mut tx.standing {
+            standing.extend(noted.iter().filter(|noted| noted.is_insert()).map(|noted| noted.key.clone()));
+        }
         let works = notes::works(&self.batch.schema, noted, said);
         for round in notes::rounds(&works, said) {
             let (round, wrong): (Vec<&Work<'_>>, Vec<&Work<'_>>) = round.iter().partition(|work| !work.edits.is_empty());
@@ -172,9 +184,23 @@ impl Intake<'_> {
                 }
             }
             let before = std::mem::take(&mut self.report);
-            self.report = merge::behind(before, MergeReport { outcomes: Vec::new(), ..report });
+            self.report = MergeReport { outcomes: Vec::new(), ..report }.behind(before);
         }
         Ok(None)
+    }
+
+    /// Takes away the rows that only stand there, where they are more than `most`.
+    async fn sweep(&self, tx: &mut Tx, most: usize) -> Result<(), Failure> {
+        match tx.standing.take() {
+            Some(standing) if standing.len() > most => {
+                tx.standing = Some(BTreeSet::new());
+                claim::sweep(tx, &self.batch.schema, &standing).await
+            }
+            standing => {
+                tx.standing = standing;
+                Ok(())
+            }
+        }
     }
 
     fn local(&self, work: &Work<'_>) -> Option<Prepared> {

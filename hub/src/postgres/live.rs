@@ -71,8 +71,9 @@ pub(super) async fn before(
         return Ok(None);
     }
     let columns = columns(collection);
+    // A row without a state is what SQL has made of a record that is not there yet.
     let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
-    let sql = format!("SELECT {} FROM {} WHERE id = ANY($1)", names.join(", "), table(collection));
+    let sql = format!("SELECT {} FROM {} WHERE id = ANY($1) AND _mobo <> ''", names.join(", "), table(collection));
     let ids: Vec<&str> = records.iter().map(|record| record.key.id.as_str()).collect();
     let mut shown = BTreeMap::new();
     for row in tx.rows(sqlx::query(AssertSqlSafe(sql)).bind(ids)).await? {

@@ -11,17 +11,16 @@ mod records;
 mod rows;
 mod samples;
 
-use std::collections::BTreeSet;
-
 pub(super) use buckets::{ensure as ensure_buckets, lock_and_read as lock_and_read_buckets};
 use mobo_core::backoff::Backoff;
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
-use mobo_core::merge::{Context, Hint, Merge, Placed, Rivals, Writes};
+use mobo_core::merge::{Context, Merge, Placed, Rivals, Writes};
 use mobo_core::schema::Schema;
 use mobo_core::store::{MergeBatch, MergeReport, StoreError};
 use mobo_core::time::Eff;
 pub(super) use records::lock_and_read as lock_and_read_records;
+pub(super) use rows::BLANK;
 
 use super::Inner;
 use super::changes;
@@ -49,6 +48,7 @@ pub(super) async fn merge(store: &Inner, batch: &MergeBatch) -> Result<MergeRepo
                 return Err(match failure {
                     Failure::Sql(error) => StoreError::Contended(error.to_string()),
                     Failure::Store(error) => error,
+                    Failure::Met => StoreError::Contended("SQL has made one of its records".to_owned()),
                 });
             }
             done => return Ok(done?),
@@ -72,11 +72,11 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
             Ok(Attempt::Done(report, keys)) => {
                 let report = tx.finish(Ok(report)).await?;
                 store.known.keep_buckets(batch.project, keys);
-                return Ok(behind(before, report));
+                return Ok(report.behind(before));
             }
             Ok(Attempt::Nothing(report)) => {
                 tx.rollback().await?;
-                return Ok(behind(before, report));
+                return Ok(report.behind(before));
             }
             Ok(Attempt::LanesMissing(missing)) => {
                 tx.rollback().await?;
@@ -85,27 +85,12 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
             Ok(Attempt::Waiting) => {
                 tx.rollback().await?;
                 if let Some(report) = intake::take_in(store, batch).await? {
-                    before = behind(before, MergeReport { outcomes: Vec::new(), ..report });
+                    before = MergeReport { outcomes: Vec::new(), ..report }.behind(before);
                 }
             }
             Err(failure) => return tx.finish(Err(failure)).await,
         }
     }
-}
-
-/// What two merges did, the second of which answers.
-pub(super) fn behind(before: MergeReport, mut report: MergeReport) -> MergeReport {
-    told_before(&mut report.hints, before.hints);
-    for (collection, conflicts) in before.conflicts {
-        *report.conflicts.entry(collection).or_default() += conflicts;
-    }
-    report
-}
-
-/// Adds what an earlier commit has changed, where a later one does not say more.
-pub(super) fn told_before(hints: &mut Vec<Hint>, before: Vec<Hint>) {
-    let told: BTreeSet<_> = hints.iter().map(|hint| hint.bucket).collect();
-    hints.extend(before.into_iter().filter(|hint| !told.contains(&hint.bucket)));
 }
 
 /// Makes lanes that are not in their table yet.

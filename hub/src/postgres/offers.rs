@@ -10,7 +10,7 @@ use mobo_core::merge::{Context, Joined, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
-use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError};
+use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
 
 use super::Inner;
 use super::error::Failure;
@@ -40,7 +40,7 @@ pub(super) async fn join(store: &Inner, project: ProjectId, batch: &OfferBatch) 
         };
         match tx.finish(joined).await {
             Ok(mut report) => {
-                merge::told_before(&mut report.hints, before);
+                told_before(&mut report.hints, before);
                 return Ok(report);
             }
             Err(failure) if failure.is_retryable() && attempt < limits::MERGE_ATTEMPTS_ALONE_MAX => {

@@ -184,7 +184,7 @@ impl Reader<'_> {
             }
             return takes;
         }
-        let Some(Found { state: Ok(state), state_hash, .. }) = found else {
+        let Some(Found { state: Ok(state), bytes, state_hash, .. }) = found else {
             let takes = self.room.items > 0;
             if takes {
                 self.room.items -= 1;
@@ -192,7 +192,7 @@ impl Reader<'_> {
             }
             return takes;
         };
-        let (epoch, bytes) = state.encode();
+        let (epoch, bytes) = bytes.map_or_else(|| state.encode(), |bytes| (0, bytes));
         // Recomputed from the row when it was read.
         let state = PullState { epoch, bytes, hash: state_hash };
         let takes = self.room.takes(state.bytes.len());

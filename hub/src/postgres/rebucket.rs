@@ -6,7 +6,7 @@ use mobo_core::cbor::Writer;
 use mobo_core::ids::{CollectionId, ProjectId, RecordId, RecordKey};
 use mobo_core::merge::{Applied, Context, Placed, Rivals};
 use mobo_core::schema::{Collection, Kind, Schema, check_collection};
-use mobo_core::store::{MergeBatch, RebucketBatch, Rebucketed, Rebucketing};
+use mobo_core::store::{MergeBatch, RebucketBatch, Rebucketed, Rebucketing, told_before};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
@@ -100,7 +100,7 @@ pub(super) async fn step(store: &Inner, batch: &RebucketBatch) -> Result<Option<
         match once(&mut tx, store, batch).await {
             Ok(Step::Done(step)) => {
                 let mut step = tx.finish(Ok(step)).await?;
-                step.iter_mut().for_each(|step| merge::told_before(&mut step.hints, std::mem::take(&mut before)));
+                step.iter_mut().for_each(|step| told_before(&mut step.hints, std::mem::take(&mut before)));
                 return Ok(step);
             }
             Ok(Step::Waiting) => {

@@ -1,9 +1,11 @@
 //! Transactions: begun with their limits, ended with a commit, and never left half open in the pool.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use mobo_core::ids::RecordKey;
 use mobo_core::limits;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
@@ -74,13 +76,16 @@ pub(super) struct Tx {
     open: bool,
     /// What goes into the log of changes.
     pub(super) live: Pending,
+    /// While SQL is taken in: the records that are not there, yet or any more, and whose rows stand all the same, without a state, until the
+    /// intake is done. Whoever waits for the lock of such a row, to write it, finds it.
+    pub(super) standing: Option<BTreeSet<RecordKey>>,
 }
 
 impl Tx {
     /// Begins one.
     pub(super) async fn begin(pool: &PgPool, purpose: Purpose) -> Result<Self, Failure> {
         let connection = pool.acquire().await?;
-        let mut tx = Self { connection, patience: purpose.patience(), open: true, live: Pending::default() };
+        let mut tx = Self { connection, patience: purpose.patience(), open: true, live: Pending::default(), standing: None };
         let begin = sqlx::raw_sql(AssertSqlSafe(purpose.begin()));
         answered(tx.patience, begin.execute(&mut *tx.connection)).await?;
         Ok(tx)

@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) key: RecordKey,
     /// Its state, or what is wrong with its row.
     pub(super) state: Result<RecordState, String>,
+    /// The canonical bytes of a row's state; `None` of a document, and of what is damaged.
+    pub(super) bytes: Option<Vec<u8>>,
     /// Its version.
     pub(super) ver: Ver,
     /// True if its row is in its collection's table.
@@ -125,18 +127,20 @@ impl Source {
         match self {
             Self::Table => {
                 let values = values(found, collection)?;
-                let (state, state_hash) = read_row(&bytes, collection, ver, values);
-                Ok(Found { key, state, ver, visible: true, state_hash, home })
+                let (read, state_hash) = read_row(&bytes, collection, ver, values);
+                let (state, bytes) = apart(read);
+                Ok(Found { key, state, bytes, ver, visible: true, state_hash, home })
             }
             Self::Hidden => {
-                let (state, state_hash) = read_row(&bytes, collection, ver, Ok(BTreeMap::new()));
-                Ok(Found { key, state, ver, visible: false, state_hash, home })
+                let (read, state_hash) = read_row(&bytes, collection, ver, Ok(BTreeMap::new()));
+                let (state, bytes) = apart(read);
+                Ok(Found { key, state, bytes, ver, visible: false, state_hash, home })
             }
             Self::Document => {
                 let epoch = known(u32::try_from(found.try_get::<i32, _>(5)?).ok(), "epoch")?;
                 let state_hash = StateHash(found.try_get(6)?);
                 let state = read_document(key.clone(), epoch, bytes, state_hash);
-                Ok(Found { key, state, ver, visible: found.try_get(7)?, state_hash, home })
+                Ok(Found { key, state, bytes: None, ver, visible: found.try_get(7)?, state_hash, home })
             }
         }
     }
@@ -152,7 +156,9 @@ pub(super) async fn load(
     let mut records = BTreeMap::new();
     for (collection, mut missing) in by_collection(schema, keys) {
         for source in Source::of(collection.kind) {
-            let sql = format!("{} AND r.id = ANY($3)", source.select(collection));
+            // A row that only stands there is no record.
+            let stated = if *source == Source::Table && tx.standing.is_some() { " AND r._mobo <> ''" } else { "" };
+            let sql = format!("{} AND r.id = ANY($3){stated}", source.select(collection));
             for some in missing.chunks(limits::POSTGRES_ROWS_MAX) {
                 let statement = sqlx::query(AssertSqlSafe(sql.clone())).bind(project.sql()).bind(collection.id.sql()).bind(ids(some));
                 for row in tx.rows(statement).await? {
@@ -209,7 +215,17 @@ fn values(found: &PgRow, collection: &Collection) -> Result<Result<Values, Strin
     Ok(Ok(values))
 }
 
-fn read_row(bytes: &[u8], collection: &Collection, ver: Ver, values: Result<Values, String>) -> (Result<RecordState, String>, StateHash) {
+/// A row, and its canonical bytes.
+type Intact = Result<(RecordState, Vec<u8>), String>;
+
+fn apart(read: Intact) -> (Result<RecordState, String>, Option<Vec<u8>>) {
+    match read {
+        Ok((state, bytes)) => (Ok(state), Some(bytes)),
+        Err(why) => (Err(why), None),
+    }
+}
+
+fn read_row(bytes: &[u8], collection: &Collection, ver: Ver, values: Result<Values, String>) -> (Intact, StateHash) {
     let (values, odd) = match values {
         Ok(values) => (values, None),
         Err(odd) => (BTreeMap::new(), Some(odd)),
@@ -221,8 +237,10 @@ fn read_row(bytes: &[u8], collection: &Collection, ver: Ver, values: Result<Valu
             let state = match odd {
                 Some(odd) => Err(odd),
                 None if meta.ver != ver => Err("its version was changed".to_owned()),
-                None if !row::is_intact(&state, &meta) => Err("it does not fit its own hash".to_owned()),
-                None => Ok(RecordState::Table(state)),
+                None => match row::intact_bytes(&state, &meta) {
+                    Some(bytes) => Ok((RecordState::Table(state), bytes)),
+                    None => Err("it does not fit its own hash".to_owned()),
+                },
             };
             (state, meta.state_hash)
         }

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeSet;
 
-use mobo_core::ids::CollectionId;
+use mobo_core::ids::{CollectionId, RecordKey};
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Schema};
 use sqlx::{AssertSqlSafe, Row};
 
 use crate::postgres::error::Failure;
+use crate::postgres::merge::BLANK;
 use crate::postgres::session::Tx;
+use crate::postgres::stored::{by_collection, ids};
 use crate::postgres::table::{quoted, table};
 
 /// A transaction that is taken in.
@@ -28,7 +30,7 @@ pub(super) async fn claim(tx: &mut Tx, schema: &Schema) -> Result<Vec<Claimed>, 
     let mut more = txids(tx, oldest).await?;
     let mut taken: Vec<i64> = Vec::new();
     while !more.is_empty() {
-        // Before any row, as whoever inserts does: a merge asks for it where a record is not there.
+        // Before any row, as merges do where a record is not there.
         let insert = sqlx::query(
             "SELECT pg_advisory_xact_lock(c.collection) FROM (SELECT DISTINCT i.collection FROM mobo.intake i \
              WHERE i.txid = ANY($1) AND i.old IS NULL ORDER BY i.collection) AS c",
@@ -59,6 +61,15 @@ pub(super) async fn claim(tx: &mut Tx, schema: &Schema) -> Result<Vec<Claimed>, 
     rows.iter().map(claimed).collect()
 }
 
+/// Takes away the rows of records that are not there in the end.
+pub(super) async fn sweep(tx: &mut Tx, schema: &Schema, standing: &BTreeSet<RecordKey>) -> Result<(), Failure> {
+    for (collection, keys) in by_collection(schema, standing) {
+        let sql = format!("DELETE FROM {} WHERE id = ANY($1) AND _mobo = ''", table(collection));
+        tx.run(sqlx::query(AssertSqlSafe(sql)).bind(ids(&keys))).await?;
+    }
+    Ok(())
+}
+
 /// The rows of collection `$1` before the first of transactions `$2`.
 const FIRST: &str =
     "SELECT DISTINCT ON (i.id) i.id, i.old FROM mobo.intake i WHERE i.collection = $1 AND i.txid = ANY($2) ORDER BY i.id, i.n";
@@ -66,8 +77,8 @@ const FIRST: &str =
 /// The ids that transactions `$2` wrote in collection `$1`.
 const IDS: &str = "SELECT i.id FROM mobo.intake i WHERE i.collection = $1 AND i.txid = ANY($2)";
 
-/// Makes rows what they were before anybody touched them, wherever they are now. A row that was there is changed in place: whoever waits for its
-/// lock, to write it, finds it.
+/// Makes rows what they were before anybody touched them, wherever they are now. A row that is there is changed in place: whoever waits for its
+/// lock, to write it, finds it. One that was not there before stands without a state until its record is made.
 async fn put_back(tx: &mut Tx, schema: &Schema, taken: &[i64]) -> Result<(), Failure> {
     for collection in touched(tx, schema, taken).await? {
         let name = table(collection);
@@ -79,9 +90,10 @@ async fn put_back(tx: &mut Tx, schema: &Schema, taken: &[i64]) -> Result<(), Fai
             columns.push_str(&format!(", {column} = p.{column}"));
         }
         for sql in [
-            format!("DELETE FROM {name} t USING ({FIRST}) AS f WHERE t.id = f.id AND f.old IS NULL"),
+            format!("UPDATE {name} t SET {BLANK} FROM ({FIRST}) AS f WHERE t.id = f.id AND f.old IS NULL AND t._mobo <> ''"),
             format!("UPDATE {name} t SET {columns} FROM ({rows}) AS p WHERE t.id = p.id"),
-            format!("INSERT INTO {name} {rows} ON CONFLICT (id) DO NOTHING"),
+            // It meets what somebody inserts meanwhile, and is not to be taken for that.
+            format!("INSERT INTO {name} SELECT p.* FROM ({rows}) AS p WHERE NOT EXISTS (SELECT FROM {name} t WHERE t.id = p.id)"),
         ] {
             tx.run(sqlx::query(AssertSqlSafe(sql)).bind(collection.id.sql()).bind(taken)).await?;
         }

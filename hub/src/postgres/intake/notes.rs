@@ -31,6 +31,11 @@ pub(super) struct Noted {
 pub(super) type Said = BTreeMap<(i64, RecordKey), Ver>;
 
 impl Noted {
+    /// True if the row was not there before the statement.
+    pub(super) fn is_insert(&self) -> bool {
+        self.old.is_none()
+    }
+
     /// The row after the statement, as JSON; `None`: it was gone.
     pub(super) fn shown(&self) -> Option<String> {
         self.text.clone()

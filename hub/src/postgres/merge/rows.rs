@@ -41,7 +41,13 @@ async fn write_places(tx: &mut Tx, project: ProjectId, collection: &Collection, 
     let (visible, hidden): (Vec<&RecordWrite>, Vec<&RecordWrite>) = records.iter().partition(|record| record.columns.is_some());
     let was_visible: Vec<&str> = ids(hidden.iter().filter(|record| record.before == Place::Visible));
     if !was_visible.is_empty() {
-        let sql = format!("DELETE FROM {} WHERE id = ANY($1)", table(collection));
+        let sql = match &mut tx.standing {
+            None => format!("DELETE FROM {} WHERE id = ANY($1)", table(collection)),
+            Some(standing) => {
+                standing.extend(hidden.iter().map(|record| record.key.clone()));
+                format!("UPDATE {} SET {BLANK} WHERE id = ANY($1)", table(collection))
+            }
+        };
         tx.run(sqlx::query(AssertSqlSafe(sql)).bind(was_visible)).await?;
     }
     match collection.kind {
@@ -56,11 +62,35 @@ async fn write_places(tx: &mut Tx, project: ProjectId, collection: &Collection, 
         Kind::Document => write_documents(tx, project, collection, records).await?,
         Kind::Stream => {}
     }
-    write_visible(tx, collection, &visible).await
+    let (there, new): (Vec<&RecordWrite>, Vec<&RecordWrite>) = visible.into_iter().partition(|record| record.before == Place::Visible);
+    write_visible(tx, collection, &there, Met::Known).await?;
+    // The rows of those that are there are locked; others may have come meanwhile.
+    match &mut tx.standing {
+        None => write_visible(tx, collection, &new, Met::Unknown).await,
+        Some(standing) => {
+            new.iter().for_each(|record| _ = standing.remove(&record.key));
+            write_visible(tx, collection, &new, Met::Standing).await
+        }
+    }
 }
 
-/// Upserts the rows of a collection's table.
-async fn write_visible(tx: &mut Tx, collection: &Collection, records: &[&RecordWrite]) -> Result<(), Failure> {
+/// A row that a row which is written meets in the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Met {
+    /// What it was.
+    Known,
+    /// Nobody knows: it is left as it is.
+    Unknown,
+    /// What only stands there: it is changed in place. Any other is left as it is.
+    Standing,
+}
+
+/// Writes rows of a collection's table.
+///
+/// # Errors
+///
+/// [`Failure::Met`] where a row is there that was not.
+async fn write_visible(tx: &mut Tx, collection: &Collection, records: &[&RecordWrite], met: Met) -> Result<(), Failure> {
     if records.is_empty() {
         return Ok(());
     }
@@ -74,7 +104,7 @@ async fn write_visible(tx: &mut Tx, collection: &Collection, records: &[&RecordW
     let mobo: Vec<Vec<u8>> = records.iter().map(|record| mobo(record, Some(collection))).collect();
     let extra: Vec<Option<String>> = records.iter().map(|record| extra_of(record, collection)).collect();
     let (buckets, positions) = homes(records);
-    let mut statement = sqlx::query(AssertSqlSafe(upsert(collection, &columns)))
+    let mut statement = sqlx::query(AssertSqlSafe(upsert(collection, &columns, met)))
         .bind(ids(records))
         .bind(vers(records))
         .bind(extra)
@@ -84,10 +114,14 @@ async fn write_visible(tx: &mut Tx, collection: &Collection, records: &[&RecordW
     for column in columns {
         statement = column.bind(statement);
     }
-    tx.run(statement).await.map(|_| ())
+    let written = tx.run(statement).await?;
+    if written == records.len() as u64 { Ok(()) } else { Err(Failure::Met) }
 }
 
-fn upsert(collection: &Collection, columns: &[Column<'_>]) -> String {
+/// What makes a row one that only stands there.
+pub(in crate::postgres) const BLANK: &str = "_mobo = '', _extra = NULL, _bucket = NULL, _position = NULL";
+
+fn upsert(collection: &Collection, columns: &[Column<'_>], met: Met) -> String {
     use std::fmt::Write as _;
     let (mut names, mut values, mut sets) = (String::new(), String::new(), String::new());
     let (mut arrays, mut aliases) = (String::new(), String::new());
@@ -99,13 +133,21 @@ fn upsert(collection: &Collection, columns: &[Column<'_>]) -> String {
         let _ = write!(arrays, ", ${}::{}", index + 7, column.array_type());
         let _ = write!(aliases, ", c{index}");
     }
+    let name = table(collection);
+    let update = format!(
+        "DO UPDATE SET mobo_ver = excluded.mobo_ver, _extra = excluded._extra, _mobo = excluded._mobo, _bucket = excluded._bucket, \
+         _position = excluded._position{sets}"
+    );
+    let conflict = match met {
+        Met::Known => update,
+        Met::Unknown => "DO NOTHING".to_owned(),
+        Met::Standing => format!("{update} WHERE t._mobo = ''"),
+    };
     format!(
-        "INSERT INTO {}(id, mobo_ver, _extra, _mobo, _bucket, _position{names}) \
+        "INSERT INTO {name} AS t(id, mobo_ver, _extra, _mobo, _bucket, _position{names}) \
          SELECT u.id, u.ver, u.extra::jsonb, u.mobo, u.bucket, u.position{values} \
          FROM unnest($1::text[], $2::int8[], $3::text[], $4::bytea[], $5::int8[], $6::int8[]{arrays}) \
-         AS u(id, ver, extra, mobo, bucket, position{aliases}) ON CONFLICT (id) DO UPDATE SET mobo_ver = excluded.mobo_ver, \
-         _extra = excluded._extra, _mobo = excluded._mobo, _bucket = excluded._bucket, _position = excluded._position{sets}",
-        table(collection)
+         AS u(id, ver, extra, mobo, bucket, position{aliases}) ON CONFLICT (id) {conflict}"
     )
 }
 
