@@ -138,8 +138,8 @@ impl Component for StorePart {
             self.hub.merges.fill(merger.spawn(&tasks));
             let (hub, stopping) = (Arc::clone(&self.hub), tasks.stopping());
             tasks.spawn("rebucket", crate::rebucket::run(hub, stopping));
+            tasks.spawn("intake", crate::intake::run(Arc::clone(&self.hub), tasks.stopping()));
             if is_postgres(&self.hub.config.get(&settings::STORE_URL)) {
-                tasks.spawn("intake", crate::intake::run(Arc::clone(&self.hub), tasks.stopping()));
                 tasks.spawn("elsewhere", crate::elsewhere::run(Arc::clone(&self.hub), tasks.stopping()));
             }
             Ok(())

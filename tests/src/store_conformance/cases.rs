@@ -11,3 +11,4 @@ pub mod merging;
 pub mod pulling;
 pub mod reading;
 pub mod schedule;
+pub mod written;

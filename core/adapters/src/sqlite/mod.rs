@@ -8,6 +8,7 @@ pub mod edge;
 pub(crate) mod error;
 pub(crate) mod functions;
 pub mod hub;
+pub(crate) mod intake;
 pub(crate) mod live;
 pub(crate) mod meta;
 pub(crate) mod open;

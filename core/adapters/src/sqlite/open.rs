@@ -68,6 +68,7 @@ impl Role {
                 ("0006_hub_backup", &[include_str!("schema/0006_hub_backup.sql")]),
                 ("0007_hub_conflicts", &[include_str!("schema/0007_hub_conflicts.sql")]),
                 ("0008_hub_accounts", &[include_str!("schema/0008_hub_accounts.sql")]),
+                ("0009_hub_intake", &[include_str!("schema/0009_hub_intake.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

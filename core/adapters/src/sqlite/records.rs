@@ -22,6 +22,8 @@ use super::error::{Failure, known};
 pub(crate) struct StoredRecord {
     /// Its state, or what is wrong with its row: it does not fit its own hash.
     pub(crate) state: Result<RecordState, String>,
+    /// The canonical bytes of a row's state; `None` of a document, and of what is damaged.
+    pub(crate) bytes: Option<Vec<u8>>,
     /// Its version.
     pub(crate) ver: Ver,
     /// The hash that was written with it; all zero where even that cannot be read.
@@ -111,7 +113,7 @@ pub(crate) fn document(row: &Row<'_>, key: &RecordKey) -> Result<StoredRecord, F
     };
     let mac = row.get::<_, Option<Vec<u8>>>(6)?.and_then(|mac| Mac::from_slice(&mac));
     let visible = row.get::<_, i64>(7)? != 0;
-    Ok(StoredRecord { state, ver: Ver(number(row, 1)?), state_hash, mac, visible, home: home(row, (2, 3))? })
+    Ok(StoredRecord { state, bytes: None, ver: Ver(number(row, 1)?), state_hash, mac, visible, home: home(row, (2, 3))? })
 }
 
 /// An unsigned number in a column.

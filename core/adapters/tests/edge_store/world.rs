@@ -163,6 +163,19 @@ impl World {
         merged
     }
 
+    /// Takes in what was written by SQL on the hub.
+    pub(crate) async fn take_in(&self) {
+        let (project, schema, timeline) = (self.project, Arc::clone(&self.schema), self.timeline);
+        let (now, entropy) = (self.now(), self.draw());
+        let batch = MergeBatch { project, schema, timeline, now, entropy, recovering: false, submissions: Vec::new() };
+        self.hub.take_in(batch).await.unwrap();
+    }
+
+    /// The hub's database, as any other program has it.
+    pub(crate) fn raw(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("hub.db")).unwrap()
+    }
+
     /// Makes a collection on the hub.
     pub(crate) async fn create(&mut self, collection: Collection) {
         self.schema = Arc::new(self.hub.create_collection(self.project, collection).await.unwrap());

@@ -7,7 +7,6 @@
 //! intake share one.
 
 mod rows;
-mod triggers;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,12 +15,12 @@ use std::time::Instant;
 use mobo_core::author::RecordOp;
 use mobo_core::engine::Author;
 use mobo_core::entry::{Entry, Header};
-use mobo_core::ids::{Lane, RecordKey};
+use mobo_core::ids::{Lane, RecordKey, Seq};
 use mobo_core::limits;
-use mobo_core::schema::{Collection, Kind, Schema};
+use mobo_core::schema::{Collection, Schema};
 use mobo_core::table::{self, TableOp};
 use mobo_core::time::Moment;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::Sources;
 use super::answers::{Sealed, WriteError};
@@ -32,9 +31,10 @@ use super::overlays;
 use super::rows::Rows;
 use super::write::{self, Draft};
 use crate::sqlite::error::Failure;
+use crate::sqlite::intake::scan::{self, RawId, Touched, Written};
+pub(super) use crate::sqlite::intake::{install, prepare, remove, waits};
 use crate::sqlite::live::LiveLog;
-use rows::{RawId, Taken, Touched, Written};
-pub(super) use triggers::{install, remove};
+use rows::Taken;
 
 /// What an intake did.
 #[derive(Debug, Default)]
@@ -62,28 +62,6 @@ impl Since {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.map_or(u64::MAX, |since| u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
-}
-
-/// Opens the tables to other programs, where they are not yet: once, after an upgrade.
-pub(super) fn prepare(conn: &Connection, schema: &Schema) -> Try<()> {
-    let mut due = Vec::new();
-    for collection in schema.iter().filter(|collection| collection.kind == Kind::Table) {
-        if !triggers::is_installed(conn, collection)? {
-            due.push(collection);
-        }
-    }
-    if due.is_empty() {
-        return Ok(());
-    }
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    let done: Try<()> = due.into_iter().try_for_each(|collection| install(conn, collection));
-    conn.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-    done
-}
-
-/// True if something waits.
-pub(super) fn waits(conn: &Connection) -> Try<bool> {
-    Ok(conn.prepare_cached("SELECT 1 FROM mobo_intake LIMIT 1")?.query_row([], |_| Ok(())).optional()?.is_some())
 }
 
 /// Takes in what waits.
@@ -130,12 +108,14 @@ struct Open<'c> {
     drafts: Vec<(&'c Collection, RecordKey, Draft)>,
     ops: Vec<TableOp>,
     bytes: usize,
+    /// Where it will be in the log.
+    seq: Option<Seq>,
 }
 
 impl<'c> Desk<'c> {
     /// Takes in what was written into one table, in the order of the ids.
     fn collection(&mut self, collection: &'c Collection, sources: &Sources) -> Try<()> {
-        let mut scan = rows::Scan::new(self.conn, self.log.project, collection)?;
+        let mut scan = scan::Scan::new(self.conn, self.log.project, collection)?;
         let is_followed = LiveLog::of(self.conn, collection)?.is_some();
         loop {
             let touched = scan.next(limits::ENTRY_OPS_MAX)?;
@@ -152,7 +132,7 @@ impl<'c> Desk<'c> {
                 };
                 if is_followed {
                     // Whoever follows is told what was there before.
-                    rows::put_back(self.conn, collection, &RawId::from(&row.key.id))?;
+                    scan::put_back(self.conn, collection, &RawId::from(&row.key.id))?;
                 }
                 self.row(collection, row, sources)?;
             }
@@ -165,13 +145,13 @@ impl<'c> Desk<'c> {
         match rows::op(collection, &self.log, &row) {
             Ok(Taken::Op(op)) => {
                 let op = TableOp { before_us: self.before_us(row.at_us), ..op };
-                match Draft::of(self.conn, collection, &key, row.was) {
+                match Draft::of(self.conn, collection, &key, row.was.map(rows::kept)) {
                     Ok(draft) => self.add(collection, (key, draft, op), sources),
                     Err(error) => self.failed(collection, &key, error),
                 }
             }
             // The same as before; in other words, perhaps.
-            Ok(Taken::Nothing) => rows::put_back(self.conn, collection, &RawId::from(&key.id)),
+            Ok(Taken::Nothing) => scan::put_back(self.conn, collection, &RawId::from(&key.id)),
             Err(why) => self.refuse(collection, &RawId::from(&key.id), &why),
         }
     }
@@ -187,8 +167,11 @@ impl<'c> Desk<'c> {
             let why = format!("the write takes {bytes} bytes, and one write has at most {}", limits::ENTRY_PAYLOAD_BYTES_MAX);
             return self.refuse(collection, &RawId::from(&key.id), &why);
         }
-        let seq = outbox::next(self.conn, self.log.incarnation, collection.lane)?;
         let open = self.open.entry(collection.lane).or_default();
+        let seq = match open.seq {
+            Some(seq) => seq,
+            None => *open.seq.insert(outbox::next(self.conn, self.log.incarnation, collection.lane)?),
+        };
         let index = u32::try_from(open.ops.len()).unwrap_or(u32::MAX);
         match draft.with(collection, &key, (index, RecordOp::Table(op.clone())), (seq, &self.whose)) {
             Ok(draft) => {
@@ -225,7 +208,7 @@ impl<'c> Desk<'c> {
 
     /// Takes a row back to what it was, and says why.
     fn refuse(&mut self, collection: &Collection, id: &RawId, why: &str) -> Try<()> {
-        rows::put_back(self.conn, collection, id)?;
+        scan::put_back(self.conn, collection, id)?;
         let id = id.lossy();
         tracing::warn!(collection = collection.name, id, why, "a row that was written by SQL cannot be taken in: it is as it was before");
         let sql = "INSERT INTO mobo_intake_refused(collection, id, detail, at_us) VALUES (?1, ?2, ?3, ?4)";

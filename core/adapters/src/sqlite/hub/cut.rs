@@ -6,12 +6,14 @@ use std::sync::mpsc as blocking;
 
 use mobo_core::future::BoxFuture;
 use mobo_core::limits;
+use mobo_core::schema::Kind;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreError, StoreFuture};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::transfer::{in_pages, name_in_sql, tables};
+use super::intake;
+use super::transfer::{collections, in_pages, name_in_sql, tables};
 use crate::sqlite::error::Failure;
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
@@ -126,7 +128,16 @@ fn cut_tables(connection: &Connection) -> Result<Vec<CutTable>, Failure> {
 
 fn read(connection: &Connection, (table, filter): (&Table, &Filter), pages: &Pages) -> Result<(), Failure> {
     let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
-    let sql = format!("SELECT {} FROM {}{}", columns.join(", "), name_in_sql(table), condition(filter));
+    let columns_in_sql = columns.join(", ");
+    // What SQL has written since is in no record yet, and no row that anybody can restore.
+    let collection = collections(connection)?
+        .into_iter()
+        .find(|collection| matches!(&table.name, TableName::Collection(name) if *name == collection.name));
+    let rows = match collection.filter(|collection| collection.kind == Kind::Table) {
+        Some(collection) => intake::merged(connection, &collection, &columns_in_sql)?,
+        None => name_in_sql(table),
+    };
+    let sql = format!("SELECT {columns_in_sql} FROM {rows}{}", condition(filter));
     let mut statement = connection.prepare_cached(&sql)?;
     for (place, value) in (1..).zip(values(filter)) {
         statement.raw_bind_parameter(place, super::transfer::Bound(&value))?;

@@ -11,6 +11,7 @@ mod desk;
 mod devices;
 mod entries;
 mod identity;
+mod intake;
 mod keys;
 mod lanes;
 mod ledger;
@@ -70,6 +71,7 @@ impl SqliteHubStore {
     /// [`StoreError::Refused`] for a file of something else, of a later version, or in a place where it cannot be safe.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let writer = open_writer(path, Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
+        super::intake::prepare(&writer, transfer::collections(&writer)?.iter())?;
         let readers = Readers::new(path.to_owned(), limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
         Ok(Self { path: path.to_owned(), writer: Writer::start(writer)?, readers, schemas: Arc::default() })
     }
@@ -82,6 +84,7 @@ impl SqliteHubStore {
     /// As [`open`](Self::open).
     pub fn open_inline(path: &Path, vfs: &str) -> Result<(Self, InlineWriter), StoreError> {
         let writer = open_writer_on((path, Some(vfs)), Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
+        super::intake::prepare(&writer, transfer::collections(&writer)?.iter())?;
         let place = (path.to_owned(), Some(vfs.to_owned()));
         let readers = Readers::on(place, limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
         let (writer, inline) = Writer::inline(writer);
@@ -184,10 +187,7 @@ impl HubStore for SqliteHubStore {
 
     fn rebucket(&self, batch: RebucketBatch) -> StoreFuture<'_, Option<Rebucketed>> {
         let schemas = Arc::clone(&self.schemas);
-        Box::pin(self.writer.run(move |connection| {
-            let schema = schemas.of(connection, batch.project)?;
-            rebucket::step(connection, &batch, &schema)
-        }))
+        Box::pin(self.writer.run(move |connection| rebucket::step(connection, &schemas, &batch)))
     }
 
     fn rebucketing(&self, project: ProjectId) -> StoreFuture<'_, Vec<Rebucketing>> {
@@ -196,7 +196,17 @@ impl HubStore for SqliteHubStore {
 
     fn merge(&self, batch: MergeBatch) -> StoreFuture<'_, MergeReport> {
         let schemas = Arc::clone(&self.schemas);
-        Box::pin(self.writer.run(move |connection| merge::merge(connection, &schemas, batch)))
+        Box::pin(self.writer.run(move |connection| intake::first(connection, &schemas, batch, merge::merge)))
+    }
+
+    fn take_in(&self, batch: MergeBatch) -> StoreFuture<'_, Option<MergeReport>> {
+        let schemas = Arc::clone(&self.schemas);
+        Box::pin(async move {
+            if !self.readers.read(super::intake::waits).await? {
+                return Ok(None);
+            }
+            self.writer.run(move |connection| intake::take(connection, &schemas, &batch)).await
+        })
     }
 
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {

@@ -1,25 +1,36 @@
 //! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mobo_core::ids::{DeviceId, ProjectId, Timeline};
 use mobo_core::merge::{Context, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
-use mobo_core::store::{OfferBatch, OfferReport, StoreError};
+use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
 use mobo_core::time::Eff;
 use rusqlite::Connection;
 
 use super::schema::Schemas;
-use super::{identity, merge, rebucket, schema, write};
+use super::{identity, intake, merge, rebucket, schema, write};
 use crate::sqlite::error::Failure;
 
-/// Joins a page of an offer.
+/// Joins a page of an offer. What SQL has written is taken in first, on this timeline.
 pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, Failure> {
     let current = schemas.of(connection, project)?;
     let schema = if current.rev > batch.schema.rev { current } else { batch.schema.clone() };
     let history = identity::current(connection)?.timeline;
+    let own = MergeBatch {
+        project,
+        schema: Arc::clone(&schema),
+        timeline: history.timeline,
+        now: batch.now,
+        entropy: batch.entropy,
+        recovering: true,
+        submissions: Vec::new(),
+    };
+    let taken = intake::take(connection, schemas, &own)?.unwrap_or_default();
     let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
     let (timeline, now, entropy) = (history.timeline, batch.now, batch.entropy);
     let context = Context { project, schema: &schema, timeline, now, entropy, recovering: true };
@@ -34,6 +45,7 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
         write::write(connection, project, (&schema, batch.now), &placed.writes)?;
         report.hints = placed.hints;
     }
+    told_before(&mut report.hints, taken.hints);
     for refused in &report.refused {
         keep(connection, project, (batch.device, batch.offer.timeline, batch.now), (batch.offer.bucket.sql(), refused))?;
     }

@@ -13,6 +13,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
 
+use super::intake;
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{RecordReader, number};
 use crate::sqlite::table::quoted;
@@ -72,14 +73,20 @@ impl Pulling<'_> {
             page.to = head;
             return Ok(Some(page));
         }
+        // Nothing is said of what SQL has written since it was merged.
+        let held = intake::held_from(self.connection, self.schema, (bucket, from))?;
+        let last = held.map_or(head, |held| Position(held.0 - 1));
         let mut statements = statements(self.connection, self.schema)?;
         let mut changes = Changes::new(&mut statements, (bucket, from))?;
         while let Some(change) = changes.next()? {
+            if change.position > last {
+                break;
+            }
             if !self.take(&mut page, change)? {
                 return Ok(Some(page));
             }
         }
-        page.to = head;
+        page.to = last;
         Ok(Some(page))
     }
 
@@ -126,7 +133,7 @@ impl Pulling<'_> {
         }
         let Some(stored) = stored else { return Ok(Err(key)) };
         let Ok(state) = stored.state else { return Ok(Err(key)) };
-        let (epoch, bytes) = state.encode();
+        let (epoch, bytes) = stored.bytes.map_or_else(|| state.encode(), |bytes| (0, bytes));
         // Recomputed from the row when it was read.
         Ok(Ok(PullItem { key, ver: stored.ver, state: Some(PullState { epoch, bytes, hash: stored.state_hash }) }))
     }

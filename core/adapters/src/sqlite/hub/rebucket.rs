@@ -1,13 +1,16 @@
 //! Rules that change, and the records that are placed anew by them: one batch of them is one transaction (rule R3).
 
+use std::sync::Arc;
+
 use mobo_core::cbor::Writer;
 use mobo_core::ids::{CollectionId, ProjectId, RecordId, RecordKey};
 use mobo_core::merge::{Applied, Context, Rivals};
 use mobo_core::schema::{Collection, Kind, Schema, check_collection};
-use mobo_core::store::{RebucketBatch, Rebucketed, Rebucketing};
+use mobo_core::store::{MergeBatch, RebucketBatch, Rebucketed, Rebucketing, told_before};
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{merge, schema, write};
+use super::schema::Schemas;
+use super::{intake, merge, schema, write};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::number;
 use crate::sqlite::table::quoted;
@@ -83,8 +86,17 @@ fn progress(row: &Row<'_>) -> Result<Rebucketing, Failure> {
     Ok(Rebucketing { collection, rules, done: number(row, 1)?, moved: number(row, 2)?, total: number(row, 3)? })
 }
 
-/// Visits the next records of the first collection that has any left.
-pub(super) fn step(connection: &Connection, batch: &RebucketBatch, schema: &Schema) -> Result<Option<Rebucketed>, Failure> {
+/// Visits the next records of the first collection that has any left. What SQL has written is taken in first: it is placed by the rules, too.
+pub(super) fn step(connection: &Connection, schemas: &Schemas, batch: &RebucketBatch) -> Result<Option<Rebucketed>, Failure> {
+    let RebucketBatch { project, timeline, now, entropy, .. } = *batch;
+    let own = MergeBatch { project, schema: Arc::clone(&batch.schema), timeline, now, entropy, recovering: false, submissions: Vec::new() };
+    let taken = intake::take(connection, schemas, &own)?.unwrap_or_default();
+    let mut step = visit(connection, &*schemas.of(connection, project)?, batch)?;
+    step.iter_mut().for_each(|step| told_before(&mut step.hints, taken.hints.clone()));
+    Ok(step)
+}
+
+fn visit(connection: &Connection, schema: &Schema, batch: &RebucketBatch) -> Result<Option<Rebucketed>, Failure> {
     let project = batch.project;
     let sql = "SELECT collection, done, moved, total, rules, after FROM mobo_rebucket WHERE project = ?1 ORDER BY collection LIMIT 1";
     let found = connection.prepare_cached(sql)?.query_row([project.sql()], |row| Ok((progress(row), row.get::<_, String>(5)?)));

@@ -11,7 +11,7 @@ use mobo_core::store::StoreError;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::error::Failure;
-use crate::sqlite::table;
+use crate::sqlite::{intake, table};
 
 /// The schemas that were read last. What is in force is what the snapshot says: this only spares decoding it again.
 #[derive(Debug, Default)]
@@ -46,6 +46,7 @@ pub(super) fn create(connection: &Connection, project: ProjectId, collection: &C
         return Err(Failure::refused(format!("the database has a table \"{name}\" of somebody else's: choose another name")));
     }
     table::create(connection, collection)?;
+    intake::install(connection, collection)?;
     let mut definition = Writer::new();
     collection.encode(&mut definition);
     let sql = "INSERT INTO mobo_collection(project, id, name, kind, rev, definition) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -64,7 +65,14 @@ pub(super) fn alter(connection: &Connection, project: ProjectId, altered: &Colle
     if altered.rev != old.rev + 1 {
         return Err(Failure(StoreError::Contended(format!("\"{}\" was changed meanwhile: look at it, and try again", old.name))));
     }
+    // What was written by SQL is named by the labels before. Nobody writes now.
+    let waits = connection.prepare_cached("SELECT 1 FROM mobo_intake WHERE collection = ?1")?.exists([old.id.sql()])?;
+    if waits {
+        return Err(Failure(StoreError::Contended("SQL waits to be taken in: try again in a moment".to_owned())));
+    }
+    intake::remove(connection, old)?;
     table::extend(connection, old, altered)?;
+    intake::install(connection, altered)?;
     let sql = "UPDATE mobo_collection SET rev = ?3, definition = ?4 WHERE project = ?1 AND id = ?2";
     connection.execute(sql, (project.sql(), altered.id.sql(), altered.rev.cast_signed(), altered.to_cbor()))?;
     connection.execute("UPDATE mobo_project SET schema_rev = schema_rev + 1 WHERE id = ?1", [project.sql()])?;

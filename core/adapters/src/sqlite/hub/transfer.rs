@@ -18,11 +18,12 @@ use tokio::sync::mpsc;
 
 use super::{audit, entries, schema};
 use crate::sqlite::error::{Failure, known};
+use crate::sqlite::intake;
 use crate::sqlite::open::{Role, open_reader, open_writer};
 use crate::sqlite::table::{self, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
-const STAY: [&str; 7] = ["backup", "backup_head", "flag", "live", "live_follow", "live_log", "meta"];
+const STAY: [&str; 9] = ["backup", "backup_head", "flag", "intake", "intake_refused", "live", "live_follow", "live_log", "meta"];
 
 /// A hub's database whose rows are read. Nobody may write to it meanwhile.
 #[derive(Debug)]
@@ -41,7 +42,11 @@ impl Export {
             return Err(StoreError::Refused(format!("there is no hub's database at {}", path.display())));
         }
         // Brings it to the tables of this version, and looks whose it is.
-        drop(open_writer(path, Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?);
+        let writer = open_writer(path, Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
+        if intake::waits(&writer)? {
+            let why = "SQL was written into its tables that no hub has taken in yet: start the hub on it once, and stop it";
+            return Err(StoreError::Refused(format!("{}: {why}", path.display())));
+        }
         Ok(Self { path: path.to_owned() })
     }
 
@@ -199,7 +204,7 @@ pub(super) fn tables(connection: &Connection) -> Result<Vec<Table>, Failure> {
     let mut statement = connection
         .prepare(r"SELECT substr(name, 6) FROM sqlite_schema WHERE type = 'table' AND name LIKE 'mobo\_%' ESCAPE '\' ORDER BY 1")?;
     let own: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let own = own.into_iter().filter(|name| !STAY.contains(&name.as_str())).map(TableName::Own);
+    let own = own.into_iter().filter(|name| !STAY.contains(&name.as_str()) && !name.starts_with("before_")).map(TableName::Own);
     let collections = collections(connection)?.into_iter().map(|collection| TableName::Collection(collection.name));
     let mut tables = Vec::new();
     for name in own.chain(collections) {

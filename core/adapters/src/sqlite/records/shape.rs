@@ -94,16 +94,19 @@ impl<'c> Shape<'c> {
     }
 }
 
-fn intact(state: TableState, meta: &RowMeta) -> Result<RecordState, String> {
-    if row::is_intact(&state, meta) { Ok(RecordState::Table(state)) } else { Err("the row does not fit its hash".to_owned()) }
+/// A row, and its canonical bytes.
+type Intact = Result<(RecordState, Vec<u8>), String>;
+
+fn intact(state: TableState, meta: &RowMeta) -> Intact {
+    let bytes = row::intact_bytes(&state, meta).ok_or_else(|| "the row does not fit its hash".to_owned())?;
+    Ok((RecordState::Table(state), bytes))
 }
 
-fn stored(
-    state: Result<RecordState, String>,
-    (ver, meta): (Ver, Option<RowMeta>),
-    visible: bool,
-    home: Option<(BucketId, Position)>,
-) -> StoredRecord {
+fn stored(read: Intact, (ver, meta): (Ver, Option<RowMeta>), visible: bool, home: Option<(BucketId, Position)>) -> StoredRecord {
     let state_hash = meta.map_or(StateHash([0; 32]), |meta| meta.state_hash);
-    StoredRecord { state, ver, state_hash, mac: meta.and_then(|meta| meta.mac), visible, home }
+    let (state, bytes) = match read {
+        Ok((state, bytes)) => (Ok(state), Some(bytes)),
+        Err(why) => (Err(why), None),
+    };
+    StoredRecord { state, bytes, ver, state_hash, mac: meta.and_then(|meta| meta.mac), visible, home }
 }

@@ -1,171 +1,22 @@
-//! The records that were written by SQL: as they were, as they are, and what was done to them.
+//! What was done to a record by SQL, as operations.
 
 use std::collections::BTreeMap;
 
 use mobo_core::author::{self, Edit, Intent, RecordOp, Writer};
-use mobo_core::ids::{FieldId, ProjectId, RecordId, RecordKey, Ver};
+use mobo_core::ids::Ver;
 use mobo_core::record::RecordState;
-use mobo_core::rfc3339;
 use mobo_core::schema::{Collection, FieldType};
 use mobo_core::table::{Action, TableOp, TableState};
-use mobo_core::value::Value;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
-use super::triggers::before;
-use crate::sqlite::edge::fault::Try;
 use crate::sqlite::edge::meta::Log;
 use crate::sqlite::edge::rows::Kept;
-use crate::sqlite::error::Failure;
-use crate::sqlite::records::{HiddenReader, Shape, StoredRecord};
-use crate::sqlite::table::quoted;
+use crate::sqlite::intake::scan::{Touched, increment, shown};
+use crate::sqlite::records::StoredRecord;
 
-/// A record that was written.
-pub(super) struct Touched {
-    pub(super) key: RecordKey,
-    /// As it was before: what is wrong with its row, where something is; `None`: it was not there.
-    pub(super) was: Option<(Result<RecordState, String>, Kept)>,
-    /// True if it was written whole: inserted, or replaced.
-    whole: bool,
-    /// When it was first written, in microseconds since 1970 by the machine's clock.
-    pub(super) at_us: i64,
-    /// Its columns now, in the order of the fields, and the version that the writer gave; `None`: there is no row.
-    now: Option<(Vec<Cell>, i64)>,
-}
-
-/// The bytes of an id: of text, as SQLite means it, which need not be UTF-8.
-pub(super) struct RawId(Vec<u8>);
-
-impl RawId {
-    /// For people.
-    pub(super) fn lossy(&self) -> String {
-        String::from_utf8_lossy(&self.0).into_owned()
-    }
-}
-
-impl From<&RecordId> for RawId {
-    fn from(id: &RecordId) -> Self {
-        Self(id.as_str().as_bytes().to_vec())
-    }
-}
-
-impl ToSql for RawId {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
-    }
-}
-
-/// A row that was written.
-pub(super) enum Written {
-    /// Of a record.
-    Record(Box<Touched>),
-    /// Under an id that no record can have.
-    Nameless(RawId),
-}
-
-/// A value as SQL left it: one of the field's, or what is wrong with it.
-type Cell = Result<Value, String>;
-
-/// The way through what was written into one table.
-pub(super) struct Scan<'c> {
-    conn: &'c Connection,
-    collection: &'c Collection,
-    shape: Shape<'c>,
-    hidden: HiddenReader<'c>,
-    statement: CachedStatement<'c>,
-    after: RawId,
-}
-
-/// Columns of the scan before those of [`Shape::select`].
-const HEAD: usize = 5;
-
-impl<'c> Scan<'c> {
-    pub(super) fn new(conn: &'c Connection, project: ProjectId, collection: &'c Collection) -> Try<Self> {
-        let (table, before) = (quoted(&collection.name), before(collection));
-        let (mut olds, mut news) = (String::new(), String::new());
-        for field in &collection.fields {
-            olds.push_str(&format!(", s.{}", quoted(&field.name)));
-            news.push_str(&format!(", t.{}", quoted(&field.name)));
-        }
-        let sql = format!(
-            "SELECT s.mobo_was, s.mobo_whole, s.mobo_at, t.id IS NOT NULL, t.mobo_ver, s.id, s.mobo_ver, s._bucket, s._position, s._mobo\
-             {olds}{news} FROM {before} s LEFT JOIN {table} t ON t.id = s.id WHERE s.id > ?1 ORDER BY s.id LIMIT ?2"
-        );
-        let shape = Shape::at(collection, HEAD);
-        let hidden = HiddenReader::new(conn, project, collection)?;
-        Ok(Self { conn, collection, shape, hidden, statement: conn.prepare_cached(&sql)?, after: RawId(Vec::new()) })
-    }
-
-    /// The next rows, at most so many.
-    pub(super) fn next(&mut self, rows_max: usize) -> Try<Vec<Written>> {
-        let (mut found, mut last) = (Vec::new(), None);
-        let mut rows = self.statement.query((&self.after, i64::try_from(rows_max).unwrap_or(i64::MAX)))?;
-        while let Some(row) = rows.next()? {
-            let id = row.get_ref(HEAD)?.as_bytes().map_err(|_| Failure::damaged("a row has an id that is no text"))?.to_vec();
-            let read = std::str::from_utf8(&id).ok().and_then(|id| RecordId::new(id).ok());
-            found.push(match read {
-                Some(id) => Written::Record(Box::new(touched(row, id, (self.collection, &self.shape), &mut self.hidden)?)),
-                None => Written::Nameless(RawId(id.clone())),
-            });
-            last = Some(id);
-        }
-        drop(rows);
-        if let Some(last) = last {
-            self.after = RawId(last);
-        }
-        Ok(found)
-    }
-
-    /// All is taken in.
-    pub(super) fn finish(self) -> Try<()> {
-        self.conn.prepare_cached(&format!("DELETE FROM {}", before(self.collection)))?.execute([])?;
-        Ok(())
-    }
-}
-
-fn touched(row: &Row<'_>, id: RecordId, (collection, shape): (&Collection, &Shape<'_>), hidden: &mut HiddenReader<'_>) -> Try<Touched> {
-    let key = RecordKey { collection: collection.id, id };
-    let stored = if row.get(0)? { Some(shape.visible(row)?) } else { hidden.read(&key.id)? };
-    let now = if row.get(3)? {
-        let first = shape.end();
-        let cells = collection.fields.iter().enumerate().map(|(index, field)| Ok(cell(row.get_ref(first + index)?, field.kind)));
-        Some((cells.collect::<Try<Vec<Cell>>>()?, row.get(4)?))
-    } else {
-        None
-    };
-    // Days since noon of a Monday long ago, as SQLite counts.
-    let at_us = ((row.get::<_, f64>(2)? - 2_440_587.5) * 86_400e6) as i64;
-    Ok(Touched { key, was: stored.map(kept), whole: row.get(1)?, at_us, now })
-}
-
-fn kept(stored: StoredRecord) -> (Result<RecordState, String>, Kept) {
-    let StoredRecord { state, ver, state_hash, mac, visible, home } = stored;
+/// A record as it was read, as a draft of it is made.
+pub(super) fn kept(stored: StoredRecord) -> (Result<RecordState, String>, Kept) {
+    let StoredRecord { state, ver, state_hash, mac, visible, home, .. } = stored;
     (state, Kept { ver, mac, state_hash, home, visible })
-}
-
-/// A value in the form that the field has: times and JSON come in many.
-fn cell(stored: ValueRef<'_>, kind: FieldType) -> Cell {
-    let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "takes UTF-8".to_owned());
-    match (kind, stored) {
-        (_, ValueRef::Null) => Ok(Value::Null),
-        (FieldType::Bool, ValueRef::Integer(number @ (0 | 1))) => Ok(Value::Bool(number == 1)),
-        (FieldType::Int | FieldType::Counter, ValueRef::Integer(number)) => Ok(Value::Int(number)),
-        (FieldType::Float, ValueRef::Real(number)) => Value::float(number).ok_or_else(|| "takes a finite number".to_owned()),
-        (FieldType::Text, ValueRef::Text(bytes)) => {
-            Value::text(&text(bytes)?).ok_or_else(|| "takes shorter text, without U+0000".to_owned())
-        }
-        (FieldType::Bytes, ValueRef::Blob(bytes)) => Value::bytes(bytes).ok_or_else(|| "takes fewer bytes".to_owned()),
-        (FieldType::Json | FieldType::List, ValueRef::Text(bytes)) => {
-            Value::json(&text(bytes)?).ok_or_else(|| "takes JSON whose numbers a double holds".to_owned())
-        }
-        (FieldType::Timestamp, ValueRef::Text(bytes)) => {
-            let text = text(bytes)?;
-            // As SQLite means it: without an offset it is UTC.
-            let us = rfc3339::parse(&text).or_else(|| rfc3339::parse(&format!("{text}Z")));
-            us.and_then(Value::timestamp).ok_or_else(|| "takes a time such as 2026-02-03T04:05:06Z".to_owned())
-        }
-        _ => Err(format!("takes {}", kind.name())),
-    }
 }
 
 /// What was done to a record.
@@ -181,9 +32,11 @@ pub(super) fn op(collection: &Collection, log: &Log, row: &Touched) -> Result<Ta
     let empty = TableState::default();
     let (state, ver) = match &row.was {
         None => (&empty, Ver(0)),
-        Some((Ok(RecordState::Table(state)), kept)) => (state, kept.ver),
-        Some((Ok(RecordState::Document(_)), _)) => return Err("it is a document".to_owned()),
-        Some((Err(why), _)) => return Err(format!("the record that it changes is damaged: {why}; run `mobo-edge health check`")),
+        Some(StoredRecord { state: Ok(RecordState::Table(state)), ver, .. }) => (state, *ver),
+        Some(StoredRecord { state: Ok(RecordState::Document(_)), .. }) => return Err("it is a document".to_owned()),
+        Some(StoredRecord { state: Err(why), .. }) => {
+            return Err(format!("the record that it changes is damaged: {why}; run `mobo-edge health check`"));
+        }
     };
     let Some((cells, given)) = &row.now else {
         let edit = Edit { id: row.key.id.clone(), intent: Intent::Delete, fields: serde_json::Map::new() };
@@ -195,8 +48,7 @@ pub(super) fn op(collection: &Collection, log: &Log, row: &Touched) -> Result<Ta
         });
     };
     let is_put = row.whole || !state.is_visible();
-    // A version that its writer gave is the one that it has read (rule R24).
-    let seen = u64::try_from(*given).ok().filter(|given| !row.whole && *given > 0 && *given < ver.0).map_or(ver, Ver);
+    let seen = row.seen(*given, ver).unwrap_or(ver);
     let mut op = TableOp {
         key: row.key.clone(),
         action: if is_put { Action::Put } else { Action::Patch },
@@ -219,35 +71,8 @@ pub(super) fn op(collection: &Collection, log: &Log, row: &Touched) -> Result<Ta
     Ok(if !is_put && op.fields.is_empty() && op.deltas.is_empty() { Taken::Nothing } else { Taken::Op(op) })
 }
 
-/// A register as its column shows it.
-fn shown(state: &TableState, field: FieldId) -> Value {
-    let value = state.value(field);
-    if matches!(value, Value::Unknown(_)) { Value::Null } else { value.clone() }
-}
-
-/// What a counter was raised by: on a new row the number, else its difference to what its writer saw (rule R10). NULL is 0.
-fn increment(state: &TableState, field: FieldId, value: &Value) -> i128 {
-    let number = if let Value::Int(number) = value { *number } else { 0 };
-    let seen = if state.is_visible() { state.counter(field) } else { 0 };
-    i128::from(number) - i128::from(seen)
-}
-
 /// About the bytes of an operation in a payload, never fewer than it takes.
 pub(super) fn bytes(op: &TableOp) -> usize {
     let fields: usize = op.fields.values().map(|value| value.len() + 10).sum();
     op.key.id.as_str().len() + fields + op.deltas.len() * 28 + 64
-}
-
-/// Makes the row what it was before it was written.
-pub(super) fn put_back(conn: &Connection, collection: &Collection, id: &RawId) -> Try<()> {
-    let (table, before) = (quoted(&collection.name), before(collection));
-    conn.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id])?;
-    let mut names = String::from("id, mobo_ver, _extra, _mobo, _bucket, _position");
-    for field in &collection.fields {
-        names.push_str(", ");
-        names.push_str(&quoted(&field.name));
-    }
-    let sql = format!("INSERT INTO {table}({names}) SELECT {names} FROM {before} WHERE id = ?1 AND mobo_was = 1");
-    conn.prepare_cached(&sql)?.execute([id])?;
-    Ok(())
 }

@@ -11,19 +11,19 @@ use mobo_core::schema::{Collection, Field, FieldType, Kind};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::columns::sql_type;
-use crate::sqlite::edge::fault::Try;
+use crate::sqlite::error::Failure;
 use crate::sqlite::table::quoted;
 
 /// Counts up when the triggers change, so that those of an older version are made anew.
 const VERSION: u32 = 1;
 
 /// The name of the place for rows as they were.
-pub(super) fn before(collection: &Collection) -> String {
+pub(crate) fn before(collection: &Collection) -> String {
     quoted(&format!("mobo_before_{}", collection.id))
 }
 
 /// Opens the table of a collection to other programs, if it is one that they may write. What waits there must have been taken in.
-pub(in crate::sqlite::edge) fn install(conn: &Connection, collection: &Collection) -> Try<()> {
+pub(crate) fn install(conn: &Connection, collection: &Collection) -> Result<(), Failure> {
     if collection.kind != Kind::Table {
         return Ok(());
     }
@@ -47,7 +47,7 @@ pub(in crate::sqlite::edge) fn install(conn: &Connection, collection: &Collectio
 }
 
 /// Closes it again: before the table changes its shape.
-pub(in crate::sqlite::edge) fn remove(conn: &Connection, collection: &Collection) -> Try<()> {
+pub(crate) fn remove(conn: &Connection, collection: &Collection) -> Result<(), Failure> {
     if collection.kind != Kind::Table {
         return Ok(());
     }
@@ -62,7 +62,7 @@ pub(in crate::sqlite::edge) fn remove(conn: &Connection, collection: &Collection
 }
 
 /// True if the triggers are there, and of this version.
-pub(super) fn is_installed(conn: &Connection, collection: &Collection) -> Try<bool> {
+pub(super) fn is_installed(conn: &Connection, collection: &Collection) -> Result<bool, Failure> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1";
     Ok(conn.query_row(sql, [name(collection, "inserted")], |_| Ok(())).optional()?.is_some())
 }
@@ -79,7 +79,7 @@ const MADE_ID: &str = "id TEXT PRIMARY KEY DEFAULT (lower(\
     hex(randomblob(6))))";
 
 /// Other programs name the fields, and nothing else: the rest gets defaults, in the words of the table and without touching a row.
-fn give_defaults(conn: &Connection, collection: &Collection) -> Try<()> {
+fn give_defaults(conn: &Connection, collection: &Collection) -> Result<(), Failure> {
     let stored: String =
         conn.query_row("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1", [&collection.name], |row| row.get(0))?;
     if stored.contains("mobo_ver INTEGER NOT NULL DEFAULT 0") {
