@@ -43,13 +43,15 @@ pub(super) struct Desk<'c> {
     /// Own entries that what was delivered leaves without what they build on.
     pub(super) misfits: Misfits,
     changed: Vec<RecordKey>,
+    /// False once it is known that no record is in more than one bucket.
+    has_others: Option<bool>,
 }
 
 impl<'c> Desk<'c> {
     pub(super) fn new(conn: &'c Connection, schema: &'c Schema, log: Log) -> Self {
         let rows = Rows::new(conn, log.project, schema);
         let (digests, decoded, misfits) = (Digests::default(), Decoded::default(), Misfits::default());
-        Self { conn, log, rows, digests, decoded, misfits, changed: Vec::new() }
+        Self { conn, log, rows, digests, decoded, misfits, changed: Vec::new(), has_others: None }
     }
 
     /// Writes the digests that have changed, and gives the records that have.
@@ -64,8 +66,10 @@ impl<'c> Desk<'c> {
     /// A delivered state *replaces* the base; the device's own entries that it does not hold are laid over it.
     pub(super) fn deliver(&mut self, key: &RecordKey, spot: Spot, delivered: Delivered, own_merged: &OwnMerged) -> Try<()> {
         let kept = self.rows.kept(key)?;
-        let base = bases::row(self.conn, key)?;
-        let mut spots = Spots::read(self.conn, key, kept.as_ref())?;
+        // What is shown as it was delivered has nothing of its own laid over it.
+        let is_own = kept.is_some_and(|kept| kept.mac.is_none());
+        let base = if is_own { bases::row(self.conn, key)? } else { None };
+        let mut spots = self.spots(key, kept.as_ref())?;
         let held = held(kept.as_ref(), base.as_ref());
         let hash = held.map(|held| held.1);
         let counted = hash.filter(|_| spots.counts_in(spot.0));
@@ -79,19 +83,21 @@ impl<'c> Desk<'c> {
         }
         self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash)))?;
         if !mobo_core::protect!("overlay.kept-over-delivery", base.is_some()) {
-            spots.put(self.conn, key, spot)?;
+            self.put(key, &mut spots, spot)?;
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
         }
         if let Some(base) = &base {
             self.find_misfits(key, base, (&delivered.state, own_merged))?;
         }
-        if mobo_core::protect!("overlay.dropped-when-merged", true) {
-            overlays::drop_merged(self.conn, key, own_merged)?;
-        }
-        if !overlays::is_over(self.conn, key)? {
+        let is_over = if mobo_core::protect!("overlay.dropped-when-merged", true) {
+            overlays::drop_merged(self.conn, key, own_merged)?
+        } else {
+            overlays::is_over(self.conn, key)?
+        };
+        if !is_over {
             // Nothing of its own is left over it: what was delivered is what is shown, and one row says it all.
-            spots.put(self.conn, key, spot)?;
+            self.put(key, &mut spots, spot)?;
             bases::remove(self.conn, key)?;
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
@@ -104,7 +110,7 @@ impl<'c> Desk<'c> {
     /// The record has left a bucket: nothing is said about its existence. What is pending stays.
     pub(super) fn leave(&mut self, key: &RecordKey, bucket: BucketId, own_merged: &OwnMerged) -> Try<()> {
         let Some(kept) = self.rows.kept(key)? else { return Ok(()) };
-        let mut spots = Spots::read(self.conn, key, Some(&kept))?;
+        let mut spots = self.spots(key, Some(&kept))?;
         if spots.counts_in(bucket) {
             let hash = held(Some(&kept), bases::row(self.conn, key)?.as_ref()).map(|held| held.1);
             self.digests.replace(self.conn, bucket, key, (hash, None))?;
@@ -157,7 +163,7 @@ impl<'c> Desk<'c> {
     pub(super) fn mend(&mut self, key: &RecordKey) -> Try<Vec<BucketId>> {
         let Some(collection) = self.rows.collection(key.collection) else { return Ok(Vec::new()) };
         let kept = self.rows.kept(key)?;
-        let buckets = Spots::read(self.conn, key, kept.as_ref())?.all().map(|spot| spot.0).collect();
+        let buckets = self.spots(key, kept.as_ref())?.all().map(|spot| spot.0).collect();
         if bases::row(self.conn, key)?.is_some_and(|base| base.state(collection, key).is_ok()) {
             self.show(key, None)?;
         }
@@ -165,7 +171,24 @@ impl<'c> Desk<'c> {
     }
 
     fn put_spot(&mut self, key: &RecordKey, spots: &mut Spots, spot: Spot) -> Try<()> {
-        if spots.put(self.conn, key, spot)? { self.rows.set_home(key, spots.home) } else { Ok(()) }
+        if self.put(key, spots, spot)? { self.rows.set_home(key, spots.home) } else { Ok(()) }
+    }
+
+    fn put(&mut self, key: &RecordKey, spots: &mut Spots, spot: Spot) -> Try<bool> {
+        let is_first = spots.put(self.conn, key, spot)?;
+        if !is_first {
+            self.has_others = Some(true);
+        }
+        Ok(is_first)
+    }
+
+    fn spots(&mut self, key: &RecordKey, kept: Option<&Kept>) -> Try<Spots> {
+        let home = kept.and_then(|kept| kept.home);
+        let has_others = match self.has_others {
+            Some(known) => known,
+            None => *self.has_others.insert(members::has_others(self.conn)?),
+        };
+        Ok(Spots { home, others: if has_others { members::others(self.conn, key)? } else { Vec::new() } })
     }
 }
 
@@ -190,10 +213,6 @@ struct Spots {
 }
 
 impl Spots {
-    fn read(conn: &Connection, key: &RecordKey, kept: Option<&Kept>) -> Try<Self> {
-        Ok(Self { home: kept.and_then(|kept| kept.home), others: members::others(conn, key)? })
-    }
-
     fn all(&self) -> impl Iterator<Item = Spot> {
         self.home.into_iter().chain(self.others.iter().copied())
     }

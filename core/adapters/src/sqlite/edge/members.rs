@@ -24,6 +24,11 @@ pub(super) const fn is_confirmed(position: Position) -> bool {
     position.0 < UNCONFIRMED.cast_unsigned()
 }
 
+/// True if any record is in more than one bucket.
+pub(super) fn has_others(conn: &Connection) -> Try<bool> {
+    Ok(conn.prepare_cached("SELECT 1 FROM mobo_member LIMIT 1")?.exists([])?)
+}
+
 /// The memberships beyond a record's first bucket.
 pub(super) fn others(conn: &Connection, key: &RecordKey) -> Try<Vec<Spot>> {
     let sql = "SELECT bucket, position FROM mobo_member WHERE collection = ?1 AND id = ?2 ORDER BY bucket";

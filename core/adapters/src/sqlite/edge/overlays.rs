@@ -16,6 +16,7 @@ use mobo_core::table;
 use rusqlite::Connection;
 
 use super::fault::{Try, all};
+use super::meta::Log;
 use super::outbox::{self, seq_sql};
 use super::rows::key_of;
 use crate::sqlite::error::known;
@@ -128,6 +129,24 @@ pub(super) fn records(conn: &Connection) -> Try<Vec<RecordKey>> {
     all(statement.query([])?, key_of)
 }
 
+/// The records of one collection that have something laid over them.
+pub(super) fn records_of(conn: &Connection, collection: &Collection) -> Try<Vec<RecordKey>> {
+    let mut statement = conn.prepare_cached("SELECT DISTINCT collection, id FROM mobo_overlay WHERE collection = ?1")?;
+    all(statement.query([collection.id.sql()])?, key_of)
+}
+
+/// Those among them that are not shown.
+pub(super) fn hidden_of(conn: &Connection, log: &Log, collection: &Collection) -> Try<Vec<RecordKey>> {
+    let hidden = if collection.kind == Kind::Document { "mobo_document h" } else { "mobo_hidden h" };
+    let shown = if collection.kind == Kind::Document { "AND h.visible = 0" } else { "" };
+    let sql = format!(
+        "SELECT h.collection, h.id FROM {hidden} WHERE h.project = ?1 AND h.collection = ?2 {shown} AND h.bucket IS NULL
+         AND EXISTS (SELECT 1 FROM mobo_overlay v WHERE v.collection = h.collection AND v.id = h.id)"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    all(statement.query((log.project.sql(), collection.id.sql()))?, key_of)
+}
+
 pub(super) fn put(conn: &Connection, key: &RecordKey, at: EntryAt) -> Try<()> {
     let sql = "INSERT OR IGNORE INTO mobo_overlay (collection, id, incarnation, lane, seq) VALUES (?1, ?2, ?3, ?4, ?5)";
     conn.prepare_cached(sql)?.execute((key.collection.sql(), key.id.as_str(), at.0.sql(), at.1.number(), seq_sql(at.2)))?;
@@ -142,17 +161,24 @@ pub(super) fn drop_entry(conn: &Connection, at: EntryAt) -> Try<()> {
 }
 
 /// Drops what a delivered row holds: this record's entries up to `own_merged`, but not those that the hub has refused: they are to be
-/// written again. Says whether there were any.
+/// written again. Says whether anything is left.
 pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<bool> {
-    let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq <= ?5
-               AND NOT EXISTS (SELECT 1 FROM mobo_outbox o WHERE o.incarnation = mobo_overlay.incarnation AND o.lane = mobo_overlay.lane
-                 AND o.seq = mobo_overlay.seq AND o.state = 2)";
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut dropped = 0;
-    for (lane, incarnation, seq) in own_merged {
-        dropped += statement.execute((key.collection.sql(), key.id.as_str(), incarnation.sql(), lane.number(), seq_sql(*seq)))?;
+    let sql = "SELECT v.incarnation, v.lane, v.seq, coalesce(o.state = 2, 0) FROM mobo_overlay v
+               LEFT JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq
+               WHERE v.collection = ?1 AND v.id = ?2";
+    let (collection, id) = (key.collection.sql(), key.id.as_str());
+    let entries = all(conn.prepare_cached(sql)?.query((collection, id))?, |row| Ok((entry_at(row)?, row.get::<_, bool>(3)?)))?;
+    let is_merged = |at: &EntryAt| own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
+    let (gone, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(at, is_refused)| !is_refused && is_merged(at));
+    if left.is_empty() && !gone.is_empty() {
+        conn.prepare_cached("DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2")?.execute((collection, id))?;
+        return Ok(false);
     }
-    Ok(dropped > 0)
+    let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq = ?5";
+    for ((incarnation, lane, seq), _) in gone {
+        conn.prepare_cached(sql)?.execute((collection, id, incarnation.sql(), lane.number(), seq_sql(seq)))?;
+    }
+    Ok(!left.is_empty())
 }
 
 /// The author that local operations are shown under: later than anything delivered, and later than what its own earlier logs wrote.

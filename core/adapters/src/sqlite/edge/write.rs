@@ -168,7 +168,9 @@ impl Draft {
         key: &RecordKey,
         read: Option<(Result<RecordState, String>, Kept)>,
     ) -> Result<Self, WriteError> {
-        let base = bases::row(conn, key)?;
+        // What is shown as it was delivered has nothing of its own laid over it.
+        let is_own = read.as_ref().is_some_and(|(_, kept)| kept.mac.is_none());
+        let base = if is_own { bases::row(conn, key)? } else { None };
         let (state, kept) = match read {
             Some((Ok(state), kept)) => (state, Some(kept)),
             Some((Err(_), _)) => return Err(WriteError::Damaged(key.id.to_string())),
@@ -209,7 +211,9 @@ impl Draft {
     fn lay(&mut self, collection: &Collection, key: &RecordKey, seq: Seq, whose: &Author) -> Result<(), WriteError> {
         let pending = Pending { seq, ops: std::mem::take(&mut self.ops) };
         overlay::lay_one(collection, &mut self.state, &pending, whose).map_err(refused)?;
-        if let RecordState::Table(row) = &self.state {
+        if let RecordState::Table(row) = &self.state
+            && row.bytes() > limits::ROW_STATE_BYTES_MAX / 2
+        {
             let bytes = row.encode().len();
             if bytes > limits::ROW_STATE_BYTES_MAX {
                 return Err(WriteError::RecordTooLarge { id: key.id.to_string(), bytes });
