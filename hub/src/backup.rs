@@ -11,6 +11,7 @@ mod marks;
 mod pack;
 mod part;
 mod place;
+mod placing;
 mod points;
 mod projects;
 mod prune;
@@ -18,20 +19,24 @@ mod records;
 mod repository;
 mod restore;
 mod ship;
+mod standing;
 mod state;
 mod verify;
+mod whose;
 
 use mobo_core::backup::BackupError;
+use mobo_core::backup::manifest::Anchor;
 use mobo_core::backup::vault::VaultError;
 use mobo_core::store::StoreError;
 
-pub use drill::{DRILLS, Drill, Drills, drill};
+pub use drill::{DRILLS, Drill, Drills, clear_drill, drill};
 pub use looked::Looked;
 pub use part::{Part, Wanted, fields};
 pub use place::{Access, open_pruner, open_vault};
 pub use points::{Base, points};
 pub use projects::Fresh;
 pub use prune::{Swept, sweep, sweep_keys};
+pub(crate) use repository::answer;
 pub use repository::{Repository, newest_number};
 pub use restore::{Point, Restored, Step, Target, restore};
 pub use ship::{Asked, Owner, Shipped, Shipper};
@@ -50,6 +55,9 @@ pub enum BackupFailure {
     /// The hub's store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store holds less than this manifest of its own says: it went back in time, and must go on under a new timeline (rule R17).
+    #[error("the store holds less than its own backup {0} says: it has gone back in time, to an older copy of it")]
+    WentBack(Anchor),
     /// It must not go on without a person: the sentence says why, and what to do.
     #[error("{0}")]
     Refused(String),

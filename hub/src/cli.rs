@@ -8,6 +8,7 @@ mod device;
 mod list;
 mod part;
 mod restore;
+mod scratch;
 mod sql;
 mod store;
 mod talk;

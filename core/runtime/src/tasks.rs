@@ -36,6 +36,8 @@ struct Shared {
 #[derive(Default)]
 struct Running {
     next: u64,
+    /// Everything was cut: what comes later is cut as well.
+    cut: bool,
     by_number: BTreeMap<u64, (String, Option<AbortHandle>)>,
 }
 
@@ -118,7 +120,9 @@ impl Tasks {
     /// Cuts every task at its next await.
     pub fn abort(&self) {
         self.0.stopping.cancel();
-        for (_, handle) in self.running().by_number.values() {
+        let mut running = self.running();
+        running.cut = true;
+        for (_, handle) in running.by_number.values() {
             handle.iter().for_each(AbortHandle::abort);
         }
     }
@@ -137,7 +141,11 @@ impl Tasks {
             task.await;
         });
         // The task may be over by now, and its entry gone.
-        if let Some((_, slot)) = self.running().by_number.get_mut(&number) {
+        let mut running = self.running();
+        if running.cut {
+            handle.abort();
+        }
+        if let Some((_, slot)) = running.by_number.get_mut(&number) {
             *slot = Some(handle.abort_handle());
         }
     }
@@ -254,6 +262,10 @@ mod tests {
         tasks.spawn_job("stuck too", std::future::pending::<()>());
         assert_eq!(tasks.names(), ["stuck", "stuck too"]);
         tasks.abort();
+        tasks.finished().await;
+        assert_eq!(tasks.names(), Vec::<String>::new());
+        // One that is spawned in the moment of the cut does not live on.
+        tasks.spawn_job("late", std::future::pending::<()>());
         tasks.finished().await;
         assert_eq!(tasks.names(), Vec::<String>::new());
     }

@@ -61,6 +61,13 @@ impl VitalsReader {
     }
 }
 
+/// Bytes that are free for others than root on the disk of a folder; `None` where nobody knows.
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok().filter(|found| found.f_blocks > 0)?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// The line of all processors: user, nice, system, idle, iowait, irq, softirq, steal; what guests take is in user.
 fn ticks(stat: &str) -> Option<Ticks> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;

@@ -135,6 +135,19 @@ impl Keyring {
         next
     }
 
+    /// True if this keyring goes on from `other`: it opens whatever that one opens, but for what was erased since.
+    #[must_use]
+    pub fn goes_on_from(&self, other: &Self) -> bool {
+        let is_kept =
+            |(project, key): (&ProjectId, &DataKey)| self.others.keys.get(project) == Some(key) || self.others.shredded.contains(&key.id());
+        let is_same = |one: &Self| (one.project, one.repository, one.hub.public());
+        is_same(self) == is_same(other)
+            && self.generation > other.generation
+            && self.keys.starts_with(&other.keys)
+            && other.others.keys.iter().all(is_kept)
+            && self.others.shredded.is_superset(&other.others.shredded)
+    }
+
     /// The next generation, which seals with another data key.
     #[must_use]
     pub fn with(&self, key: DataKey) -> Self {
@@ -305,6 +318,11 @@ pub(super) mod tests {
         let (name, bytes) = shredded.wrap(&key).unwrap();
         let back = Keyring::unwrap(&key, &name, &bytes).unwrap();
         assert_eq!((&back.others, back.generation), (&shredded.others, 3));
+        let stranger = Keyring { keys: vec![DataKey([9; 32])], ..back.clone() };
+        for (later, earlier, goes_on) in [(&back, &ring, true), (&ring, &back, false), (&stranger, &ring, false), (&ring, &ring, false)] {
+            assert_eq!(later.goes_on_from(earlier), goes_on, "{later:?} {earlier:?}");
+        }
+        assert!(!Keyring { generation: 9, ..keyring() }.goes_on_from(&ring), "it has lost the keys of two projects");
         let opens =
             |ring: &Keyring| objects.each_ref().map(|object| seal::open(ring, (Kind::Segment, 4), &object.name, &object.bytes).is_ok());
         assert_eq!((opens(&ring), opens(&back)), ([true; 3], [false, true, true]));

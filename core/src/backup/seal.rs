@@ -104,6 +104,24 @@ pub fn open(keyring: &Keyring, (kind, number): (Kind, u64), name: &ObjectName, b
     unclose(key, &Place { project: keyring.project.get(), repository: keyring.repository, kind, number }, name.as_str(), bytes)
 }
 
+/// True for bytes that are not `sealed`, and open to the same content in the same place: packed by another version.
+#[must_use]
+pub fn is_the_same(keyring: &Keyring, place: (Kind, u64), sealed: &Sealed, there: &[u8]) -> bool {
+    there.get(..HEAD_BYTES) == sealed.bytes.get(..HEAD_BYTES) && open(keyring, place, &sealed.name, there).is_ok()
+}
+
+/// Another name for a part of a snapshot, for a reason that its content does not know. What opens a part does not ask for its name.
+///
+/// # Errors
+///
+/// None that can happen: a hash always makes a name.
+pub fn renamed(name: &ObjectName, why: &str, number: u64) -> Result<ObjectName, BackupError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(name.as_str().as_bytes()).update(why.as_bytes()).update(&number.to_be_bytes());
+    let renamed = format!("snapshots/{}", hex(hasher.finalize().as_bytes().first_chunk::<16>().unwrap_or(&[0; 16])));
+    ObjectName::parse(&renamed).ok_or_else(|| BackupError::damaged(renamed, "it is no name"))
+}
+
 /// The key that an object says it is sealed with.
 pub(super) fn key_id(name: &str, bytes: &[u8]) -> Result<[u8; 16], BackupError> {
     let head = bytes.get(..HEAD_BYTES).ok_or_else(|| BackupError::damaged(name, "it is shorter than any object"))?;
@@ -217,6 +235,31 @@ mod tests {
         for other in others {
             assert!(open(&other, (Kind::Segment, 7), &sealed.name, &sealed.bytes).is_err(), "{other:?}");
         }
+    }
+
+    /// Another version of the packer gives other bytes for the same body: they are as good. Anything else is not, nor another part.
+    #[test]
+    fn what_opens_to_the_same_content_is_the_same() {
+        let (keyring, place) = (keyring(), (Kind::Snapshot, 0));
+        let body = b"abc".repeat(100);
+        let sealed = seal(&keyring, Kind::Snapshot, 0, &body).unwrap();
+        let at = Place { project: keyring.project.get(), repository: keyring.repository, kind: Kind::Snapshot, number: 0 };
+        let key = keyring.newest().unwrap();
+        let mut bytes = head(key, &at, &tag(key, &at, &body));
+        let mut plain = [vec![0], body].concat();
+        let aad = Aad::from(bound(&bytes, &at));
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+        cipher(key, &tag(key, &at, &plain[1..])).unwrap().seal_in_place_append_tag(nonce, aad, &mut plain).unwrap();
+        bytes.extend(plain);
+        assert_ne!(bytes, sealed.bytes);
+        assert!(is_the_same(&keyring, place, &sealed, &bytes));
+        let other = seal(&keyring, Kind::Snapshot, 0, b"other").unwrap();
+        assert!(!is_the_same(&keyring, place, &sealed, &other.bytes));
+        bytes[HEAD_BYTES + 3] ^= 1;
+        assert!(!is_the_same(&keyring, place, &sealed, &bytes));
+        let names = [renamed(&sealed.name, "again", 1), renamed(&sealed.name, "again", 2), renamed(&sealed.name, "lock", 1)];
+        let names: Vec<_> = names.into_iter().map(Result::unwrap).collect();
+        assert!(names.iter().all(|name| *name != sealed.name) && names[0] != names[1] && names[0] != names[2]);
     }
 
     #[test]

@@ -19,6 +19,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::future::BoxFuture;
 use crate::limits;
@@ -108,6 +109,11 @@ pub struct Listed {
 pub trait Vault: fmt::Debug + Send + Sync {
     /// Where it is, for people: `folder:///mnt/usb` or `s3://bucket/prefix`, without credentials.
     fn place(&self) -> String;
+
+    /// For how long nobody may remove what this writes, counted from then; `None` where the adapter locks nothing.
+    fn lock(&self) -> Option<Duration> {
+        None
+    }
 
     /// Keeps an object, whole and durable when this is ready. An object of at most [`limits::OBJECT_BYTES_MAX`] bytes.
     ///

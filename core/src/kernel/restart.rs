@@ -97,9 +97,9 @@ impl Restarts {
         std::mem::replace(&mut self.open, false)
     }
 
-    /// The part has worked for [`RestartPolicy::steady`] since its last failure: a circuit that was tried is closed. True when it was open.
-    pub fn steady(&mut self, now: Instant) -> bool {
-        let is_steady = self.recent.back().is_none_or(|last| now.since(*last) >= self.policy.steady);
+    /// The part works since `since`: when that is [`RestartPolicy::steady`] ago, a circuit that was tried is closed. True when it was open.
+    pub fn steady(&mut self, now: Instant, since: Instant) -> bool {
+        let is_steady = now.since(since) >= self.policy.steady;
         self.open && is_steady && self.close()
     }
 
@@ -209,9 +209,10 @@ mod tests {
         let at = |seconds| Instant::default().after(Duration::from_secs(seconds));
         let mut restarts = check(&[0, 1, 2, 3, 4], MOST, "1000 2000 4000 8000 open");
         assert!(!restarts.may_start(at(303)) && restarts.may_start(at(304)));
-        assert!(!restarts.steady(at(23)), "not yet");
+        assert!(!restarts.steady(at(304), at(304)), "it has only just begun, however long ago it failed");
         assert_eq!(restarts.failed(at(310), MOST), Next::Open, "one try, not a new row of them");
-        assert!(restarts.steady(at(330)) && !restarts.is_open() && restarts.may_start(at(330)));
+        assert!(!restarts.steady(at(629), at(610)), "not yet");
+        assert!(restarts.steady(at(630), at(610)) && !restarts.is_open() && restarts.may_start(at(630)));
         let mut restarts = check(&[0, 1, 2, 3, 4], MOST, "1000 2000 4000 8000 open");
         assert!(restarts.close() && !restarts.close() && restarts.may_start(at(4)));
         assert_eq!(restarts.failed(at(5), 0), Next::After(Duration::from_millis(500)));

@@ -12,13 +12,21 @@ pub const BACKUP_BODY_BYTES_MAX: usize = 7 * 1024 * 1024;
 pub const BACKUP_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes after which a part of a snapshot may end, where its last row says so: parts then end at the same rows in the next snapshot.
 pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
+/// Parts of a snapshot of one size: the next ones are twice as large, so that one manifest can name them all.
+pub const BACKUP_PARTS_OF_A_SIZE: usize = 10_000;
 /// Columns of one table in a backup.
 pub const BACKUP_COLUMNS_MAX: usize = 1_024;
 /// Objects of one manifest.
 pub const BACKUP_MEMBERS_MAX: usize = 60_000;
+/// Names that are tried for a part whose own name is taken by what cannot be read.
+pub const BACKUP_NAMES_MAX: u64 = 4;
+/// Keyrings of writers that were cut short, which one that goes on adopts.
+pub const BACKUP_KEYRINGS_LEFT_MAX: usize = 8;
+/// How long after a snapshot that did not come about the schedule has to wait for the next one: what is new goes first.
+pub const BACKUP_SNAPSHOT_RETRY: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 /// Snapshots below the floor that one repository keeps, and those under a hold.
 pub const BACKUP_POINTS_MAX: usize = 10_000;
-/// Data keys of one repository.
+/// Data keys of one repository; and the keys of projects, and those that were destroyed, each.
 pub const BACKUP_KEYS_MAX: usize = 10_000;
 /// Damages that a verification names.
 pub const BACKUP_DAMAGES_MAX: usize = 100;
@@ -46,8 +54,16 @@ pub const BACKUP_RETRY_MAX: std::time::Duration = std::time::Duration::from_secs
 pub const VAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 /// Segments after which a new snapshot is due: a restore applies them one by one.
 pub const BACKUP_SEGMENTS_MAX: u64 = 20_000;
+/// How long a hub that stops ships what is new, at most: less than it has for its stop.
+pub const BACKUP_LAST: std::time::Duration = std::time::Duration::from_secs(6);
+/// Answers of a folder that are waited for at the same time: a disk that hangs holds no more threads than these.
+pub const VAULT_THREADS_MAX: usize = 4;
+/// Names of a folder's objects that are kept for the next pages of a list.
+pub const VAULT_NAMES_MAX: usize = 64_000;
 /// How often somebody looks whether a drill is due.
 pub const DRILL_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+/// How much larger than its objects a database may be that is restored from them.
+pub const DRILL_BYTES_FACTOR: u64 = 8;
 /// Reports of drills that are kept.
 pub const DRILL_REPORTS_MAX: usize = 50;
 /// Longest report of a drill.
@@ -55,3 +71,4 @@ pub const DRILL_REPORT_BYTES_MAX: u64 = 64 * 1024;
 
 const _: () = assert!(BACKUP_BODY_BYTES + 2 * super::DOCUMENT_BYTES_MAX + super::ENTRY_PAYLOAD_BYTES_MAX < BACKUP_BODY_BYTES_MAX);
 const _: () = assert!(BACKUP_BODY_BYTES_MAX < OBJECT_BYTES_MAX);
+const _: () = assert!(BACKUP_LAST.as_millis() < super::STOP_TIMEOUT.as_millis());

@@ -17,6 +17,8 @@ pub const SQLITE_STATEMENTS_MAX: usize = 256;
 pub const SQLITE_WAL_PAGES: i64 = 1_000;
 /// Pages in the write-ahead log at which the writer waits for readers, so that it does not grow without end.
 pub const SQLITE_WAL_PAGES_MAX: i64 = 16_000;
+/// How long the writer waits so.
+pub const SQLITE_WAL_WAIT: Duration = Duration::from_millis(500);
 /// Bytes of the write-ahead log's file that are kept for the next round.
 pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
 /// Reads that run at the same time on a hub's database.

@@ -13,9 +13,10 @@ use mobo_core::rfc3339;
 use mobo_core::store::StoreError;
 use mobo_core::trust::{KeyPair, Statement};
 use mobo_runtime::data_dir::{read_text, replace_file};
+use mobo_runtime::vitals;
 use serde_json::{Value, json};
 
-use super::restore::{Restored, replay};
+use super::restore::{Restored, clear, replay};
 use super::{BackupFailure, Repository};
 
 /// The folder of the reports, in a data folder.
@@ -43,6 +44,33 @@ pub struct Drill {
 /// [`BackupFailure`]: whatever a restore would have failed with.
 pub async fn drill(repository: &Repository, known: &[Anchor], folder: &Path) -> Result<Restored, BackupFailure> {
     replay(repository, known, &folder.join(SCRATCH)).await
+}
+
+/// Removes what a drill has left that was cut short with its hub.
+///
+/// # Errors
+///
+/// When the disk does not let it go.
+pub fn clear_drill(folder: &Path) -> Result<(), BackupFailure> {
+    clear(&folder.join(SCRATCH))
+}
+
+/// Refuses where a database made of so many bytes of objects might leave the disk without room for what is written meanwhile.
+pub(super) fn has_room(folder: &Path, bytes: u64) -> Result<(), BackupFailure> {
+    let there = vitals::free_bytes(folder);
+    let needed = bytes.saturating_mul(limits::DRILL_BYTES_FACTOR).saturating_add(limits::DISK_FREE_BYTES_LOW);
+    match there {
+        Some(there) if there < needed => {
+            let (there, needed) = (there >> 20, needed >> 20);
+            let why = format!(
+                "there are {there} MiB free in {}, and the backup may need {needed}: make room, or try it on another \
+                               machine with `mobo-hub backup verify --deep`",
+                folder.display()
+            );
+            Err(BackupFailure::Refused(why))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn disk(path: &Path, error: &io::Error) -> BackupFailure {
@@ -145,6 +173,18 @@ impl Drills {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A backup that does not fit is not tried, so that there is room for what is written meanwhile.
+    #[test]
+    fn a_drill_needs_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let free = vitals::free_bytes(folder.path()).unwrap();
+        assert!(matches!(has_room(folder.path(), free), Err(BackupFailure::Refused(_))));
+        assert!(matches!(has_room(folder.path(), u64::MAX), Err(BackupFailure::Refused(_))));
+        if free > 2 * limits::DISK_FREE_BYTES_LOW {
+            assert_eq!(has_room(folder.path(), 1_000), Ok(()));
+        }
+    }
 
     /// A report that somebody wrote or changed by hand proves nothing.
     #[test]

@@ -1,16 +1,18 @@
 //! What is new in a store since the last time, as of one moment.
 //!
-//! Tables are found new in three ways. *Logs* (entries, samples, refused entries) grow behind the end of their lane. *Records* get the next
+//! Tables are found new in three ways. *Logs* (entries, samples, refused entries, what was done to the hub) grow behind their end. *Records* get the next
 //! position of their bucket whenever they change, and whatever belongs to one, in several tables, goes along as a whole: what it had is
 //! dropped, what it has is put; but for the list of a document's changes, which only grows, and of which its end is put. All other tables are *small*: every row is compared with what was shipped. So a table that this module does
 //! not know is shipped rightly, if slowly.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::backup::change::Deed;
 use mobo_core::backup::manifest::Totals;
 use mobo_core::cbor::Reader;
 use mobo_core::ids::{Chain, DeviceId, Incarnation, Lane, LaneKey, Seq, Timeline};
 use mobo_core::schema::Collection;
-use mobo_core::store::transfer::{Row, Table, TableName};
+use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{Cut, CutTable, Filter, StoreError};
 
 use super::BackupFailure;
@@ -24,6 +26,9 @@ pub(super) const OF_RECORDS: [&str; 4] = ["hidden", "document", "member", "confl
 pub(super) const CHANGES: &str = "change";
 /// Logs that are rows of a lane.
 pub(super) const LOGS: [&str; 2] = ["entry", "quarantine"];
+/// What was done to the hub: it only grows, and its lines are numbered in each project.
+pub(super) const AUDIT: &str = "audit";
+
 /// What a cut holds, besides its rows.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -49,6 +54,8 @@ pub(super) struct Gather<'a, 'r> {
     tables: Vec<CutTable>,
     pub(super) collections: Vec<Collection>,
     pub(super) heads: StateHash,
+    /// All projects.
+    projects: BTreeSet<i64>,
     pub(super) done: Gathered,
     /// Changed rows of small tables: written only if something has happened.
     waiting: Vec<(Deed, TableName, Vec<String>, Row)>,
@@ -58,7 +65,7 @@ impl<'a, 'r> Gather<'a, 'r> {
     pub(super) async fn begin(cut: &'a mut dyn Cut, packer: &'a mut Packer<'r>, known: &'a Marks) -> Result<Self, BackupFailure> {
         let tables = cut.tables().await?;
         let (collections, heads, done) = (Vec::new(), StateHash::default(), Gathered::default());
-        Ok(Self { cut, packer, known, tables, collections, heads, done, waiting: Vec::new() })
+        Ok(Self { cut, packer, known, tables, collections, heads, projects: BTreeSet::new(), done, waiting: Vec::new() })
     }
 
     /// Everything, for a snapshot.
@@ -69,6 +76,9 @@ impl<'a, 'r> Gather<'a, 'r> {
         for CutTable { table, key } in tables {
             if let Some(name) = small(&table.name) {
                 self.done.marks.small.entry(name.to_owned()).or_default();
+            }
+            if is_own(&table.name, AUDIT) {
+                self.done.marks.audit = Some(BTreeMap::new());
             }
             self.cut.open(table.clone(), Filter::default()).await?;
             loop {
@@ -94,6 +104,7 @@ impl<'a, 'r> Gather<'a, 'r> {
                 self.small(name, &table).await?;
             }
         }
+        self.audit().await?;
         let unplaced = self.unplaced(true).await?;
         self.done.is_news |= self.has_moved() || !unplaced.is_empty();
         if self.done.is_news || quiet_is_due {
@@ -101,11 +112,14 @@ impl<'a, 'r> Gather<'a, 'r> {
                 self.packer.add(deed, (&table, &columns), row).await?;
             }
         }
+        if self.done.is_news || quiet_is_due {
+            // What a person decides makes no news by itself.
+            self.settled().await?;
+            self.decided().await?;
+        }
         if self.done.is_news {
             self.logs().await?;
-            self.settled().await?;
             self.records().await?;
-            self.decided().await?;
             for (collection, ids) in unplaced {
                 self.ship(collection, &ids).await?;
             }
@@ -136,10 +150,14 @@ impl<'a, 'r> Gather<'a, 'r> {
 
     /// Takes note of a row on its way.
     fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<(), BackupFailure> {
+        if is_own(&table.name, AUDIT) {
+            self.done.marks.audited(&Cells { columns: &table.columns, row })?;
+        }
         let Some(name) = small(&table.name) else { return Ok(()) };
         self.heads.add(name, &table.columns, row)?;
         let cells = Cells { columns: &table.columns, row };
         match name {
+            "project" => self.projects.extend([cells.int("id")?]),
             "hub" => self.done.timeline = cells.bytes("timeline")?.try_into().ok().map(Timeline),
             "collection" => {
                 let definition = cells.bytes("definition")?;
@@ -192,6 +210,44 @@ impl<'a, 'r> Gather<'a, 'r> {
         Ok(())
     }
 
+    /// The lines that came since; all of them where nobody knows which ones were shipped.
+    async fn audit(&mut self) -> Result<(), BackupFailure> {
+        let Some(table) = self.own(AUDIT) else { return Ok(()) };
+        let mut filters: Vec<Filter> = Vec::new();
+        match &self.known.audit {
+            Some(known) => {
+                // The lines of an erased project stay, and one more comes.
+                let projects: BTreeSet<i64> = self.projects.iter().chain(known.keys()).copied().collect();
+                filters.extend(projects.into_iter().map(|project| {
+                    let above = Some(("n".to_owned(), known.get(&project).copied().unwrap_or(0)));
+                    Filter { equal: vec![("project".to_owned(), Cell::Int(project))], above, ..Filter::default() }
+                }));
+                self.done.marks.audit = Some(known.clone());
+            }
+            None => {
+                self.packer.clear(&table.name);
+                self.done.is_news = true;
+                self.done.marks.audit = Some(BTreeMap::new());
+                filters.push(Filter::default());
+            }
+        }
+        for filter in filters {
+            self.cut.open(table.clone(), filter).await?;
+            loop {
+                let page = self.cut.next().await?;
+                if page.is_empty() {
+                    break;
+                }
+                for row in page {
+                    self.done.marks.audited(&Cells { columns: &table.columns, row: &row })?;
+                    self.done.is_news = true;
+                    self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The only project, so that a key that begins with it is found by its index.
     pub(super) fn project(&self) -> Option<i64> {
         let mut projects = self.heads.lanes.keys().map(|lane| lane.0);
@@ -212,7 +268,8 @@ impl<'a, 'r> Gather<'a, 'r> {
 /// The name of a table whose rows are compared one by one; `None` for what is found new in another way.
 fn small(table: &TableName) -> Option<&str> {
     match table {
-        TableName::Own(name) if !OF_RECORDS.contains(&name.as_str()) && !LOGS.contains(&name.as_str()) && name != CHANGES => Some(name),
+        TableName::Own(name) if OF_RECORDS.contains(&name.as_str()) || LOGS.contains(&name.as_str()) => None,
+        TableName::Own(name) if name != CHANGES && name != AUDIT => Some(name),
         TableName::Own(_) | TableName::Collection(_) => None,
     }
 }

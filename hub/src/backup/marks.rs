@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use mobo_core::backup::change::{Body, Deed};
 use mobo_core::backup::manifest;
+use mobo_core::store::StoreError;
 use mobo_core::store::transfer::{Cell, Row, TableName};
 
 use super::changes::Lists;
+use super::state::Cells;
 
 /// A log's lane: project, device, incarnation, lane.
 pub(super) type LaneId = (i64, Vec<u8>, i64, i64);
@@ -20,12 +22,24 @@ pub(super) struct Marks {
     pub(super) heads: BTreeMap<i64, i64>,
     /// The rows of small tables.
     pub(super) small: BTreeMap<String, BTreeMap<Vec<u8>, Mark>>,
+    /// The last line of each project's audit log; `None` where nobody knows what was shipped of it.
+    pub(super) audit: Option<BTreeMap<i64, i64>>,
     /// The versions of records in no bucket, by collection and id.
     pub(super) unplaced: BTreeMap<(i64, String), i64>,
     /// The lists of changes of documents.
     pub(super) changes: Lists,
     /// When the last cut was taken.
     pub(super) taken_us: i64,
+}
+
+impl Marks {
+    /// Takes note of a line of the audit log.
+    pub(super) fn audited(&mut self, line: &Cells<'_>) -> Result<(), StoreError> {
+        let (project, n) = (line.int("project")?, line.int("n")?);
+        let last = self.audit.get_or_insert_default().entry(project).or_insert(n);
+        *last = n.max(*last);
+        Ok(())
+    }
 }
 
 /// A row as it was shipped.

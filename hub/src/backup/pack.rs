@@ -11,6 +11,7 @@ use mobo_core::backup::seal::{self, Kind};
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::store::transfer::{Cell, Row, TableName};
+use mobo_core::time::Eff;
 
 use super::{BackupFailure, Repository};
 
@@ -25,12 +26,16 @@ pub(super) struct Packer<'r> {
     others: BTreeMap<ProjectId, Body>,
     members: Vec<Member>,
     bytes_per_s: u64,
+    /// Counts the times after which parts are written again, where the vault locks them.
+    period: Option<u64>,
 }
 
 impl<'r> Packer<'r> {
-    /// For the manifest of that number. At most so many bytes go out in a second; 0 is as many as go.
-    pub(super) fn new(repository: &'r Repository, (kind, number): (Kind, u64), bytes_per_s: u64) -> Self {
-        Self { repository, kind, number, body: Body::default(), others: BTreeMap::new(), members: Vec::new(), bytes_per_s }
+    /// For the manifest of that number, taken now. At most so many bytes go out in a second; 0 is as many as go.
+    pub(super) fn new(repository: &'r Repository, (kind, number): (Kind, u64), (bytes_per_s, now): (u64, Eff)) -> Self {
+        let (body, others, members) = (Body::default(), BTreeMap::new(), Vec::new());
+        let period = repository.vault().lock().map(|lock| period(lock, now));
+        Self { repository, kind, number, body, others, members, bytes_per_s, period }
     }
 
     /// Adds a row.
@@ -40,7 +45,7 @@ impl<'r> Packer<'r> {
             body.add(deed, (table, columns), row);
             return if body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush_others().await } else { Ok(()) };
         }
-        let ends = self.kind == Kind::Snapshot && self.body.bytes() >= limits::BACKUP_PART_BYTES_MIN && ends_part(&row);
+        let ends = self.kind == Kind::Snapshot && self.body.bytes() >= part_bytes_min(self.members.len()) && ends_part(&row);
         self.body.add(deed, (table, columns), row);
         if ends || self.body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush().await } else { Ok(()) }
     }
@@ -92,11 +97,18 @@ impl<'r> Packer<'r> {
         let number = if kind == Kind::Segment { self.number } else { 0 };
         let sealing = tokio::task::spawn_blocking(move || seal::seal_of(&keyring, project, (kind, number), &body));
         let broken = |error: tokio::task::JoinError| BackupError::Damaged { object: "a new object".to_owned(), why: error.to_string() };
-        let sealed = sealing.await.map_err(broken)??;
+        let mut sealed = sealing.await.map_err(broken)??;
+        if let Some(period) = self.period.filter(|_| kind == Kind::Snapshot) {
+            sealed.name = seal::renamed(&sealed.name, "period of the lock", period)?;
+        }
         if self.members.iter().any(|member| member.name == sealed.name) {
             return Ok(());
         }
-        let member = self.repository.keep_object(sealed, rows).await?;
+        if self.members.len() >= limits::BACKUP_MEMBERS_MAX {
+            let most = limits::BACKUP_MEMBERS_MAX;
+            return Err(BackupFailure::Refused(format!("this hub holds more than one manifest can name, {most} parts: please report it")));
+        }
+        let member = self.repository.keep_object(sealed, (kind, number), rows).await?;
         if let Some(pause_ms) = member.bytes.saturating_mul(1_000).checked_div(self.bytes_per_s) {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
@@ -105,9 +117,44 @@ impl<'r> Packer<'r> {
     }
 }
 
+/// After how many bytes the next part may end: parts grow with their number.
+fn part_bytes_min(parts: usize) -> usize {
+    (0..parts / limits::BACKUP_PARTS_OF_A_SIZE).fold(limits::BACKUP_PART_BYTES_MIN, |bytes, _| (2 * bytes).min(limits::BACKUP_BODY_BYTES))
+}
+
+/// The number of the half of a lock's time that it is now. An object is locked from when it was written, so that an unchanged part of an
+/// old snapshot would be free while a new one needs it: each half has parts of its own, locked for the other half at least.
+fn period(lock: Duration, now: Eff) -> u64 {
+    let half_us = u64::try_from(lock.as_micros() / 2).unwrap_or(u64::MAX).max(1);
+    now.0.max(0).unsigned_abs() / half_us
+}
+
 /// Says of one row in about 64 that a part may end with it: wherever rows come or go, the parts behind end where they ended before.
 fn ends_part(row: &Row) -> bool {
     let mut content = mobo_core::store::transfer::Content::default();
     content.add(row, &[]);
     content.digest.0.first().is_some_and(|byte| byte % 64 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one manifest can name is more than any hub holds: at the least, as parts of their smallest size.
+    #[test]
+    fn parts_grow_so_that_one_manifest_names_them_all() {
+        for (parts, bytes) in [(0, 256 << 10), (9_999, 256 << 10), (10_000, 512 << 10), (25_000, 1 << 20), (59_999, 4 << 20)] {
+            assert_eq!(part_bytes_min(parts), bytes, "{parts}");
+        }
+        let all: usize = (0..limits::BACKUP_MEMBERS_MAX).map(part_bytes_min).sum();
+        assert!(all > 100 << 30, "{all}");
+    }
+
+    #[test]
+    fn a_part_is_locked_for_half_of_the_time_at_least() {
+        const DAY_US: i64 = 86_400_000_000;
+        let lock = Duration::from_secs(30 * 86_400);
+        let at = |day: i64| period(lock, Eff(day * DAY_US));
+        assert_eq!([at(0), at(14), at(15), at(29), at(30)], [0, 0, 1, 1, 2]);
+    }
 }

@@ -4,11 +4,11 @@
 //! anywhere, it is run again: what is left lies below the floor, and nobody misses it.
 
 use mobo_core::backup::keys;
-use mobo_core::backup::manifest::Manifest;
+use mobo_core::backup::manifest::{self, Manifest};
 use mobo_core::backup::prune::Staying;
 use mobo_core::backup::vault::{KEYS, MANIFESTS, Pruner, SEGMENTS, SNAPSHOTS, VaultError};
 
-use super::repository::{answer, list};
+use super::repository::{answer, get, list};
 use super::{BackupFailure, Base, Repository};
 
 /// What a pruner has removed.
@@ -22,18 +22,24 @@ pub struct Swept {
     pub locked: u64,
 }
 
-/// Removes all keyrings but the newest, which is `repository`'s: they hold keys that were taken out of it.
+/// Removes all keyrings but the newest, which is `repository`'s: they hold keys that were taken out of it. Also those under another backup key,
+/// which a rotation that was cut short has left.
 ///
 /// # Errors
 ///
-/// The vault's; [`VaultError::Refused`] where one of them is locked, or this credential may not.
+/// The vault's; [`VaultError::Refused`] where one of them is locked, or this credential may not; [`BackupFailure::Refused`] where there is a
+/// newer one, which another hub needs.
 pub async fn sweep_keys(pruner: &dyn Pruner, repository: &Repository) -> Result<Swept, BackupFailure> {
     let mut swept = Swept::default();
-    for listed in list(pruner.vault(), KEYS).await? {
-        if keys::parse_name(&listed.name).is_some_and(|(generation, _)| generation < repository.keyring().generation) {
-            answer(pruner.delete(&listed.name)).await?;
-            (swept.removed, swept.bytes) = (swept.removed + 1, swept.bytes + listed.bytes);
-        }
+    let ours = repository.keyring().generation;
+    let others: Vec<_> = list(pruner.vault(), KEYS).await?.into_iter().filter(|listed| listed.name != *repository.keys()).collect();
+    let generations = || others.iter().filter_map(|listed| keys::parse_name(&listed.name));
+    if generations().any(|(generation, _)| generation > ours) {
+        return Err(BackupFailure::Refused("another hub has written a newer keyring: give each hub a vault of its own".to_owned()));
+    }
+    for listed in others.iter().filter(|listed| keys::parse_name(&listed.name).is_some()) {
+        answer(pruner.delete(&listed.name)).await?;
+        (swept.removed, swept.bytes) = (swept.removed + 1, swept.bytes + listed.bytes);
     }
     Ok(swept)
 }
@@ -47,6 +53,13 @@ pub async fn sweep(pruner: &dyn Pruner, newest: &Manifest, bases: &[Base]) -> Re
     let bases: Vec<(Manifest, u64)> = bases.iter().map(|base| (base.manifest.clone(), base.below)).collect();
     let uncertain = || BackupFailure::Refused("not all snapshots that stay could be read, so nothing was removed".to_owned());
     let staying = Staying::new(newest, &bases).ok_or_else(uncertain)?;
+    // What this credential reaches may be another place than the one that was looked at.
+    let name = manifest::name(newest.number)?;
+    let there = get(pruner.vault(), &name).await?.map(|bytes| Manifest::read(&name, &bytes)).transpose()?;
+    if there.as_ref() != Some(newest) {
+        let why = "where this credential removes, the newest backup of this hub is not: nothing was removed".to_owned();
+        return Err(BackupFailure::Refused(why));
+    }
     let (mut swept, mut refused) = (Swept::default(), None);
     // Segments and parts go before the manifests that name them: what was begun can always be found again.
     for folder in [SEGMENTS, SNAPSHOTS, MANIFESTS] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mobo_core::backup::keys::{self, BackupKey, DataKey, Keyring, Others};
 use mobo_core::backup::manifest::{self, Anchor, Manifest, Member};
-use mobo_core::backup::seal::Sealed;
+use mobo_core::backup::seal::{self, Kind, Sealed};
 use mobo_core::backup::vault::{KEYS, Listed, MANIFESTS, ObjectName, Vault, VaultError};
 use mobo_core::backup::{BackupError, RepositoryId, verify};
 use mobo_core::ids::ProjectId;
@@ -57,7 +57,8 @@ impl Repository {
     ) -> Result<Self, BackupFailure> {
         let keyring =
             Keyring { generation: 1, project, repository: RepositoryId(id), hub, keys: vec![DataKey(data)], others: Others::default() };
-        Self::keep(vault, key, keyring).await
+        let (kept, _) = Self::keep(vault, key, (&keyring, None)).await?;
+        Ok(kept)
     }
 
     /// Goes on under another backup key, or the same one, with one more data key. What was sealed before stays as it is.
@@ -66,7 +67,9 @@ impl Repository {
     ///
     /// The vault's.
     pub async fn rotate(&self, key: &BackupKey, data: [u8; 32]) -> Result<Self, BackupFailure> {
-        Self::keep(Arc::clone(&self.vault), key, self.keyring.with(DataKey(data))).await
+        let keys = self.keyring.keys.len();
+        let rotated = self.go_on(key, |ring| (ring.keys.len() == keys).then(|| ring.with(DataKey(data)))).await?;
+        Ok(rotated.unwrap_or_else(|| self.clone()))
     }
 
     /// Gives a key of its own to each of these projects that has none; as it is where all have one. `secret` is random, and kept by nobody.
@@ -75,13 +78,12 @@ impl Repository {
     ///
     /// The vault's.
     pub async fn admit(&self, key: &BackupKey, projects: &BTreeSet<ProjectId>, secret: &[u8; 32]) -> Result<Option<Self>, BackupFailure> {
-        let known = &self.keyring.others.keys;
-        let new: Vec<ProjectId> =
-            projects.iter().copied().filter(|project| *project != self.keyring.project && !known.contains_key(project)).collect();
-        if new.is_empty() {
-            return Ok(None);
-        }
-        Self::keep(Arc::clone(&self.vault), key, self.keyring.with_projects(new, secret)).await.map(Some)
+        let admitted = |ring: &Keyring| {
+            let is_new = |project: &ProjectId| *project != ring.project && !ring.others.keys.contains_key(project);
+            let new: Vec<ProjectId> = projects.iter().copied().filter(is_new).collect();
+            (!new.is_empty()).then(|| ring.with_projects(new, secret))
+        };
+        self.go_on(key, admitted).await
     }
 
     /// Goes on without the keys of all projects but these: what they sealed is not to be read any more, once the older keyrings are removed
@@ -91,19 +93,45 @@ impl Repository {
     ///
     /// The vault's.
     pub async fn shred(&self, key: &BackupKey, staying: &BTreeSet<ProjectId>) -> Result<Option<Self>, BackupFailure> {
-        let gone: BTreeSet<ProjectId> = self.keyring.others.keys.keys().copied().filter(|project| !staying.contains(project)).collect();
-        if gone.is_empty() {
-            return Ok(None);
-        }
-        Self::keep(Arc::clone(&self.vault), key, self.keyring.without(&gone)).await.map(Some)
+        let shredded = |ring: &Keyring| {
+            let gone: BTreeSet<ProjectId> = ring.others.keys.keys().copied().filter(|project| !staying.contains(project)).collect();
+            (!gone.is_empty()).then(|| ring.without(&gone))
+        };
+        self.go_on(key, shredded).await
     }
 
-    async fn keep(vault: Arc<dyn Vault>, key: &BackupKey, keyring: Keyring) -> Result<Self, BackupFailure> {
-        let (name, bytes) = keyring.wrap(key)?;
-        keep_exactly(vault.as_ref(), &name, &bytes).await?;
-        let back = answer(vault.get(&name, None)).await?;
-        let keyring = Keyring::unwrap(key, &name, &back)?;
-        Ok(Self { vault, keyring: Arc::new(keyring), keys: name })
+    /// Writes the keyring that follows on the newest one. One that is there already was left by a writer whose answer was lost, or that was
+    /// killed: it is adopted, and followed on. `None` where nothing follows.
+    async fn go_on(&self, key: &BackupKey, next: impl Fn(&Keyring) -> Option<Keyring>) -> Result<Option<Self>, BackupFailure> {
+        let mut adopted: Option<Self> = None;
+        for _ in 0..limits::BACKUP_KEYRINGS_LEFT_MAX {
+            let known = &adopted.as_ref().unwrap_or(self).keyring;
+            let Some(wanted) = next(known) else { return Ok(adopted) };
+            let (kept, is_wanted) = Self::keep(Arc::clone(&self.vault), key, (&wanted, Some(known))).await?;
+            if is_wanted {
+                return Ok(Some(kept));
+            }
+            adopted = Some(kept);
+        }
+        Err(BackupFailure::Refused("another hub writes keyrings into this repository: give each hub a vault of its own".to_owned()))
+    }
+
+    /// Keeps a keyring, or finds one there that goes on from the known one; says whether it is the wanted one.
+    async fn keep(
+        vault: Arc<dyn Vault>,
+        key: &BackupKey,
+        (wanted, known): (&Keyring, Option<&Arc<Keyring>>),
+    ) -> Result<(Self, bool), BackupFailure> {
+        let (name, bytes) = wanted.wrap(key)?;
+        let unreadable = |error: BackupError| BackupFailure::Refused(format!("{error}: begin a new repository in another vault"));
+        Keyring::unwrap(key, &name, &bytes).map_err(unreadable)?;
+        let (was_there, there) = put_and_read(vault.as_ref(), &name, &bytes).await?;
+        let is_wanted = there == bytes;
+        let found = Keyring::unwrap(key, &name, &there)?;
+        if !(is_wanted || was_there && known.is_some_and(|known| found.goes_on_from(known))) {
+            return Err(not_written(&name));
+        }
+        Ok((Self { vault, keyring: Arc::new(found), keys: name }, is_wanted))
     }
 
     /// Its keys.
@@ -140,9 +168,12 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// The vault's; [`BackupFailure::Refused`] when another one has its number already: another hub writes here.
+    /// The vault's; [`BackupFailure::Refused`] when another one has its number already: another hub writes here; or when nobody could read
+    /// it again.
     pub async fn publish(&self, manifest: &Manifest) -> Result<Anchor, BackupFailure> {
         let (name, bytes) = (manifest::name(manifest.number)?, manifest.sign(&self.keyring.hub));
+        let unreadable = |error: BackupError| BackupFailure::Refused(format!("{error}: it was not written; please report it"));
+        verify::open_manifest(&self.keyring, &name, &bytes).map_err(unreadable)?;
         let anchor = Anchor { number: manifest.number, hash: manifest::hash(&bytes) };
         match answer(self.vault.put(&name, bytes.clone())).await {
             Ok(()) => {}
@@ -159,27 +190,40 @@ impl Repository {
         }
     }
 
-    /// Keeps an object and reads it back.
-    pub(super) async fn keep_object(&self, sealed: Sealed, rows: u64) -> Result<Member, BackupFailure> {
-        keep_exactly(self.vault.as_ref(), &sealed.name, &sealed.bytes).await?;
-        Ok(Member { name: sealed.name, bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows })
+    /// Keeps an object and reads it back. An unchanged part of a snapshot is there already: as it would be written now, or packed by another
+    /// version; where it cannot be read any more, it is written under another name.
+    pub(super) async fn keep_object(&self, sealed: Sealed, place: (Kind, u64), rows: u64) -> Result<Member, BackupFailure> {
+        let mut name = sealed.name.clone();
+        for again in 1..=limits::BACKUP_NAMES_MAX {
+            let (was_there, there) = put_and_read(self.vault.as_ref(), &name, &sealed.bytes).await?;
+            if there == sealed.bytes || was_there && place.0 == Kind::Snapshot && seal::is_the_same(&self.keyring, place, &sealed, &there) {
+                let (bytes, hash) = (there.len() as u64, manifest::hash(&there));
+                return Ok(Member { name, bytes, hash, rows });
+            }
+            if !was_there || place.0 != Kind::Snapshot {
+                return Err(not_written(&name));
+            }
+            tracing::error!(target: "alarm", object = %name, "a part of older backups is damaged in the vault: run `mobo-hub backup verify`");
+            name = seal::renamed(&sealed.name, "again", again)?;
+        }
+        Err(not_written(&sealed.name))
     }
 }
 
-/// Keeps an object, or finds exactly it already there; either way it was read back when this is ready.
-async fn keep_exactly(vault: &dyn Vault, name: &ObjectName, bytes: &[u8]) -> Result<(), BackupFailure> {
-    match answer(vault.put(name, bytes.to_vec())).await {
-        Ok(()) | Err(VaultError::Exists(_)) => {}
+/// Writes an object, unless there is one of its name, and reads what is there; says whether it was there before.
+async fn put_and_read(vault: &dyn Vault, name: &ObjectName, bytes: &[u8]) -> Result<(bool, Vec<u8>), BackupFailure> {
+    let was_there = match answer(vault.put(name, bytes.to_vec())).await {
+        Ok(()) => false,
+        Err(VaultError::Exists(_)) => true,
         Err(error) => return Err(error.into()),
-    }
-    match get(vault, name).await? {
-        Some(there) if there == bytes => Ok(()),
-        Some(_) => {
-            let why = "what is read back is not what was written: look at the disk behind the vault".to_owned();
-            Err(BackupError::Damaged { object: name.to_string(), why }.into())
-        }
-        None => Err(VaultError::Unavailable(format!("{name} was written, and is not there")).into()),
-    }
+    };
+    let there = get(vault, name).await?;
+    Ok((was_there, there.ok_or_else(|| VaultError::Unavailable(format!("{name} was written, and is not there")))?))
+}
+
+fn not_written(name: &ObjectName) -> BackupFailure {
+    let why = "what is read back is not what was written: look at the disk behind the vault".to_owned();
+    BackupError::Damaged { object: name.to_string(), why }.into()
 }
 
 /// An object; `None` where there is none.
@@ -191,25 +235,35 @@ pub(super) async fn get(vault: &dyn Vault, name: &ObjectName) -> Result<Option<V
     }
 }
 
-/// The highest number of a manifest; 0 where there is none. A list may lag: what is above it is looked for by name.
+/// The highest number of a manifest; 0 where there is none. They are looked for by name, in steps that double; of a list, which may lag and be
+/// long, a page is asked for what is behind.
 ///
 /// # Errors
 ///
 /// The vault's.
 pub async fn newest_number(vault: &dyn Vault, at_least: u64) -> Result<u64, VaultError> {
-    let mut newest = at_least;
-    for listed in list(vault, MANIFESTS).await? {
-        newest = newest.max(manifest::number(&listed.name).unwrap_or(0));
+    let is_there = async |number: u64| Ok::<bool, VaultError>(answer(vault.head(&named(number)?)).await?.is_some());
+    let mut newest = if at_least > 0 && is_there(at_least).await? { at_least } else { 0 };
+    loop {
+        let mut step = 1;
+        while is_there(newest.saturating_add(step)).await? {
+            newest = newest.saturating_add(step);
+            step = step.saturating_mul(2);
+        }
+        // The newest one is there, and the one a step behind it is not.
+        while step > 1 {
+            step /= 2;
+            if is_there(newest.saturating_add(step)).await? {
+                newest = newest.saturating_add(step);
+            }
+        }
+        // Below the floor there are gaps.
+        let behind = answer(vault.list(MANIFESTS, Some(&named(newest)?))).await?;
+        match behind.iter().filter_map(|listed| manifest::number(&listed.name)).max().filter(|behind| *behind > newest) {
+            Some(behind) => newest = behind,
+            None => return Ok(newest),
+        }
     }
-    if newest == at_least && newest > 0 && answer(vault.head(&named(newest)?)).await?.is_none() {
-        // What should be there is not: the newest one that is.
-        let listed = list(vault, MANIFESTS).await?;
-        newest = listed.iter().filter_map(|listed| manifest::number(&listed.name)).max().unwrap_or(0);
-    }
-    while answer(vault.head(&named(newest + 1)?)).await?.is_some() {
-        newest += 1;
-    }
-    Ok(newest)
 }
 
 fn named(number: u64) -> Result<ObjectName, VaultError> {
@@ -234,7 +288,7 @@ pub(super) async fn list(vault: &dyn Vault, prefix: &str) -> Result<Vec<Listed>,
 }
 
 /// The answer of a vault, if it comes.
-pub(super) async fn answer<T>(asked: impl Future<Output = Result<T, VaultError>>) -> Result<T, VaultError> {
+pub(crate) async fn answer<T>(asked: impl Future<Output = Result<T, VaultError>>) -> Result<T, VaultError> {
     let late = |_| VaultError::Unavailable(format!("no answer for {} s", limits::VAULT_TIMEOUT.as_secs()));
     tokio::time::timeout(limits::VAULT_TIMEOUT, asked).await.map_err(late)?
 }

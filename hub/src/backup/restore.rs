@@ -16,15 +16,16 @@ use mobo_core::backup::verify::check;
 use mobo_core::backup::{BackupError, change};
 use mobo_core::limits;
 use mobo_core::store::transfer::{Row, TableName};
-use mobo_core::store::{HubStore, RecoveryStore, StoreError};
+use mobo_core::store::{HubStore, StoreError};
 use mobo_runtime::machine::Machine;
 use tokio::sync::mpsc;
 
+use super::drill::has_room;
+use super::placing::{Begun, aside, into_postgres, placed, private, rename, timeline_of, vacant};
 use super::repository::{get, newest_number};
 use super::{BackupFailure, Repository, StateHash};
 use crate::migrate::{self, Place};
 use crate::node::assemble;
-use crate::postgres::PostgresHubStore;
 
 /// Which moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +45,8 @@ pub struct Target {
     pub folder: PathBuf,
     /// The database.
     pub place: Place,
+    /// A file that is in its place is moved aside, once what takes it is ready.
+    pub replaces: bool,
 }
 
 /// How far a restore is.
@@ -82,7 +85,7 @@ const FOLDER: &str = "restore";
 const BUILDING: &str = "building.db";
 /// One that is whole.
 const READY: &str = "ready.db";
-/// What is built, as an anchor.
+/// What is built.
 const POINT: &str = "point";
 
 /// Restores. `known` must be in the chain.
@@ -105,27 +108,20 @@ pub async fn restore(
     let folder = target.folder.join(FOLDER);
     let mut restored = Restored { manifest, anchor, newest, timeline: mobo_core::ids::Timeline([0; 16]), bytes: 0, rows: 0 };
     let (ready, point) = (folder.join(READY), folder.join(POINT));
-    let mark = anchor.to_string();
-    let is_same = std::fs::read_to_string(&point).is_ok_and(|text| text == mark);
-    let file = match &target.place {
-        Place::Sqlite(path) => Some(path.clone()),
-        Place::Postgres(_) => None,
-    };
-    if is_same && !ready.exists() && file.as_ref().is_some_and(|file| file.exists()) {
+    let begun = Begun::read(&point);
+    let is_same = begun.as_ref().is_some_and(|begun| begun.anchor == anchor);
+    if let Some(begun) = begun.filter(|_| is_same && !ready.exists())
+        && let Some(timeline) = placed(target, &begun).await?
+    {
         // It has taken its place already; only tidying was left.
-        restored.timeline = timeline_of(file.as_deref().unwrap_or(Path::new(""))).await?;
+        restored.timeline = timeline;
         return clear(&folder).map(|()| restored);
     }
+    vacant(target)?;
     if !(is_same && ready.exists()) {
-        if file.as_ref().is_some_and(|file| file.exists()) {
-            return Err(BackupFailure::Refused(format!(
-                "there is a store in {} already: restore into another folder",
-                target.folder.display()
-            )));
-        }
         clear(&folder)?;
-        std::fs::create_dir_all(&folder).map_err(|error| disk(&folder, &error))?;
-        mobo_runtime::data_dir::replace_file(&point, mark.as_bytes()).map_err(|error| disk(&point, &error))?;
+        private(&folder)?;
+        Begun { anchor, placing: None }.keep(&point)?;
         build(repository, &chain.manifests, &folder.join(BUILDING), &mut restored, &mut progress).await?;
         fork(repository, &folder.join(BUILDING), &machine).await?;
         rename(&folder.join(BUILDING), &ready)?;
@@ -133,7 +129,12 @@ pub async fn restore(
     progress(Step::Placing);
     restored.timeline = timeline_of(&ready).await?;
     match &target.place {
-        Place::Sqlite(path) => rename(&ready, path)?,
+        Place::Sqlite(path) => {
+            vacant(target)?;
+            Begun { anchor, placing: Some(restored.timeline.to_string()) }.keep(&point)?;
+            aside(path)?;
+            rename(&ready, path)?;
+        }
         Place::Postgres(url) => into_postgres(&ready, url, restored.timeline).await?,
     }
     clear(&folder)?;
@@ -163,7 +164,9 @@ pub(super) async fn unpack(
     let (anchor, manifest) = chain.manifests.last().cloned().ok_or_else(none)?;
     progress(Step::Begins(Box::new((manifest.clone(), chain.newest.clone()))));
     clear(folder)?;
-    std::fs::create_dir_all(folder).map_err(|error| disk(folder, &error))?;
+    private(folder)?;
+    let members = chain.manifests.iter().flat_map(|(_, manifest)| &manifest.members);
+    has_room(folder, members.map(|member| member.bytes).sum())?;
     let (timeline, file) = (manifest.timeline, folder.join(BUILDING));
     let mut restored = Restored { manifest, anchor, newest: chain.newest, timeline, bytes: 0, rows: 0 };
     build(repository, &chain.manifests, &file, &mut restored, &mut progress).await?;
@@ -332,7 +335,7 @@ fn heads(import: &Import) -> Result<[u8; 32], StoreError> {
     Ok(state.hash())
 }
 
-fn broken(error: tokio::task::JoinError) -> BackupFailure {
+pub(super) fn broken(error: tokio::task::JoinError) -> BackupFailure {
     BackupFailure::Store(StoreError::Refused(format!("this restore met a defect in mobo ({error}); please report it with the log")))
 }
 
@@ -350,43 +353,13 @@ async fn fork(repository: &Repository, place: &Path, machine: &Arc<dyn Machine>)
     Ok(forked?)
 }
 
-async fn timeline_of(place: &Path) -> Result<mobo_core::ids::Timeline, BackupFailure> {
-    let path = place.to_owned();
-    let store = tokio::task::spawn_blocking(move || SqliteHubStore::open(&path)).await.map_err(broken)??;
-    let current = store.current().await;
-    store.close().await;
-    Ok(current?.timeline.timeline)
-}
-
-/// Moves what is built into Postgres in one transaction, unless that was done already.
-async fn into_postgres(ready: &Path, url: &str, timeline: mobo_core::ids::Timeline) -> Result<(), BackupFailure> {
-    let moved = migrate::migrate(&Place::Sqlite(ready.to_owned()), &Place::Postgres(url.to_owned()), |_| {}).await;
-    let Err(StoreError::Refused(why)) = moved else { return Ok(moved.map(|_| ())?) };
-    let store = PostgresHubStore::open(url).await?;
-    let current = store.current().await;
-    store.close().await;
-    match current {
-        Ok(hub) if hub.timeline.timeline == timeline => Ok(()),
-        Ok(_) | Err(_) => Err(BackupFailure::Refused(why)),
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), BackupFailure> {
-    let moved = || {
-        std::fs::rename(from, to)?;
-        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(folder)?.sync_all()
-    };
-    moved().map_err(|error| disk(to, &error))
-}
-
-fn clear(folder: &Path) -> Result<(), BackupFailure> {
+pub(super) fn clear(folder: &Path) -> Result<(), BackupFailure> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(folder, &error)),
         _ => Ok(()),
     }
 }
 
-fn disk(path: &Path, error: &io::Error) -> BackupFailure {
+pub(super) fn disk(path: &Path, error: &io::Error) -> BackupFailure {
     BackupFailure::Store(StoreError::Unavailable(format!("{}: {error}", path.display())))
 }

@@ -8,8 +8,7 @@ use mobo_core::backup::seal::Kind;
 use mobo_core::backup::vault::Vault;
 use mobo_core::ids::{BucketId, Chain, LaneKey, Position, ProjectId, Seq, Timeline};
 use mobo_core::limits;
-use mobo_core::store::transfer::{Table, TableName};
-use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
+use mobo_core::store::{BackupRow, Cut, HubStore, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 
@@ -18,7 +17,8 @@ use super::marks::Marks;
 use super::pack::Packer;
 use super::projects::projects;
 use super::repository::newest_number;
-use super::state::Cells;
+use super::standing::{Standing, noted, remembered, stands};
+use super::whose::{belongs, rolled_back, still_there, vanished};
 use super::{BackupFailure, Fresh, Repository};
 
 /// Segments may have so many times the bytes of their snapshot before there is a new one.
@@ -31,6 +31,8 @@ const SEGMENTS_BYTES_MIN: u64 = 64 * 1024 * 1024;
 pub struct Asked {
     /// With a whole snapshot.
     pub snapshot: bool,
+    /// The same because its time has come: where one has just failed, what is new goes first.
+    pub due: bool,
     /// Also where the repository that the hub remembers is gone or has gone back: a person knows why.
     pub anew: bool,
 }
@@ -89,6 +91,18 @@ struct Open {
     segments_bytes: u64,
     /// What the next manifest says of the old ones, if that is to change.
     retiring: Option<(u64, Retained)>,
+    /// What the store has noted, where it had no room to note the manifests behind that.
+    excused: Option<Anchor>,
+    /// When a snapshot was begun that has not come about.
+    tried_us: Option<i64>,
+}
+
+/// What is being shipped.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    is_base: bool,
+    now: Eff,
+    bytes_per_s: u64,
 }
 
 impl Shipper {
@@ -147,7 +161,7 @@ impl Shipper {
         };
         let shipped = self.ship_into(&mut open, (now, &fresh.projects), asked).await;
         // What a person must look at is looked at again from the start.
-        if !matches!(shipped, Err(BackupFailure::Refused(_))) {
+        if !matches!(shipped, Err(BackupFailure::Refused(_) | BackupFailure::WentBack(_))) {
             self.open = Some(open);
         }
         shipped
@@ -171,24 +185,29 @@ impl Shipper {
 
     async fn ship_into(&self, open: &mut Open, (now, secret): (Eff, &[u8; 32]), asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         if now.0 - open.looked_us >= micros(limits::BACKUP_IDLE) {
-            still_there(open).await?;
+            if let Some((anchor, _)) = &open.head {
+                still_there(&open.repository, anchor).await?;
+            }
             open.looked_us = now.0;
         }
-        let outgrown = open.segments_bytes > SEGMENTS_BYTES_MIN.max(SEGMENTS_PER_SNAPSHOT * open.snapshot_bytes);
-        let long = open.head.as_ref().is_some_and(|(_, head)| head.number - head.base >= limits::BACKUP_SEGMENTS_MAX);
-        if asked.snapshot || outgrown || long {
-            open.marks = None;
-        }
         let mut cut = self.owner.store.cut().await?;
+        let noted = open.look(cut.as_mut(), asked.anew).await?;
+        let is_base = open.marks.is_none() || asked.snapshot || open.is_due(asked.due, now);
+        open.tried_us = is_base.then_some(now.0).or(open.tried_us);
         if let Some(admitted) = open.repository.admit(&self.key, &projects(cut.as_mut()).await?, secret).await? {
             open.repository = admitted;
         }
-        let Some((manifest, anchor, gathered)) = carry(cut, open, now, self.bytes_per_s).await? else { return Ok(None) };
+        let plan = Plan { is_base, now, bytes_per_s: self.bytes_per_s };
+        let Some((manifest, anchor, gathered)) = carry(cut, open, plan).await? else { return Ok(None) };
         let row = record(self.vault.place(), &manifest, (anchor, &gathered));
         let safe = gathered.lanes.iter().map(|(lane, last, _)| (*lane, *last)).collect();
         // The repository is further, whatever becomes of the record: what is shipped next goes on behind it, and has all of this again.
         open.head = Some((anchor, manifest.clone()));
-        self.owner.store.note_backup(self.owner.project, row, safe).await?;
+        if let Err(error) = self.owner.store.note_backup(self.owner.project, row, safe).await {
+            // Without room, nothing is noted, and the store stands where it stood.
+            open.excused = noted.filter(|_| matches!(error, StoreError::Full(_)));
+            return Err(error.into());
+        }
         open.settle(&manifest, gathered.marks);
         Ok(Some(Shipped { manifest, anchor, safe: gathered.lanes }))
     }
@@ -224,21 +243,53 @@ impl Shipper {
                 return Err(rolled_back(&self.vault.place(), record.anchor, newest));
             }
         }
-        Ok(Open { repository, head, marks, quiet_us: 0, looked_us: i64::MIN / 2, snapshot_bytes: 0, segments_bytes: 0, retiring: None })
+        let (looked_us, quiet_us) = (i64::MIN / 2, 0);
+        let (snapshot_bytes, segments_bytes, retiring, excused, tried_us) = (0, 0, None, None, None);
+        Ok(Open { repository, head, marks, quiet_us, looked_us, snapshot_bytes, segments_bytes, retiring, excused, tried_us })
     }
 }
 
 impl Open {
+    /// Finds out whether the store has gone back since the newest manifest; gives what it has noted. Where that is not certain, the next
+    /// shipment stands by itself.
+    async fn look(&mut self, cut: &mut dyn Cut, anew: bool) -> Result<Option<Anchor>, BackupFailure> {
+        let noted = noted(cut, self.repository.keyring().repository).await?;
+        let Some((anchor, head)) = &self.head else { return Ok(noted) };
+        // Of two hubs, the other one has shipped: it is found out by the number.
+        let is_further = noted.is_some_and(|noted| noted.number > anchor.number);
+        if noted == Some(*anchor) || is_further || (noted.is_some() && noted == self.excused) {
+            return Ok(noted);
+        }
+        match stands(cut, head).await? {
+            Standing::Same | Standing::Elsewhere => {}
+            Standing::Behind if !anew => {
+                let anchor = *anchor;
+                cut.end().await?;
+                return Err(BackupFailure::WentBack(anchor));
+            }
+            Standing::Unsure | Standing::Behind => self.marks = None,
+        }
+        Ok(noted)
+    }
+
+    /// True where a snapshot should be, and none has just failed.
+    fn is_due(&self, asked: bool, now: Eff) -> bool {
+        let outgrown = self.segments_bytes > SEGMENTS_BYTES_MIN.max(SEGMENTS_PER_SNAPSHOT * self.snapshot_bytes);
+        let long = self.head.as_ref().is_some_and(|(_, head)| head.number - head.base >= limits::BACKUP_SEGMENTS_MAX);
+        let has_failed = self.tried_us.is_some_and(|tried| now.0 - tried < micros(limits::BACKUP_SNAPSHOT_RETRY));
+        (asked || outgrown || long) && !has_failed
+    }
+
     fn settle(&mut self, manifest: &Manifest, mut marks: Marks) {
         let bytes: u64 = manifest.members.iter().map(|member| member.bytes).sum();
         if manifest.is_base() {
-            (self.snapshot_bytes, self.segments_bytes) = (bytes, 0);
+            (self.snapshot_bytes, self.segments_bytes, self.tried_us) = (bytes, 0, None);
         } else {
             self.segments_bytes += bytes;
         }
-        self.retiring = None;
+        (self.retiring, self.excused) = (None, None);
         self.quiet_us = marks.taken_us;
-        let lists = self.marks.take().map(|marks| marks.changes).unwrap_or_default();
+        let lists = self.marks.take().filter(|_| !manifest.is_base()).map(|marks| marks.changes).unwrap_or_default();
         marks.changes = lists.and(marks.changes);
         self.marks = Some(marks);
     }
@@ -246,15 +297,16 @@ impl Open {
 
 type Carried = Option<(Manifest, Anchor, Gathered)>;
 
-async fn carry(mut cut: Box<dyn Cut>, open: &Open, now: Eff, bytes_per_s: u64) -> Result<Carried, BackupFailure> {
+async fn carry(mut cut: Box<dyn Cut>, open: &Open, plan: Plan) -> Result<Carried, BackupFailure> {
+    let Plan { is_base, now, bytes_per_s } = plan;
     let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
-    let kind = if open.marks.is_some() { Kind::Segment } else { Kind::Snapshot };
-    let mut packer = Packer::new(&open.repository, (kind, number), bytes_per_s);
+    let kind = if is_base { Kind::Snapshot } else { Kind::Segment };
+    let mut packer = Packer::new(&open.repository, (kind, number), (bytes_per_s, now));
     let none = Marks::default();
-    let gather = Gather::begin(cut.as_mut(), &mut packer, open.marks.as_ref().unwrap_or(&none)).await?;
-    let gathered = match &open.marks {
-        None => gather.everything(now.0).await?,
-        Some(_) => gather.news(now.0, now.0 - open.quiet_us >= micros(limits::BACKUP_IDLE)).await?,
+    let gather = Gather::begin(cut.as_mut(), &mut packer, open.marks.as_ref().filter(|_| !is_base).unwrap_or(&none)).await?;
+    let gathered = match is_base {
+        true => gather.everything(now.0).await?,
+        false => gather.news(now.0, now.0 - open.quiet_us >= micros(limits::BACKUP_IDLE)).await?,
     };
     cut.end().await?;
     drop(cut);
@@ -266,18 +318,21 @@ async fn carry(mut cut: Box<dyn Cut>, open: &Open, now: Eff, bytes_per_s: u64) -
     if members.is_empty() && open.retiring.is_none() {
         return Ok(None);
     }
-    let manifest = next(open, number, (timeline, now), members, &gathered);
+    let manifest = next(open, (number, is_base), (timeline, now), members, &gathered);
     let anchor = open.repository.publish(&manifest).await?;
     Ok(Some((manifest, anchor, gathered)))
 }
 
-fn next(open: &Open, number: u64, (timeline, now): (Timeline, Eff), members: Vec<Member>, gathered: &Gathered) -> Manifest {
+fn next(
+    open: &Open,
+    (number, is_base): (u64, bool),
+    (timeline, now): (Timeline, Eff),
+    members: Vec<Member>,
+    gathered: &Gathered,
+) -> Manifest {
     let keyring = open.repository.keyring();
     let head = open.head.as_ref();
-    let base = match (&open.marks, head) {
-        (Some(_), Some((_, head))) => head.base,
-        (None, _) | (_, None) => number,
-    };
+    let base = head.filter(|_| !is_base).map_or(number, |(_, head)| head.base);
     let before = || head.map_or((1, Retained::default()), |(_, head)| (head.floor, head.retained.clone()));
     let (floor, retained) = open.retiring.clone().unwrap_or_else(before);
     Manifest {
@@ -302,68 +357,6 @@ fn record(place: String, manifest: &Manifest, (anchor, gathered): (Anchor, &Gath
     let heads = heads.filter_map(|(bucket, head)| Some((BucketId::from_sql(*bucket)?, Position(head.cast_unsigned()))));
     let (repository, taken_us, base) = (manifest.repository, manifest.taken_us, manifest.base);
     BackupRow { repository, place, anchor, taken_us, base, heads: heads.collect() }
-}
-
-/// The repository is of this hub and project.
-fn belongs(repository: &Repository, project: ProjectId, keys: &KeyPair) -> Result<(), BackupFailure> {
-    let keyring = repository.keyring();
-    let what = if keyring.project != project {
-        format!("it holds the project {}, and this hub has {project}", keyring.project)
-    } else if keyring.hub.public() != keys.public() {
-        format!("it belongs to the hub {}, and this one is {}", keyring.hub.public(), keys.public())
-    } else {
-        return Ok(());
-    };
-    Err(BackupFailure::Refused(format!(
-        "the vault {} is not for this hub: {what}; give each hub a vault of its own",
-        repository.vault().place()
-    )))
-}
-
-/// What the hub shipped before it was started again: small tables are not remembered, and are shipped whole.
-async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Result<Marks, StoreError> {
-    let mut marks = Marks { taken_us: record.taken_us, ..Marks::default() };
-    marks.heads = record.heads.iter().map(|(bucket, head)| (bucket.sql(), head.0.cast_signed())).collect();
-    let columns = ["project", "device", "incarnation", "lane", "safe"].map(str::to_owned).to_vec();
-    let table = Table { name: TableName::Own("lane".to_owned()), columns };
-    let mut cut = store.cut().await?;
-    cut.open(table.clone(), Filter::default()).await?;
-    loop {
-        let page = cut.next().await?;
-        if page.is_empty() {
-            cut.end().await?;
-            return Ok(marks);
-        }
-        for row in &page {
-            let cells = Cells { columns: &table.columns, row };
-            let lane = (cells.int("project")?, cells.bytes("device")?, cells.int("incarnation")?, cells.int("lane")?);
-            marks.lanes.insert(lane, cells.int("safe")?);
-        }
-    }
-}
-
-async fn still_there(open: &Open) -> Result<(), BackupFailure> {
-    let Some((anchor, _)) = &open.head else { return Ok(()) };
-    let place = open.repository.vault().place();
-    match open.repository.manifest(anchor.number).await? {
-        Some((there, _)) if there == *anchor => Ok(()),
-        Some(_) | None => Err(rolled_back(&place, *anchor, 0)),
-    }
-}
-
-fn vanished(place: &str, anchor: Anchor) -> BackupFailure {
-    BackupFailure::Refused(format!(
-        "the repository at {place} is gone: this hub wrote the manifest {anchor} there. Bring it back, or begin a new one with \
-         `mobo-hub backup create --anew`; until then nothing new is safe"
-    ))
-}
-
-fn rolled_back(place: &str, anchor: Anchor, newest: u64) -> BackupFailure {
-    let newest = if newest == 0 { "it is not there".to_owned() } else { format!("the newest one there is {newest}") };
-    BackupFailure::Refused(format!(
-        "the repository at {place} has gone back: this hub wrote the manifest {anchor}, and {newest}. Bring it back, or go on from what is \
-         there with `mobo-hub backup create --anew`; until then nothing new is safe"
-    ))
 }
 
 fn micros(duration: std::time::Duration) -> i64 {

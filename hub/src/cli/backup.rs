@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::Common;
 use super::boot::load;
 use super::restore::{self, RestoreArgs};
+use super::scratch::Scratch;
 use super::store::say;
 use super::upkeep::{self, Seen, UpkeepVerb};
 use crate::backup::{self, Access, BackupFailure, Looked, Repository};
@@ -192,11 +193,8 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
 
 /// Restores into a folder that goes again: everything is recomputed and compared on the way. Nothing begins there, and no timeline does.
 async fn replay(repository: &Repository, known: &[Anchor]) -> Result<(), Failure> {
-    let scratch = std::env::temp_dir().join(format!("mobo-verify-{}", std::process::id()));
-    let gone = |error: std::io::Error| Failure::failed(format!("{}: {error}", scratch.display()), "set TMPDIR to a folder with room");
-    std::fs::create_dir_all(&scratch).map_err(gone)?;
-    let replayed = backup::drill(repository, known, &scratch).await;
-    std::fs::remove_dir_all(&scratch).map_err(gone)?;
+    let scratch = Scratch::new("verify")?;
+    let replayed = backup::drill(repository, known, scratch.path()).await;
     replayed.map(|_| ()).map_err(|error| failed(&error))
 }
 
@@ -252,7 +250,7 @@ pub(super) fn failed(error: &BackupFailure) -> Failure {
         BackupFailure::Vault(_) => "see that the vault can be reached, then run it again",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`; `--at NUMBER` restores an older moment, which is a fork",
         BackupFailure::Store(_) => "see that there is room and that the target can be reached, then run it again",
-        BackupFailure::Refused(_) => "do what the sentence says",
+        BackupFailure::WentBack(_) | BackupFailure::Refused(_) => "do what the sentence says",
     };
     Failure::failed(error.to_string(), hint)
 }

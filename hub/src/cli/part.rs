@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::Common;
 use super::backup::{bar, failed, place, repository};
 use super::restore::RestoreArgs;
+use super::scratch::Scratch;
 use super::store::say;
 use crate::backup::{Part, Point, Step, Wanted};
 
@@ -23,22 +24,21 @@ pub(super) fn restore(common: &Common, args: &RestoreArgs, point: (Point, &[Anch
         return Err(Failure::usage("a part is written into the hub that runs", "leave --store and --force out, and boot the hub first"));
     }
     let wanted = Wanted { project: args.project.clone(), collections: args.collections.clone(), device: args.device.clone() };
-    let scratch = std::env::temp_dir().join(format!("mobo-part-{}", std::process::id()));
+    let scratch = Scratch::new("part")?;
     let bar = bar(common.output);
     let done = block_on(async {
         // Asked first: without a hub, nothing needs to be fetched.
         let mut hub = ControlClient::connect(&common.data_dir).await?;
         let (address, key) = place(common, &args.vault)?;
         let repository = repository(&address, &key).await?;
-        let part = Part::open(&repository, point, &wanted, &scratch, |step| tell(&step, &bar)).await;
+        let part = Part::open(&repository, point, &wanted, &scratch.path().join("unpacked"), |step| tell(&step, &bar)).await;
         let mut part = part.map_err(|error| failed(&error))?;
         let done = write(&mut hub, &mut part, args.dry_run).await;
         part.close().await;
         done
     });
     bar.finish_and_clear();
-    // It may not be there at all.
-    let _ = std::fs::remove_dir_all(&scratch);
+    drop(scratch);
     command::show(common.output, &Value::Array(done?))?;
     if args.dry_run {
         say("nothing was written: leave --dry-run out to do it");

@@ -1,6 +1,6 @@
 //! `restore`: a hub comes back on a bare machine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -41,7 +41,7 @@ pub struct RestoreArgs {
     /// An anchor that an earlier backup printed; the repository must have it.
     #[arg(long = "anchor", value_name = "ANCHOR")]
     pub anchors: Vec<String>,
-    /// Move a store that is in the data folder aside.
+    /// Move a SQLite store that is in the data folder aside, once what takes its place is ready.
     #[arg(long)]
     pub force: bool,
     /// Only the records of this project, into the hub that runs: each becomes what it was.
@@ -93,10 +93,7 @@ pub(super) fn run(common: &Common, args: &RestoreArgs) -> Result<ExitCode, Failu
     };
     let unknown = || Failure::usage("this is no store", format!("give --store {}, or @FILE that holds it", StoreUrl::EXPECTED));
     let place = Place::parse(&store, &file).ok_or_else(unknown)?;
-    if args.force {
-        aside(folder.path(), &file)?;
-    }
-    let target = Target { folder: folder.path().to_owned(), place };
+    let target = Target { folder: folder.path().to_owned(), place, replaces: args.force };
     let bar = bar(common.output);
     let restored = block_on(async {
         let repository = repository(&address, &key).await?;
@@ -175,20 +172,6 @@ fn keep_keys(folder: &Path, repository: &Repository, key: &BackupKey) -> Result<
         if !path.exists() {
             let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()), "look at the data folder");
             replace_file(&path, hex(&secret).as_bytes()).map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
-fn aside(folder: &Path, file: &Path) -> Result<(), Failure> {
-    for suffix in ["", "-wal", "-shm"] {
-        let from = PathBuf::from(format!("{}{suffix}", file.display()));
-        let to = folder.join(format!("{STORE_FILE}.before-restore{suffix}"));
-        match std::fs::rename(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::failed(format!("{}: {error}", from.display()), "move it away yourself"));
-            }
-            _ => {}
         }
     }
     Ok(())

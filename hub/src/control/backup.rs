@@ -28,7 +28,7 @@ impl Desk {
         let flag = |name: &str| args.get(name).and_then(Value::as_bool).unwrap_or(false);
         match verb {
             "backup create" => {
-                let asked = Asked { snapshot: flag("snapshot") || flag("anew"), anew: flag("anew") };
+                let asked = Asked { snapshot: flag("snapshot") || flag("anew"), anew: flag("anew"), ..Asked::default() };
                 let shipped = self.0.backups.ask(|reply| Job::Create(asked, reply)).await;
                 Some(shipped.map(|shipped| self.show_shipped(shipped.as_ref())).map_err(|error| explain(&error)))
             }
@@ -98,6 +98,7 @@ fn explain(error: &BackupFailure) -> ControlError {
         BackupFailure::Vault(_) => ControlError::failed("vault", text, "see that the vault can be reached; nothing is dropped"),
         BackupFailure::Format(_) => ControlError::failed("damaged", text, "run `mobo-hub backup verify`"),
         BackupFailure::Store(_) => ControlError::failed("store", text, "run `mobo-hub health check`"),
+        BackupFailure::WentBack(_) => ControlError::failed("went_back", text, "run it again: the hub goes on under a new timeline"),
         BackupFailure::Refused(_) => ControlError::usage("refused", text, "do what the sentence says"),
     }
 }

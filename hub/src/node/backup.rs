@@ -3,23 +3,25 @@
 mod drills;
 mod keys;
 mod pruning;
+mod shared;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mobo_core::backoff::Backoff;
-use mobo_core::backup::manifest::{Anchor, Totals};
+use mobo_core::backup::manifest::Anchor;
 use mobo_core::backup::vault::VaultError;
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital, topics};
 use mobo_core::limits;
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use drills::Proven;
 pub(crate) use pruning::{Prune, Pruned};
+pub(crate) use shared::{Backups, Job, Last, Report};
 
 use super::vault::Target;
 use super::{BACKUP, Hub, STORE, VAULT, VERSION, store_fault};
@@ -30,89 +32,6 @@ use crate::{metrics, settings};
 pub const BACKUP_KEY_FILE: &str = "backup.key";
 /// Where the next one waits until the vault has its keyring.
 const NEXT_KEY_FILE: &str = "backup.key.next";
-
-/// How backups are going.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
-    /// Where they go.
-    pub(crate) place: Option<String>,
-    /// The newest manifest of this boot.
-    pub(crate) last: Option<Last>,
-    /// Why nothing new becomes safe, since when.
-    pub(crate) problem: Option<(String, Instant)>,
-}
-
-/// A manifest, for status.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Last {
-    /// What proves it.
-    pub(crate) anchor: Anchor,
-    /// When it was taken.
-    pub(crate) taken_us: i64,
-    /// What was in it.
-    pub(crate) totals: Totals,
-}
-
-/// What the part is asked from outside.
-pub(crate) enum Job {
-    /// A backup now.
-    Create(Asked, oneshot::Sender<Result<Option<Shipped>, BackupFailure>>),
-    /// Another backup key; gives its id.
-    Rotate(oneshot::Sender<Result<String, BackupFailure>>),
-    /// What is left of erased projects goes; says of how many keyrings.
-    Shred(oneshot::Sender<Result<u64, BackupFailure>>),
-    /// Old ones go.
-    Prune(Prune, oneshot::Sender<Result<Pruned, BackupFailure>>),
-    /// A snapshot stays whatever the policy, or not any more; gives all that do.
-    Hold((u64, bool), oneshot::Sender<Result<Vec<u64>, BackupFailure>>),
-}
-
-/// What the desk and the part share.
-#[derive(Debug, Default)]
-pub(crate) struct Backups {
-    report: Mutex<Report>,
-    jobs: mobo_runtime::slot::Slot<mpsc::Sender<Job>>,
-    drills: mobo_runtime::slot::Slot<mpsc::Sender<drills::Wanted>>,
-    proven: Mutex<Proven>,
-}
-
-impl Backups {
-    /// Looks at what drills have come to, or changes it.
-    fn prove<T>(&self, look: impl FnOnce(&mut Proven) -> T) -> T {
-        look(&mut self.proven.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What drills have come to.
-    pub(crate) fn proven(&self) -> Proven {
-        self.prove(|proven| *proven)
-    }
-
-    /// Restores the newest backup into scratch space; gives the signed report.
-    pub(crate) async fn drill(&self) -> Result<serde_json::Value, BackupFailure> {
-        let off = || BackupFailure::Refused("backups are off: set backup.url first".to_owned());
-        let wanted = self.drills.get().ok_or_else(off)?;
-        let (reply, answer) = oneshot::channel();
-        wanted.send(reply).await.map_err(|_| off())?;
-        answer.await.map_err(|_| off())?
-    }
-
-    /// How backups are going.
-    pub(crate) fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Report)) {
-        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Asks the part.
-    pub(crate) async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, BackupFailure>>) -> Job) -> Result<T, BackupFailure> {
-        let jobs = self.jobs.get().ok_or_else(off)?;
-        let (reply, answer) = oneshot::channel();
-        jobs.send(job(reply)).await.map_err(|_| off())?;
-        answer.await.map_err(|_| off())?
-    }
-}
 
 pub(super) struct BackupPart(pub(super) Arc<Hub>);
 
@@ -194,23 +113,25 @@ impl Running {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                Some(job) = asked.recv() => self.job(job).await,
+                Some(job) = asked.recv() => if unless(&stopping, self.job(job)).await.is_none() { break },
                 () = reaches(&mut bytes, full) => {
                     drain(&mut news);
-                    (due, full) = self.ship(&bytes).await;
+                    let Some(next) = unless(&stopping, self.ship(&bytes)).await else { break };
+                    (due, full) = next;
                     every.reset();
                 }
                 _ = every.tick() => {
                     let is_news = drain(&mut news) && self.is_well();
                     if Instant::now() >= due || is_news {
-                        (due, full) = self.ship(&bytes).await;
+                        let Some(next) = unless(&stopping, self.ship(&bytes)).await else { break };
+                        (due, full) = next;
                     }
                 }
             }
         }
-        // What was merged since is shipped yet, if the vault is quick: the deadline of the stop cuts it.
+        // What was merged since is shipped yet, if the vault is quick. A snapshot is not begun any more.
         if self.is_well() {
-            let _ = self.ship(&bytes).await;
+            let _ = tokio::time::timeout(limits::BACKUP_LAST, self.shipment(Asked::default())).await;
         }
     }
 
@@ -222,7 +143,7 @@ impl Running {
     /// where the vault is quick enough for more than one shipment in a second.
     async fn ship(&mut self, bytes: &watch::Receiver<u64>) -> (Instant, Option<u64>) {
         let (began, before) = (Instant::now(), *bytes.borrow());
-        let asked = Asked { snapshot: self.snapshot_is_due().await, ..Asked::default() };
+        let asked = Asked { due: self.snapshot_is_due().await, ..Asked::default() };
         let pause = match self.shipment(asked).await {
             Ok(_) => limits::BACKUP_LOOK,
             Err(_) => {
@@ -334,10 +255,36 @@ impl Running {
         let clock = &self.hub.clock;
         let fresh = Fresh { repository: machine::random(clock)?, data: machine::random(clock)?, projects: machine::random(clock)? };
         let now = self.hub.opened()?.time.now();
-        match &mut self.open {
-            Some((_, shipper)) => shipper.ship(now, fresh, asked).await,
-            None => Ok(None),
+        let Some((_, shipper)) = &mut self.open else { return Ok(None) };
+        match shipper.ship(now, fresh, asked).await {
+            Err(BackupFailure::WentBack(anchor)) => {
+                went_back(&self.hub, anchor).await?;
+                shipper.ship(now, fresh, asked).await
+            }
+            shipped => shipped,
         }
+    }
+}
+
+/// The store is older than its own newest backup: the hub goes on under a new timeline, and its devices give back what they hold (rule R17).
+async fn went_back(hub: &Hub, anchor: Anchor) -> Result<(), BackupFailure> {
+    let history = &hub.opened()?.history;
+    tracing::error!(
+        target: "alarm",
+        %anchor,
+        "the store holds less than this backup of it: it was put back to an older state, and the hub goes on under a new timeline. What only \
+         its API has written since is in the backups up to this one: `mobo-hub restore --collection … --at NUMBER` brings it back"
+    );
+    hub.board.tell(topics::backup("ship", false, Some(BackupFailure::WentBack(anchor).to_string())));
+    Ok(history.fork(history.era().timeline.timeline, Vec::new()).await?)
+}
+
+/// What comes out of it; `None` where the part is to stop before that.
+async fn unless<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stopping.cancelled() => None,
+        done = work => Some(done),
     }
 }
 
@@ -374,6 +321,7 @@ fn advice(error: &BackupFailure) -> &'static str {
         BackupFailure::Vault(_) => "look at the vault and its credentials",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`",
         BackupFailure::Store(_) => "look at the store: `mobo-hub health check`",
+        BackupFailure::WentBack(_) => "the hub goes on under a new timeline",
         BackupFailure::Refused(_) => "do what the sentence says",
     }
 }

@@ -256,17 +256,28 @@ impl Desk {
             return;
         }
         let Ok((pages, done)) = self.carry_over("NOOP") else { return };
+        if pages < limits::SQLITE_WAL_PAGES_MAX {
+            self.truncate_at = limits::SQLITE_WAL_PAGES_MAX;
+        }
         let mode = match () {
             () if pages >= self.truncate_at => "TRUNCATE",
             () if pages - done >= self.carry_at => "PASSIVE",
             () => return,
         };
+        let waits = mode == "TRUNCATE";
+        if waits {
+            let _ = self.connection.busy_timeout(limits::SQLITE_WAL_WAIT);
+        }
         let (pages, done) = self.carry_over(mode).unwrap_or_else(|failure| {
             self.note(&failure.into());
             (pages, done)
         });
+        if waits {
+            let _ = self.connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT);
+        }
         self.carry_at = pages - done + limits::SQLITE_WAL_PAGES;
-        self.truncate_at = limits::SQLITE_WAL_PAGES_MAX.max(pages + limits::SQLITE_WAL_PAGES);
+        // Where the wait was in vain, a reader stays for long, such as a backup: the next wait is far off, so that all of them together are short.
+        self.truncate_at = if waits { limits::SQLITE_WAL_PAGES_MAX.max(2 * pages) } else { self.truncate_at };
     }
 
     /// Pages in the log, and how many of them are in the database.

@@ -3,35 +3,42 @@
 //! An object is a file of its name. It is written under a hidden name beside it, made durable, and only then given its own name, which
 //! must be free. No symbolic link below the folder is followed, neither for reading nor for writing.
 
-use std::collections::BTreeMap;
+mod list;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use mobo_core::backup::vault::{Listed, ObjectName, Pruner, Vault, VaultError, VaultFuture};
 use mobo_core::limits;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{
-    self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, fstat, fsync, linkat, mkdirat, openat, renameat,
-    renameat_with, statat, unlinkat,
+    self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fstat, fsync, linkat, mkdirat, openat, renameat, renameat_with,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
+use tokio::sync::{AcquireError, Semaphore};
+
+use list::Ahead;
 
 /// What a file is called until it is whole: a dot is no part of an object's name.
 const PARTIAL: &str = ".partial-";
-/// Folders in folders; names are not that long.
-const DEPTH_MAX: usize = limits::OBJECT_NAME_BYTES_MAX / 2;
-
 /// A folder as a vault. Clones share it.
 #[derive(Clone, Debug)]
-pub struct FolderVault(Arc<Folder>);
+pub struct FolderVault {
+    folder: Arc<Folder>,
+    /// A disk that hangs keeps every thread that waits for it: there are no more of them than this.
+    threads: Arc<Semaphore>,
+}
 
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
     root: OwnedFd,
     next: AtomicU64,
+    /// What comes next in the list that was asked for last.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 type Try<T> = Result<T, VaultError>;
@@ -50,21 +57,28 @@ impl FolderVault {
         }
         let root = fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed(&format!("cannot open {}", path.display()), errno))?;
-        let folder = Folder { path: path.to_owned(), root, next: AtomicU64::new(0) };
+        let folder = Folder { path: path.to_owned(), root, next: AtomicU64::new(0), ahead: Mutex::new(None) };
         folder.sweep()?;
-        Ok(Self(Arc::new(folder)))
+        Ok(Self { folder: Arc::new(folder), threads: Arc::new(Semaphore::new(limits::VAULT_THREADS_MAX)) })
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Folder) -> Try<T> + Send + 'static) -> Try<T> {
-        let folder = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        let closed = |error: AcquireError| VaultError::Unavailable(error.to_string());
+        let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(closed)?;
+        let folder = Arc::clone(&self.folder);
+        // Whoever waited may have gone: the thread is held until the work is done.
+        let done = tokio::task::spawn_blocking(move || {
+            let _thread = thread;
+            work(&folder)
+        });
+        let done = done.await;
         done.unwrap_or_else(|error| Err(VaultError::Unavailable(format!("the work was cut short: {error}"))))
     }
 }
 
 impl Vault for FolderVault {
     fn place(&self) -> String {
-        format!("folder://{}", self.0.path.display())
+        format!("folder://{}", self.folder.path.display())
     }
 
     fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
@@ -225,73 +239,7 @@ impl Folder {
             Err(errno) => failed(&format!("cannot look at {}", self.path.display()), errno),
         }
     }
-
-    fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Try<Vec<Listed>> {
-        let mut page = BTreeMap::new();
-        self.walk(&self.root, "", &mut |_, place, file, path| {
-            let wanted = path.starts_with(prefix) && after.is_none_or(|after| path > after.as_str());
-            let Some(name) = ObjectName::parse(path).filter(|_| wanted) else { return Ok(()) };
-            if page.len() >= limits::VAULT_LIST_MAX && page.last_key_value().is_some_and(|(last, _)| *last < name) {
-                return Ok(());
-            }
-            match statat(place, file, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => page.insert(name, u64::try_from(stat.st_size).unwrap_or(0)),
-                // Removed since.
-                Err(Errno::NOENT) => None,
-                Err(errno) => return Err(errno),
-            };
-            if page.len() > limits::VAULT_LIST_MAX {
-                page.pop_last();
-            }
-            Ok(())
-        })
-        .map_err(|errno| failed(&format!("cannot list {}", self.path.display()), errno))?;
-        Ok(page.into_iter().map(|(name, bytes)| Listed { name, bytes }).collect())
-    }
-
-    /// Removes the files of writers that are gone: those have no lock on them.
-    fn sweep(&self) -> Try<()> {
-        self.walk(&self.root, "", &mut |is_partial, place, file, _| {
-            if is_partial
-                && let Ok(open) = openat(place, file, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                && fs::flock(&open, FlockOperation::NonBlockingLockExclusive).is_ok()
-            {
-                let _ = unlinkat(place, file, AtFlags::empty());
-            }
-            Ok(())
-        })
-        .map_err(|errno| failed(&format!("cannot look through {}", self.path.display()), errno))
-    }
-
-    /// Visits the files below a folder: whether one is a partial one, the folder that it is in, its name there, and its whole name.
-    fn walk(&self, place: &OwnedFd, path: &str, visit: &mut Visit<'_>) -> Result<(), Errno> {
-        if path.matches('/').count() > DEPTH_MAX {
-            return Ok(());
-        }
-        for entry in Dir::read_from(place)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            let mut kind = entry.file_type();
-            if kind == FileType::Unknown {
-                kind = match statat(place, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(Errno::NOENT) => continue,
-                    Err(errno) => return Err(errno),
-                };
-            }
-            let is_partial = name.starts_with(PARTIAL);
-            if kind == FileType::RegularFile && (is_partial || !name.starts_with('.')) {
-                visit(is_partial, place.as_fd(), name, &format!("{path}{name}"))?;
-            } else if kind == FileType::Directory && !name.starts_with('.') {
-                let open = openat(place, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                self.walk(&open, &format!("{path}{name}/"), visit)?;
-            }
-        }
-        Ok(())
-    }
 }
-
-type Visit<'a> = dyn FnMut(bool, BorrowedFd<'_>, &str, &str) -> Result<(), Errno> + 'a;
 
 /// The folders of a name, and its last part.
 fn parts(name: &ObjectName) -> (Vec<&str>, &str) {

@@ -72,7 +72,8 @@ impl S3Settings {
     ///
     /// [`VaultError::Refused`] with a sentence for an address that names no bucket, or a place that is no endpoint.
     pub fn parse(url: &str, endpoint: &str, region: &str, credentials: Credentials) -> Result<Self, VaultError> {
-        let refused = |why: &str| Err(VaultError::Refused(format!("{url}: {why}")));
+        // The address is not shown: what is wrong with it may be a password in it.
+        let refused = |why: &str| Err(VaultError::Refused(format!("this is no address of a bucket: {why}")));
         let Some(rest) = url.strip_prefix("s3://") else { return refused("it does not begin with s3://") };
         let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
         let is_letter = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
@@ -129,6 +130,10 @@ impl Vault for S3Vault {
     fn place(&self) -> String {
         let S3Settings { bucket, prefix, .. } = &self.0.settings;
         format!("s3://{bucket}/{prefix}").trim_end_matches('/').to_owned()
+    }
+
+    fn lock(&self) -> Option<Duration> {
+        self.0.settings.lock.map(|lock| Duration::from_secs(u64::from(lock.days) * 86_400))
     }
 
     fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {

@@ -155,9 +155,14 @@ async fn accept(listener: UnixListener, handler: Arc<dyn Handler>, tasks: Tasks)
             seat = seats.clone().acquire_owned() => seat,
             () = stopping.cancelled() => return Ok(()),
         };
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => accepted?,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = stopping.cancelled() => return Ok(()),
+        };
+        let Ok((stream, _)) = accepted else {
+            // No file is left to this process, most likely: whoever wants to know why, or to stop it, comes through here.
+            tokio::time::sleep(limits::HTTP_ACCEPT_PAUSE).await;
+            continue;
         };
         let (handler, stopping) = (handler.clone(), stopping.clone());
         tasks.spawn_job("control.connection", async move {

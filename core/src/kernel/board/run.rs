@@ -94,7 +94,7 @@ impl Board {
                 let silence = self.part(slot).monitor.silence();
                 self.vital(now, slot, silence);
             }
-            if self.part(slot).restarts.is_open() && self.part_mut(slot).steady(now) {
+            if self.part_mut(slot).steady(now) {
                 self.tell_circuit(slot, false);
             }
             if self.part(slot).monitor.is_due(now) {
@@ -131,6 +131,6 @@ impl Board {
 
 impl super::Part {
     fn steady(&mut self, now: Instant) -> bool {
-        self.state == ComponentState::Running && self.restarts.steady(now)
+        self.state == ComponentState::Running && self.restarts.steady(now, self.since)
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{BACKUP_KEY_FILE, Hub};
-use crate::backup::{BackupFailure, Drills, Repository, drill};
+use crate::backup::{BackupFailure, Drills, Repository, clear_drill, drill};
 use crate::settings::backup::{DRILL, DRILL_AGE, JITTER, When};
 
 /// A drill that was asked for.
@@ -48,6 +48,9 @@ pub(super) struct Drilling {
 impl Drilling {
     pub(super) async fn run(self, mut wanted: mpsc::Receiver<Wanted>, stopping: CancellationToken) {
         let drills = Drills::of(&self.hub.folder, self.hub.keys.public());
+        if let Err(error) = clear_drill(&self.hub.folder) {
+            tracing::warn!(%error, "what a drill has left is still there");
+        }
         let mut last = drills.all().last().map(|drill| drill.at_us);
         let good_us = drills.last_good().map(|drill| drill.at_us);
         self.hub.backups.prove(|proven| proven.good_us = good_us);
@@ -94,11 +97,11 @@ impl Drilling {
         let (target, opened) = (self.hub.vault.get().ok_or_else(off)?, self.hub.opened()?);
         let known: Vec<_> = self.hub.backups.report().last.map(|last| last.anchor).into_iter().collect();
         let started_us = opened.time.now().0;
-        let place = target.vault().await?.place();
         let trying = async {
+            let vault = target.vault().await?;
             let keys = key_file::load_or_create(&self.hub.folder.join(BACKUP_KEY_FILE));
             let key = BackupKey(keys.map_err(|error| BackupFailure::Refused(error.to_string()))?.secret());
-            let repository = Repository::open(target.vault().await?, &key).await?;
+            let repository = Repository::open(vault, &key).await?;
             let none = || BackupFailure::Refused("there is no backup in this vault".to_owned());
             drill(&repository.ok_or_else(none)?, &known, &self.hub.folder).await
         };
@@ -107,6 +110,7 @@ impl Drilling {
             () = stopping.cancelled() => return Err(BackupFailure::Refused("the hub is stopping".to_owned())),
         };
         let ended_us = opened.time.now().0;
+        let place = self.hub.backups.report().place.unwrap_or_else(|| target.address.clone());
         let report = drills.keep(&self.hub.keys, (started_us, ended_us), &place, &done)?;
         let detail = match &done {
             Ok(restored) => restored.anchor.to_string(),

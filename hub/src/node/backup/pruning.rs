@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use mobo_core::backup::manifest::{Manifest, Retained};
 use mobo_core::backup::retention::{Plan, Point, plan};
-use mobo_core::backup::vault::Pruner;
+use mobo_core::backup::vault::{Pruner, VaultError};
 use mobo_core::kernel::topics;
 
+use super::super::vault::Target;
 use super::Running;
-use crate::backup::{Access, Asked, BackupFailure, Base, Drills, Repository, Swept, open_pruner, points, sweep, sweep_keys};
+use crate::backup::{Access, Asked, BackupFailure, Base, Drills, Repository, Swept, answer, open_pruner, points, sweep, sweep_keys};
 use crate::settings::backup::RETENTION;
 
 /// What to prune.
@@ -36,6 +37,7 @@ impl Running {
     pub(super) async fn prune(&mut self, ask: Prune) -> Result<Pruned, BackupFailure> {
         self.shipment(Asked::default()).await?;
         let (repository, newest) = self.standing()?;
+        let target = self.target();
         let bases = points(&repository, &newest).await?;
         let drilled: BTreeSet<u64> = self.drills().all().iter().filter(|drill| drill.ok).map(|drill| drill.base).collect();
         let point = |base: &Base| {
@@ -54,6 +56,11 @@ impl Running {
         let kept = bases.iter().rev().filter(stays).map(|base| (base.anchor.number, base.anchor.hash)).collect();
         let retained = Retained { kept, held: newest.retained.held.clone() };
         self.retire(&newest, floor, retained).await?;
+        // Meanwhile backups may go somewhere else: what stays there says nothing of what may go here.
+        let is_same = |now: &Option<Arc<Target>>| target.as_ref().zip(now.as_ref()).is_some_and(|(was, now)| Arc::ptr_eq(was, now));
+        if !is_same(&self.target()) {
+            return Err(BackupFailure::Refused("backups have gone to another vault meanwhile: prune again".to_owned()));
+        }
         let (repository, newest) = self.standing()?;
         let staying = points(&repository, &newest).await?;
         let swept = sweep(pruner.as_ref(), &newest, &staying).await?;
@@ -69,8 +76,9 @@ impl Running {
     async fn pruner(&self, credential: Option<(String, String)>) -> Result<Arc<dyn Pruner>, BackupFailure> {
         let (Some((target, _)), access) = (&self.open, Access::pruner(&self.hub.config, credential)) else { return Err(off()) };
         let address = target.address.clone();
-        let opening = tokio::task::spawn_blocking(move || open_pruner(&address, &access)).await;
-        Ok(opening.map_err(|error| BackupFailure::Refused(error.to_string()))??)
+        let opening = tokio::task::spawn_blocking(move || open_pruner(&address, &access));
+        let opened = async { opening.await.unwrap_or_else(|error| Err(VaultError::Unavailable(error.to_string()))) };
+        Ok(answer(opened).await?)
     }
 
     /// Makes what is of erased projects unreadable: their keys go out of the repository, and all keyrings that had them are removed. A snapshot
@@ -122,6 +130,10 @@ impl Running {
             shipper.retire(floor, retained);
         }
         self.shipment(Asked::default()).await.map(|_| ())
+    }
+
+    fn target(&self) -> Option<Arc<Target>> {
+        self.open.as_ref().map(|(target, _)| Arc::clone(target))
     }
 
     fn standing(&self) -> Result<(Repository, Manifest), BackupFailure> {

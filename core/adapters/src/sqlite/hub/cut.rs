@@ -73,9 +73,9 @@ fn serve(connection: &Connection, asked: &blocking::Receiver<Ask>) {
                 let _ = answer.send(cut_tables(connection).map_err(|failure| failure.0));
             }
             Ask::Read(table, filter, pages) => {
-                if let Err(failure) = read(connection, (&table, &filter), &pages) {
-                    let _ = pages.blocking_send(Err(failure.0));
-                }
+                // Only an empty page is the end: a thread that dies in the middle of a table has not read all of it.
+                let end = read(connection, (&table, &filter), &pages).map(|()| Vec::new()).map_err(|failure| failure.0);
+                let _ = pages.blocking_send(end);
             }
         }
     }
@@ -101,7 +101,11 @@ impl Cut for SqliteCut {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         Box::pin(async {
             let Some(pages) = &mut self.pages else { return Ok(Vec::new()) };
-            pages.recv().await.unwrap_or_else(|| Ok(Vec::new()))
+            let page = pages.recv().await.unwrap_or_else(|| Err(gone()));
+            if page.as_ref().is_ok_and(Vec::is_empty) {
+                self.pages = None;
+            }
+            page
         })
     }
 
@@ -167,4 +171,26 @@ fn values(filter: &Filter) -> Vec<Cell> {
     values.extend(filter.above.iter().map(|(_, number)| Cell::Int(*number)));
     values.extend(filter.among.iter().map(|(_, texts)| Cell::Text(serde_json::json!(texts).to_string())));
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only what was read to its end has ended.
+    #[tokio::test]
+    async fn a_reader_that_dies_in_a_table_is_no_end_of_it() {
+        let (asks, _asked) = blocking::sync_channel(2);
+        let (pages, coming) = mpsc::channel(4);
+        let mut cut = SqliteCut { asks, pages: Some(coming) };
+        pages.send(Ok(vec![vec![Cell::Int(1)]])).await.unwrap();
+        drop(pages);
+        assert_eq!(cut.next().await, Ok(vec![vec![Cell::Int(1)]]));
+        assert_eq!(cut.next().await, Err(gone()));
+        let (pages, coming) = mpsc::channel(4);
+        cut.pages = Some(coming);
+        pages.send(Ok(Vec::new())).await.unwrap();
+        drop(pages);
+        assert_eq!((cut.next().await, cut.next().await), (Ok(Vec::new()), Ok(Vec::new())));
+    }
 }

@@ -132,3 +132,75 @@ async fn a_full_disk_leaves_no_part_of_an_object() {
     assert_eq!(names, ["segments/other", "segments/small"]);
     assert_eq!(files::read_dir(folder.path().join("vault/segments")).unwrap().count(), 2);
 }
+
+/// A disk that does not answer keeps as many threads as there may be, and no more: everything else in the process goes on.
+// faults: B-11
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_a_few_threads_only() {
+    let (_folder, vault) = vault();
+    let (hang, hangs) = std::sync::mpsc::channel::<()>();
+    let hangs = Arc::new(std::sync::Mutex::new(hangs));
+    let begun = Arc::new(AtomicU64::new(0));
+    for _ in 0..10 * limits::VAULT_THREADS_MAX {
+        let (hangs, begun) = (Arc::clone(&hangs), Arc::clone(&begun));
+        let asked = vault.run(move |_| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            let _ = hangs.lock().unwrap().recv();
+            Ok(())
+        });
+        // Whoever asks gives up; its work has begun then, or never will.
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(10), asked).await.is_err());
+    }
+    drop(hang);
+    // Once the disk answers, all seats are free again.
+    let seats = vault.threads.acquire_many(limits::VAULT_THREADS_MAX as u32).await.unwrap();
+    assert_eq!(begun.load(Ordering::SeqCst), limits::VAULT_THREADS_MAX as u64);
+    drop(seats);
+    assert_eq!(vault.list("", None).await.unwrap(), []);
+}
+
+/// What is in the folder besides a repository is somebody else's: on the root of a disk there is a folder that nobody may look into.
+#[tokio::test]
+async fn the_folders_of_others_are_not_looked_into() {
+    let (folder, vault) = vault();
+    let path = folder.path().join("vault");
+    vault.put(&name("segments/one"), b"x".to_vec()).await.unwrap();
+    files::create_dir(path.join("lost+found")).unwrap();
+    files::create_dir(path.join("photos")).unwrap();
+    files::write(path.join("photos/one"), "not an object").unwrap();
+    // To whoever may look into everything, a folder of another kind shows it as well.
+    files::set_permissions(path.join("lost+found"), files::Permissions::from_mode(0)).unwrap();
+    let vault = FolderVault::open(&path).unwrap();
+    assert_eq!(vault.list("", None).await.unwrap().iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>(), ["segments/one"]);
+}
+
+/// A list is whole and in order, however many names are kept for its next page; what comes meanwhile may be in it or not.
+#[tokio::test]
+async fn a_long_list_is_read_in_pages() {
+    let (folder, vault) = vault();
+    let place = folder.path().join("vault/manifests");
+    files::create_dir(&place).unwrap();
+    let count = 2 * limits::VAULT_LIST_MAX + 5;
+    for number in 0..count {
+        files::write(place.join(format!("{number:016x}")), "x").unwrap();
+    }
+    let (mut all, mut pages) = (Vec::<Listed>::new(), 0);
+    loop {
+        let page = vault.list("manifests/", all.last().map(|listed| &listed.name)).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        // Another list in between has a folder looked through again, and changes nothing.
+        assert_eq!(vault.list("segments/", None).await.unwrap(), []);
+        pages += 1;
+        all.extend(page);
+    }
+    assert_eq!((all.len(), pages), (count, 3));
+    assert!(all.is_sorted_by(|one, next| one.name < next.name));
+    let (first, second) = (&all[0].name, &all[limits::VAULT_LIST_MAX - 1].name);
+    vault.list("manifests/", None).await.unwrap();
+    files::remove_file(place.join(format!("{:016x}", limits::VAULT_LIST_MAX))).unwrap();
+    let next = vault.list("manifests/", Some(second)).await.unwrap();
+    assert_eq!((next.len(), next[0].name.as_str()), (limits::VAULT_LIST_MAX, "manifests/00000000000003e9"));
+    assert_eq!(vault.list("manifests/", Some(first)).await.unwrap().len(), limits::VAULT_LIST_MAX);
+}

@@ -1,0 +1,91 @@
+//! Whether a store still holds what the newest manifest of its repository says.
+//!
+//! A store may go back under a repository that stays: a disk is put back to an older state, a database fails over to a copy that lags. What is
+//! shipped on top of the manifests of the time that is gone would verify, and not restore. So the store's own record of its backups is read in
+//! each cut: it is written behind every manifest, and a store that went back has an older one, or none.
+
+use mobo_core::backup::RepositoryId;
+use mobo_core::backup::manifest::{Anchor, Manifest};
+use mobo_core::store::transfer::{Row, Table, TableName};
+use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
+
+use super::marks::Marks;
+use super::state::{Cells, StateHash};
+
+/// How a store whose record is not the newest manifest stands to that one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// It holds the same: the manifest was written, and not noted.
+    Same,
+    /// It holds as much or more. Whether that is what the manifest has is not known.
+    Unsure,
+    /// It holds less: it went back.
+    Behind,
+    /// It has gone on under another timeline.
+    Elsewhere,
+}
+
+/// The newest manifest of this repository, as the store has noted it; `None` where it has noted none.
+pub(super) async fn noted(cut: &mut dyn Cut, repository: RepositoryId) -> Result<Option<Anchor>, StoreError> {
+    let (columns, rows) = read(cut, "backup", &["repository", "number", "hash"]).await?;
+    for row in &rows {
+        let cells = Cells { columns: &columns, row };
+        if cells.bytes("repository")? == repository.0 {
+            let bad = |_| StoreError::Damaged("the record of the backups has no hash".to_owned());
+            let hash = cells.bytes("hash")?.try_into().map_err(bad)?;
+            return Ok(Some(Anchor { number: cells.int("number")?.cast_unsigned(), hash }));
+        }
+    }
+    Ok(None)
+}
+
+/// How the store stands to the newest manifest.
+pub(super) async fn stands(cut: &mut dyn Cut, head: &Manifest) -> Result<Standing, StoreError> {
+    let (columns, rows) = read(cut, "hub", &["timeline"]).await?;
+    let timeline = rows.first().map(|row| Cells { columns: &columns, row }.bytes("timeline")).transpose()?;
+    if timeline.is_none_or(|timeline| timeline != head.timeline.as_bytes()) {
+        return Ok(Standing::Elsewhere);
+    }
+    let mut heads = StateHash::default();
+    let lane: &[&str] = &["project", "device", "incarnation", "lane", "last", "chain"];
+    for (table, names) in [("lane", lane), ("bucket", &["id", "head", "digest"])] {
+        let (columns, rows) = read(cut, table, names).await?;
+        rows.iter().try_for_each(|row| heads.add(table, &columns, row))?;
+    }
+    let (is, was) = (heads.totals(), head.totals);
+    let is_less = is.lanes < was.lanes || is.entries < was.entries || is.buckets < was.buckets || is.positions < was.positions;
+    Ok(match () {
+        () if heads.hash() == head.state => Standing::Same,
+        () if is_less => Standing::Behind,
+        () => Standing::Unsure,
+    })
+}
+
+/// What the hub shipped before it was started again: small tables are not remembered, and are shipped whole.
+pub(super) async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Result<Marks, StoreError> {
+    let mut marks = Marks { taken_us: record.taken_us, ..Marks::default() };
+    marks.heads = record.heads.iter().map(|(bucket, head)| (bucket.sql(), head.0.cast_signed())).collect();
+    let mut cut = store.cut().await?;
+    let (columns, rows) = read(cut.as_mut(), "lane", &["project", "device", "incarnation", "lane", "safe"]).await?;
+    cut.end().await?;
+    for row in &rows {
+        let cells = Cells { columns: &columns, row };
+        let lane = (cells.int("project")?, cells.bytes("device")?, cells.int("incarnation")?, cells.int("lane")?);
+        marks.lanes.insert(lane, cells.int("safe")?);
+    }
+    Ok(marks)
+}
+
+async fn read(cut: &mut dyn Cut, table: &str, columns: &[&str]) -> Result<(Vec<String>, Vec<Row>), StoreError> {
+    let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+    let table = Table { name: TableName::Own(table.to_owned()), columns: columns.clone() };
+    cut.open(table, Filter::default()).await?;
+    let mut rows = Vec::new();
+    loop {
+        let page = cut.next().await?;
+        if page.is_empty() {
+            return Ok((columns, rows));
+        }
+        rows.extend(page);
+    }
+}

@@ -1,0 +1,49 @@
+//! Whether a repository is this hub's own, and all of it.
+
+use mobo_core::backup::manifest::Anchor;
+use mobo_core::ids::ProjectId;
+use mobo_core::trust::KeyPair;
+
+use super::{BackupFailure, Repository};
+
+/// The repository is of this hub and project.
+pub(super) fn belongs(repository: &Repository, project: ProjectId, keys: &KeyPair) -> Result<(), BackupFailure> {
+    let keyring = repository.keyring();
+    let what = if keyring.project != project {
+        format!("it holds the project {}, and this hub has {project}", keyring.project)
+    } else if keyring.hub.public() != keys.public() {
+        format!("it belongs to the hub {}, and this one is {}", keyring.hub.public(), keys.public())
+    } else {
+        return Ok(());
+    };
+    Err(BackupFailure::Refused(format!(
+        "the vault {} is not for this hub: {what}; give each hub a vault of its own",
+        repository.vault().place()
+    )))
+}
+
+/// The newest manifest is where the hub has written it.
+pub(super) async fn still_there(repository: &Repository, anchor: &Anchor) -> Result<(), BackupFailure> {
+    let place = repository.vault().place();
+    match repository.manifest(anchor.number).await? {
+        Some((there, _)) if there == *anchor => Ok(()),
+        Some(_) | None => Err(rolled_back(&place, *anchor, 0)),
+    }
+}
+
+/// There is none where the hub has written one.
+pub(super) fn vanished(place: &str, anchor: Anchor) -> BackupFailure {
+    BackupFailure::Refused(format!(
+        "the repository at {place} is gone: this hub wrote the manifest {anchor} there. Bring it back, or begin a new one with \
+         `mobo-hub backup create --anew`; until then nothing new is safe"
+    ))
+}
+
+/// It has not what the hub has written last.
+pub(super) fn rolled_back(place: &str, anchor: Anchor, newest: u64) -> BackupFailure {
+    let newest = if newest == 0 { "it is not there".to_owned() } else { format!("the newest one there is {newest}") };
+    BackupFailure::Refused(format!(
+        "the repository at {place} has gone back: this hub wrote the manifest {anchor}, and {newest}. Bring it back, or go on from what is \
+         there with `mobo-hub backup create --anew`; until then nothing new is safe"
+    ))
+}
