@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use hyper::Method;
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use tokio::process::Command;
 
 use crate::http::Client;
@@ -39,7 +40,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     say!("backup: {RATE} records/s, and nothing is backed up");
     let alone = steady(&rig, &client, (plan, count)).await?;
     let count = count + alone.written;
-    let held = folder_bytes(&rig.hub.folder)?;
+    let held = held_bytes(&rig).await?;
 
     say!("backup: a vault is plugged in");
     let (began, before) = (Instant::now(), measure::cpu(rig.hub.pid)?);
@@ -48,7 +49,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     let took = began.elapsed();
     let stored = folder_bytes(&vault)?;
     report.put("records", count);
-    report.put("hub_folder_bytes", held);
+    report.put("store_bytes", held);
     report.put("vault_bytes", stored);
     report.put("vault_bytes_per_record", rounded(stored as f64 / count as f64));
     report.put("backup_cpu_s", seconds(measure::cpu(rig.hub.pid)?.saturating_sub(before)));
@@ -58,7 +59,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     let shipping = steady(&rig, &client, (plan, count)).await?;
     rig.hub.ask("backup create", json!({})).await?;
     compare(&mut report, &alone, &shipping);
-    let (count, held) = (count + shipping.written, folder_bytes(&rig.hub.folder)?);
+    let (count, held) = (count + shipping.written, held_bytes(&rig).await?);
     let entries = rig.hub.ask("status", json!({})).await?.pointer("/backup/safe").and_then(Value::as_u64).unwrap_or(1);
     report.put("entries", entries);
     report.put("vault_bytes_after", folder_bytes(&vault)?);
@@ -150,6 +151,14 @@ async fn timed(mut command: Command) -> anyhow::Result<Duration> {
     let output = command.stdin(Stdio::null()).output().await.with_context(|| format!("{command:?} does not start"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(began.elapsed())
+}
+
+/// What the hub holds: its folder, and its database where that is elsewhere.
+async fn held_bytes(rig: &Rig) -> anyhow::Result<u64> {
+    let folder = folder_bytes(&rig.hub.folder)?;
+    let Some(database) = &rig.database else { return Ok(folder) };
+    let size = sqlx::query("SELECT pg_database_size(current_database())").fetch_one(&mut database.connect().await?).await?;
+    Ok(folder + size.try_get::<i64, _>(0)?.unsigned_abs())
 }
 
 fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
