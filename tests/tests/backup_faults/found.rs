@@ -253,7 +253,7 @@ fn nothing_is_removed_in_another_vault() {
         rig.write().await;
         rig.ship(&mut rig.shipper(&one), NEWS).await.unwrap();
         let mut shipper = rig.shipper(&other);
-        rig.ship(&mut shipper, NEWS).await.unwrap();
+        rig.ship(&mut shipper, Asked { anew: true, ..NEWS }).await.unwrap();
         let newest = shipper.head().unwrap().1.clone();
         let bases = points(&repository(&other).await.unwrap().unwrap(), &newest).await.unwrap();
         let before = one.objects();
