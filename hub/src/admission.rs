@@ -3,6 +3,7 @@
 mod carried;
 mod herd;
 mod instances;
+mod pace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use mobo_runtime::machine;
 pub use carried::Carried;
 pub use herd::Herd;
 use instances::{told, word};
+pub use pace::Paces;
 
 use crate::auth::Accounts;
 use crate::auth::book::Event;
@@ -47,6 +49,8 @@ pub struct Door {
     pub keepalive: std::time::Duration,
     /// How many are let in at once.
     pub herd: Herd,
+    /// How much each of them writes.
+    pub paces: Paces,
 }
 
 /// A device that was let in.
@@ -97,6 +101,8 @@ impl Door {
         let _place = self.herd.enter().await.map_err(|busy| Turned::Away(Refusal::Error(busy)))?;
         let (hello, project) = (&signed.hello, self.project());
         let device = self.recognise(signed, binding).await?;
+        let pace = self.paces.look(device.id, self.time.machine().now());
+        pace.map_err(|wait| Turned::Away(Refusal::Error(wait)))?;
         let offset = self.time.now().0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
         let admission = self.arrive(hello, Some((hello.now.boot, offset))).await?;
         self.look_back(hello, &admission).await?;

@@ -19,6 +19,7 @@ use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+pub(crate) use self::cost::kept;
 use self::parts::Merges;
 use crate::history::History;
 use crate::hub_time::HubTime;

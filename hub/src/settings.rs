@@ -48,6 +48,13 @@ pub static QUIC_ADVERTISE: Setting<String> = Setting::new(
     "host:port that devices reach this hub at, for join tokens; commas between several, also mqtt://host:port and ws://host/sync/v1. Empty: the addresses it listens on.",
 )
 .hot();
+/// What one device may write.
+pub static DEVICE_WRITES: Setting<i64> = Setting::new(
+    "device.writes_per_hour",
+    "1000000",
+    "0.1.0",
+    "Operations on records that one device may push in an hour. One that has more goes on at that pace, and an alarm says so. 0: no bound.",
+);
 /// Where the embedded broker listens.
 pub static MQTT_LISTEN: Setting<SocketAddr> = Setting::new(
     "mqtt.listen",
@@ -110,6 +117,7 @@ pub static ALL: &[&dyn Define] = &[
     &PUSHER_SECRET,
     &QUIC_LISTEN,
     &QUIC_ADVERTISE,
+    &DEVICE_WRITES,
     &MQTT_LISTEN,
     &MQTT_URL,
     &STORE_URL,

@@ -129,6 +129,14 @@ fn a_herd_comes_back_to_its_hub() {
 
 const HERD: usize = 25;
 
+/// A device floods its hub with records, deletions and changes, all signed as they should be: it gets its share, and the others do not notice.
+// faults: X-4
+#[test]
+fn a_device_that_floods_its_hub_is_slowed_down_alone() {
+    let outcome = holds(run_plan(1, Plan::flood()));
+    assert!(outcome.counts["times that a device was told to wait"] > 3, "{:?}", outcome.counts);
+}
+
 /// The hub's clock is ten years off, in either direction, again and again: nobody is shut out, and everything converges.
 // faults: K-5
 #[test]

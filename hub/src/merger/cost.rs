@@ -22,6 +22,18 @@ pub(super) fn of(submission: &Prepared) -> (usize, usize) {
     }
 }
 
+/// What it leaves behind for good, in operations on records and changes of documents. Samples go when their time is over, so their entries
+/// count as one each.
+pub(crate) fn kept(submission: &Prepared) -> u64 {
+    let Prepared::Push(push) = submission else { return of(submission).1 as u64 };
+    let of_entry = |entry: &PreparedEntry| match &entry.content {
+        Content::Table(ops) => ops.len(),
+        Content::Document(ops) => ops.iter().map(|op| op.changes.len()).sum(),
+        Content::Stream | Content::Lost | Content::Poison(_) => 1,
+    };
+    push.entries.iter().map(|entry| of_entry(entry) as u64).sum()
+}
+
 /// About how many bytes it brings: those of its payloads, and for a write of the hub's own what its log will take of it.
 pub(super) fn bytes(submission: &Prepared) -> u64 {
     match submission {

@@ -77,6 +77,7 @@ impl Component for QuicPart {
                 accounts: self.hub.accounts(),
                 keepalive: limits::KEEPALIVE,
                 herd: crate::admission::Herd::default(),
+                paces: crate::admission::Paces::new(u64::try_from(self.hub.config.get(&settings::DEVICE_WRITES)).unwrap_or_default()),
             });
             let merges = self.hub.merges().map_err(fault)?;
             let sessions = Arc::new(Sessions::new(door, merges, opened.schema.subscribe()).telling(self.hub.board.bus()));

@@ -1,5 +1,6 @@
 //! One session's driver on the hub: what an effect of the session machine does, whatever carries the frames and runs the waiting.
 
+mod pushes;
 mod welcome;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,8 @@ use mobo_core::future::BoxFuture;
 use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, PublicKey, Seq};
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::merge::{Hint, Rights, prepare_push};
-use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, Push, RefenceReason, Reject, SchemaUpdate};
+use mobo_core::merge::{Hint, Rights};
+use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, RefenceReason, Reject, SchemaUpdate};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
 use mobo_core::store::{PullPage, PullRequest};
@@ -291,23 +292,6 @@ impl<F: Frames> Conversation<F> {
         self.started.push(Box::pin(work));
     }
 
-    fn judged(&mut self, push: u64, verdict: Input) {
-        self.verdicts.early.insert(push, verdict);
-        while let Some(verdict) = self.verdicts.early.remove(&self.verdicts.told) {
-            self.verdicts.told += 1;
-            self.answered(verdict);
-        }
-    }
-
-    fn answered(&mut self, verdict: Input) {
-        let merged = matches!(verdict, Input::Merged(..));
-        self.feed(verdict);
-        // What it has merged into a bucket that was taken away from it, no batch brings back: the next checkpoint tells it.
-        if merged && matches!(&self.guest, Some((_, Rights::Buckets(grants))) if !grants.ended.is_empty()) {
-            self.feed(Input::HintsLost);
-        }
-    }
-
     fn refence(&mut self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) {
         let door = Arc::clone(&self.sessions.door);
         self.start(async move {
@@ -328,27 +312,6 @@ impl<F: Frames> Conversation<F> {
             }
             Done::input(Input::Enrolled(enrolled))
         });
-    }
-
-    /// Checks a push here, in order, and queues it; only waiting for the verdict is left to the side.
-    async fn merge(&mut self, lane: LaneKey, push: Push) {
-        let Some((key, rights)) = &self.guest else { return };
-        match prepare_push(self.identity.project, lane, key, push, rights.clone()) {
-            Err(code) => self.feed(Input::PushRefused(lane, code)),
-            Ok(prepared) => {
-                let verdict = self.sessions.merges.submit(prepared).await;
-                let push = self.verdicts.pushes;
-                self.verdicts.pushes += 1;
-                self.start(async move {
-                    let verdict = match verdict.await {
-                        Ok(Ok(outcome)) => Input::Merged(lane, outcome),
-                        Ok(Err(error)) => Input::StoreFailed(error.to_string()),
-                        Err(_) => Input::Stop,
-                    };
-                    Done(Finished::Verdict(push, verdict))
-                });
-            }
-        }
     }
 
     fn pull(&mut self, wants: Vec<(BucketId, Position)>) {

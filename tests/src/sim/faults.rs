@@ -30,7 +30,7 @@ impl World {
                 if self.devices[device].partition.is_none() {
                     self.devices[device].partition = Some(ways);
                     self.trace.count("partitions");
-                    self.soon((500_000, 40_000_000), Event::PartitionEnds(device));
+                    self.later((500_000, 40_000_000), Event::PartitionEnds(device));
                 }
                 Ok(())
             }
@@ -61,13 +61,13 @@ impl World {
                 self.devices[device].sick = true;
                 let free = self.rng.below(20_000);
                 self.devices[device].disk.fill(free);
-                self.soon((1_000_000, 20_000_000), Event::DiskHeals(device));
+                self.later((1_000_000, 20_000_000), Event::DiskHeals(device));
                 Ok(())
             }
             Fault::FullHub => {
                 let free = self.rng.below(20_000);
                 self.hub.disk.fill(free);
-                self.soon((1_000_000, 20_000_000), Event::HubDiskHeals);
+                self.later((1_000_000, 20_000_000), Event::HubDiskHeals);
                 Ok(())
             }
             Fault::ClockJump | Fault::HubClock => self.jump(device, fault),
@@ -128,7 +128,7 @@ impl World {
         let name = node.name.clone();
         self.say(format_args!("{name} is down"));
         if again {
-            self.soon((10_000, 8_000_000), Event::Restart(device));
+            self.later((10_000, 8_000_000), Event::Restart(device));
         }
         Ok(())
     }
@@ -164,7 +164,7 @@ impl World {
         let name = node.name.clone();
         self.say(format_args!("{name} has lost power"));
         if again {
-            self.soon((100_000, 10_000_000), Event::Restart(device));
+            self.later((100_000, 10_000_000), Event::Restart(device));
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl World {
         self.devices[device].disk.lie();
         self.devices[device].lies = Some(first);
         self.put_back(device, first);
-        self.soon((500_000, 15_000_000), Event::LieEnds(device));
+        self.later((500_000, 15_000_000), Event::LieEnds(device));
         Ok(())
     }
 
@@ -327,7 +327,7 @@ impl World {
         drop(life);
         (self.merging, self.turning) = (false, false);
         self.say(format_args!("the hub is down"));
-        self.soon((10_000, 6_000_000), Event::HubRestart);
+        self.later((10_000, 6_000_000), Event::HubRestart);
     }
 
     pub(super) fn after_hub(&mut self) -> Try {

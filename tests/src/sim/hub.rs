@@ -30,6 +30,8 @@ pub(super) struct HubNode {
     pub(super) restored: bool,
     /// Which file, on which machine, its store is.
     pub(super) place: u64,
+    /// What each device may write; 0: there is no bound.
+    pub(super) writes_per_hour: u64,
     pub(super) life: Option<HubLife>,
 }
 
@@ -74,7 +76,7 @@ impl std::fmt::Debug for HubTalk {
 
 impl HubNode {
     pub(super) fn new(keys: KeyPair, machine: Arc<SimMachine>) -> Self {
-        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, place: 0, life: None }
+        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, place: 0, writes_per_hour: 0, life: None }
     }
 
     fn path(&self) -> PathBuf {
@@ -104,6 +106,7 @@ impl HubNode {
             accounts: None,
             keepalive: mobo_core::limits::KEEPALIVE,
             herd: mobo_hub::admission::Herd::default(),
+            paces: mobo_hub::admission::Paces::new(self.writes_per_hour),
         });
         let sessions = Arc::new(Sessions::new(Arc::clone(&door), queue.clone(), opened.schema.subscribe()));
         if self.restored {

@@ -15,11 +15,13 @@
     reason = "a test: a panic in the simulated world is reported with its seed, like everything else that it finds"
 )]
 
+mod arrivals;
 mod checks;
 pub mod cli;
 mod device;
 pub mod disks;
 mod faults;
+mod flood;
 mod hub;
 mod machine;
 mod model;
@@ -30,6 +32,7 @@ mod plan;
 pub mod power;
 mod restores;
 mod sessions;
+mod templates;
 mod told;
 mod trace;
 mod world;

@@ -3,6 +3,7 @@
 use mobo_core::link::Channel;
 use mobo_core::message::Message;
 
+use super::flood::wait_of;
 use super::net::{End, LinkState};
 use super::plan::Pipe;
 use super::trace::{Try, Violation};
@@ -184,6 +185,9 @@ impl World {
         }
         let now = self.hub.life.as_ref().map_or(i64::MAX, |life| life.opened.time.now().0);
         self.told.frame(link, from, &message, now)?;
+        if let (End::Hub, Some(error), Some(state)) = (from, wait_of(&message), self.links.get(&link)) {
+            self.told_to_wait(state.device, error)?;
+        }
         if let (End::Hub, Message::Ack(ack)) = (from, &message) {
             let Some(state) = self.links.get(&link) else { return Ok(()) };
             let device = self.devices[state.device].keys.device();

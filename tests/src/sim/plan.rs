@@ -45,6 +45,8 @@ pub enum Fault {
 
 /// How long everything may take to converge after all is well, in simulated µs.
 const LIVENESS_US: u64 = 240_000_000;
+/// Of 100 worlds, so many are long.
+const LONG: u64 = 15;
 /// 90 days.
 const AWAY_US: u64 = 90 * 86_400_000_000;
 
@@ -130,8 +132,16 @@ pub struct Plan {
     pub keep_bytes: u64,
     /// True: no device meets the hub before all is well.
     pub away: bool,
+    /// True: what goes wrong lasts as long as it may in the field; else two fifths of that.
+    pub is_long: bool,
     /// True: the first two devices have one seed of randomness, and so one key.
     pub one_seed: bool,
+    /// True: a record of a site is in a second bucket as well, which the devices of that site hold, too.
+    pub crews: bool,
+    /// Records that the first device makes and deletes besides, with each of its writes.
+    pub flood: u64,
+    /// Operations that each device may push in an hour; 0: as many as it likes.
+    pub writes_per_hour: u64,
     /// How long everything may take to converge after all is well, in simulated µs.
     pub liveness_us: u64,
 }
@@ -141,8 +151,11 @@ impl Plan {
     #[must_use]
     pub fn draw(rng: &mut Rng, faults: Faults) -> Self {
         let calm = rng.chance(10);
+        // Most worlds are short, with as many faults as the long ones: they come and end in less time.
+        let is_long = rng.chance(LONG);
+        let brief = |us: u64| if is_long { us } else { us * 2 / 5 };
         let drawn = FAULTS.iter().filter_map(|fault| {
-            let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), (4 + rng.below(56)) * 1_000_000);
+            let (on, pause_us) = (rng.chance(if rare(*fault) { 25 } else { 45 }), brief((4 + rng.below(56)) * 1_000_000));
             let on = on && (faults == Faults::All || *fault != Fault::RestoreHub);
             (on && !calm).then_some((*fault, pause_us * if rare(*fault) { 2 } else { 1 }))
         });
@@ -156,9 +169,9 @@ impl Plan {
         let latency_us = *rng.pick(&[(100, 2_000), (1_000, 30_000), (20_000, 400_000)]);
         Self {
             devices: 1 + rng.below(4) as usize,
-            safety_us: (20 + rng.below(100)) * 1_000_000,
-            write_every_us: *rng.pick(&[400_000, 1_500_000, 6_000_000]),
-            hub_write_every_us: rng.chance(60).then(|| 2_000_000 + rng.below(6_000_000)),
+            safety_us: brief((20 + rng.below(100)) * 1_000_000),
+            write_every_us: brief(*rng.pick(&[700_000, 1_500_000, 6_000_000])),
+            hub_write_every_us: rng.chance(60).then(|| brief(2_000_000 + rng.below(6_000_000))),
             faults: drawn,
             pipe,
             latency_us,
@@ -169,7 +182,12 @@ impl Plan {
             drift_ppm: *rng.pick(&[0, 50, 500]),
             keep_bytes: if keeps_all { 64 << 20 } else { *rng.pick(&[64 << 20, 2_000, 0]) },
             away: false,
+            is_long,
             one_seed: false,
+            // Drawn aside, so that what follows is what it was before there were any.
+            crews: rng.clone().chance(30),
+            flood: 0,
+            writes_per_hour: 0,
             liveness_us: LIVENESS_US,
         }
     }
@@ -182,6 +200,10 @@ impl Plan {
             RestoreDevice, RestoreHub,
         };
         let part = name.split('.').next().unwrap_or_default();
+        if part == "pace" {
+            *self = Self::flood();
+            return;
+        }
         let faults: &[Fault] = match part {
             "sqlite" | "group" | "writer" => &[PowerDevice, PowerHub, EioDevice, EioHub, FullDevice, FullHub],
             "time" | "eff" => &[KillHub, PowerHub, ClockJump, RestoreHub, CutLink],
@@ -225,7 +247,11 @@ impl Plan {
             drift_ppm: 0,
             keep_bytes: 2_000,
             away: false,
+            is_long: true,
             one_seed: false,
+            crews: false,
+            flood: 0,
+            writes_per_hour: 0,
             liveness_us: LIVENESS_US,
         }
     }
@@ -260,6 +286,25 @@ impl Plan {
             liveness_us: 1_800_000_000,
             ..Self::calm()
         }
+    }
+
+    /// A device that signs everything as it should, and floods its hub with records and what deletes leave of them.
+    #[must_use]
+    pub fn flood() -> Self {
+        Self {
+            devices: 3,
+            safety_us: 30_000_000,
+            flood: 40,
+            writes_per_hour: 1_200,
+            mix: [6, 2, 0, 0],
+            liveness_us: 6 * 3_600_000_000,
+            ..Self::calm()
+        }
+    }
+
+    /// A pause as long as it is in this world.
+    pub(super) fn pause(&self, (from, to): (u64, u64)) -> (u64, u64) {
+        (from, if self.is_long { to } else { from.max(to * 2 / 5) })
     }
 
     /// True if the frames of a channel arrive in order, or not at all.

@@ -4,15 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mobo_adapters::sqlite::edge::Identity;
-use mobo_core::backoff::Backoff;
-use mobo_core::ids::Incarnation;
 use mobo_core::link::Channel;
-use mobo_core::message::Enrol;
-use mobo_core::store::{HubStore, Invite};
-use mobo_core::time::Eff;
-use mobo_core::trust::{KeyPair, Statement, secret_hash};
-use mobo_runtime::machine::{Machine, random};
+use mobo_core::store::HubStore;
+use mobo_core::trust::KeyPair;
 use mobo_vfs::Disk;
 
 use super::device::Device;
@@ -69,7 +63,7 @@ const AWAY_FROM_US: u64 = 10_000_000;
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: Rng,
-    time: WorldTime,
+    pub(super) time: WorldTime,
     queue: BTreeMap<(u64, u64), Event>,
     next: u64,
     pub(super) trace: Trace,
@@ -107,6 +101,7 @@ impl World {
     /// The world of a plan, whose disks are recorded.
     pub(super) fn recorded(seed: u64, plan: Plan) -> Self {
         let mut world = Self::with(Rng::new(seed), plan, false);
+        world.hub.disk = Disk::new();
         world.hub.disk.record();
         world.records = true;
         world
@@ -115,7 +110,8 @@ impl World {
     pub(super) fn with(mut rng: Rng, plan: Plan, whole: bool) -> Self {
         let time = WorldTime::default();
         let machine = Arc::new(SimMachine::new(Arc::clone(&time), rng.fork(), (false, 0)));
-        let hub = HubNode::new(KeyPair::from_secret(&secret(&mut rng)), machine);
+        let mut hub = HubNode::new(KeyPair::from_secret(&secret(&mut rng)), machine);
+        (hub.writes_per_hour, hub.disk) = (plan.writes_per_hour, Disk::from_image(super::templates::hub()));
         let deadline = plan.safety_us + plan.liveness_us;
         Self {
             plan,
@@ -181,6 +177,11 @@ impl World {
         self.at(self.now() + pause, event);
     }
 
+    /// The same, in less time where the world is short.
+    pub(super) fn later(&mut self, pause: (u64, u64), event: Event) {
+        self.soon(self.plan.pause(pause), event);
+    }
+
     pub(super) fn say(&mut self, what: std::fmt::Arguments<'_>) {
         let now = self.now();
         self.trace.say(now, what);
@@ -213,7 +214,7 @@ impl World {
             Event::Audit => {
                 let pause = if self.nobody_comes() { (86_400_000_000, 86_400_000_000) } else { (5_000_000, 20_000_000) };
                 if !self.healed {
-                    self.soon(pause, Event::Audit);
+                    self.later(pause, Event::Audit);
                 }
                 self.audit()
             }
@@ -231,7 +232,11 @@ impl World {
         self.project = Some(project);
         for what in What::ALL {
             let store = Arc::clone(&life.store);
-            let schema = life.wait(store.create_collection(project, what.collection())).map_err(setup)?;
+            let mut collection = what.collection();
+            if what == What::Jobs && self.plan.crews {
+                collection.rules.push("crew:{site}".to_owned());
+            }
+            let schema = life.wait(store.create_collection(project, collection)).map_err(setup)?;
             life.opened.schema.send_replace(Arc::new(schema));
         }
         let mut first = None;
@@ -245,7 +250,8 @@ impl World {
             let keys = KeyPair::from_secret(&secret(&mut self.rng));
             let machine = self.machine(nth);
             self.rng = own.unwrap_or_else(|| self.rng.clone());
-            let mut device = self.device((format!("d{nth}"), site), keys, Disk::new(), machine);
+            let disk = if self.records { Disk::new() } else { Disk::from_image(super::templates::edge()) };
+            let mut device = self.device((format!("d{nth}"), site), keys, disk, machine);
             device.rolled_back = self.plan.one_seed;
             if self.records {
                 device.disk.record();
@@ -263,71 +269,12 @@ impl World {
             self.soon((1_000_000, 2 * pause), Event::HubWrite);
         }
         self.soon((3_000_000, 3_000_000), Event::Reserve);
-        self.soon((5_000_000, 20_000_000), Event::Audit);
+        self.later((5_000_000, 20_000_000), Event::Audit);
         self.at(self.plan.safety_us, Event::Heal);
         if self.plan.away {
             self.at(AWAY_FROM_US, Event::Leave);
         }
         Ok(())
-    }
-
-    pub(super) fn machine(&mut self, nth: usize) -> Arc<SimMachine> {
-        let drift = self.rng.below(2 * self.plan.drift_ppm + 1).cast_signed() - self.plan.drift_ppm.cast_signed();
-        let no_clock = self.plan.clockless && nth.is_multiple_of(2);
-        let machine = SimMachine::new(Arc::clone(&self.time), self.rng.fork(), (no_clock, drift));
-        machine.reboot();
-        Arc::new(machine)
-    }
-
-    pub(super) fn device(&mut self, (name, site): (String, &'static str), keys: KeyPair, disk: Disk, machine: Arc<SimMachine>) -> Device {
-        Device {
-            name,
-            keys,
-            site,
-            disk,
-            machine,
-            images: Vec::new(),
-            backoff: Backoff::default(),
-            life: None,
-            lineage: Vec::new(),
-            keep_bytes: self.plan.keep_bytes,
-            history: self.model.history(),
-            rolled_back: false,
-            destroyed: false,
-            sick: false,
-            lies: None,
-            partition: None,
-            dialing: true,
-            restarting: false,
-        }
-    }
-
-    /// The device joins: the hub's own enrolment, without a link.
-    fn join(&mut self, device: &mut Device) -> Result<(), mobo_core::store::StoreError> {
-        let secret: [u8; 32] = self.hub.machine.random()?;
-        let hub_key = self.hub.keys.public();
-        let life = self.hub.life.as_mut().expect("it has booted");
-        let (store, door, project) = (Arc::clone(&life.store), Arc::clone(&life.door), life.opened.project);
-        let buckets = vec!["all".to_owned(), format!("site:{}", device.site)];
-        let invite =
-            Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, claims: Vec::new(), expires: Eff(i64::MAX) };
-        life.wait(store.invite(project, invite))?;
-        let signature = Statement::Enrol { binding: b"", secret: &secret }.sign(&device.keys);
-        let enrol = Enrol { secret: secret.to_vec(), masked: false, key: device.keys.public(), name: device.name.clone(), signature };
-        let enrolled = life.wait(async { door.enrol(&enrol, b"").await });
-        let enrolled = enrolled.map_err(|error| mobo_core::store::StoreError::Refused(error.detail))?;
-        let identity = Identity {
-            project,
-            device: device.keys.device(),
-            hub_key,
-            hub_addresses: Vec::new(),
-            certificate: enrolled.certificate,
-            certificate_signature: enrolled.signature,
-        };
-        let fresh = Incarnation::from_entropy(random(device.machine.as_ref())?);
-        let life = device.life.as_mut().expect("it has booted");
-        let store = Arc::clone(&life.store);
-        life.wait(store.join(identity, fresh))
     }
 
     /// All is well from now on.
@@ -371,6 +318,7 @@ impl World {
 
     /// Looks whether everything has converged.
     fn look(&mut self) -> Try {
+        self.check_flood(self.now().saturating_sub(self.plan.safety_us))?;
         let found = self.converged();
         if found.is_ok() {
             self.audit()?;

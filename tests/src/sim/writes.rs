@@ -12,6 +12,7 @@ use mobo_core::store::{HubStore, StoreError};
 use mobo_runtime::machine::{Machine, random};
 use serde_json::{Map, Value as Json, json};
 
+use super::flood::{FLOODER, junk};
 use super::machine::{all, poll};
 use super::model::{HUB, View, What, Write};
 use super::trace::{Try, Violation};
@@ -63,7 +64,10 @@ impl World {
                 let record = life.wait(store.record(key.clone())).ok().flatten();
                 record.map(|record| view(what, &record.state)).unwrap_or_default()
             };
-            let draft = model.draft(rng, (what, hot, site), history, view);
+            let mut draft = model.draft(rng, (what, hot, site), history, view);
+            if device == FLOODER {
+                draft.edits.extend(junk(draft.write.id, plan.flood));
+            }
             futures.push(Box::pin(store.write(collection.id, draft.edits, None)));
             writes.push(draft.write);
         }

@@ -62,6 +62,9 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
 pub(crate) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // Counting what SQLite allocates takes a lock for each piece. Where SQLite runs already, it goes on counting.
+        // SAFETY: the option takes one int, and is refused after the library was started.
+        let _ = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) };
         let vfs = Box::new(ffi::sqlite3_vfs {
             iVersion: 2,
             szOsFile: c_int::try_from(size_of::<OpenFile>()).unwrap_or(c_int::MAX),

@@ -43,11 +43,12 @@ pub(super) struct Rows<'c> {
     tables: BTreeMap<CollectionId, Table<'c>>,
 }
 
+/// One collection's statements, each prepared when it is first needed: a connection that only reads never prepares what writes.
 struct Table<'c> {
     collection: &'c Collection,
-    reader: RecordReader<'c>,
-    writer: RecordWriter<'c>,
-    meta: Meta<'c>,
+    reader: Option<RecordReader<'c>>,
+    writer: Option<RecordWriter<'c>>,
+    meta: Option<Meta<'c>>,
 }
 
 /// Reads what rows say besides their states.
@@ -83,10 +84,11 @@ impl<'c> Rows<'c> {
 
     /// What is known of a record; `None` when it is not here.
     pub(super) fn kept(&mut self, key: &RecordKey) -> Try<Option<Kept>> {
-        let (project, table) = (self.project.sql(), self.table(key)?);
+        let (conn, project) = (self.conn, self.project.sql());
         let (of, id) = (key.collection.sql(), key.id.as_str());
+        let table = self.table(key)?;
         // Without loading documents and states.
-        match &mut table.meta {
+        match made(&mut table.meta, || Meta::of(conn, table.collection))? {
             Meta::Document(document) => first(document.query((project, of, id))?, document_row),
             Meta::Row(row, hidden) => match first(row.query([id])?, meta_row)? {
                 Some(kept) => Ok(Some(kept)),
@@ -97,16 +99,18 @@ impl<'c> Rows<'c> {
 
     /// A record as it is shown, or what is wrong with its row; `None` when it is not here.
     pub(super) fn read(&mut self, key: &RecordKey) -> Try<Option<(Result<RecordState, String>, Kept)>> {
-        let Some(stored) = self.table(key)?.reader.read(&key.id)? else { return Ok(None) };
+        let (conn, project) = (self.conn, self.project);
+        let table = self.table(key)?;
+        let reader = made(&mut table.reader, || Ok(RecordReader::new(conn, project, table.collection)?))?;
+        let Some(stored) = reader.read(&key.id)? else { return Ok(None) };
         let (ver, mac, state_hash) = (stored.ver, stored.mac, stored.state_hash);
         Ok(Some((stored.state, Kept { ver, mac, state_hash, home: stored.home, visible: stored.visible })))
     }
 
     /// Writes a record where it belongs now; `kept` is where it was.
     pub(super) fn write(&mut self, key: &RecordKey, kept: Option<&Kept>, row: &NewRow<'_>) -> Try<()> {
-        let table = self.table(key)?;
-        let columns = row.state.project(table.collection);
-        table.writer.write(&NewRecord {
+        let columns = row.state.project(self.table(key)?.collection);
+        self.writer(key)?.write(&NewRecord {
             id: &key.id,
             before: match kept {
                 None => Place::Absent,
@@ -134,7 +138,7 @@ impl<'c> Rows<'c> {
     }
 
     pub(super) fn remove(&mut self, key: &RecordKey) -> Try<()> {
-        self.table(key)?.writer.remove(&key.id)
+        self.writer(key)?.remove(&key.id)
     }
 
     /// Changes only the first bucket of a record.
@@ -166,13 +170,25 @@ impl<'c> Rows<'c> {
             Entry::Vacant(entry) => {
                 let unknown = || Failure::refused(format!("no collection has the id {}", key.collection));
                 let collection = self.schema.get(key.collection).ok_or_else(unknown)?;
-                let reader = RecordReader::new(self.conn, self.project, collection)?;
-                let writer = RecordWriter::new(self.conn, self.project, collection)?;
-                let meta = Meta::of(self.conn, collection)?;
-                Ok(entry.insert(Table { collection, reader, writer, meta }))
+                Ok(entry.insert(Table { collection, reader: None, writer: None, meta: None }))
             }
         }
     }
+
+    fn writer(&mut self, key: &RecordKey) -> Try<&mut RecordWriter<'c>> {
+        let (conn, project) = (self.conn, self.project);
+        let table = self.table(key)?;
+        made(&mut table.writer, || Ok(RecordWriter::new(conn, project, table.collection)?))
+    }
+}
+
+/// What is there, or is made now.
+fn made<T>(place: &mut Option<T>, make: impl FnOnce() -> Try<T>) -> Try<&mut T> {
+    let made = match place.take() {
+        Some(made) => made,
+        None => make()?,
+    };
+    Ok(place.insert(made))
 }
 
 /// A row of a table: `_mobo`, version, bucket, position, whether it is visible. One that cannot be read has the hash of nothing.
