@@ -34,6 +34,7 @@ impl World {
             machine,
             images: Vec::new(),
             backoff: Backoff::default(),
+            broker: super::sensors::Broker::default(),
             life: None,
             lineage: Vec::new(),
             keep_bytes: self.plan.keep_bytes,

@@ -69,6 +69,8 @@ pub(super) struct Device {
     pub(super) machine: Arc<SimMachine>,
     pub(super) images: Vec<(Image, usize)>,
     pub(super) backoff: Backoff,
+    /// Of the sensors beside it.
+    pub(super) broker: super::sensors::Broker,
     pub(super) life: Option<Life>,
     /// Which history its writes belong to: a new one after each time that it was put back or copied.
     pub(super) history: usize,

@@ -246,6 +246,7 @@ impl World {
     fn put_back(&mut self, device: usize, first: usize) {
         let node = &mut self.devices[device];
         node.rolled_back = true;
+        node.broker.forget();
         node.lineage.push(node.history);
         for history in node.lineage.clone() {
             self.model.doubt(history, first);
@@ -269,6 +270,7 @@ impl World {
         let node = &mut self.devices[device];
         node.lineage.push(node.history);
         node.rolled_back = true;
+        node.broker.forget();
         let (keys, site, lineage) = (node.keys.clone(), node.site, node.lineage.clone());
         let disk = Disk::from_image(&node.disk.image());
         let name = format!("{}c{nth}", node.name);

@@ -31,6 +31,7 @@ mod network;
 mod plan;
 pub mod power;
 mod restores;
+mod sensors;
 mod sessions;
 mod templates;
 mod told;

@@ -209,6 +209,7 @@ impl Plan {
             "time" | "eff" => &[KillHub, PowerHub, ClockJump, RestoreHub, CutLink],
             "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
             "trim" => &[RestoreHub, KillDevice, CutLink],
+            "ingest" => &[KillDevice, CutLink],
             "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
             _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
         };
@@ -219,12 +220,13 @@ impl Plan {
         self.mix = match part {
             "document" | "change" | "redo" => [2, 8, 0, 0],
             "reject" => [2, 0, 0, 8],
+            "ingest" => [2, 0, 8, 0],
             "register" | "delete" | "row" | "counter" => [8, 0, 0, 0],
             _ => [6, 2, 2, 3],
         };
         self.keep_bytes = if part == "trim" { 0 } else { self.keep_bytes };
         self.write_every_us = self.write_every_us.min(1_500_000);
-        if name == "lane.gap" || name == "push.rewind" {
+        if ["lane.gap", "push.rewind", "batch.continues", "page.continues"].contains(&name) {
             self.pipe = Pipe::Datagrams { lost: 15, doubled: 20 };
         }
     }

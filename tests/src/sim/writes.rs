@@ -19,6 +19,9 @@ use super::trace::{Try, Violation};
 use super::world::{Event, World};
 use crate::seed::Rng;
 
+/// Of 100 samples, so many come from sensors beside the device.
+const SENSED: u64 = 40;
+
 impl World {
     /// A device writes something.
     pub(super) fn write(&mut self, device: usize) -> Try {
@@ -31,6 +34,7 @@ impl World {
         }
         let count = if self.rng.chance(20) { 2 + self.rng.below(3) } else { 1 };
         let (Self { model, rng, plan, devices, .. }, mut writes) = (&mut *self, Vec::new());
+        let mut sensed = Vec::new();
         let node = &mut devices[device];
         let (site, history) = (node.site, node.history);
         let life = node.life.as_mut().expect("it is there");
@@ -45,6 +49,10 @@ impl World {
             }
             if what == What::Samples {
                 let write = model.sample(history);
+                if rng.chance(SENSED) {
+                    sensed.push(write);
+                    continue;
+                }
                 let rows = vec![sample(&write)];
                 let now = node.machine.wall();
                 let segment = segment(rows, &collection, now).map_err(|error| Violation::new("write", error.to_string()))?;
@@ -74,6 +82,9 @@ impl World {
         let results = life.wait(all(futures));
         for (write, result) in writes.into_iter().zip(results) {
             self.written(device, write, result)?;
+        }
+        if !sensed.is_empty() {
+            self.sense(device, sensed)?;
         }
         self.wake(device);
         self.after(device)
