@@ -264,7 +264,7 @@ impl Plan {
         Self {
             safety_us: AWAY_US,
             // A fifth of all writes are of three on average, and pauses are as long as a write takes its turn.
-            write_every_us: AWAY_US / writes * 3 / 2,
+            write_every_us: AWAY_US / writes * 4 / 3,
             pipe: Pipe::Thin { bits_per_second: 20_000, lost: 3 },
             latency_us: (700_000, 700_000),
             mix: [6, 0, 2, 3],
@@ -299,7 +299,7 @@ impl Plan {
             flood: 40,
             writes_per_hour: 1_200,
             mix: [6, 2, 0, 0],
-            liveness_us: 6 * 3_600_000_000,
+            liveness_us: 48 * 3_600_000_000,
             ..Self::calm()
         }
     }

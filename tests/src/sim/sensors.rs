@@ -72,6 +72,7 @@ impl World {
             node.broker.known = taken.remembered;
         }
         trace.add("values of sensors", taken.rows);
+        trace.add("writes", taken.rows);
         let (name, open) = (node.name.clone(), node.broker.open.len());
         self.say(format_args!(
             "{name} takes {before} messages of sensors, {} for the first time; {open} are not known to be taken",
