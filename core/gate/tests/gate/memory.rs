@@ -33,7 +33,8 @@ pub(crate) struct Memory {
     node: NodeKind,
     schema: Arc<Schema>,
     tables: Mutex<Tables>,
-    keys: BTreeMap<KeyHash, Role>,
+    /// Who is let in.
+    pub(crate) keys: Mutex<BTreeMap<KeyHash, Role>>,
     /// Who may what.
     pub(crate) policies: Mutex<Arc<Policies>>,
     /// Counts changes of it.
@@ -116,7 +117,7 @@ impl Memory {
             node,
             schema: Arc::new(schema),
             tables: Mutex::default(),
-            keys: [Role::Admin, Role::Service, Role::Anon].into_iter().map(|role| (key(role.clone()).hash(), role)).collect(),
+            keys: Mutex::new([Role::Admin, Role::Service, Role::Anon].into_iter().map(|role| (key(role.clone()).hash(), role)).collect()),
             policies: Mutex::default(),
             rights: watch::Sender::new(0),
             asked: AtomicUsize::new(0),
@@ -285,7 +286,7 @@ impl Backend for Memory {
         let role = match (self.node, credential.caller) {
             (_, Caller::User { .. }) => return Box::pin(async { Err(TokenError::UnknownKey.into()) }),
             (NodeKind::Edge, Caller::Local) => Some(Role::Service),
-            (NodeKind::Hub, Caller::Key(hash)) => self.keys.get(&hash).cloned(),
+            (NodeKind::Hub, Caller::Key(hash)) => self.keys.lock().unwrap().get(&hash).cloned(),
             (NodeKind::Edge, Caller::Key(_) | Caller::Stranger) | (NodeKind::Hub, Caller::Local | Caller::Stranger) => None,
         };
         let principal = role.map(|role| Principal::of_role(self.project(), role));

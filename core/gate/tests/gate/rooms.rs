@@ -165,3 +165,55 @@ async fn who_has_no_app_is_told_so_and_takes_no_place() {
         assert_eq!(u16::from(frame.code), 4001);
     }
 }
+
+impl Socket {
+    /// The next event of that name in Pusher's protocol, with its data.
+    async fn event(&mut self, name: &str) -> Json {
+        let heard = async {
+            loop {
+                let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
+                let event: Json = serde_json::from_str(&text).unwrap();
+                if event["event"] == name {
+                    break event;
+                }
+            }
+        };
+        timeout(SOON, heard).await.unwrap_or_else(|_| panic!("{name} has not come"))
+    }
+
+    /// Opens a private channel with what `/pusher/auth` signs for that key.
+    async fn open(&mut self, served: &Served, socket_id: &str, (channel, key): (&str, &ApiKey)) {
+        let form = format!("socket_id={socket_id}&channel_name={channel}");
+        let headers = [("apikey", key.text()), ("content-type", "application/x-www-form-urlencoded")];
+        let signed = served.world.ask("POST /pusher/auth", &headers, form).await;
+        assert_eq!(signed.status, 200, "{}", signed.text);
+        let data = json!({ "channel": channel, "auth": signed.json()["auth"] });
+        self.0.send(Message::text(json!({ "event": "pusher:subscribe", "data": data }).to_string())).await.unwrap();
+        self.event("pusher_internal:subscription_succeeded").await;
+    }
+}
+
+/// Goal: what a key has opened ends with the key, by the event that tells of it, and what others have opened stays.
+#[tokio::test]
+async fn a_channel_ends_with_the_key_that_opened_it() {
+    let served = served().await;
+    let mut socket = served.socket("/app/app-key?protocol=7").await;
+    let data = socket.event("pusher:connection_established").await["data"].as_str().unwrap().to_owned();
+    let id = serde_json::from_str::<Json>(&data).unwrap()["socket_id"].as_str().unwrap().to_owned();
+    let (service, admin) = (key(Role::Service), key(Role::Admin));
+    socket.open(&served, &id, ("private-lost", &service)).await;
+    socket.open(&served, &id, ("private-kept", &admin)).await;
+    let lost = std::time::Instant::now();
+    served.world.memory.keys.lock().unwrap().remove(&service.hash());
+    served.world.memory.rights.send_modify(|count| *count += 1);
+    let error = socket.event("pusher:subscription_error").await;
+    assert_eq!((&error["channel"], &error["data"]["status"]), (&json!("private-lost"), &json!(401)), "{error}");
+    assert!(lost.elapsed() < Duration::from_secs(5), "after {:?}", lost.elapsed());
+    // It is out of that channel, and in the other one still.
+    for channel in ["private-lost", "private-kept"] {
+        let event = json!({ "event": "client-hello", "channel": channel, "data": {} });
+        socket.0.send(Message::text(event.to_string())).await.unwrap();
+    }
+    assert_eq!(socket.event("pusher:error").await["data"]["code"], 4301, "nobody speaks where he is not");
+    socket.open(&served, &id, ("private-kept", &admin)).await;
+}
