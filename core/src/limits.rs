@@ -73,6 +73,8 @@ pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
 pub const DOCUMENT_CHANGES_MAX: usize = 20_000;
 /// Operations of one document, deletions included: they take up to 0.2 s to load.
 pub const DOCUMENT_OPS_MAX: u64 = 1 << 18;
+/// Saved documents from this length on stay loaded while they are worked on: a second load would cost more than the memory.
+pub const DOCUMENT_WARM_BYTES_MIN: usize = 2 * 1024;
 /// Root keys of one document: each field, and the flag of deletion.
 pub const DOCUMENT_KEYS_MAX: usize = FIELDS_PER_COLLECTION_MAX + 1;
 /// Elements of one list of a document.

@@ -4,7 +4,8 @@
 //! hub decides replaces it when the record is delivered.
 
 use crate::author::RecordOp;
-use crate::document::DocumentOp;
+use crate::document::lay::Laying;
+use crate::document::{Document, DocumentOp};
 use crate::engine::{Applying, Author, Refusal, Stamped};
 use crate::ids::{Seq, Ver};
 use crate::record::{RecordOps, RecordState};
@@ -26,11 +27,41 @@ pub struct Pending {
 /// say what became of it.
 #[must_use]
 pub fn lay(collection: &Collection, base: &RecordState, pending: &[Pending], author: &Author) -> RecordState {
+    if let RecordState::Document(document) = base
+        && let Ok(laid) = lay_over_document(collection, document, pending, author)
+    {
+        return laid.map_or_else(|| base.clone(), RecordState::Document);
+    }
     let mut state = base.clone();
     for entry in pending {
         let _ = lay_one(collection, &mut state, entry, author);
     }
     state
+}
+
+/// All of them with one load and one save; `None` when nothing was laid.
+fn lay_over_document(
+    collection: &Collection,
+    document: &Document,
+    pending: &[Pending],
+    author: &Author,
+) -> Result<Option<Document>, Refusal> {
+    let mut laying = Laying::over(collection, document)?;
+    for entry in pending {
+        let _ = laying.lay(&document_ops(&entry.ops), author.origin());
+    }
+    laying.finish()
+}
+
+/// Those of an entry's operations that are on a document.
+#[must_use]
+pub fn document_ops(ops: &[(u32, RecordOp)]) -> Vec<&DocumentOp> {
+    ops.iter()
+        .filter_map(|(_, op)| match op {
+            RecordOp::Document(op) => Some(op),
+            RecordOp::Table(_) => None,
+        })
+        .collect()
 }
 
 /// The state after one more operation of this node's own: its `nth` since the state was read.

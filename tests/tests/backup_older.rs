@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 const LOAD_TIMEOUT: Duration = Duration::from_secs(1_200);
 const DEVICES: usize = 4;
+/// The note that all devices write.
+const SHARED: &str = "n";
 
 /// What a fleet has written, as its writers know it.
 #[derive(Default)]
@@ -96,10 +98,11 @@ impl Rig {
         assert_eq!(there, want);
         let tally = |client: &mut Client| client.get("/rest/v1/orders?id=eq.tally&select=hours").unwrap().json()[0]["hours"].clone();
         assert_eq!((tally(&mut api), tally(&mut device.http())), (json!(self.written.counted), json!(self.written.counted)));
+        let mut likes = |note: &str| api.get(&format!("/rest/v1/notes?select=likes&id=eq.{note}")).unwrap().json()[0]["likes"].clone();
         for (device, count) in &self.written.samples {
-            let likes = api.get(&format!("/rest/v1/notes?select=likes&id=eq.n-{device}")).unwrap().json();
-            assert_eq!(likes[0]["likes"], json!(count), "a like of device {device} went with each of its samples");
+            assert_eq!(likes(&format!("n-{device}")), json!(count), "a like of device {device} went with each of its samples");
         }
+        assert_eq!(likes(SHARED), json!(self.written.samples.values().sum::<u64>()), "and one in the note that all of them write");
         self.cluster.healthy();
     }
 }
@@ -137,7 +140,9 @@ fn load(device: &Node, (name, number): (&str, usize), entries: usize, mut rng: R
             3 => {
                 let answer = client.post("/rest/v1/vitals", &json!([{ "cpu": n as f64 }])).unwrap();
                 assert_eq!(answer.status, 201, "{}", answer.text());
-                upsert(&mut client, "notes", &json!({ "id": format!("n-{number}"), "likes": { "$inc": 1 } }));
+                for id in [format!("n-{number}"), SHARED.to_owned()] {
+                    upsert(&mut client, "notes", &json!({ "id": id, "likes": { "$inc": 1 } }));
+                }
                 *written.samples.entry(number).or_default() += 1;
             }
             _ => {

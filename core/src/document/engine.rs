@@ -59,7 +59,11 @@ impl MergeEngine for DocumentEngine {
         }
         let key = state.key.as_ref().filter(|_| !state.saved.is_empty())?;
         // What cannot be loaded cannot be shown. Whoever reads it from a store has been told so by `Document::load`.
-        contained(Code::CORRUPT_RECORD, || Ok(content::row(&state::open(&state.saved)?, collection, key))).ok().flatten()
+        let row = || match &state.warm.0 {
+            Some(doc) => Ok(content::row(doc, collection, key)),
+            None => Ok(content::row(&state::open(&state.saved)?, collection, key)),
+        };
+        contained(Code::CORRUPT_RECORD, row).ok().flatten()
     }
 
     fn state_hash(&self, state: &Document) -> StateHash {

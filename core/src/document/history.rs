@@ -7,7 +7,7 @@ use automerge::{Automerge, ChangeHash};
 use super::actor::Actor;
 
 /// The changes of a loaded document, each after those that it depends on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct History {
     nodes: Vec<Node>,
     by_hash: BTreeMap<[u8; 32], usize>,
@@ -16,7 +16,7 @@ pub(super) struct History {
 }
 
 /// One change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     /// Its author.
     pub(super) actor: Actor,

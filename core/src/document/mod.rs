@@ -13,6 +13,7 @@ pub mod genesis;
 mod guard;
 pub mod hands;
 mod history;
+pub mod lay;
 pub mod op;
 mod open;
 pub mod past;

@@ -18,7 +18,7 @@ use crate::schema::{Collection, Field, FieldType};
 use crate::value::Value;
 
 /// A loaded document. It lives inside [`state::contained`] and is thrown away after a panic.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Open<'a> {
     /// Its collection.
     pub(super) collection: &'a Collection,
@@ -54,9 +54,9 @@ impl<'a> Open<'a> {
         Ok(open)
     }
 
-    /// Loads a stored document as it is.
+    /// Loads a stored document as it is, or copies it where it is loaded.
     pub(super) fn bare(collection: &'a Collection, key: &'a RecordKey, state: &Document) -> Result<Self, Refusal> {
-        Self::around(collection, key, (state::open(&state.saved)?, state))
+        Self::around(collection, key, (state.opened()?, state))
     }
 
     fn around(collection: &'a Collection, key: &'a RecordKey, (doc, state): (Automerge, &Document)) -> Result<Self, Refusal> {
@@ -134,10 +134,7 @@ impl<'a> Open<'a> {
 
     /// Saves the document, loads what was saved, and compares: only then is it fit to be stored.
     pub(super) fn close(self) -> Result<Document, Refusal> {
-        let saved = self.doc.save();
-        if saved.len() > limits::DOCUMENT_BYTES_MAX {
-            return Err(too_large("bytes", limits::DOCUMENT_BYTES_MAX as u64));
-        }
+        let saved = self.save()?;
         let heads = heads_of(&self.doc);
         let poison = |why: &str| Refusal::new(Code::BAD_CHANGE, format!("with the change, the document would not load again: {why}"));
         let doc = state::open(&saved).map_err(|refusal| poison(&refusal.detail))?;
@@ -148,6 +145,20 @@ impl<'a> Open<'a> {
         let by = (self.collection.id, self.collection.rev);
         let shown = Some(Shown { by, row: content::row(&doc, self.collection, self.key) });
         Ok(Document { key: Some(self.key.clone()), epoch: 0, saved, heads, shown, warm: Warm(Some(Box::new(doc))) })
+    }
+
+    /// The refusals of [`close`](Self::close) for what is too large.
+    pub(super) fn check_size(&self) -> Result<(), Refusal> {
+        self.save()?;
+        self.check_containers(&self.doc)
+    }
+
+    fn save(&self) -> Result<Vec<u8>, Refusal> {
+        let saved = self.doc.save();
+        if saved.len() > limits::DOCUMENT_BYTES_MAX {
+            return Err(too_large("bytes", limits::DOCUMENT_BYTES_MAX as u64));
+        }
+        Ok(saved)
     }
 
     /// Texts and lists that several people filled may be too long for a row, though no single change was.

@@ -10,8 +10,8 @@ use crate::value::Value;
 
 /// The merge state of a document: its saved bytes, and what was read from them when they were checked.
 ///
-/// It holds no loaded automerge document, which takes 15 KB and more, but for the one that a merge has loaded to check what it saved: the next
-/// merge into this very state goes on with it. A copy has none.
+/// It holds no loaded automerge document, which takes 15 KB and more, but for the one that a merge has loaded to check what it saved, and that
+/// of a long document which was just read: the next merge into this very state goes on with it. A copy has none.
 #[derive(Clone, Debug, Default)]
 pub struct Document {
     /// The record; absent in the state of no particular record.
@@ -67,8 +67,17 @@ impl Document {
         if saved.is_empty() {
             return Ok(Self::empty(key));
         }
-        let heads = contained(Code::CORRUPT_RECORD, || open(&saved).map(|doc| heads_of(&doc)))?;
-        Ok(Self { key: Some(key), epoch, saved, heads, shown: None, warm: Warm::default() })
+        let (heads, doc) = contained(Code::CORRUPT_RECORD, || open(&saved).map(|doc| (heads_of(&doc), Box::new(doc))))?;
+        let warm = Warm((saved.len() >= limits::DOCUMENT_WARM_BYTES_MIN).then_some(doc));
+        Ok(Self { key: Some(key), epoch, saved, heads, shown: None, warm })
+    }
+
+    /// What the bytes load as.
+    pub(super) fn opened(&self) -> Result<Automerge, Refusal> {
+        match &self.warm.0 {
+            Some(doc) => Ok(Automerge::clone(doc)),
+            None => open(&self.saved),
+        }
     }
 
     /// The hashes of the changes that no other change builds on, ascending; none before the first write.

@@ -4,6 +4,7 @@
 mod edit;
 mod golden;
 mod guard;
+mod lay;
 mod merge;
 mod mutation;
 

@@ -317,7 +317,7 @@ fn a_join_does_not_believe_the_other_side() {
     // One actor, one position, two contents: a cloned log.
     let refusal = DocumentEngine.join(&collection(), &other.document, &clone.document).unwrap_err();
     assert_eq!(refusal.code, Code::BAD_CHANGE);
-    let damaged = Document { saved: vec![1, 2, 3], ..clone.document };
+    let damaged = Document { saved: vec![1, 2, 3], ..clone.document.clone() };
     assert_eq!(DocumentEngine.join(&collection(), &other.document, &damaged).unwrap_err().code, Code::CORRUPT_RECORD);
 }
 

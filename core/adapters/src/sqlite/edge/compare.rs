@@ -52,7 +52,7 @@ pub(super) fn checkpoint(
         compared.appended = desk.redo(schema, again)?;
         for key in overlays::merged(conn, &checkpoint.own_merged)? {
             overlays::drop_merged(conn, &key, &checkpoint.own_merged)?;
-            desk.show(&key, None)?;
+            desk.show(&key, (None, None))?;
         }
         compared.changed.extend(desk.finish()?);
     }

@@ -10,7 +10,7 @@ use super::fault::Try;
 use super::members::{self, Digests, Spot, is_confirmed};
 use super::meta::Log;
 use super::overlays::{self, Decoded};
-use super::redo::Misfits;
+use super::redo::{Laid, Misfits};
 use super::rows::{Kept, NewRow, Rows};
 
 /// How far the device's lanes are merged in what is applied.
@@ -87,9 +87,10 @@ impl<'c> Desk<'c> {
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
         }
-        if let Some(base) = &base {
-            self.find_misfits(key, base, (&delivered.state, own_merged))?;
-        }
+        let laid = match &base {
+            Some(base) => self.find_misfits(key, base, (&delivered.state, own_merged))?,
+            None => None,
+        };
         let is_over = if mobo_core::protect!("overlay.dropped-when-merged", true) {
             overlays::drop_merged(self.conn, key, own_merged)?
         } else {
@@ -104,7 +105,7 @@ impl<'c> Desk<'c> {
         }
         self.put_spot(key, &mut spots, spot)?;
         bases::put(self.conn, key, &BaseRow::of(&delivered.row(None)))?;
-        self.show(key, Some(delivered.state))
+        self.show(key, (Some(delivered.state), laid))
     }
 
     /// The record has left a bucket: nothing is said about its existence. What is pending stays.
@@ -122,12 +123,12 @@ impl<'c> Desk<'c> {
             return Ok(());
         }
         overlays::drop_merged(self.conn, key, own_merged)?;
-        self.show(key, None)
+        self.show(key, (None, None))
     }
 
     /// Shows a record anew after its base, its overlay or its memberships have changed. A record that nothing holds any more is gone.
-    /// `base_state` spares reading the base when it is at hand.
-    pub(super) fn show(&mut self, key: &RecordKey, base_state: Option<RecordState>) -> Try<()> {
+    /// `base_state` spares reading the base when it is at hand, `laid` laying the same entries over it again.
+    pub(super) fn show(&mut self, key: &RecordKey, (base_state, laid): (Option<RecordState>, Option<Laid>)) -> Try<()> {
         let Some(collection) = self.rows.collection(key.collection) else { return Ok(()) };
         let kept = self.rows.kept(key)?;
         let home = kept.as_ref().and_then(|kept| kept.home);
@@ -142,7 +143,10 @@ impl<'c> Desk<'c> {
         if !entries.is_empty() {
             let Some(base_state) = base_state.or_else(|| RecordState::empty(collection, key)) else { return Ok(()) };
             let whose = (self.log.device, self.log.incarnation);
-            let state = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base_state, &entries)?;
+            let state = match laid.filter(|laid| laid.entries == entries) {
+                Some(laid) => laid.state,
+                None => overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base_state, &entries)?,
+            };
             let ver = base.map_or(Ver(0), |base| base.ver);
             let row = NewRow { state: &state, ver, mac: None, state_hash: state.state_hash(), home };
             return self.rows.write(key, kept.as_ref(), &row);
@@ -165,7 +169,7 @@ impl<'c> Desk<'c> {
         let kept = self.rows.kept(key)?;
         let buckets = self.spots(key, kept.as_ref())?.all().map(|spot| spot.0).collect();
         if bases::row(self.conn, key)?.is_some_and(|base| base.state(collection, key).is_ok()) {
-            self.show(key, None)?;
+            self.show(key, (None, None))?;
         }
         Ok(buckets)
     }

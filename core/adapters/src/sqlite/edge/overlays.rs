@@ -200,7 +200,7 @@ pub(super) fn lay(
     if logs.last() != Some(&current) {
         logs.push(current);
     }
-    let mut state = base.clone();
+    let mut laid: Option<RecordState> = None;
     for (nth, log) in logs.iter().enumerate() {
         let author = author(device, *log, u32::try_from(logs.len() - 1 - nth).unwrap_or(u32::MAX));
         let mut pending = Vec::new();
@@ -208,9 +208,9 @@ pub(super) fn lay(
             let ops = decoded.ops(conn, *at)?.get(key).cloned().unwrap_or_default();
             pending.push(Pending { seq: at.2, ops });
         }
-        state = overlay::lay(collection, &state, &pending, &author);
+        laid = Some(overlay::lay(collection, laid.as_ref().unwrap_or(base), &pending, &author));
     }
-    Ok(state)
+    Ok(laid.unwrap_or_else(|| base.clone()))
 }
 
 /// The records with an entry laid over them that is merged as far as this says.

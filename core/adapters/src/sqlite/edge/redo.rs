@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mobo_core::document::lay::Laying;
 use mobo_core::ids::{Lane, Nonce, RecordKey};
 use mobo_core::message::Code;
-use mobo_core::overlay::{self, Pending};
+use mobo_core::overlay;
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::time::Wall;
@@ -30,6 +31,14 @@ pub(super) struct Misfits {
     before: BTreeMap<RecordKey, (RecordState, Vec<EntryAt>)>,
 }
 
+/// A document with own entries laid over it.
+#[derive(Debug)]
+pub(super) struct Laid {
+    pub(super) state: RecordState,
+    /// Those entries, in the order in which they were sealed.
+    pub(super) entries: Vec<EntryAt>,
+}
+
 /// True if a refused entry waits for what the hub delivers next, to be written again on that: it stays laid over its records until then.
 pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
     if !mobo_core::protect!("redo.waits", matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED))
@@ -44,27 +53,40 @@ pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
 impl Desk<'_> {
     /// Finds the own entries on a document that what is delivered now leaves without what they build on. They stay laid over it, whatever
     /// the hub has merged of their lane.
-    pub(super) fn find_misfits(&mut self, key: &RecordKey, base: &BaseRow, (delivered, own_merged): (&RecordState, &OwnMerged)) -> Try<()> {
-        let (RecordState::Document(_), Some(collection)) = (delivered, self.rows.collection(key.collection)) else { return Ok(()) };
+    pub(super) fn find_misfits(
+        &mut self,
+        key: &RecordKey,
+        base: &BaseRow,
+        (delivered, own_merged): (&RecordState, &OwnMerged),
+    ) -> Try<Option<Laid>> {
+        let (RecordState::Document(document), Some(collection)) = (delivered, self.rows.collection(key.collection)) else {
+            return Ok(None);
+        };
         let entries = overlays::of_record(self.conn, key)?;
-        let (mut state, mut found) = (delivered.clone(), Vec::new());
+        // One that cannot be loaded is shown as it is by nobody.
+        let Ok(mut laying) = Laying::over(collection, document) else { return Ok(None) };
+        let (mut found, mut over) = (Vec::new(), Vec::new());
         for at in &entries {
             let ops = self.decoded.ops(self.conn, *at)?.get(key).cloned().unwrap_or_default();
-            let mut after = state.clone();
-            let author = overlays::author(self.log.device, at.0, 0);
-            let laid = overlay::lay_one(collection, &mut after, &Pending { seq: at.2, ops }, &author);
+            let (ops, author) = (overlay::document_ops(&ops), overlays::author(self.log.device, at.0, 0).origin());
             let is_merged = own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
+            let waited = mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?);
+            // What is merged and not there is there under another name, or refused for what it is.
+            let laid = if is_merged || waited {
+                laying.fits(&ops, author)
+            } else {
+                over.push(*at);
+                laying.lay(&ops, author)
+            };
             match laid {
                 Err(refusal) if mobo_core::protect!("redo.misfits", refusal.code == Code::MISSING_DEPENDENCY) => found.push(*at),
                 // It was refused for what it lacked, and that has come back meanwhile: by its own offer, or another device's.
-                Ok(()) if mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?) => found.push(*at),
-                // What is merged and not there is there under another name, or refused for what it is.
-                Ok(()) if !is_merged => state = after,
+                Ok(()) if waited => found.push(*at),
                 Ok(()) | Err(_) => {}
             }
         }
         if found.is_empty() {
-            return Ok(());
+            return Ok(laying.finish().ok().flatten().map(|document| Laid { state: RecordState::Document(document), entries: over }));
         }
         let base = base.state(collection, key)?.or_else(|| RecordState::empty(collection, key));
         self.misfits.before.extend(base.map(|base| (key.clone(), (base, entries))));
@@ -72,7 +94,7 @@ impl Desk<'_> {
             outbox::set_state(self.conn, *at, EntryState::Rejected)?;
         }
         self.misfits.entries.extend(found);
-        Ok(())
+        Ok(None)
     }
 
     /// Writes the misfits again, and what builds on them. Gives the lanes that have got entries.
@@ -90,7 +112,7 @@ impl Desk<'_> {
             }
         }
         for key in &refusal.keys {
-            self.show(key, None)?;
+            self.show(key, (None, None))?;
         }
         Ok(lanes)
     }

@@ -82,7 +82,7 @@ pub(super) fn refence(
     }
     let mut desk = Desk::new(conn, schema, new);
     for key in overlays::records(conn)? {
-        desk.show(&key, None)?;
+        desk.show(&key, (None, None))?;
     }
     desk.finish()?;
     Ok(refenced)

@@ -64,7 +64,7 @@ pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject
     }
     let mut desk = Desk::new(conn, schema, log);
     for key in &refusal.keys {
-        desk.show(key, None)?;
+        desk.show(key, (None, None))?;
     }
     Ok(Refused { changed: desk.finish()?, appended })
 }
