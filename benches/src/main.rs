@@ -8,6 +8,7 @@ mod boot;
 mod bus;
 mod floor;
 mod footprint;
+mod gate;
 mod http;
 mod live;
 mod measure;
@@ -81,6 +82,7 @@ async fn race(plan: &Plan) -> anyhow::Result<()> {
         Bench::Boot => boot::run(&binaries, report()).await?.print()?,
         Bench::Footprint => footprint::run(plan, &binaries, report()).await?.print()?,
         Bench::Table => table::run(plan, &binaries, report()).await?.print()?,
+        Bench::Gate => gate::run(plan, &binaries, report()).await?.print()?,
         Bench::Bus => bus::run(plan.seconds, report()).await?.print()?,
     }
     Ok(())

@@ -59,6 +59,8 @@ pub(crate) enum Bench {
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
     Bus,
+    /// Requests of the records API beside a handler that does the same SQL and nothing else, `--seconds` of each kind at each.
+    Gate,
     /// Rows that another process writes by SQL into a device's database, until they are sealed; then w1 to w4 with rows and with documents.
     Table,
     /// What a device takes: its program, its memory, its time to boot, and the wear of its disk.
@@ -78,6 +80,7 @@ impl Bench {
             Self::Boot => "boot",
             Self::Table => "table",
             Self::Footprint => "footprint",
+            Self::Gate => "gate",
             Self::Bus => "bus",
         }
     }

@@ -166,7 +166,7 @@ impl Hub {
     }
 
     fn advertised(&self) -> Vec<String> {
-        let listening = Listening { quic: self.quic(), mqtt: self.mqtt(), http: self.http() };
+        let listening = Listening { quic: self.quic(), mqtt: self.mqtt(), http: self.http().filter(|_| !self.is_private()) };
         addresses(&self.config.get(&settings::QUIC_ADVERTISE), &listening, WS_PATH)
     }
 

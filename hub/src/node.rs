@@ -5,6 +5,7 @@ mod gate;
 mod link;
 mod mqtt;
 mod store;
+mod tls;
 mod vault;
 mod ws;
 
@@ -193,6 +194,18 @@ impl Hub {
         self.http.get()
     }
 
+    /// Whether the API speaks TLS.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        !self.config.get(&settings::TLS_CERT).is_empty()
+    }
+
+    /// The address of the API as people and programs write it.
+    #[must_use]
+    pub fn url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", if self.is_private() { "https" } else { "http" })
+    }
+
     /// Where devices connect.
     #[must_use]
     pub fn quic(&self) -> Option<SocketAddr> {
@@ -278,12 +291,12 @@ fn metrics_part(hub: &Arc<Hub>) -> (MetricsPart, Pages) {
 }
 
 fn addresses(hub: &Hub) -> Vec<String> {
-    let http = hub.http().map(|address| format!("API      http://{address}"));
+    let http = hub.http().map(|address| format!("API      {}", hub.url(address)));
     let quic = hub.quic().map(|address| format!("devices  {address} (QUIC)"));
     let store =
         hub.opened.get().map(|opened| format!("project  {} on timeline {}", opened.project, opened.history.era().timeline.timeline));
     let mqtt = hub.mqtt().map(|address| format!("devices  {address} (MQTT)"));
-    let ws = hub.http().map(|address| format!("devices  ws://{address}{} (WebSocket)", WS_PATH));
+    let ws = hub.http().filter(|_| !hub.is_private()).map(|address| format!("devices  ws://{address}{} (WebSocket)", WS_PATH));
     http.into_iter().chain(quic).chain(mqtt).chain(ws).chain(store).collect()
 }
 

@@ -12,6 +12,15 @@ use crate::otlp;
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
     Setting::new("http.listen", "127.0.0.1:8000", "0.1.0", "Address of the HTTP API. Port 0 takes a free one; `status` tells which.");
+/// What callers of the API are shown.
+pub static TLS_CERT: Setting<String> = Setting::new(
+    "http.tls_cert",
+    "",
+    "0.1.0",
+    "A PEM file with the certificate of the API and those that sign it. With http.tls_key the API speaks TLS, and HTTP/2; both files are read again when they change. Empty: it is plain.",
+);
+/// What goes with it.
+pub static TLS_KEY: Setting<String> = Setting::new("http.tls_key", "", "0.1.0", "A PEM file with the private key of http.tls_cert.");
 /// How often somebody without a key may ask.
 pub static RATE_GUEST: Setting<i64> =
     Setting::new("http.rate_guest", "1200", "0.1.0", "Requests that one address may make in a minute without a key.");
@@ -24,6 +33,13 @@ pub static RATE_AUTH: Setting<i64> = Setting::new(
     "120",
     "0.1.0",
     "Requests that one address may make to /auth/v1, or with keys and tokens that are not good, in a minute.",
+);
+/// Whether GraphQL tells its schema.
+pub static GRAPHQL_INTROSPECTION: Setting<bool> = Setting::new(
+    "graphql.introspection",
+    "true",
+    "0.1.0",
+    "False: /graphql/v1 answers queries and does not tell what there is. Whoever asks is told only of what he may use, either way.",
 );
 /// Which app of the Pusher protocol servers publish for.
 pub static PUSHER_ID: Setting<String> =
@@ -109,9 +125,12 @@ pub static AUTH_URL: Setting<String> = Setting::new(
 /// All of them.
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
+    &TLS_CERT,
+    &TLS_KEY,
     &RATE_GUEST,
     &RATE_KEY,
     &RATE_AUTH,
+    &GRAPHQL_INTROSPECTION,
     &PUSHER_ID,
     &PUSHER_KEY,
     &PUSHER_SECRET,

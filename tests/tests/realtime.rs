@@ -65,6 +65,16 @@ struct Stream {
 impl Stream {
     /// Opens one; ready when the subscription stands.
     fn open(address: &str, path: &str, (key, at): (&str, Option<&str>)) -> Self {
+        let mut open = Self::begin(address, path, (key, at));
+        // Every stream begins with its place.
+        while open.at.is_empty() {
+            assert!(open.take_line().is_ok());
+        }
+        open
+    }
+
+    /// Opens one; ready with the head of the answer.
+    fn begin(address: &str, path: &str, (key, at): (&str, Option<&str>)) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let key = if key.is_empty() { String::new() } else { format!("apikey: {key}\r\n") };
@@ -75,10 +85,6 @@ impl Stream {
         let status = open.line().unwrap();
         assert!(status.contains("200"), "{status}: {:?}", (0..20).map(|_| open.line()).collect::<Vec<_>>());
         while open.line().unwrap() != "" {}
-        // Every stream begins with its place.
-        while open.at.is_empty() {
-            assert!(open.take_line().is_ok());
-        }
         open
     }
 
@@ -323,4 +329,38 @@ fn streams_are_filtered_resumed_and_stopped() {
     let revoked = Instant::now();
     assert_eq!(stopped.next().map(|event| event.kind).as_deref(), Some("refused"));
     assert!(stopped.next().is_none() && revoked.elapsed() < Duration::from_secs(5), "after {:?}", revoked.elapsed());
+}
+
+/// A subscription of GraphQL goes on where another subscriber was, sees what its filter lets through, and ends when its key is revoked.
+#[test]
+fn graphql_tells_of_changes() {
+    let cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[ORDERS]);
+    let (key, address) = (service_key(&cluster, "s"), cluster.hub().address("http"));
+    let at = Stream::open(&address, "/rest/v1/orders", (&key, None)).at;
+    let mut api = Client::new(&address).with_header("apikey", &key);
+    api.post("/rest/v1/orders", &json!([{ "id": "a", "n": 1 }, { "id": "b", "n": 9 }])).unwrap().expect_status(201);
+    api.patch("/rest/v1/orders?id=eq.a", &json!({ "n": 2 })).unwrap().expect_status(204);
+    api.patch("/rest/v1/orders?id=eq.a", &json!({ "n": 9 })).unwrap().expect_status(204);
+    let asked = format!(
+        "subscription {{ ordersChanges(after: \"{at}\", filter: {{ n: {{ lt: 5 }} }}) {{ type record {{ id n }} oldRecord {{ n }} }} }}"
+    );
+    let asked: String = asked.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let other = service_key(&cluster, "other");
+    let mut told = Stream::begin(&address, &format!("/graphql/v1?query={asked}"), (&other, None));
+    for want in [
+        json!({ "type": "INSERT", "record": { "id": "a", "n": "1" }, "oldRecord": null }),
+        json!({ "type": "UPDATE", "record": { "id": "a", "n": "2" }, "oldRecord": { "n": "1" } }),
+        json!({ "type": "DELETE", "record": null, "oldRecord": { "n": "2" } }),
+    ] {
+        let event = told.next().unwrap();
+        let data: Value = serde_json::from_str(&event.data).unwrap();
+        assert_eq!((event.kind.as_str(), &data["data"]["ordersChanges"]), ("next", &want), "{data}");
+    }
+    cluster.cli().args(["key", "revoke", "other"]).run().expect_success();
+    let revoked = Instant::now();
+    let last = told.next().unwrap();
+    assert!(last.data.contains("PGRST301"), "{last:?}");
+    while told.next().is_some() {}
+    assert!(revoked.elapsed() < Duration::from_secs(5), "after {:?}", revoked.elapsed());
 }

@@ -21,7 +21,7 @@ use crate::rates::{Counts, Rates};
 use crate::realtime::pusher::Openers;
 use crate::realtime::pusher::{self, PusherApp};
 use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
-use crate::serve::{Drained, serve};
+use crate::serve::{Drained, Secure, serve};
 use crate::watch::Watch;
 use crate::{access, around, body, docs, health, openapi, rest};
 
@@ -45,8 +45,12 @@ pub struct Settings {
     pub rates: Rates,
     /// Who counts and measures requests; nobody by default.
     pub watch: Option<Arc<dyn Watch>>,
+    /// Makes connections private; none by default, and then they are plain.
+    pub secure: Option<Arc<dyn Secure>>,
     /// Apps of the Pusher protocol; none by default.
     pub pusher: Vec<PusherApp>,
+    /// Whether GraphQL tells its schema; it does by default.
+    pub graphql_introspection: bool,
 }
 
 impl Default for Settings {
@@ -60,7 +64,9 @@ impl Default for Settings {
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
             rates: Rates::default(),
             watch: None,
+            secure: None,
             pusher: Vec::new(),
+            graphql_introspection: true,
         }
     }
 }
@@ -96,12 +102,24 @@ fn routes() -> Vec<Route> {
         ("/docs", Openness::Filtered, get(docs::page)),
         ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
         ("/rest/v1/{collection}/{id}/history", Openness::Collection, any(rest::past::handle)),
+        ("/graphql/v1", Openness::Filtered, graphql()),
         ("/realtime/v1/websocket", Openness::Filtered, any(phoenix::handle)),
         ("/realtime/v1/api/broadcast", Openness::Filtered, post(phoenix::broadcast)),
         ("/app/{key}", Openness::Filtered, any(pusher::connect)),
         ("/apps/{id}/{*rest}", Openness::Filtered, any(pusher::api)),
         ("/pusher/auth", Openness::Filtered, post(pusher::authorize)),
     ]
+}
+
+#[cfg(feature = "graphql")]
+fn graphql() -> MethodRouter<Gate> {
+    any(crate::graphql::handle)
+}
+
+/// A node that was built without it refuses it by name.
+#[cfg(not(feature = "graphql"))]
+fn graphql() -> MethodRouter<Gate> {
+    any(async || Problem::unsupported("GraphQL on a device").hint("ask the hub; /rest/v1 is the same on both"))
 }
 
 /// The paths of `routes`, and who they are for.
@@ -126,6 +144,8 @@ struct Shared {
     bodies: Arc<Semaphore>,
     counts: Counts,
     writes: Writes,
+    #[cfg(feature = "graphql")]
+    schemas: crate::graphql::Schemas,
     feed: Arc<Feed>,
     rooms: Rooms,
     openers: Openers,
@@ -145,7 +165,23 @@ impl Gate {
         let feed = Feed::new(Arc::clone(&backend));
         let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
         let (writes, places) = (Writes::default(), Places::default());
-        Self(Arc::new(Shared { backend, settings, requests, bodies, counts, writes, feed, rooms, openers, places, closing }))
+        #[cfg(feature = "graphql")]
+        let schemas = crate::graphql::Schemas::default();
+        Self(Arc::new(Shared {
+            backend,
+            settings,
+            requests,
+            bodies,
+            counts,
+            writes,
+            #[cfg(feature = "graphql")]
+            schemas,
+            feed,
+            rooms,
+            openers,
+            places,
+            closing,
+        }))
     }
 
     /// The routes, to be served by [`serve`](crate::serve::serve) or by a test.
@@ -227,6 +263,12 @@ impl Gate {
     /// Writes that carry a key.
     pub(crate) fn writes(&self) -> &Writes {
         &self.0.writes
+    }
+
+    /// The schemas of GraphQL.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn schemas(&self) -> &crate::graphql::Schemas {
+        &self.0.schemas
     }
 
     pub(crate) fn settings(&self) -> &Settings {

@@ -21,6 +21,8 @@ mod body;
 mod csv;
 mod docs;
 mod gate;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod health;
 mod idempotent;
 pub mod key;

@@ -51,6 +51,17 @@ pub(crate) fn moment(raw: Option<&str>) -> Result<(Option<String>, Option<String
     Ok((at, raw.map(|_| rest.join("&"))))
 }
 
+/// A word of the address, decoded; `None` where it is not there.
+///
+/// # Errors
+///
+/// 400 for what is no text.
+#[cfg(feature = "graphql")]
+pub(crate) fn word(raw: Option<&str>, name: &str) -> Result<Option<String>, Problem> {
+    let mut words = raw.unwrap_or_default().split('&').filter_map(|part| part.split_once('='));
+    words.find(|(known, _)| *known == name).map(|(_, value)| decode(value)).transpose()
+}
+
 /// `+` is a space and `%XX` a byte, as in a form.
 fn decode(text: &str) -> Result<String, Problem> {
     let spaced = text.replace('+', " ");

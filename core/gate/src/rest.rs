@@ -2,8 +2,8 @@
 
 mod accept;
 mod change;
-mod cursor;
-mod insert;
+pub(crate) mod cursor;
+pub(crate) mod insert;
 pub(crate) mod past;
 mod put;
 mod range;

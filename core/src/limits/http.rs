@@ -4,6 +4,16 @@ use std::time::Duration;
 
 use super::FIELDS_PER_COLLECTION_MAX;
 
+/// How deep a GraphQL operation nests.
+pub const GRAPHQL_DEPTH_MAX: usize = 16;
+/// Fields of a GraphQL operation, all of them counted.
+pub const GRAPHQL_COMPLEXITY_MAX: usize = 500;
+/// How deep the text of one nests, before anything of it is understood.
+pub const GRAPHQL_RECURSION_MAX: usize = 32;
+/// Directives on one field.
+pub const GRAPHQL_DIRECTIVES_MAX: usize = 4;
+/// Schemas that are kept: one for all callers who may use the same.
+pub const GRAPHQL_SCHEMAS_MAX: usize = 16;
 /// Changes of one record that its history tells of.
 pub const HISTORY_CHANGES_MAX: usize = 50;
 /// Largest request body.
@@ -26,6 +36,10 @@ pub const HTTP_BODIES_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const HTTP_DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Connections at the same time; later ones wait.
 pub const HTTP_CONNECTIONS_MAX: usize = 4_096;
+/// Requests in work at the same time on one connection of HTTP/2.
+pub const HTTP_STREAMS_MAX: u32 = 128;
+/// How often the files of a certificate are looked at, at most.
+pub const TLS_LOOK: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted: the process has no file descriptor left, most likely.
 pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests in work may go on once the node stops.

@@ -86,7 +86,3 @@ pub const CHANNEL_HISTORY_BYTES_MAX: usize = 64 * 1024;
 pub const CHANNEL_LINGER: Duration = Duration::from_secs(120);
 /// Events that a channel keeps for who comes back.
 pub const CHANNEL_HISTORY_MAX: usize = 64;
-/// Deepest nesting of a GraphQL query.
-pub const GRAPHQL_DEPTH_MAX: usize = 12;
-/// Fields of a GraphQL query, each counted with the rows that it may give.
-pub const GRAPHQL_COMPLEXITY_MAX: usize = 10_000;

@@ -25,7 +25,7 @@ max-width:24em;margin:4em auto;padding:0 1em}</style><h1>Done</h1><p>The passwor
 pub fn link(hub: &Hub, project: ProjectId, secret: &str) -> String {
     let url = hub.config.get(&settings::AUTH_URL);
     let base = if url.is_empty() {
-        hub.http().map_or_else(String::new, |address| format!("http://{address}"))
+        hub.http().map_or_else(String::new, |address| hub.url(address))
     } else {
         url.trim_end_matches('/').trim_end_matches("/auth/v1").to_owned()
     };

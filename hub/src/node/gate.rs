@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
+use mobo_gate::serve::Secure;
 use mobo_gate::upgrade::websocket;
 use mobo_gate::watch::Watch;
 use mobo_gate::{Gate, PusherApp, Rates, Settings};
@@ -13,6 +14,7 @@ use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Certificates;
 use super::{GATE, Hub, STORE, VERSION, WS_PATH, store_fault, ws};
 use crate::metrics::Requests;
 use crate::records::HubRecords;
@@ -71,6 +73,21 @@ impl GatePart {
         secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
     }
 
+    /// The certificate, where one is set.
+    fn certificates(&self) -> Result<Option<Arc<dyn Secure>>, Fault> {
+        let [certificate, key] = [&settings::TLS_CERT, &settings::TLS_KEY].map(|setting| self.hub.config.get(setting));
+        if certificate.is_empty() && key.is_empty() {
+            return Ok(None);
+        }
+        let (cert_key, key_key) = (settings::TLS_CERT.definition().key, settings::TLS_KEY.definition().key);
+        if certificate.is_empty() || key.is_empty() {
+            return Err(Fault::new(format!("{cert_key} and {key_key} go together"), "set both, or none"));
+        }
+        let opened = Certificates::open(certificate.as_ref(), key.as_ref());
+        let opened = opened.map_err(|why| Fault::new(why, format!("look at the files of {cert_key} and {key_key}")))?;
+        Ok(Some(Arc::new(opened)))
+    }
+
     fn rates(&self) -> Rates {
         let quota = |setting| u32::try_from(self.hub.config.get(setting)).unwrap_or_default();
         Rates { guest: quota(&settings::RATE_GUEST), key: quota(&settings::RATE_KEY), auth: quota(&settings::RATE_AUTH) }
@@ -81,7 +98,9 @@ impl GatePart {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
         let (watch, pusher, rates) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher(), self.rates());
-        let watched = Settings { watch, pusher, rates, ..Settings::default() };
+        let graphql_introspection = self.hub.config.get(&settings::GRAPHQL_INTROSPECTION);
+        let secure = self.certificates()?;
+        let watched = Settings { watch, pusher, rates, secure, graphql_introspection, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));
@@ -111,13 +130,19 @@ impl Component for GatePart {
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async move {
             let address = self.address();
-            vec![match std::net::TcpListener::bind(address) {
+            let address = match std::net::TcpListener::bind(address) {
                 Ok(_) => Check::pass("HTTP address", format!("{address} is free")),
                 Err(error) => {
                     let Fault { reason, advice } = fault(address, &error);
                     Check::fail("HTTP address", reason, advice)
                 }
-            }]
+            };
+            let certificate = match self.certificates() {
+                Ok(None) => None,
+                Ok(Some(_)) => Some(Check::pass("certificate", "the certificate and its key go together")),
+                Err(Fault { reason, advice }) => Some(Check::fail("certificate", reason, advice)),
+            };
+            std::iter::once(address).chain(certificate).collect()
         })
     }
 
@@ -143,7 +168,7 @@ impl Component for GatePart {
     }
 
     fn listens(&self) -> Vec<String> {
-        self.hub.http().map(|address| format!("http://{address}")).into_iter().collect()
+        self.hub.http().map(|address| self.hub.url(address)).into_iter().collect()
     }
 
     fn stop(&self, _: tokio::time::Instant) -> BoxFuture<'_, Result<(), Fault>> {

@@ -24,7 +24,7 @@ impl hyper::body::Body for Flow {
 }
 
 /// A body, and what writes to it; it ends when the writer is dropped.
-pub(super) fn flow() -> (mpsc::Sender<Bytes>, Body) {
+pub(crate) fn flow() -> (mpsc::Sender<Bytes>, Body) {
     let (writer, parts) = mpsc::channel(PARTS_MAX);
     (writer, Body::new(Flow(parts)))
 }

@@ -5,6 +5,8 @@
 //! they spell it: event streams ([`sse`]), Phoenix channels ([`phoenix`]), Pusher's protocol ([`pusher`]).
 
 mod body;
+#[cfg(feature = "graphql")]
+pub(crate) mod changes;
 mod feed;
 mod pace;
 pub(crate) mod phoenix;
@@ -22,9 +24,13 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+#[cfg(feature = "graphql")]
+pub(crate) use body::flow;
 pub(crate) use feed::Feed;
 pub(crate) use places::{Place, Places};
 pub(crate) use rooms::Rooms;
+#[cfg(feature = "graphql")]
+pub(crate) use viewer::Viewer;
 
 /// Ready when rights have changed, or at that time: what ends by itself, such as a token, changes nothing when it does. It may be dropped while
 /// it waits.

@@ -45,6 +45,12 @@ impl Viewer {
         Self { gate: self.gate.clone(), parts: Arc::new(parts) }
     }
 
+    /// The head of its request.
+    #[cfg(feature = "graphql")]
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     pub(crate) const fn gate(&self) -> &Gate {
         &self.gate
     }

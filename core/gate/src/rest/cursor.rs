@@ -19,18 +19,18 @@ fn alias(n: usize) -> String {
 }
 
 /// The order with the key behind it, which makes it total.
-pub(super) fn total(order: &[Order], key: &Column) -> Vec<Order> {
+pub(crate) fn total(order: &[Order], key: &Column) -> Vec<Order> {
     let last = Order { operand: key.clone().into(), through: None, descending: false, nulls_first: false };
     order.iter().cloned().chain([last]).collect()
 }
 
 /// What must be asked for besides, to make a cursor of a row.
-pub(super) fn columns(total: &[Order]) -> impl Iterator<Item = SelectedColumn> {
+pub(crate) fn columns(total: &[Order]) -> impl Iterator<Item = SelectedColumn> {
     total.iter().enumerate().map(|(n, order)| SelectedColumn { operand: order.operand.clone(), cast: None, alias: alias(n) })
 }
 
 /// Takes what [`columns`] asked for out of the rows; gives the cursor of the last one.
-pub(super) fn take(rows: &mut [Map<String, Json>], total: &[Order]) -> Option<String> {
+pub(crate) fn take(rows: &mut [Map<String, Json>], total: &[Order]) -> Option<String> {
     let mut place = Vec::new();
     for row in rows {
         place = (0..total.len()).map(|n| row.shift_remove(&alias(n)).unwrap_or(Json::Null)).collect();
@@ -42,8 +42,17 @@ pub(super) fn take(rows: &mut [Map<String, Json>], total: &[Order]) -> Option<St
 ///
 /// # Errors
 ///
-/// 400 for what is not a cursor, and for one of another order.
+/// As [`place`].
 pub(super) fn behind(cursor: &str, total: &[Order]) -> Result<Filter, Problem> {
+    Ok(beyond(&place(cursor, total)?, total))
+}
+
+/// Where the row of a cursor is: its values of the order.
+///
+/// # Errors
+///
+/// 400 for what is not a cursor, and for one of another order.
+pub(crate) fn place(cursor: &str, total: &[Order]) -> Result<Vec<Value>, Problem> {
     let wrong = || Problem::parse("after: this is not a cursor of this node").hint("take `after` as it is from the header `link`");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let (version, order, place): (u64, String, Vec<Json>) = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
@@ -54,16 +63,20 @@ pub(super) fn behind(cursor: &str, total: &[Order]) -> Result<Filter, Problem> {
         return Err(wrong());
     }
     let value = |(order, json): (&Order, &Json)| value_from_json(json, order.operand.kind()).map_err(|_| wrong());
-    let place: Vec<Value> = total.iter().zip(&place).map(value).collect::<Result<_, _>>()?;
+    total.iter().zip(&place).map(value).collect()
+}
+
+/// What comes behind a place.
+pub(crate) fn beyond(place: &[Value], total: &[Order]) -> Filter {
     let (mut ways, mut same) = (Vec::new(), Filter::all());
     for (order, value) in total.iter().zip(place) {
-        if let Some(further) = further(order, &value) {
+        if let Some(further) = further(order, value) {
             ways.push(same.clone().and(further));
         }
-        let op = if value == Value::Null { Op::IsNull } else { Op::Eq(value) };
+        let op = if *value == Value::Null { Op::IsNull } else { Op::Eq(value.clone()) };
         same = same.and(Filter::Is(Condition { operand: order.operand.clone(), op }));
     }
-    Ok(Filter::Or(ways))
+    Filter::Or(ways)
 }
 
 /// What follows a value; `None` when nothing does.

@@ -57,7 +57,7 @@ pub(super) async fn write(call: &Call<'_>, edits: Vec<Edit>) -> Result<Done, Pro
 /// # Errors
 ///
 /// 400 for a key that is none.
-fn edit(mut row: Map<String, Json>, intent: Intent, fields: Option<&[String]>) -> Result<Edit, Problem> {
+pub(crate) fn edit(mut row: Map<String, Json>, intent: Intent, fields: Option<&[String]>) -> Result<Edit, Problem> {
     keep(&mut row, fields);
     let id = match row.remove("id") {
         Some(given) => id(&given)?,

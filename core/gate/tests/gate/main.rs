@@ -5,6 +5,8 @@
 mod access;
 mod bad_input;
 mod grammar;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod memory;
 mod node;
 mod records;

@@ -1,0 +1,55 @@
+//! Subscriptions: the changes of a collection, from the log that every other subscriber reads.
+
+use std::sync::Arc;
+
+use async_graphql::dynamic::{FieldValue, ResolverContext, SubscriptionFieldFuture};
+use mobo_core::live::LivePoint;
+use mobo_core::rfc3339;
+use serde_json::Value as Json;
+
+use super::page::Row;
+use super::values::Filters;
+use super::{Caller, Table, arguments, failed};
+use crate::problem::Problem;
+use crate::realtime::changes::{self, Told};
+
+/// One change, as a subscriber sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) kind: &'static str,
+    pub(super) at: String,
+    pub(super) position: String,
+    pub(super) new: Option<Row>,
+    pub(super) old: Option<Row>,
+}
+
+impl From<Told> for Change {
+    fn from(told: Told) -> Self {
+        let kind = match told.kind {
+            mobo_core::live::LiveKind::Insert => "INSERT",
+            mobo_core::live::LiveKind::Update => "UPDATE",
+            mobo_core::live::LiveKind::Delete => "DELETE",
+        };
+        let (at, position) = (rfc3339::format(told.at.0), told.point.to_string());
+        Self { kind, at, position, new: told.new.map(Arc::new), old: told.old.map(Arc::new) }
+    }
+}
+
+/// Resolves `todosChanges(filter: …, after: …)`.
+pub(super) fn resolve<'a>(table: &Arc<Table>, ctx: ResolverContext<'a>) -> SubscriptionFieldFuture<'a> {
+    let table = Arc::clone(table);
+    SubscriptionFieldFuture::new(async move {
+        let caller = ctx.data::<Caller>()?;
+        let given = arguments(&ctx);
+        let filter = Filters::of(&table.columns).read(given.get("filter")).map_err(failed)?;
+        let after = match given.get("after").and_then(Json::as_str) {
+            None => None,
+            Some(text) => Some(text.parse::<LivePoint>().map_err(|bad| failed(Problem::parse(bad.to_string())))?),
+        };
+        let changes = changes::of(&caller.viewer, Arc::clone(&table.collection), filter, after).await.map_err(failed)?;
+        Ok(futures_util::StreamExt::map(changes, |told| match told {
+            Ok(told) => Ok(FieldValue::owned_any(Change::from(told))),
+            Err(problem) => Err(failed(problem)),
+        }))
+    })
+}

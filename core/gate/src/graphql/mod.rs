@@ -1,0 +1,221 @@
+//! `/graphql/v1`: the collections that a caller may use as a GraphQL schema, in pg_graphql's names.
+//!
+//! A request becomes the same filters, orders and edits as one of the records API, and goes through the same guard. The schema holds what the
+//! caller may use and nothing else; it is made once for all callers who may use the same. Subscriptions come as events: `POST` with
+//! `Accept: text/event-stream`, one operation to a connection.
+
+mod live;
+mod names;
+mod page;
+mod schema;
+mod values;
+mod write;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_graphql::dynamic::{ResolverContext, Schema};
+use async_graphql::{Error, ErrorExtensions as _, Request as Asked};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use mobo_core::limits;
+use mobo_core::query::Column;
+use mobo_core::rights::{Action, Granted};
+use mobo_core::schema::Collection;
+use serde_json::{Map, Value as Json, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::access::Guard;
+use crate::backend::NodeKind;
+use crate::gate::Gate;
+use crate::problem::{self, Problem};
+use crate::realtime::{Viewer, flow, sse};
+use crate::{body, query};
+
+/// Who asks.
+struct Caller {
+    gate: Gate,
+    guard: Guard,
+    viewer: Viewer,
+}
+
+/// A collection as GraphQL has it.
+#[derive(Debug)]
+struct Table {
+    collection: Arc<Collection>,
+    /// The name of its type.
+    base: String,
+    /// What its fields begin with.
+    field: String,
+    /// All columns that the caller may use in any way, by their names here.
+    columns: Vec<(String, Column)>,
+    /// What may be done, and with which fields.
+    granted: Vec<(Action, Granted)>,
+}
+
+impl Table {
+    fn may(&self, action: Action) -> bool {
+        self.granted.iter().any(|(granted, _)| *granted == action)
+    }
+
+    fn columns_for(&self, action: Action) -> Vec<(String, Column)> {
+        let granted = self.granted.iter().find(|(known, _)| *known == action).map(|(_, granted)| granted);
+        let is_there = |(_, column): &&(String, Column)| granted.is_some_and(|granted| granted.has(column));
+        self.columns.iter().filter(is_there).cloned().collect()
+    }
+}
+
+/// Schemas that were made, the latest first.
+#[derive(Debug, Default)]
+pub(crate) struct Schemas(Mutex<VecDeque<(String, Schema)>>);
+
+/// The problem as GraphQL tells it: with its stable code.
+fn failed(problem: Problem) -> Error {
+    let (code, status) = (problem.code(), problem.status().as_u16());
+    Error::new(problem.message()).extend_with(|_, told| {
+        told.set("code", code);
+        told.set("status", status);
+    })
+}
+
+/// The arguments of a field, as JSON.
+fn arguments(ctx: &ResolverContext<'_>) -> Map<String, Json> {
+    ctx.args.iter().filter_map(|(name, value)| Some((name.to_string(), value.as_value().clone().into_json().ok()?))).collect()
+}
+
+/// Answers a request.
+pub(crate) async fn handle(State(gate): State<Gate>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    match answer(&gate, &parts, &mut body).await {
+        Ok(response) => response,
+        Err(problem) => {
+            body::discard(&gate, &parts.headers, &mut body).await;
+            problem.into_response()
+        }
+    }
+}
+
+async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+    if gate.backend().node() == NodeKind::Edge {
+        return Err(Problem::unsupported("GraphQL on a device").hint("ask the hub; /rest/v1 is the same on both"));
+    }
+    let place = gate.admit()?;
+    let guard = Guard::of(gate, parts).await?;
+    let asked = match parts.method {
+        Method::POST => {
+            let held = body::read(gate, &parts.headers, body).await?;
+            serde_json::from_slice::<Asked>(&held)
+                .map_err(|bad| Problem::bad_body(format!("send {{\"query\": …, \"variables\": …}} as JSON: {bad}")))?
+        }
+        Method::GET => from_address(parts)?,
+        _ => return Err(problem::method("GET, POST")),
+    };
+    let schema = gate.schemas().of(gate, &guard)?;
+    let asked = asked.data(Caller { gate: gate.clone(), guard, viewer: Viewer::of(gate.clone(), parts) });
+    if sse::is_asked(&parts.headers) {
+        // Whoever listens takes no place among those whose request is in work.
+        drop(place);
+        return Ok(events(gate, &schema, asked));
+    }
+    let done = schema.execute(asked).await;
+    let mut response = axum::Json(done).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// What `?query=…&variables=…&operationName=…` asks; nothing is written that way.
+fn from_address(parts: &Parts) -> Result<Asked, Problem> {
+    let word = |name: &str| query::word(parts.uri.query(), name);
+    let text = word("query")?.ok_or_else(|| Problem::parse("there is no query").hint("send ?query={…}, or a POST"))?;
+    let is_query = async_graphql::parser::parse_query(&text).is_ok_and(|document| {
+        document.operations.iter().all(|(_, operation)| operation.node.ty != async_graphql::parser::types::OperationType::Mutation)
+    });
+    if !is_query {
+        return Err(Problem::parse("GET takes queries; send mutations with POST"));
+    }
+    let mut asked = Asked::new(text);
+    if let Some(variables) = word("variables")? {
+        let variables = serde_json::from_str(&variables).map_err(|_| Problem::parse("variables is no JSON"))?;
+        asked = asked.variables(async_graphql::Variables::from_json(variables));
+    }
+    Ok(match word("operationName")? {
+        Some(name) => asked.operation_name(name),
+        None => asked,
+    })
+}
+
+/// Answers with everything that an operation gives, as events.
+fn events(gate: &Gate, schema: &Schema, asked: Asked) -> Response {
+    let (writer, body) = flow();
+    let (gate, mut given) = (gate.clone(), schema.execute_stream(asked));
+    tokio::spawn(async move {
+        loop {
+            let beat = Instant::now() + limits::SSE_HEARTBEAT;
+            let text = tokio::select! {
+                () = gate.closed() => return,
+                () = writer.closed() => return,
+                next = timeout_at(beat, given.next()) => match next {
+                    Err(_) => ":\n\n".to_owned(),
+                    Ok(Some(done)) => format!("event: next\ndata: {}\n\n", json!(done)),
+                    Ok(None) => {
+                        // Whoever has gone needs no end.
+                        drop(writer.send(Bytes::from_static(b"event: complete\ndata:\n\n")).await);
+                        return;
+                    }
+                },
+            };
+            if writer.send(Bytes::from(text)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl Schemas {
+    /// The schema of what this caller may use.
+    fn of(&self, gate: &Gate, guard: &Guard) -> Result<Schema, Problem> {
+        let tables = tables(guard);
+        let key = format!("{tables:?}");
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = known.iter().position(|(other, _)| *other == key)
+            && let Some(found) = known.remove(at)
+        {
+            let schema = found.1.clone();
+            known.push_front(found);
+            return Ok(schema);
+        }
+        let made = schema::make(&tables, gate.settings().graphql_introspection);
+        let schema = made.map_err(|error| crate::backend::BackendError::Refused(format!("these collections make no schema: {error}")))?;
+        known.truncate(limits::GRAPHQL_SCHEMAS_MAX - 1);
+        known.push_front((key, schema.clone()));
+        Ok(schema)
+    }
+}
+
+fn tables(guard: &Guard) -> Vec<Arc<Table>> {
+    let mut names = names::Names::default();
+    let table = |narrowed: Collection| {
+        let collection = guard.collection(&narrowed.name).ok()?;
+        let granted = |action| Some((action, guard.granted(&collection, action).ok()?));
+        let granted: Vec<_> = Action::ALL
+            .into_iter()
+            .filter_map(granted)
+            .map(|(action, granted)| (action, Granted { rows: mobo_core::query::Filter::all(), ..granted }))
+            .collect();
+        let base = names.of_type(&narrowed.name);
+        let field = names::uncapital(&base);
+        Some(Arc::new(Table { columns: names::of_columns(&narrowed), collection, base, field, granted }))
+    };
+    guard.usable().into_iter().filter_map(table).collect()
+}

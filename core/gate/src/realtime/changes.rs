@@ -1,0 +1,114 @@
+//! The changes of one collection as a stream, for whoever spells them in a way of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use futures_util::Stream;
+use mobo_core::limits;
+use mobo_core::live::{LiveKind, LivePoint, LiveRow};
+use mobo_core::query::Filter;
+use mobo_core::schema::Collection;
+use mobo_core::time::Eff;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Place, changed_or};
+use super::feed::{Lost, Subscription};
+use super::viewer::{View, Viewer};
+use super::wanted::Wanted;
+use crate::problem::Problem;
+
+/// A change, as far as the subscriber sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) kind: LiveKind,
+    pub(crate) at: Eff,
+    pub(crate) point: LivePoint,
+    pub(crate) old: Option<LiveRow>,
+    pub(crate) new: Option<LiveRow>,
+}
+
+struct Changes {
+    viewer: Viewer,
+    /// Told when anything changes that rights depend on.
+    rights: watch::Receiver<u64>,
+    asked: Instant,
+    wanted: Wanted,
+    subscription: Subscription,
+    ready: VecDeque<Told>,
+    /// True once it has said why it ends.
+    is_over: bool,
+    _place: Place,
+}
+
+/// The changes of the rows that a filter lets through, from a place of the past or from now on. It ends with a problem when the subscriber may
+/// not see them any more, and when some were missed: then what was read before must be read again.
+///
+/// # Errors
+///
+/// As the guard says; 503 when as many subscribers as this node takes are here; 400 when the place is not in the log any more.
+pub(crate) async fn of(
+    viewer: &Viewer,
+    collection: Arc<Collection>,
+    filter: Filter,
+    from: Option<LivePoint>,
+) -> Result<impl Stream<Item = Result<Told, Problem>> + Send + 'static, Problem> {
+    let gate = viewer.gate().clone();
+    let place = gate.place_for_subscriber(viewer.parts())?;
+    let rights = gate.backend().rights_changes();
+    let view = View::of(&viewer.guard().await?, &collection, &filter)?;
+    let (subscription, resumed) = gate.feed().subscribe(&[collection.id], from).await?;
+    if !resumed {
+        return Err(lost(Lost::Expired));
+    }
+    let wanted = Wanted { collection, filter, select: None, view };
+    let viewer = viewer.clone();
+    let (ready, asked) = (VecDeque::new(), Instant::now());
+    let changes = Changes { viewer, rights, asked, wanted, subscription, ready, is_over: false, _place: place };
+    Ok(futures_util::stream::unfold(changes, Changes::next))
+}
+
+fn lost(lost: Lost) -> Problem {
+    let message = format!("resync: {}", lost.word());
+    Problem::new(StatusCode::BAD_REQUEST, "MB410", "Changes were missed", message).hint("read the rows again, and subscribe anew")
+}
+
+impl Changes {
+    async fn next(mut self) -> Option<(Result<Told, Problem>, Self)> {
+        let gate = self.viewer.gate().clone();
+        while !self.is_over {
+            if let Some(told) = self.ready.pop_front() {
+                return Some((Ok(told), self));
+            }
+            tokio::select! {
+                biased;
+                () = gate.closed() => return None,
+                () = changed_or(&mut self.rights, self.asked + limits::LIVE_RIGHTS_EVERY) => {
+                    self.asked = Instant::now();
+                    let asked = self.viewer.guard().await.and_then(|guard| self.wanted.ask_again(&guard));
+                    if let Err(problem) = asked && !problem.status().is_server_error() {
+                        self.is_over = true;
+                        return Some((Err(problem), self));
+                    }
+                }
+                changes = self.subscription.next() => match changes {
+                    Ok(changes) => {
+                        let log = self.subscription.at().log;
+                        let told = changes.iter().filter_map(|change| {
+                            let seen = self.wanted.seen(change)?;
+                            let point = LivePoint { log, n: change.n };
+                            Some(Told { kind: seen.kind, at: change.at, point, old: seen.old, new: seen.new })
+                        });
+                        self.ready.extend(told.collect::<Vec<_>>());
+                    }
+                    Err(why) => {
+                        self.is_over = true;
+                        return Some((Err(lost(why)), self));
+                    }
+                },
+            }
+        }
+        None
+    }
+}
