@@ -34,23 +34,31 @@ const BATCH: usize = 1_000;
 /// How often the two take turns at each kind of request.
 const TURNS: u32 = 2;
 
+/// The hub's database, in its folder.
+const HUB_FILE: &str = "hub.db";
+/// The database of the handler that is compared with.
+const RAW_FILE: &str = "raw.db";
+
 /// A kind of request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Asked {
     /// One row by its key.
     Point,
-    /// 50 rows of a site, in the order of their rank.
+    /// 50 rows of a site, in the order of their rank, without an index: all rows are looked at.
+    Scan,
+    /// The same with an index, which somebody made by SQL.
     List,
     /// One row.
     Insert,
 }
 
 impl Asked {
-    const ALL: [Self; 3] = [Self::Point, Self::List, Self::Insert];
+    const ALL: [Self; 4] = [Self::Point, Self::Scan, Self::List, Self::Insert];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Point => "point",
+            Self::Scan => "scan",
             Self::List => "list",
             Self::Insert => "insert",
         }
@@ -61,7 +69,7 @@ impl Asked {
         let draw = (caller.wrapping_mul(7_919).wrapping_add(n)).wrapping_mul(2_654_435_761) >> 7;
         match self {
             Self::Point => (Method::GET, format!("/rest/v1/shelf?id=eq.r{}", draw % ROWS), None),
-            Self::List => (Method::GET, format!("/rest/v1/shelf?site=eq.s{}&order=rank&limit=50", draw % SITES), None),
+            Self::Scan | Self::List => (Method::GET, format!("/rest/v1/shelf?site=eq.s{}&order=rank&limit=50", draw % SITES), None),
             Self::Insert => {
                 let row = json!({ "id": format!("new-{caller}-{n}"), "title": "a new thing", "site": "s-new", "rank": n, "open": true });
                 (Method::POST, "/rest/v1/shelf".to_owned(), Some(row.to_string()))
@@ -74,6 +82,7 @@ impl Asked {
 pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) -> anyhow::Result<Report> {
     let home = tempfile::Builder::new().prefix("mobo-bench.").tempdir()?;
     let launch = Launch::new("hub", &binaries.hub, home.path()).set("quic.listen", "127.0.0.1:0").set("mqtt.listen", "127.0.0.1:0");
+    let launch = launch.set("http.rate_key", "100000000");
     let node = launch.boot().await?;
     let fields = ["title:text", "site:text", "rank:int", "open:bool"];
     node.ask("collection create", json!({ "name": "shelf", "kind": "table", "fields": fields })).await?;
@@ -89,6 +98,11 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     report.put("callers", CALLERS);
     let span = Duration::from_secs(plan.seconds) / TURNS;
     for asked in Asked::ALL {
+        if asked == Asked::List {
+            for file in [home.path().join("hub").join(HUB_FILE), home.path().join(RAW_FILE)] {
+                Connection::open(file)?.execute_batch("PRAGMA busy_timeout = 10000; CREATE INDEX shelf_site ON shelf(site, rank)")?;
+            }
+        }
         say!("gate: {} for {} s at each", asked.name(), plan.seconds);
         let mut figures = [Figures::default(), Figures::default()];
         for turn in 0..TURNS {
@@ -165,7 +179,7 @@ struct Raw {
 impl Raw {
     /// Serves a database of its own with the same rows; gives a client of it.
     async fn serve(home: &Path) -> anyhow::Result<Client> {
-        let path = home.join("raw.db");
+        let path = home.join(RAW_FILE);
         let mut writer = open(&path)?;
         writer.execute_batch("CREATE TABLE shelf(id TEXT PRIMARY KEY, title TEXT, site TEXT, rank INTEGER, open INTEGER) WITHOUT ROWID")?;
         let filling = writer.transaction()?;
@@ -202,8 +216,8 @@ impl Raw {
         };
         let rows = if id.is_empty() {
             let mut list =
-                reader.prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE site = ? ORDER BY rank, id LIMIT 50")?;
-            list.query_map([site], shown)?.collect::<Result<Vec<_>, _>>()
+                reader.prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE site = ? ORDER BY rank NULLS LAST, id LIMIT ?")?;
+            list.query_map(params![site, 50], shown)?.collect::<Result<Vec<_>, _>>()
         } else {
             let mut point = reader.prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE id = ?")?;
             point.query_map([id], shown)?.collect::<Result<Vec<_>, _>>()

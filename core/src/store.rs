@@ -168,6 +168,14 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send 
     /// One record with its merge state; `None` when it was never written.
     fn record(&self, project: ProjectId, key: RecordKey) -> StoreFuture<'_, Option<RecordRow>>;
 
+    /// A record, as [`record`](Self::record) gives it, and rows, as [`select`](Self::select) does. The record is never newer than the rows.
+    fn record_and_rows(&self, key: RecordKey, select: Select) -> StoreFuture<'_, (Option<RecordRow>, Page)> {
+        Box::pin(async move {
+            let record = self.record(select.project, key).await?;
+            Ok((record, self.select(select).await?))
+        })
+    }
+
     /// Open conflicts, newest first, behind a place in that list; `None` starts it.
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>>;
 

@@ -14,6 +14,7 @@ use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
 use mobo_core::rights::{Bounds, Scope};
 use mobo_core::schema::{Collection, Schema};
+use mobo_core::store::RecordRow;
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::auth::token::TokenError;
@@ -117,6 +118,11 @@ impl HubRecords {
     }
 }
 
+/// The tag of a record that is visible.
+fn shown_tag(record: &RecordRow, collection: &Collection) -> Option<String> {
+    record.state.project(collection).is_some().then(|| tag(&record.state))
+}
+
 impl Backend for HubRecords {
     fn node(&self) -> NodeKind {
         NodeKind::Hub
@@ -142,7 +148,16 @@ impl Backend for HubRecords {
         Box::pin(async move {
             let key = RecordKey { collection: collection.id, id };
             let record = self.hub.opened()?.store.record(self.project, key).await?;
-            Ok(record.filter(|record| record.state.project(&collection).is_some()).map(|record| tag(&record.state)))
+            Ok(record.and_then(|record| shown_tag(&record, &collection)))
+        })
+    }
+
+    fn select_with_tag(&self, select: Select, id: RecordId) -> BackendFuture<'_, (Page, Option<String>)> {
+        Box::pin(async move {
+            let collection = Arc::clone(&select.collection);
+            let key = RecordKey { collection: collection.id, id };
+            let (record, page) = metrics::timed("select", self.hub.opened()?.store.record_and_rows(key, select)).await?;
+            Ok((page, record.and_then(|record| shown_tag(&record, &collection))))
         })
     }
 

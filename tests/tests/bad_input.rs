@@ -230,6 +230,12 @@ fn boots_that_are_refused() {
         (elsewhere("http.listen", "203.0.113.7:80"), 1, vec!["203.0.113.7:80".into(), "set http.listen".into()]),
         (elsewhere("http.listen", "nonsense"), 2, vec!["http.listen: \"nonsense\" is not an address with its port".into()]),
         (elsewhere("http.listn", "127.0.0.1:0"), 2, vec!["there is no setting http.listn: did you mean http.listen?".into()]),
+        (elsewhere("http.tls_cert", "/nowhere/cert.pem"), 1, vec!["http.tls_cert and http.tls_key go together".into(), "set both".into()]),
+        (
+            elsewhere("http.tls_cert", "/nowhere/cert.pem").set("http.tls_key", "/nowhere/key.pem"),
+            1,
+            vec!["/nowhere/cert.pem".into(), "look at the files of http.tls_cert and http.tls_key".into()],
+        ),
         (Launch::edge(cluster.folder("fresh edge")).set("http.listen", http), 1, vec!["set http.listen to another address".into()]),
         (Launch::hub(cluster.folder("hub")), 1, vec![here(hub_pid)]),
         (Launch::edge(cluster.folder("one")), 1, vec![here(edge_pid)]),

@@ -58,6 +58,25 @@ fn supabase_js_reads_and_writes_at_a_device_without_a_network() {
     assert_eq!(cluster.api().get("/rest/v1/todos?order=id").unwrap().expect_status(200).json(), written);
 }
 
+/// Goal: clients of GraphQL that know nothing of mobo read its schema, ask, write and listen.
+fn graphql_at_a_hub(place: Place) {
+    let cluster = Cluster::boot(place);
+    cluster.create(&[TODOS, NOTES]);
+    let script = Script::new("graphql.mjs").env("MOBO_URL", &format!("http://{}", cluster.hub().address("http")));
+    let said = script.env("MOBO_KEY", &service_key(&cluster)).run();
+    assert!(said.contains("checks held"), "{said}");
+}
+
+#[test]
+fn graphql_clients_work_at_a_hub_on_sqlite() {
+    graphql_at_a_hub(Place::Sqlite);
+}
+
+#[test]
+fn graphql_clients_work_at_a_hub_on_postgres() {
+    graphql_at_a_hub(Place::Postgres);
+}
+
 fn accounts_at_a_hub(place: Place) {
     let cluster = Cluster::boot(place);
     cluster.create(&[TODOS]);

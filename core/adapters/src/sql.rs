@@ -85,6 +85,9 @@ pub fn total(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String>
     Ok(writer.finish())
 }
 
+/// Conditions in one chain.
+const GROUP: usize = 64;
+
 struct Writer<'q> {
     dialect: Dialect,
     text: String,
@@ -149,8 +152,12 @@ impl<'q> Writer<'q> {
         }
     }
 
+    /// Many of them are put into groups: for SQLite a chain is as deep as it is long, and it bounds the depth.
     fn parts(&mut self, parts: &'q [Filter], word: &str) -> String {
-        let parts: Vec<String> = parts.iter().map(|part| self.filter(part)).collect();
+        let mut parts: Vec<String> = parts.iter().map(|part| self.filter(part)).collect();
+        while parts.len() > GROUP {
+            parts = parts.chunks(GROUP).map(|group| format!("({})", group.join(word))).collect();
+        }
         format!("({})", parts.join(word))
     }
 

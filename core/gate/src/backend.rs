@@ -51,6 +51,15 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// The tag of a record ([`mobo_core::author::tag`]) as it is now; `None` when it is not visible.
     fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>>;
 
+    /// Rows, as [`select`](Self::select) gives them, and the tag of a record of theirs, as [`tag`](Self::tag) does. The tag is never newer than
+    /// the rows.
+    fn select_with_tag(&self, select: Select, id: RecordId) -> BackendFuture<'_, (Page, Option<String>)> {
+        Box::pin(async move {
+            let tag = self.tag(Arc::clone(&select.collection), id).await?;
+            Ok((self.select(select).await?, tag))
+        })
+    }
+
     /// How a record came about; `None` where it was never written. A node that does not keep that gives no future.
     fn history(&self, collection: Arc<Collection>, id: RecordId) -> Option<BackendFuture<'_, Option<History>>> {
         drop((collection, id));

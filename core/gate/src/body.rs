@@ -19,7 +19,7 @@ use crate::gate::Gate;
 use crate::problem::Problem;
 
 /// A whole body. Its room is free again when it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Held {
     bytes: Vec<u8>,
     _room: Option<OwnedSemaphorePermit>,

@@ -11,6 +11,7 @@ use mobo_core::schema::{Collection, FieldType, Kind};
 use serde_json::{Map, Value as Json, json};
 
 use crate::access::Guard;
+use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -23,7 +24,7 @@ pub(crate) async fn page(State(gate): State<Gate>, request: Request) -> Result<R
     let _place = gate.admit()?;
     let parts = request.into_parts().0;
     let collections = Guard::of_anybody(&gate, &parts).await?.map(|guard| guard.usable()).unwrap_or_default();
-    let url = address(&parts);
+    let url = address(&gate, &parts);
     let node = gate.backend().node().name();
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
@@ -36,6 +37,9 @@ pub(crate) async fn page(State(gate): State<Gate>, request: Request) -> Result<R
         html.push_str(
             "<p>There is no collection that you may use: show a key, or make one with <code>mobo-hub collection create</code>.</p>",
         );
+    }
+    if cfg!(feature = "graphql") && gate.backend().node() == NodeKind::Hub {
+        html.push_str("<p>GraphQL is at <code>/graphql/v1</code>, in pg_graphql's names: <code>{ todosCollection { edges { node { id } } } }</code>.</p>");
     }
     for collection in collections {
         section(&mut html, &collection, &url);
@@ -63,10 +67,11 @@ const GRAMMAR: &str = "<h2>Filters</h2><table><tr><th>operator<th>means<tr><td><
     <code>limit</code>, <code>offset</code> and <code>Range</code> cut; the header <code>link</code> leads to the next page.</p>";
 
 /// Where the caller found this page; nothing but letters that an address has.
-fn address(parts: &Parts) -> String {
+fn address(gate: &Gate, parts: &Parts) -> String {
     let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).or(parts.uri.authority().map(|authority| authority.as_str()));
     let plain = |host: &&str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
-    format!("http://{}", host.filter(plain).unwrap_or("localhost:8000"))
+    let scheme = if gate.settings().secure.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", host.filter(plain).unwrap_or("localhost:8000"))
 }
 
 fn section(html: &mut String, collection: &Collection, url: &str) {

@@ -14,6 +14,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value as Json, json};
 
 use crate::access::Guard;
+use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -22,6 +23,9 @@ pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Resu
     let parts = request.into_parts().0;
     let collections = Guard::of_anybody(&gate, &parts).await?.map(|guard| guard.usable()).unwrap_or_default();
     let mut paths = node_paths();
+    if cfg!(feature = "graphql") && gate.backend().node() == NodeKind::Hub {
+        paths.insert("/graphql/v1".to_owned(), graphql());
+    }
     let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
     let names: BTreeMap<CollectionId, String> = collections.iter().map(|collection| (collection.id, collection.name.clone())).collect();
     for collection in collections {
@@ -69,12 +73,13 @@ fn tag(text: &str) -> HeaderValue {
 fn node_paths() -> Map<String, Json> {
     let text = |id: &str, summary: &str, statuses: &[&str]| {
         let response = |status: &&str| ((*status).to_owned(), json!({ "description": summary, "content": { "text/plain": {} } }));
-        let responses: Map<String, Json> = statuses.iter().map(response).collect();
+        let wrong = ("default".to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
+        let responses: Map<String, Json> = statuses.iter().map(response).chain([wrong]).collect();
         json!({ "get": { "operationId": id, "summary": summary, "security": [], "responses": responses } })
     };
     let object = |id: &str, summary: &str| {
         let ok = json!({ "description": summary, "content": { "application/json": {} } });
-        json!({ "get": { "operationId": id, "summary": summary, "responses": { "200": ok } } })
+        json!({ "get": { "operationId": id, "summary": summary, "responses": { "200": ok, "default": { "$ref": "#/components/responses/Problem" } } } })
     };
     Map::from_iter([
         ("/".to_owned(), object("about", "What this node is")),
@@ -90,6 +95,25 @@ fn page() -> Json {
     let summary = "Every collection, with lines to paste";
     let ok = json!({ "description": summary, "content": { "text/html": {} } });
     json!({ "get": { "operationId": "docs", "summary": summary, "responses": { "200": ok, "default": { "$ref": "#/components/responses/Problem" } } } })
+}
+
+/// GraphQL tells its own schema: this is how it is asked.
+fn graphql() -> Json {
+    let text = |name: &str, required: bool| json!({ "name": name, "in": "query", "required": required, "schema": { "type": "string" } });
+    let answer = json!({ "type": "object", "properties": { "data": {}, "errors": { "type": "array", "items": { "type": "object" } } } });
+    let responses = json!({
+        "200": { "description": "What was asked for, and what went wrong", "content": { "application/json": { "schema": answer } } },
+        "default": { "$ref": "#/components/responses/Problem" },
+    });
+    let operation = |id: &str, summary: &str| json!({ "operationId": id, "summary": summary, "tags": ["graphql"], "responses": responses });
+    let asked = json!({ "type": "object", "required": ["query"], "properties": {
+        "query": { "type": "string" }, "operationName": { "type": ["string", "null"] }, "variables": { "type": ["object", "null"] },
+    } });
+    let mut get = operation("graphql_get", "Asks by GraphQL");
+    if let Some(members) = get.as_object_mut() {
+        members.insert("parameters".to_owned(), json!([text("query", true), text("operationName", false), text("variables", false)]));
+    }
+    json!({ "get": get, "post": taking(operation("graphql", "Asks, writes and listens by GraphQL"), &asked) })
 }
 
 fn path(collection: &Collection) -> Json {

@@ -12,6 +12,8 @@ pub const GRAPHQL_COMPLEXITY_MAX: usize = 500;
 pub const GRAPHQL_RECURSION_MAX: usize = 32;
 /// Directives on one field.
 pub const GRAPHQL_DIRECTIVES_MAX: usize = 4;
+/// How often one goes to the store.
+pub const GRAPHQL_STEPS_MAX: usize = 32;
 /// Schemas that are kept: one for all callers who may use the same.
 pub const GRAPHQL_SCHEMAS_MAX: usize = 16;
 /// Changes of one record that its history tells of.

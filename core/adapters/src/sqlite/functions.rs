@@ -8,10 +8,12 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 use serde_json::Value as Json;
 
-use super::error::Failure;
-
 /// Gives a connection the functions that [`crate::sql`] uses. NULL is answered with NULL.
-pub(crate) fn add(connection: &Connection) -> Result<(), Failure> {
+///
+/// # Errors
+///
+/// When SQLite has no memory for them.
+pub fn add(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("mobo_json", 2, flags, |call| {
         Ok(found(call)?.and_then(|json| serde_json_canonicalizer::to_string(&json).ok()))

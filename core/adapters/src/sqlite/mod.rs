@@ -6,7 +6,7 @@
 pub(crate) mod columns;
 pub mod edge;
 pub(crate) mod error;
-pub(crate) mod functions;
+pub mod functions;
 pub mod hub;
 pub(crate) mod intake;
 pub(crate) mod live;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use mobo_core::author::{EditError, Intent};
+use mobo_core::ids::RecordId;
 use mobo_core::names;
 use mobo_core::query::{Filter, Page, Select};
 use mobo_core::rights::{Action, Bounds, Granted, Policies, Principal, Refusal};
@@ -147,12 +148,31 @@ impl Guard {
     /// # Errors
     ///
     /// As [`select`](Self::select).
-    pub(crate) async fn select_for(&self, mut select: Select, action: Action) -> Result<Page, Problem> {
+    pub(crate) async fn select_for(&self, select: Select, action: Action) -> Result<Page, Problem> {
+        let select = self.narrowed(select, action)?;
+        Ok(self.gate.backend().select(select).await?)
+    }
+
+    /// Rows that the caller may read, with the tag of the record that the filters name: where they let it through, if policies hide any.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub(crate) async fn select_with_tag(&self, select: Select, id: RecordId) -> Result<(Page, Option<String>), Problem> {
+        let sees_all = self.granted(&select.collection, Action::Read)?.rows.is_all();
+        let select = self.narrowed(select, Action::Read)?;
+        let (page, tag) = self.gate.backend().select_with_tag(select, id).await?;
+        let is_shown = sees_all || !page.rows.is_empty();
+        Ok((page, tag.filter(|_| is_shown)))
+    }
+
+    /// What is asked for, without what the caller may not see, or do `action` to.
+    fn narrowed(&self, mut select: Select, action: Action) -> Result<Select, Problem> {
         self.narrow(&mut select)?;
         if action != Action::Read {
             select.filter = select.filter.and(self.granted(&select.collection, action)?.rows);
         }
-        Ok(self.gate.backend().select(select).await?)
+        Ok(select)
     }
 
     /// Leaves of a query, and of every collection that it embeds, the rows that the caller may read.

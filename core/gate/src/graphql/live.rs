@@ -47,6 +47,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, ctx: ResolverContext<'a>) -> Subsc
             Some(text) => Some(text.parse::<LivePoint>().map_err(|bad| failed(Problem::parse(bad.to_string())))?),
         };
         let changes = changes::of(&caller.viewer, Arc::clone(&table.collection), filter, after).await.map_err(failed)?;
+        caller.standing.notify_one();
         Ok(futures_util::StreamExt::map(changes, |told| match told {
             Ok(told) => Ok(FieldValue::owned_any(Change::from(told))),
             Err(problem) => Err(failed(problem)),

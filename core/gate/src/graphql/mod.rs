@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_graphql::dynamic::{ResolverContext, Schema};
-use async_graphql::{Error, ErrorExtensions as _, Request as Asked};
+use async_graphql::{Error, ErrorExtensions as _, Request as Asked, Response as Done, Value};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -23,12 +23,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, stream};
 use mobo_core::limits;
 use mobo_core::query::Column;
 use mobo_core::rights::{Action, Granted};
 use mobo_core::schema::Collection;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::Guard;
@@ -36,13 +38,38 @@ use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::realtime::{Viewer, flow, sse};
-use crate::{body, query};
+use crate::{body, idempotent, query};
 
 /// Who asks.
 struct Caller {
     gate: Gate,
     guard: Guard,
     viewer: Viewer,
+    /// How often this operation went to the store. It goes there once at a time, as any other request.
+    steps: tokio::sync::Mutex<usize>,
+    /// Told once a subscription stands.
+    standing: Arc<Notify>,
+}
+
+impl Caller {
+    fn of(gate: &Gate, parts: &Parts, (guard, standing): (Guard, Arc<Notify>)) -> Self {
+        Self { gate: gate.clone(), guard, viewer: Viewer::of(gate.clone(), parts), steps: tokio::sync::Mutex::new(0), standing }
+    }
+
+    /// The turn of a field that needs the store, for as long as it is held.
+    ///
+    /// # Errors
+    ///
+    /// 400 where an operation has too many of them.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, usize>, Problem> {
+        let mut steps = self.steps.lock().await;
+        *steps += 1;
+        if *steps > limits::GRAPHQL_STEPS_MAX {
+            let message = format!("an operation reads and writes collections at most {} times", limits::GRAPHQL_STEPS_MAX);
+            return Err(Problem::parse(message).hint("send the rest as another operation"));
+        }
+        Ok(steps)
+    }
 }
 
 /// A collection as GraphQL has it.
@@ -107,26 +134,68 @@ async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response,
     }
     let place = gate.admit()?;
     let guard = Guard::of(gate, parts).await?;
-    let asked = match parts.method {
+    let (asked, held) = match parts.method {
         Method::POST => {
             let held = body::read(gate, &parts.headers, body).await?;
-            serde_json::from_slice::<Asked>(&held)
-                .map_err(|bad| Problem::bad_body(format!("send {{\"query\": …, \"variables\": …}} as JSON: {bad}")))?
+            let asked = serde_json::from_slice::<Asked>(&held);
+            let bad = |bad| Problem::bad_body(format!("send {{\"query\": …, \"variables\": …}} as JSON: {bad}"));
+            (asked.map_err(bad)?, held)
         }
-        Method::GET => from_address(parts)?,
+        Method::GET => (from_address(parts)?, body::Held::default()),
         _ => return Err(problem::method("GET, POST")),
     };
     let schema = gate.schemas().of(gate, &guard)?;
-    let asked = asked.data(Caller { gate: gate.clone(), guard, viewer: Viewer::of(gate.clone(), parts) });
+    let key = idempotent::key(parts)?.map(|key| idempotent::Name::of(guard.principal(), parts, key));
+    let standing = Arc::new(Notify::new());
+    let asked = asked.data(Caller::of(gate, parts, (guard, Arc::clone(&standing))));
     if sse::is_asked(&parts.headers) {
-        // Whoever listens takes no place among those whose request is in work.
-        drop(place);
-        return Ok(events(gate, &schema, asked));
+        return Ok(events(gate, (&schema, asked, standing), place).await);
     }
-    let done = schema.execute(asked).await;
+    match key {
+        Some(key) => once(gate, parts, (key, held), (schema, asked)).await,
+        None => Ok(respond(&schema.execute(asked).await)),
+    }
+}
+
+/// An operation with an `Idempotency-Key` happens once, however often it is sent.
+async fn once(
+    gate: &Gate,
+    parts: &Parts,
+    (key, held): (idempotent::Name, body::Held),
+    (schema, asked): (Schema, Asked),
+) -> Result<Response, Problem> {
+    let (gate, parts) = (gate.clone(), parts.clone());
+    let done = idempotent::apart(async move {
+        match gate.writes().begin(&parts, key, &held, Instant::now())? {
+            Err(replayed) => Ok(replayed),
+            Ok(begun) => {
+                drop(held);
+                let done = schema.execute(asked).await;
+                // What failed as a whole, and may not fail the next time, is no answer to keep.
+                if is_undecided(&done) { Ok(respond(&done)) } else { Ok(begun.end(respond(&done)).await) }
+            }
+        }
+    });
+    done.await
+}
+
+fn respond(done: &Done) -> Response {
     let mut response = axum::Json(done).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
+}
+
+/// True for an operation of which nothing came about, for a reason that may pass.
+fn is_undecided(done: &Done) -> bool {
+    let passes = |error: &async_graphql::ServerError| {
+        let status = error.extensions.as_ref().and_then(|told| told.get("status"));
+        matches!(status, Some(Value::Number(status)) if status.as_u64().is_some_and(|status| status >= 500))
+    };
+    let is_empty = match &done.data {
+        Value::Object(fields) => fields.values().all(|value| *value == Value::Null),
+        data => *data == Value::Null,
+    };
+    is_empty && done.errors.iter().any(passes)
 }
 
 /// What `?query=…&variables=…&operationName=…` asks; nothing is written that way.
@@ -150,36 +219,45 @@ fn from_address(parts: &Parts) -> Result<Asked, Problem> {
     })
 }
 
-/// Answers with everything that an operation gives, as events.
-fn events(gate: &Gate, schema: &Schema, asked: Asked) -> Response {
+/// Answers with everything that an operation gives, as events. The head goes out when the subscription stands: whatever is committed from then
+/// on is told. Whoever listens takes no place among those whose request is in work.
+async fn events(gate: &Gate, (schema, asked, standing): (&Schema, Asked, Arc<Notify>), place: OwnedSemaphorePermit) -> Response {
     let (writer, body) = flow();
-    let (gate, mut given) = (gate.clone(), schema.execute_stream(asked));
-    tokio::spawn(async move {
-        loop {
-            let beat = Instant::now() + limits::SSE_HEARTBEAT;
-            let text = tokio::select! {
-                () = gate.closed() => return,
-                () = writer.closed() => return,
-                next = timeout_at(beat, given.next()) => match next {
-                    Err(_) => ":\n\n".to_owned(),
-                    Ok(Some(done)) => format!("event: next\ndata: {}\n\n", json!(done)),
-                    Ok(None) => {
-                        // Whoever has gone needs no end.
-                        drop(writer.send(Bytes::from_static(b"event: complete\ndata:\n\n")).await);
-                        return;
-                    }
-                },
-            };
-            if writer.send(Bytes::from(text)).await.is_err() {
-                return;
-            }
-        }
-    });
+    let (gate, mut given) = (gate.clone(), schema.execute_stream(asked).boxed().fuse());
+    let given = tokio::select! {
+        first = given.next() => stream::iter(first).chain(given).boxed(),
+        () = standing.notified() => given.boxed(),
+    };
+    drop(place);
+    tokio::spawn(tell(gate, writer, given));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(sse::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+async fn tell(gate: Gate, writer: mpsc::Sender<Bytes>, mut given: BoxStream<'static, Done>) {
+    loop {
+        let beat = Instant::now() + limits::SSE_HEARTBEAT;
+        let text = tokio::select! {
+            () = gate.closed() => return,
+            () = writer.closed() => return,
+            next = timeout_at(beat, given.next()) => match next {
+                Err(_) => ":\n\n".to_owned(),
+                Ok(Some(done)) => format!("event: next\ndata: {}\n\n", json!(done)),
+                Ok(None) => {
+                    // Whoever has gone needs no end.
+                    drop(writer.send(Bytes::from_static(b"event: complete\ndata:\n\n")).await);
+                    return;
+                }
+            },
+        };
+        if writer.send(Bytes::from(text)).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Schemas {

@@ -52,6 +52,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, ctx: ResolverContext<'a>) -> Field
     FieldFuture::new(async move {
         let counts = ctx.look_ahead().field("totalCount").exists();
         let caller = ctx.data::<Caller>()?;
+        let _turn = caller.turn().await.map_err(failed)?;
         let connection = connection(caller, &table, (&arguments(&ctx), counts)).await.map_err(failed)?;
         Ok(Some(FieldValue::owned_any(connection)))
     })
@@ -71,16 +72,18 @@ async fn connection(caller: &Caller, table: &Table, (given, counts): (&Map<Strin
     if offset > 0 && (last.is_some() || before.is_some()) {
         return Err(Problem::parse("offset goes with first and after"));
     }
+    let is_stream = table.collection.kind == Kind::Stream;
+    if is_stream && (after.is_some() || before.is_some() || last.is_some()) {
+        let hint = "use first with offset, orderBy at, or a filter on at";
+        return Err(Problem::unsupported("last and the cursors of samples").hint(hint));
+    }
     let limit = first.or(last).unwrap_or(ROWS).min(limits::ROWS_MAX);
     let backwards = last.is_some() || (before.is_some() && first.is_none());
-    let total = cursor::total(&order(&table.columns, given.get("orderBy"))?, &table.key());
+    let total = table.total(order(&table.columns, given.get("orderBy"))?);
     let own = Filters::of(&table.columns).read(given.get("filter"))?;
     let mut filter = own.clone();
     for (cursor, is_after) in [(after, true), (before, false)] {
         if let Some(cursor) = cursor {
-            if table.collection.kind == Kind::Stream {
-                return Err(Problem::unsupported("cursors of samples").hint("use offset, or a filter on at"));
-            }
             let place = cursor::place(cursor, &total)?;
             filter = filter.and(cursor::beyond(&place, &if is_after { total.clone() } else { reversed(&total) }));
         }
@@ -133,6 +136,19 @@ impl Table {
     pub(super) fn key(&self) -> Column {
         let name = if self.collection.kind == Kind::Stream { "device" } else { "id" };
         Column { name: name.to_owned(), kind: ColumnType::Key }
+    }
+
+    /// The order in which no two records are the same; samples follow each other in time.
+    fn total(&self, order: Vec<Order>) -> Vec<Order> {
+        let ascending = |name: &str| {
+            let (_, column) = self.columns.iter().find(|(_, column)| column.name == name)?;
+            Some(Order { operand: column.clone().into(), through: None, descending: false, nulls_first: false })
+        };
+        match self.collection.kind {
+            Kind::Table | Kind::Document => cursor::total(&order, &self.key()),
+            Kind::Stream if order.is_empty() => ascending("at").into_iter().collect(),
+            Kind::Stream => order,
+        }
     }
 
     /// The columns that there are for this caller.

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 use super::Table;
 use super::live::{self, Change};
 use super::page::{self, Connection, Edge, PageInfo, Row};
-use super::values::{FILTERS, filter_type, input_type, output, scalar};
+use super::values::{FILTERS, filter_type, has_order, input_type, output, scalar};
 use super::write::{self, Mutation, Written};
 
 /// Roots and the types that they use, as they are gathered.
@@ -137,7 +137,9 @@ impl Making {
         let base = &table.base;
         let name = |suffix: &str| format!("{base}{suffix}");
         let whose = Arc::clone(table);
-        let node = table.columns_for(Action::Read).into_iter().fold(Object::new(base).field(node_id(&whose)), |node, (name, column)| {
+        // A sample has no id of its own.
+        let node = if table.collection.kind == Kind::Stream { Object::new(base) } else { Object::new(base).field(node_id(&whose)) };
+        let node = table.columns_for(Action::Read).into_iter().fold(node, |node, (name, column)| {
             let ty = if name == "id" { TypeRef::named_nn(scalar(column.kind)) } else { TypeRef::named(scalar(column.kind)) };
             node.field(of::<Row>(&name, ty, move |row| shown(column.kind, row.get(&column.name))))
         });
@@ -158,7 +160,9 @@ impl Making {
         let mut order = InputObject::new(name("OrderBy"));
         for (name, column) in table.columns_for(Action::Read) {
             filter = filter.field(InputValue::new(&name, TypeRef::named(filter_type(column.kind))));
-            order = order.field(InputValue::new(&name, TypeRef::named("OrderByDirection")));
+            if has_order(column.kind) {
+                order = order.field(InputValue::new(&name, TypeRef::named("OrderByDirection")));
+            }
         }
         let field =
             Field::new(format!("{}Collection", table.field), TypeRef::named_nn(name("Connection")), move |ctx| page::resolve(&whose, ctx))

@@ -64,30 +64,40 @@ pub(super) fn output(kind: ColumnType, value: &Json) -> Value {
 }
 
 /// A value that somebody writes, as the body of a request would have it.
-pub(super) fn input(kind: ColumnType, value: Json) -> Json {
-    match (kind.field(), value) {
+///
+/// # Errors
+///
+/// 400 for text that should be JSON and is not.
+pub(super) fn input(column: &Column, value: Json) -> Result<Json, Problem> {
+    Ok(match (column.kind.field(), value) {
         (FieldType::Int | FieldType::Counter, Json::String(text)) => text.parse::<i64>().map_or(Json::String(text), Json::from),
-        (FieldType::Counter, Json::Object(members)) if members.len() == 1 && members.contains_key("inc") => {
-            let by = members.into_iter().next().map_or(Json::Null, |(_, by)| by);
-            json!({ "$inc": input(ColumnType::Field(FieldType::Int), by) })
+        (FieldType::Counter, Json::Object(mut members)) if members.len() == 1 && members.contains_key("inc") => {
+            let by = Column { name: column.name.clone(), kind: ColumnType::Field(FieldType::Int) };
+            json!({ "$inc": input(&by, members.remove("inc").unwrap_or_default())? })
         }
-        (FieldType::Json | FieldType::List, Json::String(text)) => serde_json::from_str(&text).unwrap_or(Json::String(text)),
+        (FieldType::Json | FieldType::List, Json::String(text)) => serde_json::from_str(&text)
+            .map_err(|bad| Problem::bad_value(format!("{}: this is no JSON: {bad}", column.name)).hint("text is JSON in quotes: \"\\\"text\\\"\""))?,
         (_, value) => value,
-    }
+    })
 }
 
 /// A row that somebody writes, under the names of its columns.
 ///
 /// # Errors
 ///
-/// 400 for a column that is not there.
+/// 400 for a column that is not there, and for what [`input`] refuses.
 pub(super) fn row(columns: &[(String, Column)], given: &Json) -> Result<Map<String, Json>, Problem> {
     let members = given.as_object().ok_or_else(|| Problem::bad_value("a row is an object"))?;
     let field = |(name, value): (&String, &Json)| {
         let (_, column) = columns.iter().find(|(known, _)| known == name).ok_or_else(|| no_column(name))?;
-        Ok((column.name.clone(), input(column.kind, value.clone())))
+        Ok((column.name.clone(), input(column, value.clone())?))
     };
     members.iter().map(field).collect()
+}
+
+/// Whether rows have an order by that column: JSON has none that both stores agree on.
+pub(super) fn has_order(kind: ColumnType) -> bool {
+    !matches!(kind.field(), FieldType::Json | FieldType::List)
 }
 
 fn no_column(name: &str) -> Problem {
@@ -182,7 +192,10 @@ impl<'c> Filters<'c> {
             },
             "like" => pattern(false)?,
             "ilike" => pattern(true)?,
-            "startsWith" => Op::Like { pattern: begins_with(given.as_str().unwrap_or_default()), insensitive: false },
+            "startsWith" => match given.as_str() {
+                Some(text) => Op::Like { pattern: begins_with(text), insensitive: false },
+                None => return Err(Problem::parse("startsWith: takes text")),
+            },
             "contains" => Op::Contains(self.value(column, given)?),
             "containedBy" => Op::Contained(self.value(column, given)?),
             other => return Err(Problem::parse(format!("{other} is no operator"))),
@@ -196,7 +209,7 @@ impl<'c> Filters<'c> {
         }
         // A counter is compared with a number.
         let kind = if column.kind.field() == FieldType::Counter { FieldType::Int } else { column.kind.field() };
-        let read = value_from_json(&input(column.kind, given.clone()), kind);
+        let read = value_from_json(&input(column, given.clone())?, kind);
         read.map_err(|why| Problem::bad_value(format!("{}: {}", column.name, why.0)))
     }
 }
@@ -218,17 +231,17 @@ fn begins_with(text: &str) -> String {
 pub(super) fn order(columns: &[(String, Column)], given: Option<&Json>) -> Result<Vec<Order>, Problem> {
     let given = given.filter(|given| !given.is_null());
     let items = given.map_or(&[][..], |given| given.as_array().map_or(std::slice::from_ref(given), Vec::as_slice));
-    if items.len() > limits::QUERY_COLUMNS_MAX {
-        return Err(Problem::parse(format!("orderBy has at most {} keys", limits::QUERY_COLUMNS_MAX)));
+    if items.len() > limits::QUERY_ORDER_MAX {
+        return Err(Problem::parse(format!("orderBy has at most {} keys", limits::QUERY_ORDER_MAX)));
     }
     let read = |item: &Json| {
         let mut members = item.as_object().into_iter().flatten().filter(|(_, direction)| !direction.is_null());
         let (Some((name, direction)), None) = (members.next(), members.next()) else {
             return Err(Problem::parse("every item of orderBy names one column"));
         };
-        let (_, column) = columns.iter().find(|(known, _)| known == name).ok_or_else(|| no_column(name))?;
+        let (_, column) = columns.iter().find(|(known, column)| known == name && has_order(column.kind)).ok_or_else(|| no_column(name))?;
         let word = direction.as_str().unwrap_or_default();
-        Ok(Order { operand: column.clone().into(), descending: word.starts_with("Desc"), nulls_first: word.ends_with("First") })
+        Ok(Order { operand: column.clone().into(), through: None, descending: word.starts_with("Desc"), nulls_first: word.ends_with("First") })
     };
     items.iter().map(read).collect()
 }
@@ -281,12 +294,16 @@ mod tests {
             json!({ "title": { "eq": 1 } }),
             json!({ "title": { "like": "a\\" } }),
             json!({ "title": { "is": "MAYBE" } }),
+            json!({ "title": { "startsWith": null } }),
             json!({ "workHours": { "eq": "many" } }),
+            json!({ "meta": { "contains": "{" } }),
             deep,
             json!({ "or": wide }),
         ] {
             assert!(Filters::of(&columns).read(Some(&bad)).is_err(), "{bad}");
         }
-        assert!(order(&columns, Some(&json!([{ "title": "AscNullsLast", "meta": "AscNullsLast" }]))).is_err());
+        for bad in [json!([{ "title": "AscNullsLast", "isDone": "AscNullsLast" }]), json!([{ "meta": "AscNullsLast" }])] {
+            assert!(order(&columns, Some(&bad)).is_err(), "{bad}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Mutations: the same edits as the records API makes, through the same guard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_graphql::dynamic::{FieldFuture, FieldValue, ResolverContext};
@@ -41,6 +41,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, mutation: Mutation, ctx: ResolverC
     FieldFuture::new(async move {
         let shows = ctx.look_ahead().field("records").exists();
         let caller = ctx.data::<Caller>()?;
+        let _turn = caller.turn().await.map_err(failed)?;
         let given = arguments(&ctx);
         let written = match mutation {
             Mutation::Insert => insert_rows(caller, &table, (&given, shows)).await,
@@ -99,21 +100,26 @@ async fn change(
     let ids: Vec<RecordId> = before.iter().filter_map(id).collect();
     let edit = |id: &RecordId| Edit { id: id.clone(), intent, fields: fields.clone() };
     let is_empty = intent == Intent::Patch && fields.is_empty();
-    write(caller, table, if is_empty { Vec::new() } else { ids.iter().map(edit).collect() }).await?;
-    let rows = match (shows, mutation) {
-        (false, _) => Vec::new(),
-        (true, Mutation::Delete) => before.into_iter().map(Arc::new).collect(),
-        (true, Mutation::Insert | Mutation::Update) => rows(caller, table, &ids).await?,
-    };
+    let changed = write(caller, table, if is_empty { Vec::new() } else { ids.iter().map(edit).collect() }).await?;
+    if mutation == Mutation::Delete {
+        // What somebody else has removed in between is not told of.
+        let mut gone: Vec<Row> = ids.iter().zip(before).filter(|(id, _)| changed.contains(id)).map(|(_, row)| Arc::new(row)).collect();
+        let count = gone.len();
+        gone.truncate(if shows { count } else { 0 });
+        return Ok(Written { count, rows: gone });
+    }
+    let rows = if shows { rows(caller, table, &ids).await? } else { Vec::new() };
     Ok(Written { count: ids.len(), rows })
 }
 
-async fn write(caller: &Caller, table: &Table, edits: Vec<Edit>) -> Result<(), Problem> {
+/// Writes edits, if there are any; gives the records that are not as before.
+async fn write(caller: &Caller, table: &Table, edits: Vec<Edit>) -> Result<BTreeSet<RecordId>, Problem> {
     if edits.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let collection = Arc::clone(&table.collection);
-    caller.guard.write(WriteRequest { collection, edits, author: None, patience: None, bounds: None }).await.map(drop)
+    let done = caller.guard.write(WriteRequest { collection, edits, author: None, patience: None, bounds: None }).await?;
+    Ok(done.changed.into_iter().collect())
 }
 
 /// The rows of these records as they are now, in this order, as far as the caller may read them.

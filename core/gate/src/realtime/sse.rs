@@ -29,7 +29,7 @@ use crate::gate::Gate;
 use crate::problem::Problem;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(crate) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// True for a request that wants events.
 pub(crate) fn is_asked(headers: &HeaderMap) -> bool {

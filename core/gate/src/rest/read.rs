@@ -9,14 +9,15 @@ use super::{Call, Window, cursor, range, version};
 use crate::problem::Problem;
 
 pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
-    // Asked for in front of the row: it is never newer than what is read.
     // A record's tag says nothing of those that are shown with it.
-    let tag = if call.query.embeds.is_empty() { version::shown(call).await? } else { None };
+    let pinned = version::pinned(call).filter(|_| call.query.embeds.is_empty());
     let headers = &call.parts.headers;
-    if let Some(tag) = &tag
-        && headers.get(IF_NONE_MATCH).is_some_and(|given| version::names(given, tag))
+    if pinned.is_some()
+        && let Some(given) = headers.get(IF_NONE_MATCH)
+        && let Some(tag) = version::shown(call).await?
+        && version::names(given, &tag)
     {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, version::header(tag))]).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, version::header(&tag))]).into_response());
     }
     let (offset, limit) = range::window(headers, &call.query)?;
     let total = cursor::total(&call.query.order, &call.key());
@@ -35,7 +36,11 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
         }
         filter = filter.and(cursor::behind(after, &total)?);
     }
-    let mut page = call.select(Window { columns, filter, limit, offset, count: call.prefer.count }).await?;
+    let select = call.query(Window { columns, filter, limit, offset, count: call.prefer.count });
+    let (mut page, tag) = match pinned {
+        Some(id) => call.guard.select_with_tag(select, id).await?,
+        None => (call.guard.select(select).await?, None),
+    };
     let last = if has_cursor { cursor::take(&mut page.rows, &total) } else { None };
     let is_full = page.rows.len() as u64 == limit;
     let (status, content_range) = range::status(offset, page.rows.len(), page.total)?;

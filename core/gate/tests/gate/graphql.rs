@@ -112,6 +112,28 @@ async fn pages_lead_both_ways() {
 }
 
 #[tokio::test]
+async fn samples_come_in_the_order_of_their_times() {
+    let world = World::new(NodeKind::Hub);
+    let service = key(Role::Service);
+    let samples = json!([{ "cpu": 2, "at": "2026-02-03T04:05:06Z" }, { "cpu": 1, "at": "2026-02-03T04:05:05Z" }]);
+    let answer = world.ask("POST /rest/v1/vitals", &[("apikey", service.text())], samples.to_string()).await;
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    let node = |cpu: f64| json!({ "node": { "cpu": cpu } });
+    for (arguments, want) in [
+        ("first: 9", json!([node(1.0), node(2.0)])),
+        ("orderBy: [{ cpu: DescNullsLast }]", json!([node(2.0), node(1.0)])),
+        ("filter: { at: { gt: \"2026-02-03T04:05:05Z\" } }", json!([node(2.0)])),
+    ] {
+        let found = good(&world, &format!("{{ vitalsCollection({arguments}) {{ edges {{ node {{ cpu }} }} }} }}")).await;
+        assert_eq!(found["vitalsCollection"]["edges"], want, "{arguments}");
+    }
+    let (code, message) = refused(&world, Role::Service, "{ vitalsCollection(last: 1) { totalCount } }").await;
+    assert!(code == "PGRST127" && message.contains("samples"), "{code} {message}");
+    let (_, message) = refused(&world, Role::Service, "{ vitalsCollection { edges { node { nodeId } } } }").await;
+    assert!(message.contains("nodeId"), "a sample has no id: {message}");
+}
+
+#[tokio::test]
 async fn no_more_rows_change_than_at_most() {
     let world = World::new(NodeKind::Hub);
     good(&world, INSERT).await;
@@ -172,6 +194,9 @@ async fn a_schema_holds_what_its_caller_may_use() {
 #[tokio::test]
 async fn operations_are_bounded() {
     let world = World::new(NodeKind::Hub);
+    let steps: String = (0..33).map(|n| format!("a{n}: workOrdersCollection {{ totalCount }} ")).collect();
+    let (_, message) = refused(&world, Role::Service, &format!("{{ {steps} }}")).await;
+    assert!(message.contains("at most 32 times"), "{message}");
     let many: String = (0..300).map(|n| format!("a{n}: workOrdersCollection {{ totalCount }} ")).collect();
     let deep = (0..12).fold("{ id: { eq: \"a\" } }".to_owned(), |inner, _| format!("{{ not: {inner} }}"));
     let deeper = (0..40).fold("{ id: { eq: \"a\" } }".to_owned(), |inner, _| format!("{{ not: {inner} }}"));
@@ -181,6 +206,8 @@ async fn operations_are_bounded() {
     for bad in [
         format!("{{ {many} }}"),
         filtered(&deeper),
+        "{ workOrdersCollection(orderBy: [{ meta: AscNullsLast }]) { totalCount } }".into(),
+        "mutation { insertIntoWorkOrdersCollection(objects: [{ meta: \"{\" }]) { affectedCount } }".into(),
         format!("{{ __type(name: \"Query\") {{ {types} }} }}"),
         "{ nothing }".into(),
         "{".into(),

@@ -297,6 +297,14 @@ impl HubStore for SqliteHubStore {
         }))
     }
 
+    fn record_and_rows(&self, key: RecordKey, query: Select) -> StoreFuture<'_, (Option<RecordRow>, Page)> {
+        let schemas = Arc::clone(&self.schemas);
+        Box::pin(self.readers.read(move |connection| {
+            let schema = schemas.of(connection, query.project)?;
+            Ok((ledger::record(connection, query.project, &schema, &key)?, select(connection, &query)?))
+        }))
+    }
+
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {
         Box::pin(self.readers.read(move |connection| ledger::conflicts(connection, project, after.as_ref(), limit)))
     }
