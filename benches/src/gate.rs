@@ -184,7 +184,7 @@ impl Raw {
         writer.execute_batch("CREATE TABLE shelf(id TEXT PRIMARY KEY, title TEXT, site TEXT, rank INTEGER, open INTEGER) WITHOUT ROWID")?;
         let filling = writer.transaction()?;
         for n in 0..ROWS {
-            let row = (format!("r{n}"), format!("thing {n}"), format!("s{}", n % SITES), n % 997, n % 3 == 0);
+            let row = (format!("r{n}"), format!("thing {n}"), format!("s{}", n % SITES), i64::try_from(n % 997)?, n % 3 == 0);
             filling.execute("INSERT INTO shelf VALUES (?, ?, ?, ?, ?)", row)?;
         }
         filling.commit()?;
