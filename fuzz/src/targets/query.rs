@@ -160,7 +160,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec();
-    // As many values as a query takes, under other filters.
-    seeds.push(format!("flist=ov.{{{}}}&or=(fint.gt.1,not.and(fbool.is.true,id.eq.r1))", ["a"; 990].join(",")).into_bytes());
+    // More values than one chain of conditions holds, under other filters.
+    seeds.push(format!("flist=ov.{{{}}}&or=(fint.gt.1,not.and(fbool.is.true,id.eq.r1))", ["a"; 130].join(",")).into_bytes());
     seeds
 }

@@ -49,7 +49,7 @@ async fn rows_are_written_and_read_as_in_pg_graphql() {
         (&first["rank"], &first["hours"], &first["meta"], &first["open"]),
         (&json!("3"), &json!("4"), &json!(r#"{"site":"north"}"#), &json!(true))
     );
-    assert_eq!((&third["due"], &third["hours"]), (&json!("2026-03-01T08:00:00Z"), &json!("0")));
+    assert_eq!((&third["due"], &third["hours"]), (&json!("2026-03-01T08:00:00.000000Z"), &json!("0")));
     assert_ne!(first["nodeId"], third["nodeId"]);
     for (filter, want) in [
         (r#"{ rank: { gt: "1" } }"#, json!(["c", "a"])),
