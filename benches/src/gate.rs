@@ -215,8 +215,8 @@ impl Raw {
             Ok(json!({ "id": id, "title": title, "site": site, "rank": row.get::<_, i64>(3)?, "open": row.get::<_, bool>(4)? }))
         };
         let rows = if id.is_empty() {
-            let mut list =
-                reader.prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE site = ? ORDER BY rank NULLS LAST, id LIMIT ?")?;
+            let mut list = reader
+                .prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE site = ? ORDER BY rank NULLS LAST, id LIMIT ?")?;
             list.query_map(params![site, 50], shown)?.collect::<Result<Vec<_>, _>>()
         } else {
             let mut point = reader.prepare_cached("SELECT id, title, site, rank, open FROM shelf WHERE id = ?")?;

@@ -31,7 +31,8 @@ fn operations(world: &World, who: Who, collection: &str) -> Vec<Operation> {
     let read = format!("{{ {list}(filter: {{ id: {{ eq: \"own\" }} }}) {{ edges {{ node {{ id title }} }} }} }}");
     let row = format!("{{ id: \"{id}\", owner: \"{owner}\", title: \"{title}\" }}");
     let inserting = format!("mutation {{ {insert}(objects: [{row}]) {{ affectedCount }} }}");
-    let updating = format!("mutation {{ {update}(set: {{ title: \"{title}\" }}, filter: {{ id: {{ eq: \"own\" }} }}) {{ affectedCount }} }}");
+    let updating =
+        format!("mutation {{ {update}(set: {{ title: \"{title}\" }}, filter: {{ id: {{ eq: \"own\" }} }}) {{ affectedCount }} }}");
     let deleting = format!("mutation {{ {delete}(filter: {{ id: {{ eq: \"{id}\" }} }}) {{ affectedCount }} }}");
     vec![
         (list, read, &["read"]),

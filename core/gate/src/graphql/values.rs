@@ -75,8 +75,9 @@ pub(super) fn input(column: &Column, value: Json) -> Result<Json, Problem> {
             let by = Column { name: column.name.clone(), kind: ColumnType::Field(FieldType::Int) };
             json!({ "$inc": input(&by, members.remove("inc").unwrap_or_default())? })
         }
-        (FieldType::Json | FieldType::List, Json::String(text)) => serde_json::from_str(&text)
-            .map_err(|bad| Problem::bad_value(format!("{}: this is no JSON: {bad}", column.name)).hint("text is JSON in quotes: \"\\\"text\\\"\""))?,
+        (FieldType::Json | FieldType::List, Json::String(text)) => serde_json::from_str(&text).map_err(|bad| {
+            Problem::bad_value(format!("{}: this is no JSON: {bad}", column.name)).hint("text is JSON in quotes: \"\\\"text\\\"\"")
+        })?,
         (_, value) => value,
     })
 }
@@ -241,7 +242,12 @@ pub(super) fn order(columns: &[(String, Column)], given: Option<&Json>) -> Resul
         };
         let (_, column) = columns.iter().find(|(known, column)| known == name && has_order(column.kind)).ok_or_else(|| no_column(name))?;
         let word = direction.as_str().unwrap_or_default();
-        Ok(Order { operand: column.clone().into(), through: None, descending: word.starts_with("Desc"), nulls_first: word.ends_with("First") })
+        Ok(Order {
+            operand: column.clone().into(),
+            through: None,
+            descending: word.starts_with("Desc"),
+            nulls_first: word.ends_with("First"),
+        })
     };
     items.iter().map(read).collect()
 }

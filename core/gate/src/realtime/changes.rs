@@ -13,10 +13,10 @@ use mobo_core::time::Eff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Place, changed_or};
 use super::feed::{Lost, Subscription};
 use super::viewer::{View, Viewer};
 use super::wanted::Wanted;
+use super::{Place, changed_or};
 use crate::problem::Problem;
 
 /// A change, as far as the subscriber sees it.

@@ -89,7 +89,8 @@ async fn the_contract_is_whole_and_is_of_what_the_caller_may_use() {
     assert_eq!(order.get("old"), None, "a retired field");
     let answering = |path: &&String| !path.ends_with("/slow") && !path.ends_with("/broken");
     for path in document["paths"].as_object().unwrap().keys().filter(answering) {
-        let answer = world.ask(&format!("GET {path}?limit=0&query=%7BapiVersion%7D"), &[("apikey", service.text())], "").await;
+        let words = if path == "/graphql/v1" { "query=%7BapiVersion%7D" } else { "limit=0" };
+        let answer = world.ask(&format!("GET {path}?{words}"), &[("apikey", service.text())], "").await;
         assert_eq!(answer.status, 200, "{path} is in the contract: {}", answer.text);
     }
 
