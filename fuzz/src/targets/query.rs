@@ -98,7 +98,8 @@ pub(super) fn query(bytes: &[u8]) -> Answer {
         for statement in [sql::rows(dialect, &select), sql::total(dialect, &select)] {
             let statement = statement.expect("what was parsed can be translated");
             check(&statement.text, statement.arguments.len());
-            if dialect == Dialect::Sqlite {
+            // Rows that show others are read on both stores, by a test of generated queries.
+            if dialect == Dialect::Sqlite && select.embeds.is_empty() {
                 run(&statement);
             }
         }
