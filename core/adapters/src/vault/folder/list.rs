@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use mobo_core::backup::vault::{KEYS, Listed, MANIFESTS, ObjectName, SEGMENTS, SNAPSHOTS, VaultError};
 use mobo_core::limits;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, openat, statat, unlinkat};
+use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::{Folder, PARTIAL, Try, failed, parts};
@@ -114,6 +114,8 @@ impl Folder {
     fn visit(&self, folder: &str, visit: &mut Visit<'_>) -> Result<(), Errno> {
         match openat(&self.root, folder.trim_end_matches('/'), OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(open) => self.walk(&open, folder, visit),
+            // In a folder that is itself gone, nobody knows.
+            Err(Errno::NOENT) if fstat(&self.root)?.st_nlink == 0 => Err(Errno::NOENT),
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => Ok(()),
             Err(errno) => Err(errno),
         }

@@ -86,6 +86,8 @@ async fn a_folder_that_is_away_is_not_an_empty_one() {
     for answer in [vault.get(&name("segments/one"), None).await.map(|_| ()), vault.head(&name("segments/one")).await.map(|_| ())] {
         assert!(matches!(answer, Err(VaultError::Unavailable(_))), "{answer:?}");
     }
+    let listed = vault.list("", None).await;
+    assert!(matches!(listed, Err(VaultError::Unavailable(_))), "{listed:?}");
     let put = vault.put(&name("segments/two"), b"x".to_vec()).await;
     assert!(matches!(put, Err(VaultError::Unavailable(_))), "{put:?}");
 }
