@@ -101,7 +101,7 @@ impl<'c> Rows<'c> {
     pub(super) fn read(&mut self, key: &RecordKey) -> Try<Option<(Result<RecordState, String>, Kept)>> {
         let (conn, project) = (self.conn, self.project);
         let table = self.table(key)?;
-        let reader = made(&mut table.reader, || Ok(RecordReader::new(conn, project, table.collection)?))?;
+        let reader = made(&mut table.reader, || RecordReader::new(conn, project, table.collection))?;
         let Some(stored) = reader.read(&key.id)? else { return Ok(None) };
         let (ver, mac, state_hash) = (stored.ver, stored.mac, stored.state_hash);
         Ok(Some((stored.state, Kept { ver, mac, state_hash, home: stored.home, visible: stored.visible })))
@@ -178,7 +178,7 @@ impl<'c> Rows<'c> {
     fn writer(&mut self, key: &RecordKey) -> Try<&mut RecordWriter<'c>> {
         let (conn, project) = (self.conn, self.project);
         let table = self.table(key)?;
-        made(&mut table.writer, || Ok(RecordWriter::new(conn, project, table.collection)?))
+        made(&mut table.writer, || RecordWriter::new(conn, project, table.collection))
     }
 }
 
