@@ -191,10 +191,8 @@ fn is_undecided(done: &Done) -> bool {
         let status = error.extensions.as_ref().and_then(|told| told.get("status"));
         matches!(status, Some(Value::Number(status)) if status.as_u64().is_some_and(|status| status >= 500))
     };
-    let is_empty = match &done.data {
-        Value::Object(fields) => fields.values().all(|value| *value == Value::Null),
-        data => *data == Value::Null,
-    };
+    let is_null = |value: &Value| *value == Value::Null;
+    let is_empty = is_null(&done.data) || matches!(&done.data, Value::Object(fields) if fields.values().all(is_null));
     is_empty && done.errors.iter().any(passes)
 }
 
