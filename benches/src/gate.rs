@@ -122,7 +122,7 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
 }
 
 fn row(n: usize) -> Value {
-    json!({ "id": format!("r{n}"), "title": format!("thing {n}"), "site": format!("s{}", n % SITES), "rank": n % 997, "open": n % 3 == 0 })
+    json!({ "id": format!("r{n}"), "title": format!("thing {n}"), "site": format!("s{}", n % SITES), "rank": n % 997, "open": n.is_multiple_of(3) })
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ impl Raw {
         writer.execute_batch("CREATE TABLE shelf(id TEXT PRIMARY KEY, title TEXT, site TEXT, rank INTEGER, open INTEGER) WITHOUT ROWID")?;
         let filling = writer.transaction()?;
         for n in 0..ROWS {
-            let row = (format!("r{n}"), format!("thing {n}"), format!("s{}", n % SITES), i64::try_from(n % 997)?, n % 3 == 0);
+            let row = (format!("r{n}"), format!("thing {n}"), format!("s{}", n % SITES), i64::try_from(n % 997)?, n.is_multiple_of(3));
             filling.execute("INSERT INTO shelf VALUES (?, ?, ?, ?, ?)", row)?;
         }
         filling.commit()?;
