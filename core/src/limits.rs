@@ -59,6 +59,9 @@ pub const ENTRY_CELLS_MAX: usize = 256 * 1024;
 // rows
 /// Largest merge state of one row, for the same reason as [`DOCUMENT_BYTES_MAX`].
 pub const ROW_STATE_BYTES_MAX: usize = 512 * 1024;
+/// Logs of one device whose increments one counter keeps apart. An entry that was authored again where the hub has lost the log around it has
+/// one of its own, and each newcomer is compared with the others.
+pub const TALLIES_PER_DEVICE_MAX: usize = 4_096;
 
 // documents
 /// Largest automerge change that is looked at.
@@ -69,6 +72,8 @@ pub const CHANGE_OPS_MAX: usize = 65_536;
 pub const CHANGES_PER_OP_MAX: usize = 64;
 /// Largest saved document: with a batch around it, it fits one frame.
 pub const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
+/// Bytes that the columns of a document from outside may inflate to. Half a megabyte of honest ones seldom passes 4 MiB.
+pub const DOCUMENT_INFLATED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Changes of one document: each costs every later load.
 pub const DOCUMENT_CHANGES_MAX: usize = 20_000;
 /// Operations of one document, deletions included: they take up to 0.2 s to load.

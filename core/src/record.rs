@@ -53,6 +53,20 @@ impl RecordState {
         }
     }
 
+    /// [`Self::decode`] for bytes that a stranger sent: nothing is believed of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`], and for a document that claims more than one may hold.
+    pub fn decode_foreign(collection: &Collection, key: &RecordKey, epoch: u32, bytes: &[u8]) -> Result<Self, Malformed> {
+        match collection.kind {
+            Kind::Document => Document::load_foreign(key.clone(), epoch, bytes.to_vec())
+                .map(Self::Document)
+                .map_err(|refusal| Malformed(refusal.to_string())),
+            Kind::Table | Kind::Stream => Self::decode(collection, key, epoch, bytes),
+        }
+    }
+
     /// Epoch and bytes of the state as an item delivers it.
     #[must_use]
     pub fn encode(&self) -> (u32, Vec<u8>) {

@@ -9,15 +9,18 @@
 //!    only then does automerge parse it;
 //! 4. each operation: a known container or a register, its predecessors exactly what the author saw ([`ops`]);
 //! 5. its encoding: written again, it gives the same bytes.
+//!
+//! A whole document comes from outside only when a device gives it back: [`whole`] looks at that one.
 
 mod envelope;
 mod ops;
 mod scan;
+mod whole;
 
 use automerge::Change;
 
 use self::envelope::Envelope;
-use self::scan::{Bytes, Unfit};
+use self::scan::Unfit;
 use super::actor::Actor;
 use super::open::Open;
 use super::state::too_large;
@@ -26,6 +29,7 @@ use crate::limits;
 use crate::message::Code;
 
 pub(super) use self::ops::Touched;
+pub(super) use self::whole::{check as check_whole, heads, is_document};
 
 /// What the guard says of a change that it does not refuse.
 #[derive(Debug)]
@@ -81,19 +85,6 @@ pub(super) fn check(open: &Open<'_>, bytes: &[u8], author: Option<Actor>) -> Res
         return Err(bad("it is not in its one encoding"));
     }
     Ok(Verdict::Fresh(Box::new(Fresh { change, actor: envelope.actor, touched })))
-}
-
-/// True for one saved document and nothing else: no changes, no bundle, nothing behind it.
-pub(super) fn is_document(saved: &[u8]) -> bool {
-    const HEAD: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
-    let mut rest = Bytes(saved);
-    let head = |rest: &mut Bytes<'_>| -> Result<bool, &'static str> {
-        let magic: [u8; 4] = rest.array()?;
-        let _checksum: [u8; 4] = rest.array()?;
-        let kind: [u8; 1] = rest.array()?;
-        Ok(magic == HEAD && kind == [0] && rest.length()? == rest.0.len())
-    };
-    head(&mut rest).unwrap_or(false)
 }
 
 fn bad(what: &str) -> Refusal {

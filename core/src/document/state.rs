@@ -3,7 +3,7 @@
 use automerge::{Automerge, LoadOptions, TextEncoding};
 
 use crate::engine::Refusal;
-use crate::ids::{CollectionId, RecordKey};
+use crate::ids::{CollectionId, RecordKey, StateHash};
 use crate::limits;
 use crate::message::Code;
 use crate::value::Value;
@@ -80,11 +80,45 @@ impl Document {
         }
     }
 
+    /// The hash of the document in bytes that a stranger sent, by what they say of themselves: nothing is unpacked, so that a MAC over it can
+    /// be looked at first.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] with [`Code::BAD_PAYLOAD`], [`Code::BAD_EPOCH`] or [`Code::TOO_LARGE`].
+    pub fn claimed_hash(epoch: u32, saved: &[u8]) -> Result<StateHash, Refusal> {
+        if epoch != 0 {
+            return Err(bad_epoch(epoch));
+        }
+        if saved.len() > limits::DOCUMENT_BYTES_MAX {
+            return Err(too_large("bytes", limits::DOCUMENT_BYTES_MAX as u64));
+        }
+        let heads = if saved.is_empty() { Ok(Vec::new()) } else { super::guard::heads(saved) };
+        Ok(super::op::state_hash(epoch, &heads.map_err(foreign)?))
+    }
+
+    /// [`load`](Self::load) for bytes that a stranger sent, also under a good MAC: it is over the heads, and honest ones may stand before
+    /// columns that are not. What those claim is checked before automerge sees it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), and [`Code::BAD_PAYLOAD`] for what claims, or inflates to, more than a document may hold.
+    pub fn load_foreign(key: RecordKey, epoch: u32, saved: Vec<u8>) -> Result<Self, Refusal> {
+        if saved.len() <= limits::DOCUMENT_BYTES_MAX && !saved.is_empty() {
+            super::guard::check_whole(&saved).map_err(foreign)?;
+        }
+        Self::load(key, epoch, saved)
+    }
+
     /// The hashes of the changes that no other change builds on, ascending; none before the first write.
     #[must_use]
     pub fn heads(&self) -> &[[u8; 32]] {
         &self.heads
     }
+}
+
+fn foreign(why: &str) -> Refusal {
+    Refusal::new(Code::BAD_PAYLOAD, format!("this is no document that a hub delivers: {why}"))
 }
 
 /// The refusal of another generation than 0.

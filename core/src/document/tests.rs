@@ -7,6 +7,7 @@ mod guard;
 mod lay;
 mod merge;
 mod mutation;
+mod whole;
 
 use std::collections::BTreeSet;
 

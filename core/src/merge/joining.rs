@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::apply::{Applied, Stored, Working};
 use super::place::{bucket_keys, present_keys};
 use super::{Context, Writes};
-use crate::ids::{BucketId, Position, ProjectId, RecordKey, Timeline, Ver};
+use crate::document::Document;
+use crate::ids::{BucketId, Position, ProjectId, RecordKey, StateHash, Timeline, Ver};
 use crate::message::{Code, Item, ItemBody, Offer};
 use crate::record::RecordState;
-use crate::schema::{Collection, Schema};
+use crate::schema::{Collection, Kind, Schema};
 use crate::trust::OfferKey;
 
 /// One page of an offer.
@@ -114,13 +115,21 @@ fn check(project: ProjectId, schema: &Schema, offered: &Offered<'_>, item: &Item
     let ItemBody::State { epoch, bytes } = &item.body else {
         return Err((Code::BAD_PAYLOAD, "an offer holds states, and this is a leave".to_owned()));
     };
-    let state = RecordState::decode(collection, &key, *epoch, bytes).map_err(|error| (Code::BAD_PAYLOAD, error.to_string()))?;
-    let hash = state.state_hash();
-    let is_ours = |timeline: &Timeline| offered.key.row(project, &key, (*timeline, item.ver), hash) == item.mac;
-    if is_ours(&offered.offer.timeline) || offered.timelines.iter().any(is_ours) {
-        return Ok(state);
+    // automerge believes what it is given, so of a document the MAC is looked at first, over the heads that it says it has.
+    let claimed = match collection.kind {
+        Kind::Document => Some(Document::claimed_hash(*epoch, bytes).map_err(|refusal| (refusal.code, refusal.detail))?),
+        Kind::Table | Kind::Stream => None,
+    };
+    let is_ours = |hash: StateHash| {
+        let bears = |timeline: &Timeline| offered.key.row(project, &key, (*timeline, item.ver), hash) == item.mac;
+        bears(&offered.offer.timeline) || offered.timelines.iter().any(bears)
+    };
+    let foreign = || (Code::BAD_SIGNATURE, "this state does not bear this hub's MAC: the hub has never delivered it so".to_owned());
+    if claimed.is_some_and(|hash| !is_ours(hash)) {
+        return Err(foreign());
     }
-    Err((Code::BAD_SIGNATURE, "this state does not bear this hub's MAC: the hub has never delivered it so".to_owned()))
+    let state = RecordState::decode_foreign(collection, &key, *epoch, bytes).map_err(|error| (Code::BAD_PAYLOAD, error.to_string()))?;
+    if is_ours(state.state_hash()) { Ok(state) } else { Err(foreign()) }
 }
 
 fn working(collection: &Collection, key: &RecordKey, stored: Option<Stored>) -> Result<Working, Refused> {

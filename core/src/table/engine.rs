@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::op::{Action, TableOp};
-use super::state::{Cell, TableState, Tally, drop_doubles};
+use super::state::{Cell, TableState, Tally, drop_doubles, of_device};
 use crate::engine::{Applying, Conflict, ConflictKind, MergeEngine, Merged, Refusal, Stamped};
 use crate::ids::{FieldId, StateHash, Ver};
+use crate::limits;
 use crate::message::Code;
 use crate::schema::{Collection, FieldType};
-use crate::stamp::Stamp;
+use crate::stamp::{Origin, Stamp};
 use crate::value::Value;
 
 /// The field engine. It keeps nothing itself.
@@ -32,6 +33,7 @@ impl MergeEngine for TableEngine {
     ) -> Result<Merged, Refusal> {
         // Everything is checked before anything is touched: all or nothing without a copy of the state.
         let checked = ops.iter().map(|stamped| check(collection, stamped.op)).collect::<Result<Vec<_>, _>>()?;
+        check_tallies(state, ops, applying.author.origin())?;
         let mut conflicts = Vec::new();
         for (stamped, values) in ops.iter().zip(checked) {
             let write = Write { stamp: stamped.stamp, base_ver: stamped.op.base_ver, applying };
@@ -76,12 +78,10 @@ impl MergeEngine for TableEngine {
         }
         for (field, tallies) in &right.counters {
             let mine = joined.counters.entry(*field).or_default();
-            for (origin, tally) in tallies {
-                if mine.get(origin).is_none_or(|known| (known.last, known.sum) < (tally.last, tally.sum)) {
-                    mine.insert(*origin, *tally);
-                }
-            }
-            drop_doubles(mine);
+            let is_news = |origin: &Origin, tally: &Tally| mine.get(origin).is_none_or(|known| (known.last, known.sum) < (tally.last, tally.sum));
+            let fresh: Vec<Origin> = tallies.iter().filter(|(origin, tally)| is_news(origin, tally)).map(|(origin, _)| *origin).collect();
+            mine.extend(fresh.iter().filter_map(|origin| Some((*origin, *tallies.get(origin)?))));
+            drop_doubles(mine, &fresh, |origin, tally| tallies.get(origin) != Some(tally));
         }
         for (stamp, ver) in &right.vers {
             joined.vers.entry(*stamp).or_insert(*ver);
@@ -215,8 +215,22 @@ fn add_deltas(state: &mut TableState, ops: &[Stamped<'_, TableOp>], applying: &A
                 tallies.insert(applying.author.origin(), Tally { sum: delta, last: applying.seq });
             }
         }
-        drop_doubles(tallies);
+        drop_doubles(tallies, &[applying.author.origin()], |_, _| true);
     }
+}
+
+/// An entry that was authored again counts in a log of its own, and a device may say that of any.
+fn check_tallies(state: &TableState, ops: &[Stamped<'_, TableOp>], origin: Origin) -> Result<(), Refusal> {
+    let fields: BTreeSet<FieldId> = ops.iter().flat_map(|stamped| stamped.op.deltas.keys()).copied().collect();
+    let full = |field: &FieldId| {
+        let tallies = state.counters.get(field).filter(|tallies| !tallies.contains_key(&origin));
+        tallies.is_some_and(|tallies| of_device(tallies, origin.device).count() >= limits::TALLIES_PER_DEVICE_MAX)
+    };
+    if fields.iter().any(full) {
+        let detail = format!("this device has counted in {} logs on one counter; count on in another record", limits::TALLIES_PER_DEVICE_MAX);
+        return Err(Refusal::new(Code::TOO_LARGE, detail));
+    }
+    Ok(())
 }
 
 /// Notes at which version the new stamps arrived, and forgets stamps that nothing carries any more.

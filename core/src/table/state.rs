@@ -8,7 +8,7 @@
 //! ```
 //! `state_hash = blake3(state)` (rule R13). A row that was written once holds one stamp, whatever the number of its fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cbor::{Malformed, Reader, Writer};
 use crate::ids::{DeviceId, FieldId, Incarnation, Seq, StateHash, Ver};
@@ -198,19 +198,35 @@ pub fn stands_for(device: DeviceId, first: Incarnation, seq: Seq) -> Incarnation
 }
 
 /// Takes out the tallies of entries that were authored again where the tally of their first log holds what they did: another device has given
-/// it back. Which of the two comes first makes no difference.
-pub(super) fn drop_doubles(tallies: &mut Counter) {
-    let origins: Vec<(Origin, Seq)> = tallies.iter().map(|(origin, tally)| (*origin, tally.last)).collect();
-    for own in origins.chunk_by(|a, b| a.0.device == b.0.device).filter(|own| own.len() > 1) {
-        for (again, seq) in own {
-            let holds = |(first, last): &(Origin, Seq)| {
-                first != again && last >= seq && stands_for(first.device, first.incarnation, *seq) == again.incarnation
-            };
-            if crate::protect!("counter.doubled", own.iter().any(holds)) {
-                tallies.remove(again);
+/// it back. Which of the two comes first makes no difference. Only pairs of one of `fresh` and one of `others` are looked at, because all
+/// other ones were when they came: each look costs a hash, and a stranger chooses how many tallies there are.
+pub(super) fn drop_doubles(tallies: &mut Counter, fresh: &[Origin], others: impl Fn(&Origin, &Tally) -> bool) {
+    let mut doubled = BTreeSet::new();
+    for at in fresh {
+        let Some(tally) = tallies.get(at) else { continue };
+        for (other, theirs) in of_device(tallies, at.device).filter(|(other, theirs)| *other != at && others(other, theirs)) {
+            if holds((at, tally), (other, theirs)) {
+                doubled.insert(*other);
+            }
+            if holds((other, theirs), (at, tally)) {
+                doubled.insert(*at);
             }
         }
     }
+    if crate::protect!("counter.doubled", !doubled.is_empty()) {
+        tallies.retain(|origin, _| !doubled.contains(origin));
+    }
+}
+
+/// The tallies of one device.
+pub(super) fn of_device(tallies: &Counter, device: DeviceId) -> impl Iterator<Item = (&Origin, &Tally)> {
+    let lowest = Origin { device, incarnation: Incarnation::from_entropy([0; 8]) };
+    tallies.range(lowest..).take_while(move |(origin, _)| origin.device == device)
+}
+
+/// True if what `again` counts is in the tally of its first log.
+fn holds((first, tally): (&Origin, &Tally), (again, theirs): (&Origin, &Tally)) -> bool {
+    tally.last >= theirs.last && stands_for(first.device, first.incarnation, theirs.last) == again.incarnation
 }
 
 pub(super) fn index_of(stamps: &[Stamp], stamp: Stamp) -> u64 {

@@ -59,7 +59,7 @@ impl<'a> Bytes<'a> {
 pub(super) enum Unfit {
     /// They are not what an author writes.
     Malformed(&'static str),
-    /// They claim more than [`limits::CHANGE_OPS_MAX`] of something.
+    /// They claim more of something than the limits allow.
     TooMany,
 }
 
@@ -71,7 +71,7 @@ impl From<&'static str> for Unfit {
 
 /// How the values of a column are packed.
 #[derive(Clone, Copy, Debug)]
-enum Packing {
+pub(super) enum Packing {
     /// Runs of unsigned numbers.
     Unsigned,
     /// Runs of differences.
@@ -126,7 +126,7 @@ pub(super) fn count_ops(columns: &[(u64, &[u8])]) -> Result<u64, Unfit> {
         }
         last = Some(*spec);
         let (_, packing) = COLUMNS.iter().find(|(known, _)| known == spec).ok_or("it has a column that nobody here writes")?;
-        let totals = scan(Bytes(bytes), *packing)?;
+        let totals = scan(Bytes(bytes), *packing, limits::CHANGE_OPS_MAX as u64)?;
         match packing {
             Packing::Raw if value_bytes != bytes.len() as u64 => return Err(Unfit::Malformed("its values are not as long as they say")),
             Packing::Group if totals.sum > limits::CHANGE_OPS_MAX as u64 => return Err(Unfit::TooMany),
@@ -140,13 +140,14 @@ pub(super) fn count_ops(columns: &[(u64, &[u8])]) -> Result<u64, Unfit> {
 
 /// What a column adds up to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    rows: u64,
+pub(super) struct Totals {
+    pub(super) rows: u64,
     /// Of what its values count.
-    sum: u64,
+    pub(super) sum: u64,
 }
 
-fn scan(mut rest: Bytes<'_>, packing: Packing) -> Result<Totals, Unfit> {
+/// Adds up one column, which has at most `rows_max` rows.
+pub(super) fn scan(mut rest: Bytes<'_>, packing: Packing, rows_max: u64) -> Result<Totals, Unfit> {
     let mut totals = Totals::default();
     if matches!(packing, Packing::Raw) {
         return Ok(totals);
@@ -154,7 +155,7 @@ fn scan(mut rest: Bytes<'_>, packing: Packing) -> Result<Totals, Unfit> {
     while !rest.0.is_empty() {
         let (rows, values) = if matches!(packing, Packing::Flags) { (rest.unsigned()?, 0) } else { run(&mut rest)? };
         totals.rows = totals.rows.saturating_add(rows);
-        if totals.rows > limits::CHANGE_OPS_MAX as u64 {
+        if totals.rows > rows_max {
             return Err(Unfit::TooMany);
         }
         for _ in 0..values {

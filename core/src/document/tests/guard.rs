@@ -39,7 +39,7 @@ pub(super) fn sealed(kind: u8, body: &[u8]) -> Vec<u8> {
     chunk
 }
 
-fn leb(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn leb(out: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;

@@ -4,6 +4,7 @@
 //! the same (R8), and is compared with what the rule says.
 
 use super::*;
+use crate::table::stands_for;
 use crate::engine::Author;
 use crate::ids::{CollectionId, DeviceId, Incarnation, Lane, Ordinal, RecordId, RecordKey, Seq};
 use crate::schema::{Field, Kind};
@@ -240,4 +241,68 @@ fn a_bad_value_refuses_the_whole_entry_and_changes_nothing() {
         assert_eq!(refusal.code, Code::BAD_VALUE);
         assert_eq!(state, before);
     }
+}
+
+/// A state with one tally of device 1 on the counter.
+fn counted(incarnation: Incarnation, last: u64, sum: i128) -> TableState {
+    let origin = Origin { device: DeviceId([1; 16]), incarnation };
+    let counter = [(origin, Tally { sum, last: Seq::new(last).unwrap() })].into();
+    TableState { counters: [(HOURS, counter)].into(), ..TableState::default() }
+}
+
+/// faults: S-1
+#[test]
+fn what_was_authored_again_and_came_back_counts_once_in_every_order() {
+    let log = |number: u64| Incarnation::new(number).unwrap();
+    let again = |first: u64, seq: u64| stands_for(DeviceId([1; 16]), log(first), Seq::new(seq).unwrap());
+    let tallies = [
+        (log(1), 3, 30),
+        (log(2), 5, 50),
+        // In the first log's tally, in the second's, and in none of them.
+        (again(1, 2), 2, 1),
+        (again(2, 5), 5, 2),
+        (again(1, 4), 4, 4),
+        (again(9, 1), 1, 8),
+    ];
+    let mut order: Vec<usize> = (0..tallies.len()).collect();
+    for turn in 0..720 {
+        // Each turn swaps by its digits in the factorial base, so each order comes once.
+        let mut rest = turn;
+        for at in 1..order.len() {
+            order.swap(at, rest % (at + 1));
+            rest /= at + 1;
+        }
+        let mut state = TableState::default();
+        for index in &order {
+            let (incarnation, last, sum) = tallies[*index];
+            state = TableEngine.join(&collection(), &state, &counted(incarnation, last, sum)).unwrap();
+        }
+        assert_eq!((state.counter(HOURS), state.counters[&HOURS].len()), (92, 4), "{order:?}");
+    }
+}
+
+#[test]
+fn a_device_counts_in_so_many_logs_at_most() {
+    let mut state = TableState::default();
+    let own = |number: u64| Origin { device: DeviceId([b'a'; 16]), incarnation: Incarnation::new(number + 1).unwrap() };
+    let tally = Tally { sum: 1, last: Seq::new(1).unwrap() };
+    let full = limits::TALLIES_PER_DEVICE_MAX as u64;
+    state.counters.insert(HOURS, (1..=full).map(|number| (own(number), tally)).collect());
+    let before = state.clone();
+    let increment = |state: &mut TableState, text: &str| {
+        let step = step(text, 9);
+        let author =
+            Author { device: DeviceId([step.device; 16]), incarnation: Incarnation::new(1).unwrap(), ordinal: Ordinal(1), ancestors: BTreeSet::new() };
+        let key = RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new("r").unwrap() };
+        let deltas = [(HOURS, step.hours)].into();
+        let op = TableOp { key, action: step.action, before_us: 0, base_ver: Ver(0), fields: BTreeMap::new(), deltas };
+        let seq = Seq::new(9).unwrap();
+        let applying = Applying { author: &author, seq, ver: Ver(1), uncertain: None, same_timeline: true, is_shared: false };
+        let stamp = Stamp { eff: Eff(step.eff), device: author.device, ordinal: Ordinal(1), seq, op: 0 };
+        TableEngine.apply(&collection(), state, &[Stamped { op: &op, stamp }], &applying).map(|_| ())
+    };
+    assert_eq!(increment(&mut state, "a@5 put hours=2").unwrap_err().code, Code::TOO_LARGE);
+    assert_eq!(state, before);
+    increment(&mut state, "b@5 put hours=2").unwrap();
+    assert_eq!(state.counter(HOURS), i64::try_from(full).unwrap() + 2);
 }
