@@ -148,8 +148,16 @@ pub const ADMISSION_SPREAD_MAX: Duration = Duration::from_secs(60);
 pub const REVOCATION_MAX: Duration = Duration::from_secs(5);
 /// Frames that wait on one channel of a link.
 pub const OUTBOX_FRAMES_MAX: usize = 256;
+/// Offers of definitions that may wait for their answer.
+pub const SCHEMA_OFFERS_MAX: u32 = 4;
 /// Sessions of one hub.
 pub const SESSIONS_MAX: usize = 20_000;
+/// Sessions that nobody was let in on yet: strangers hold no more memory than these take.
+pub const SESSIONS_UNADMITTED_MAX: usize = 2_048;
+/// Links of strangers that are being told so at the same time; more are dropped without a word.
+pub const FAREWELLS_MAX: usize = 64;
+/// Refused items of offers that are kept of one device, to be looked at.
+pub const OFFERS_REFUSED_MAX: u32 = 1_000;
 
 // links
 /// Longest pause that a peer's `retry_after` may impose.

@@ -167,6 +167,7 @@ fn device_input(word: &str) -> device::Input {
             message(Message::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind }))
         }
         "bye" => message(Message::Bye),
+        "pong" => message(Message::Pong(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
         "resync" => message(Message::Resync { bucket: BUCKET, floor: Position(0) }),
@@ -500,6 +501,27 @@ fn a_hub_lets_in_who_says_hello() {
     hub_row("+14; timeout", "");
     hub_row("+15; timeout", "close Silent");
     hub_row("bye", "close PeerLeft");
+    // What says nothing of who is there gives nobody more time.
+    hub_row("+14; pong; timeout", "");
+    hub_row("+14; pong; +1; timeout", "close Silent");
+    hub_row("+14; hello; +14; timeout", "");
+    hub_row("+14; hello; +14; pong; +1; timeout", "close Silent");
+    hub_row("+14; enrol; +14; enrolled; +14; timeout", "");
+    hub_row("hello; +14; admitted; +14; timeout", "");
+}
+
+/// faults: X-4
+#[test]
+fn a_hub_holds_no_more_than_a_device_may_have_unanswered() {
+    let row = |word: &str, count: usize, want: &str| hub_row(&format!("hello; admitted; {}", vec![word; count].join("; ")), want);
+    row("push 1", 16, "merge");
+    row("push 1", 17, "close Violation");
+    row("push 1; merged 1", 40, ">ack 1");
+    row("offer", 2, "close Violation");
+    row("offer; joined", 9, ">offerack");
+    row("schemaoffer", 4, "adopt");
+    row("schemaoffer", 5, "close Violation");
+    row("schemaoffer; adopted", 9, ">schema");
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn arrival(schema: &Schema, rules: &Rules, message: &SensorMessage) -> Arrival {
         rows
     });
     let delivery = message.delivery().map(|(packet, is_repeat)| Delivery { packet, is_repeat });
-    Arrival { topic: message.topic().to_owned(), payload: message.payload().to_vec(), delivery, rows }
+    Arrival { topic: message.topic().to_owned(), payload: message.payload().to_vec(), delivery, is_retained: message.is_retained(), rows }
 }
 
 fn random() -> u64 {

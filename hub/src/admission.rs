@@ -266,9 +266,10 @@ impl Door {
             let rows = self.store.refusals(self.project(), hello.device, hello.incarnation).await?;
             unheard.extend(rows.into_iter().filter(|row| Some(row.seq) > heard(row.lane.lane)));
         }
-        // A log that has just begun: an order to refence says how far the hub has the one before it, and not what it refused of that.
-        let has_begun = lanes.iter().all(|status| status.last.is_none());
-        if let Some(parent) = hello.parent.filter(|_| mobo_core::protect!("reject.of-parent", has_begun)) {
+        // A log that has just begun: an order to refence says how far the hub has the one before it, and not what it refused of that. Until
+        // the device holds an ack of the new one, which follows those refusals, it may have missed them: the hub may be further by then.
+        let has_heard = hello.lanes.iter().any(|report| report.proof.is_some());
+        if let Some(parent) = hello.parent.filter(|_| mobo_core::protect!("reject.of-parent", !has_heard)) {
             let rows = self.store.refusals(self.project(), hello.device, parent.incarnation).await?;
             unheard.extend(rows.into_iter().filter(|row| row.lane.lane == Lane::State && Some(row.seq) <= parent.seq));
         }

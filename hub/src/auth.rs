@@ -52,6 +52,9 @@ use rows::int;
 use sessions::Live;
 use signing::Signers;
 
+/// Those of every project: users of another one sign in here as well, and its signing keys are among those that are known.
+const REVISIONS: &str = "SELECT CAST(COALESCE(SUM(rev), 0) AS bigint) FROM mobo_rights";
+
 pub use page::link as setup_link;
 
 /// Why something about accounts was not done.
@@ -305,7 +308,7 @@ impl Accounts {
     }
 
     async fn look(&self) -> Result<(), AuthError> {
-        let rows = self.read("SELECT rev FROM mobo_rights WHERE project = $1", [int(self.served)]).await?;
+        let rows = self.read(REVISIONS, []).await?;
         let rev = rows.first().and_then(|row| rows::number(row, 0)).unwrap_or_default();
         if rev != self.known.read().unwrap_or_else(PoisonError::into_inner).rev {
             self.live().clear();
@@ -317,7 +320,7 @@ impl Accounts {
     }
 
     async fn reload(&self) -> Result<(), AuthError> {
-        let rows = self.read("SELECT rev FROM mobo_rights WHERE project = $1", [int(self.served)]).await?;
+        let rows = self.read(REVISIONS, []).await?;
         let rev = rows.first().and_then(|row| rows::number(row, 0)).unwrap_or_default();
         let policies = Arc::new(self.load_policies(self.served).await?);
         let keys = Arc::new(self.load_keys().await?);

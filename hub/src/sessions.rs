@@ -20,7 +20,7 @@ use mobo_runtime::bus::Bus;
 use mobo_runtime::clock::Clock;
 use mobo_runtime::outbox::Outbox;
 use mobo_runtime::tasks::Tasks;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,9 @@ pub struct Sessions {
     live: Mutex<Live>,
     next: AtomicUsize,
     teller: Teller,
+    /// Places of those that nobody was let in on yet.
+    strangers: Arc<Semaphore>,
+    farewells: Arc<Semaphore>,
 }
 
 type Live = BTreeMap<(DeviceId, Incarnation), Place>;
@@ -80,7 +83,10 @@ impl Sessions {
     #[must_use]
     pub fn new(door: Arc<Door>, merges: MergeQueue, schema: watch::Receiver<Arc<Schema>>) -> Self {
         let store = Arc::clone(&door.store);
-        Self { store, door, merges, schema, live: Mutex::default(), next: AtomicUsize::new(1), teller: Teller::default() }
+        let strangers = Arc::new(Semaphore::new(limits::SESSIONS_UNADMITTED_MAX));
+        let farewells = Arc::new(Semaphore::new(limits::FAREWELLS_MAX));
+        let (live, next, teller) = (Mutex::default(), AtomicUsize::new(1), Teller::default());
+        Self { store, door, merges, schema, live, next, teller, strangers, farewells }
     }
 
     /// The same, telling this bus what happens in sessions.
@@ -151,23 +157,34 @@ impl Sessions {
                 () = stopping.cancelled() => return Ok(()),
                 link = listener.accept() => link?,
             };
-            if self.live() >= limits::SESSIONS_MAX {
-                link.close("the hub has too many sessions").await;
+            let place = Arc::clone(&self.strangers).try_acquire_owned().ok().filter(|_| self.live() < limits::SESSIONS_MAX);
+            let Some(place) = place else {
+                // Nobody else waits until one that does not listen has heard it.
+                if let Ok(farewell) = Arc::clone(&self.farewells).try_acquire_owned() {
+                    tasks.spawn_job("farewell", async move {
+                        link.close("the hub is busy: it has too many sessions").await;
+                        drop(farewell);
+                    });
+                }
                 continue;
-            }
+            };
             let sessions = Arc::clone(&self);
             let stop = stopping.clone();
             tasks.spawn_job("session", async move {
                 let link: Arc<dyn Link> = Arc::from(link);
-                let reason = sessions.run(Arc::clone(&link), (stop, clock)).await;
+                let reason = sessions.run((Arc::clone(&link), place), (stop, clock)).await;
                 tracing::debug!(peer = link.peer(), ?reason, "session ended");
             });
         }
     }
 
-    async fn run(self: &Arc<Self>, link: Arc<dyn Link>, (stopping, clock): (CancellationToken, Clock)) -> CloseReason {
+    async fn run(
+        self: &Arc<Self>,
+        (link, place): (Arc<dyn Link>, OwnedSemaphorePermit),
+        (stopping, clock): (CancellationToken, Clock),
+    ) -> CloseReason {
         let outbox = Outbox::new(Arc::clone(&link));
-        let mut driver = Conversation::new(Arc::clone(self), outbox, (link.binding(), link.peer()));
+        let mut driver = Conversation::new(Arc::clone(self), outbox, (link.binding(), link.peer())).in_place(place);
         let revoked = driver.revoked.clone();
         let mut hints = self.merges.hints();
         let mut schema = self.schema.clone();

@@ -20,9 +20,13 @@ pub const INGEST_IN_FLIGHT_MAX: usize = 65_535;
 pub const INGEST_REFUSED_MAX: u64 = 1_000;
 /// Bytes of such a message that are kept.
 pub const INGEST_KEPT_BYTES_MAX: usize = 4 * 1024;
+/// Topics of which a device remembers what they said last of records.
+pub const INGEST_TOPICS_MAX: u64 = 10_000;
 /// Shortest pause before the broker is tried again.
 pub const INGEST_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest.
 pub const INGEST_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Lines of standard input that share a write.
 pub const APPEND_BATCH_MAX: usize = 500;
+/// Bytes of them, as JSON, unless the last one is longer: half of what an entry takes.
+pub const APPEND_BATCH_BYTES_MAX: usize = 128 * 1024;

@@ -15,8 +15,8 @@ use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Hint, Merged, Outcome};
 use crate::message::{
-    Ack, Code, Enrol, Enrolled, Grant, Message, Offer, OfferAck, PeerError, Ping, Pull, Push, Refence, RefenceReason, SchemaUpdate,
-    SignedHello, Welcome,
+    Ack, Code, Enrol, Enrolled, Grant, Message, Offer, OfferAck, PeerError, Ping, Push, Refence, RefenceReason, SchemaUpdate, SignedHello,
+    Welcome,
 };
 use crate::store::PullPage;
 use crate::time::Instant;
@@ -174,6 +174,7 @@ pub struct HubSession {
     granted: BTreeMap<BucketId, bool>,
     /// True until a device of a restored hub has given back all that it holds.
     owes_offers: bool,
+    unanswered: recovering::Unanswered,
     keepalive: Option<Duration>,
     last_heard: Instant,
 }
@@ -192,6 +193,7 @@ impl HubSession {
             schema_rev: 0,
             granted: BTreeMap::new(),
             owes_offers: false,
+            unanswered: recovering::Unanswered::default(),
             keepalive,
             last_heard: now,
         }
@@ -231,10 +233,16 @@ impl HubSession {
         }
         match input {
             Input::Message(message) => {
-                self.last_heard = now;
+                // Before the welcome, only what brings it nearer gives a stranger more time.
+                if matches!((self.state, &*message), (State::Live, _) | (State::AwaitHello, Message::Hello(_) | Message::Enrol(_))) {
+                    self.last_heard = now;
+                }
                 self.message(*message);
             }
-            Input::Admitted(Ok(welcome)) => self.admitted(welcome),
+            Input::Admitted(Ok(welcome)) => {
+                self.last_heard = now;
+                self.admitted(welcome);
+            }
             Input::Admitted(Err(Refusal::Refence(refence))) => {
                 self.send(Channel::Control, Message::Refence(refence));
                 self.close(CloseReason::Refenced);
@@ -243,11 +251,15 @@ impl HubSession {
             Input::Enrolled(Ok(enrolled)) => {
                 self.send(Channel::Control, Message::Enrolled(enrolled));
                 self.state = State::AwaitHello;
+                self.last_heard = now;
             }
             Input::Enrolled(Err(error)) => self.refuse(error),
             Input::Merged(lane, outcome) => self.merged(&lane, outcome),
             Input::PushRefused(lane, code) => self.push_refused(&lane, code),
-            Input::Joined(ack) => self.send(Channel::Control, Message::OfferAck(ack)),
+            Input::Joined(ack) => {
+                self.unanswered.offers = self.unanswered.offers.saturating_sub(1);
+                self.send(Channel::Control, Message::OfferAck(ack));
+            }
             Input::Adopted(update, refused) => self.adopted(&update, refused),
             Input::Page(page) => self.page(*page),
             Input::Hints(hints) => self.hints(&hints),
@@ -308,8 +320,8 @@ impl HubSession {
                 self.effects.push_back(Effect::Cursors(at));
             }
             Message::Ping(ping) => self.effects.push_back(Effect::Pong(ping)),
-            Message::Offer(offer) => self.effects.push_back(Effect::Join(Box::new(offer))),
-            Message::SchemaOffer(update) => self.effects.push_back(Effect::Adopt(Box::new(update))),
+            Message::Offer(offer) => self.offered(offer),
+            Message::SchemaOffer(update) => self.schema_offered(update),
             Message::Fetch { .. } | Message::Audit(_) => {
                 let detail = "this hub does not take fetches or audits yet; upgrade it".to_owned();
                 let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };
@@ -337,24 +349,6 @@ impl HubSession {
             | Message::Bye
             | Message::Ignored { .. } => self.close(CloseReason::Violation("a message that a device does not send here".to_owned())),
         }
-    }
-
-    fn pull(&mut self, pull: &Pull) {
-        self.pulls_again(pull);
-        let mut damaged = std::mem::take(&mut self.down.damaged);
-        // What is read again is judged again.
-        damaged.retain(|bucket, from| pull.wants.iter().any(|want| want.0 == *bucket && want.1 > *from));
-        self.down = Down {
-            pull: pull.pull,
-            live: pull.live,
-            // What was not granted is not delivered, whatever is asked for.
-            cursors: pull.wants.iter().copied().filter(|(bucket, _)| self.granted.contains_key(bucket)).collect(),
-            due: true,
-            reading: self.down.reading,
-            credit_bytes: u64::from(pull.credit_bytes),
-            sent_bytes: 0,
-            damaged,
-        };
     }
 
     fn hints(&mut self, hints: &[Hint]) {

@@ -78,7 +78,8 @@ impl MergeEngine for TableEngine {
         }
         for (field, tallies) in &right.counters {
             let mine = joined.counters.entry(*field).or_default();
-            let is_news = |origin: &Origin, tally: &Tally| mine.get(origin).is_none_or(|known| (known.last, known.sum) < (tally.last, tally.sum));
+            let is_news =
+                |origin: &Origin, tally: &Tally| mine.get(origin).is_none_or(|known| (known.last, known.sum) < (tally.last, tally.sum));
             let fresh: Vec<Origin> = tallies.iter().filter(|(origin, tally)| is_news(origin, tally)).map(|(origin, _)| *origin).collect();
             mine.extend(fresh.iter().filter_map(|origin| Some((*origin, *tallies.get(origin)?))));
             drop_doubles(mine, &fresh, |origin, tally| tallies.get(origin) != Some(tally));
@@ -227,7 +228,8 @@ fn check_tallies(state: &TableState, ops: &[Stamped<'_, TableOp>], origin: Origi
         tallies.is_some_and(|tallies| of_device(tallies, origin.device).count() >= limits::TALLIES_PER_DEVICE_MAX)
     };
     if fields.iter().any(full) {
-        let detail = format!("this device has counted in {} logs on one counter; count on in another record", limits::TALLIES_PER_DEVICE_MAX);
+        let detail =
+            format!("this device has counted in {} logs on one counter; count on in another record", limits::TALLIES_PER_DEVICE_MAX);
         return Err(Refusal::new(Code::TOO_LARGE, detail));
     }
     Ok(())

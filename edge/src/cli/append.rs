@@ -1,5 +1,6 @@
 //! `append` from standard input: a line is a sample, and what has come in by now goes into one write.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 
@@ -49,24 +50,15 @@ async fn send(
     let mut client = ControlClient::connect(&common.data_dir).await?;
     let mut reader = Lines { format, names: None, number: 0 };
     let (mut appended, mut lowest) = (0_u64, None::<AckLevel>);
-    let mut batch = Vec::new();
-    while lines.recv_many(&mut batch, limits::APPEND_BATCH_MAX).await > 0 {
+    let (mut batch, mut waits) = (Vec::new(), VecDeque::new());
+    while !waits.is_empty() || lines.recv_many(&mut batch, limits::APPEND_BATCH_MAX).await > 0 {
+        waits.extend(batch.drain(..));
         let so_far = |why: String| {
             let hint = format!("{appended} samples before it are appended: correct the line, and send the rest");
             Failure::usage(why, hint)
         };
-        let mut samples = Vec::with_capacity(batch.len());
-        let mut wrong = None;
-        for line in batch.drain(..) {
-            let read = line.map_err(|error| format!("standard input cannot be read: {error}")).and_then(|line| reader.read(&line));
-            match read {
-                Ok(sample) => samples.extend(sample.map(Value::Object)),
-                Err(why) => {
-                    wrong = Some(so_far(why));
-                    break;
-                }
-            }
-        }
+        let (samples, wrong) = reader.read_some(&mut waits);
+        let wrong = wrong.map(so_far);
         if !samples.is_empty() {
             let count = samples.len() as u64;
             let args = json!({
@@ -99,6 +91,26 @@ struct Lines {
 }
 
 impl Lines {
+    /// Samples of the first lines, as many as one write takes, and what is wrong with the line behind them.
+    fn read_some(&mut self, lines: &mut VecDeque<io::Result<String>>) -> (Vec<Value>, Option<String>) {
+        let (mut samples, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::APPEND_BATCH_BYTES_MAX
+            && let Some(line) = lines.pop_front()
+        {
+            let line = line.map_err(|error| format!("standard input cannot be read: {error}"));
+            match line.and_then(|line| self.read(&line)) {
+                Ok(None) => {}
+                Ok(Some(sample)) => {
+                    let sample = Value::Object(sample);
+                    bytes += sample.to_string().len();
+                    samples.push(sample);
+                }
+                Err(why) => return (samples, Some(why)),
+            }
+        }
+        (samples, None)
+    }
+
     /// The sample of a line; `None` for an empty one, and for the line of names.
     fn read(&mut self, line: &str) -> Result<Option<Map<String, Value>>, String> {
         self.number += 1;
@@ -189,5 +201,27 @@ mod tests {
                 (read, want) => panic!("{lines:?}: {read:?}, not {want:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_write_takes_as_many_lines_as_fit_an_entry() {
+        let line = |length: usize| Ok(format!("{{\"note\":\"{}\"}}", "x".repeat(length)));
+        let cases = [(10, 500, vec![500]), (2_000, 500, vec![66, 66, 66, 66, 66, 66, 66, 38]), (65_000, 5, vec![3, 2])];
+        for (length, count, want) in cases {
+            let mut lines: VecDeque<io::Result<String>> = (0..count).map(|_| line(length)).collect();
+            let mut reader = Lines { format: LineFormat::Ndjson, names: None, number: 0 };
+            let mut batches = Vec::new();
+            while !lines.is_empty() {
+                let (samples, wrong) = reader.read_some(&mut lines);
+                assert_eq!(wrong, None);
+                batches.push(samples.len());
+            }
+            assert_eq!((batches, reader.number), (want, count as u64), "{length}");
+        }
+        let mut lines = VecDeque::from([line(1), Ok("[]".to_owned()), line(1)]);
+        let mut reader = Lines { format: LineFormat::Ndjson, names: None, number: 0 };
+        let (samples, wrong) = reader.read_some(&mut lines);
+        assert_eq!((samples.len(), lines.len()), (1, 1));
+        assert!(wrong.unwrap().starts_with("line 2"));
     }
 }

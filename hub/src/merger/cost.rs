@@ -70,15 +70,33 @@ pub(super) fn pieces(submission: &Prepared) -> Option<Vec<Prepared>> {
     if of(submission).1 <= limits::MERGE_COST_MAX || push.entries.len() < 2 {
         return None;
     }
-    let mut pieces: Vec<PreparedPush> = Vec::new();
-    let mut cost = usize::MAX;
-    let mut chain = push.prev_chain;
-    for entry in &push.entries {
+    let mut cost = 0_usize;
+    Some(cut(push, |_, entry| {
         cost = cost.saturating_add(of_entry(entry));
-        match pieces.last_mut().filter(|_| cost <= limits::MERGE_COST_MAX) {
+        let ends = cost > limits::MERGE_COST_MAX;
+        if ends {
+            cost = of_entry(entry);
+        }
+        ends
+    }))
+}
+
+/// A push of several entries as two of half as many.
+pub(super) fn halves(submission: &Prepared) -> Option<Vec<Prepared>> {
+    let Prepared::Push(push) = submission else { return None };
+    let half = push.entries.len() / 2;
+    (half > 0).then(|| cut(push, |nth, _| nth == half))
+}
+
+/// Cuts a push before each entry of which that is said.
+fn cut(push: &PreparedPush, mut before: impl FnMut(usize, &PreparedEntry) -> bool) -> Vec<Prepared> {
+    let mut pieces: Vec<PreparedPush> = Vec::new();
+    let mut chain = push.prev_chain;
+    for (nth, entry) in push.entries.iter().enumerate() {
+        let cuts = before(nth, entry);
+        match pieces.last_mut().filter(|_| !cuts) {
             Some(piece) => piece.entries.push(entry.clone()),
             None => {
-                cost = of_entry(entry);
                 let rights = push.rights.clone();
                 let entries = vec![entry.clone()];
                 pieces.push(PreparedPush { lane: push.lane, prev_chain: chain, first: entry.seq, entries, signature: None, rights });
@@ -89,7 +107,7 @@ pub(super) fn pieces(submission: &Prepared) -> Option<Vec<Prepared>> {
     if let Some(last) = pieces.last_mut() {
         last.signature = push.signature;
     }
-    Some(pieces.into_iter().map(|piece| Prepared::Push(Box::new(piece))).collect())
+    pieces.into_iter().map(|piece| Prepared::Push(Box::new(piece))).collect()
 }
 
 #[cfg(test)]

@@ -63,25 +63,23 @@ pub(super) async fn run(store: &impl Merges, batch: Vec<Job>, news: &broadcast::
     }
 }
 
-/// Pushes in pieces of a transaction each, answered as a whole. Where one is not merged, the device comes again, and what was is known.
+/// Pushes in pieces of a transaction each, answered as a whole.
 async fn piece_by_piece(store: &impl Merges, part: Vec<Job>, news: &broadcast::Sender<News>) {
     for Job { submission, reply } in part {
-        let mut whole: Option<Merged> = None;
-        let mut answer = None;
-        for piece in cost::pieces(&submission).unwrap_or_default() {
-            match alone(store, piece, news).await.map(|outcomes| outcomes.into_iter().next()) {
-                Ok(Some(Outcome::Merged(more))) => whole = Some(whole.take().map_or_else(|| more.clone(), |whole| joined(whole, &more))),
-                Ok(Some(other)) => answer = Some(Ok(other)),
-                Ok(None) => answer = Some(Err(StoreError::Damaged("the store gave no outcome".to_owned()))),
-                Err(error) => answer = Some(Err(error)),
-            }
-            if answer.is_some() {
-                break;
-            }
-        }
-        let nothing = || Err(StoreError::Damaged("a push has no pieces".to_owned()));
-        let _ = reply.send(answer.unwrap_or_else(|| whole.map_or_else(nothing, |whole| Ok(Outcome::Merged(whole)))));
+        let _ = reply.send(in_pieces(store, cost::pieces(&submission).unwrap_or_default(), news).await);
     }
+}
+
+/// One push in pieces. Where one is not merged, the device comes again, and what was is known.
+async fn in_pieces(store: &impl Merges, pieces: Vec<Prepared>, news: &broadcast::Sender<News>) -> Result<Outcome, StoreError> {
+    let mut whole: Option<Merged> = None;
+    for piece in pieces {
+        match alone(store, piece, news).await? {
+            Outcome::Merged(more) => whole = Some(whole.take().map_or_else(|| more.clone(), |whole| joined(whole, &more))),
+            other => return Ok(other),
+        }
+    }
+    whole.map(Outcome::Merged).ok_or_else(|| StoreError::Damaged("a push has no pieces".to_owned()))
 }
 
 fn joined(mut whole: Merged, more: &Merged) -> Merged {
@@ -96,28 +94,29 @@ fn joined(mut whole: Merged, more: &Merged) -> Merged {
 async fn one_by_one(store: &impl Merges, part: Vec<Job>, why: &str, news: &broadcast::Sender<News>) {
     tracing::error!(why, submissions = part.len(), "a batch could not be merged; merging one by one");
     for Job { submission, reply } in part {
-        let outcome = alone(store, submission, news).await.and_then(|outcomes| {
-            let first = outcomes.into_iter().next();
-            first.ok_or_else(|| StoreError::Damaged("the store gave no outcome".to_owned()))
-        });
-        let _ = reply.send(outcome);
+        let _ = reply.send(alone(store, submission, news).await);
     }
 }
 
-async fn alone(store: &impl Merges, submission: Prepared, news: &broadcast::Sender<News>) -> Result<Vec<Outcome>, StoreError> {
+/// A push that cannot be merged is cut in halves, until the entry to blame is alone: only that one goes to quarantine.
+async fn alone(store: &impl Merges, submission: Prepared, news: &broadcast::Sender<News>) -> Result<Outcome, StoreError> {
     let mut attempt = 1;
-    loop {
+    let outcomes = loop {
         match merge(store, vec![submission.clone()], news).await {
             Err(StoreError::Damaged(why) | StoreError::Refused(why)) if attempt == ATTEMPTS_MAX => {
-                return match poisoned(&submission, &why) {
-                    Some(quarantined) => merge(store, vec![quarantined], news).await,
-                    None => Err(StoreError::Refused(why)),
-                };
+                if let Some(halves) = cost::halves(&submission) {
+                    return Box::pin(in_pieces(store, halves, news)).await;
+                }
+                match poisoned(&submission, &why) {
+                    Some(quarantined) => break merge(store, vec![quarantined], news).await?,
+                    None => return Err(StoreError::Refused(why)),
+                }
             }
             Err(StoreError::Damaged(_) | StoreError::Refused(_)) => attempt += 1,
-            other => return other,
+            other => break other?,
         }
-    }
+    };
+    outcomes.into_iter().next().ok_or_else(|| StoreError::Damaged("the store gave no outcome".to_owned()))
 }
 
 /// One transaction, and the news of it. Nobody listens to these while no device is connected.
@@ -339,6 +338,46 @@ mod tests {
                     assert_eq!(pieces, [(1, MOST)], "and goes on behind what was merged");
                 }
             }
+        }
+    }
+
+    /// Cannot merge one entry, and keeps the positions of those that it has merged and of those that it was told to quarantine.
+    struct Choking {
+        on: u64,
+        merged: Mutex<(Vec<u64>, Vec<u64>)>,
+    }
+
+    impl Merges for Choking {
+        async fn merge(&self, submissions: Vec<Prepared>) -> Result<MergeReport, StoreError> {
+            let [Prepared::Push(push)] = submissions.as_slice() else { panic!("one push at a time") };
+            let is_poison = |entry: &PreparedEntry| matches!(entry.content, Content::Poison(_));
+            if push.entries.iter().any(|entry| entry.seq.get() == self.on && !is_poison(entry)) {
+                return Err(StoreError::Damaged("made to".to_owned()));
+            }
+            let mut merged = self.merged.lock().unwrap();
+            for entry in &push.entries {
+                let place = if is_poison(entry) { &mut merged.1 } else { &mut merged.0 };
+                place.push(entry.seq.get());
+            }
+            let last = push.entries.last().unwrap();
+            let effs = push.entries.iter().map(|entry| Eff(i64::try_from(entry.seq.get()).unwrap())).collect();
+            let merged = Merged { acked: last.seq, chain: last.chain, eff_first: push.first, effs, rejects: vec![], changed: vec![] };
+            Ok(MergeReport { outcomes: vec![Outcome::Merged(merged)], ..MergeReport::default() })
+        }
+    }
+
+    /// faults: H-15
+    #[tokio::test]
+    async fn an_entry_that_cannot_be_merged_takes_no_neighbour_along() {
+        for (count, on) in [(1, 1), (2, 2), (7, 3), (50, 50), (50, 1), (50, 31)] {
+            let store = Choking { on, merged: Mutex::default() };
+            let (reply, verdict) = oneshot::channel();
+            let submission = cost::tests::push((0..count).map(|_| cost::tests::document(1)).collect());
+            run(&store, vec![Job { submission, reply }], &broadcast::channel(64).0).await;
+            let Ok(Ok(Outcome::Merged(merged))) = verdict.await else { panic!("{count} {on}: it is answered as a whole") };
+            assert_eq!((merged.acked.get(), merged.effs.len() as u64), (count, count));
+            let (fine, quarantined) = store.merged.into_inner().unwrap();
+            assert_eq!((fine, quarantined), ((1..=count).filter(|seq| *seq != on).collect(), vec![on]), "{count} {on}");
         }
     }
 }

@@ -11,6 +11,7 @@ use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
+use sqlx::Row as _;
 
 use super::Inner;
 use super::error::Failure;
@@ -81,15 +82,30 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
         merge::write(tx, (project, batch.now), schema, &placed.writes).await?;
         report.hints = placed.hints;
     }
+    let mut kept = 0;
+    let mut room = if report.refused.is_empty() { 0 } else { room(tx, project, batch).await? };
     for refused in &report.refused {
-        keep(tx, project, batch, refused).await?;
+        if room <= 0 {
+            break;
+        }
+        let added = keep(tx, project, batch, refused).await?;
+        (room, kept) = (room - added, kept + added);
     }
-    let count = "UPDATE mobo.recovery SET joined = joined + $1, refused = (SELECT count(*) FROM mobo.offer WHERE project = $2)";
-    tx.run(sqlx::query(count).bind(report.joined.cast_signed()).bind(project.sql())).await?;
+    let count = "UPDATE mobo.recovery SET joined = joined + $1, refused = refused + $2";
+    tx.run(sqlx::query(count).bind(report.joined.cast_signed()).bind(kept)).await?;
     Ok(Attempt::Joined(report))
 }
 
-async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &RefusedOffer) -> Result<(), Failure> {
+/// How many more refused items of a device are kept: it may offer what it likes.
+async fn room(tx: &mut Tx, project: ProjectId, batch: &OfferBatch) -> Result<i64, Failure> {
+    let count = sqlx::query("SELECT count(*) FROM mobo.offer WHERE project = $1 AND device = $2");
+    let counted = tx.row(count.bind(project.sql()).bind(batch.device.0)).await?;
+    let kept: i64 = counted.map_or(Ok(0), |row| row.try_get(0))?;
+    Ok(i64::from(limits::OFFERS_REFUSED_MAX) - kept)
+}
+
+/// How many there are now that were not: none where it is kept already.
+async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &RefusedOffer) -> Result<i64, Failure> {
     let item = &refused.item;
     let (epoch, state) = match &item.body {
         ItemBody::State { epoch, bytes } => (*epoch, Some(bytes)),
@@ -112,8 +128,8 @@ async fn keep(tx: &mut Tx, project: ProjectId, batch: &OfferBatch, refused: &Ref
     .bind(i32::from(refused.code.0))
     .bind(&refused.detail)
     .bind(batch.now.0);
-    tx.run(insert).await?;
-    Ok(())
+    let added = tx.run(insert).await?;
+    Ok(i64::try_from(added).unwrap_or(i64::MAX))
 }
 
 /// Takes definitions back.

@@ -1,5 +1,6 @@
 //! One session's driver on the hub: what an effect of the session machine does, whatever carries the frames and runs the waiting.
 
+mod down;
 mod pushes;
 mod welcome;
 
@@ -8,18 +9,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, DeviceId, Incarnation, LaneKey, Position, PublicKey, Seq};
-use mobo_core::limits;
+use mobo_core::ids::{DeviceId, Incarnation, LaneKey, PublicKey, Seq};
 use mobo_core::link::Channel;
-use mobo_core::merge::{Hint, Rights};
+use mobo_core::merge::Rights;
 use mobo_core::message::{Code, Enrol, Grant, Message, PeerError, Ping, RefenceReason, Reject, SchemaUpdate};
 use mobo_core::session::hub::{Effect, HubIdentity, Input, Refusal};
 use mobo_core::session::{CloseReason, HubSession};
-use mobo_core::store::{PullPage, PullRequest};
 use mobo_core::time::Instant;
 use mobo_protocol::DecodeError;
 use mobo_runtime::outbox::{Frames, TooSlow};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Order, Registered, Sessions};
@@ -37,6 +36,7 @@ enum Finished {
     Guest(Box<Guest>),
     Rights(u64, Rights, Vec<Grant>),
     Verdict(u64, Input),
+    Noted,
 }
 
 /// What became of the pushes, in the order in which they came: an ack covers every refusal before it.
@@ -76,6 +76,9 @@ pub struct Conversation<F> {
     verdicts: Verdicts,
     /// What the device was told of callers.
     access: Option<Arc<str>>,
+    noting: down::Noting,
+    /// Of a stranger: given back when it is let in.
+    place: Option<OwnedSemaphorePermit>,
     teller: mpsc::Sender<Order>,
     /// Cancelled when the device is revoked.
     pub(super) revoked: CancellationToken,
@@ -112,10 +115,19 @@ impl<F: Frames> Conversation<F> {
             asked: 0,
             verdicts: Verdicts::default(),
             access: None,
+            noting: down::Noting::default(),
+            place: None,
             teller,
             revoked: CancellationToken::new(),
             orders,
         }
+    }
+
+    /// The same in a place that it gives back once its device is let in.
+    #[must_use]
+    pub fn in_place(mut self, place: OwnedSemaphorePermit) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// The device, once it is let in.
@@ -149,6 +161,7 @@ impl<F: Frames> Conversation<F> {
         let input = match done {
             Finished::Input(input) => input,
             Finished::Verdict(push, verdict) => return self.judged(push, verdict),
+            Finished::Noted => return self.noted(),
             // Asked for once more since: that answer is to come, and the newer one.
             Finished::Rights(asked, ..) if asked != self.asked => return,
             Finished::Rights(_, rights, grants) => {
@@ -314,50 +327,7 @@ impl<F: Frames> Conversation<F> {
         });
     }
 
-    fn pull(&mut self, wants: Vec<(BucketId, Position)>) {
-        let Some(device) = self.session.device() else { return };
-        let request = PullRequest {
-            project: self.identity.project,
-            device,
-            wants,
-            items_max: limits::BATCH_ITEMS_MAX,
-            bytes_max: limits::BATCH_BYTES_MAX,
-        };
-        let store = Arc::clone(&self.sessions.store);
-        self.start(async move {
-            Done::input(match metrics::timed("pull", store.pull(request)).await {
-                Ok(page) => {
-                    if is_held_up(&page) {
-                        tokio::time::sleep(limits::HUB_INTAKE_LOOK).await;
-                    }
-                    for key in page.buckets.iter().flat_map(|bucket| &bucket.damaged) {
-                        tracing::error!(collection = %key.collection, id = %key.id, "a stored record is damaged and was not delivered");
-                    }
-                    Input::Page(Box::new(page))
-                }
-                Err(error) => Input::StoreFailed(error.to_string()),
-            })
-        });
-    }
-
-    fn cursors(&mut self, at: Vec<(BucketId, Position)>) {
-        let Some(device) = self.session.device() else { return };
-        let (store, project) = (Arc::clone(&self.sessions.store), self.identity.project);
-        let now = self.sessions.door.time.now();
-        self.start(async move {
-            if let Err(error) = store.cursors(project, device, at, now).await {
-                tracing::debug!(%error, "cursors were not noted");
-            }
-            Done::input(Input::Hints(Arc::new(Vec::<Hint>::new())))
-        });
-    }
-
     fn schema_update(&self) -> Arc<SchemaUpdate> {
         self.sessions.definitions(&self.identity)
     }
-}
-
-/// True if there is more, and none of it here: something must happen in the store first, and asking again at once would be asking all the time.
-fn is_held_up(page: &PullPage) -> bool {
-    page.buckets.iter().any(|bucket| bucket.from < bucket.head) && page.buckets.iter().all(|bucket| bucket.to == bucket.from)
 }

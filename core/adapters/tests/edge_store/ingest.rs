@@ -16,6 +16,7 @@ fn message(packet: i32, topic: &str, payload: &str) -> Arrival {
         topic: topic.to_owned(),
         payload: payload.as_bytes().to_vec(),
         delivery: (packet != 0).then_some(delivery),
+        is_retained: false,
         rows: Rules::parse(RULES).unwrap().take(topic, payload.as_bytes(), None),
     }
 }
@@ -93,4 +94,29 @@ async fn what_is_kept_aside_is_bounded() {
     assert_eq!(device.store.refused_messages_count().await.unwrap(), limits::INGEST_REFUSED_MAX);
     let last = device.store.refused_messages(None, 1).await.unwrap().remove(0);
     assert_eq!((last.payload.len(), last.bytes), (limits::INGEST_KEPT_BYTES_MAX, long.len() as u64));
+}
+
+/// A broker sends what it has kept again at every subscription; that says nothing new over what somebody has written since.
+#[tokio::test]
+async fn what_a_broker_has_kept_is_taken_once() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let kept = |payload: &str| Arrival { is_retained: true, ..message(0, "orders/x", payload) };
+    let take = async |arrival: Arrival| device.store.ingest(vec![arrival], 0).await.unwrap();
+    let title = async || device.row(&world, "orders", "x").await["title"].clone();
+    assert_eq!(take(kept(r#"{"title":"21"}"#)).await.rows, 1);
+    assert_eq!(take(Arrival { is_retained: false, ..kept(r#"{"title":"22"}"#) }).await.rows, 1);
+    let again = take(kept(r#"{"title":"22"}"#)).await;
+    assert_eq!((again.rows, again.repeats), (0, 1));
+    // What came while nobody was listening is news, and so is a message that says the same anew.
+    assert_eq!(take(kept(r#"{"title":"23"}"#)).await.rows, 1);
+    assert_eq!(title().await, "23");
+    assert_eq!(take(message(0, "orders/x", r#"{"title":"23"}"#)).await.rows, 1);
+    // Other rules make something else of it.
+    let other = Rules::parse("orders/{id} -> orders id={id} note=$.title").unwrap();
+    let rows = other.take("orders/x", br#"{"title":"23"}"#, None);
+    let before = take(Arrival { rows: rows.clone(), ..kept(r#"{"title":"23"}"#) }).await;
+    assert_eq!((before.rows, before.refused + before.repeats), (0, 1), "there is no such field, which is said once");
+    assert_eq!(take(Arrival { rows, ..kept(r#"{"title":"23"}"#) }).await.repeats, 1);
+    assert_eq!(device.count("SELECT count(*) FROM mobo_ingest_said"), 1);
 }

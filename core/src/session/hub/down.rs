@@ -1,13 +1,31 @@
 //! What a device pulls: pages of its buckets, spelled as batches, and a checkpoint when nothing more is due.
 
-use super::{HubSession, Message};
+use super::{Down, HubSession, Message};
 use crate::ids::{Incarnation, Lane, Seq, StateHash};
 use crate::link::Channel;
-use crate::message::{Batch, Checkpoint, Item, ItemBody};
+use crate::message::{Batch, Checkpoint, Item, ItemBody, Pull};
 use crate::store::{BucketPage, PullItem, PullPage};
 use crate::trust::{Statement, checkpoint_bytes};
 
 impl HubSession {
+    pub(super) fn pull(&mut self, pull: &Pull) {
+        self.pulls_again(pull);
+        let mut damaged = std::mem::take(&mut self.down.damaged);
+        // What is read again is judged again.
+        damaged.retain(|bucket, from| pull.wants.iter().any(|want| want.0 == *bucket && want.1 > *from));
+        self.down = Down {
+            pull: pull.pull,
+            live: pull.live,
+            // What was not granted is not delivered, whatever is asked for.
+            cursors: pull.wants.iter().copied().filter(|(bucket, _)| self.granted.contains_key(bucket)).collect(),
+            due: true,
+            reading: self.down.reading,
+            credit_bytes: u64::from(pull.credit_bytes),
+            sent_bytes: 0,
+            damaged,
+        };
+    }
+
     pub(super) fn page(&mut self, page: PullPage) {
         self.down.reading = false;
         let mut heads = Vec::with_capacity(page.buckets.len());

@@ -2,17 +2,43 @@
 
 use std::sync::Arc;
 
-use super::{Effect, HubSession};
+use super::{CloseReason, Effect, HubSession};
+use crate::limits;
 use crate::link::Channel;
-use crate::message::{Code, Message, PeerError, Pull, SchemaUpdate};
+use crate::message::{Code, Message, Offer, PeerError, Pull, SchemaUpdate};
+
+/// What a device has given back and has no answer to yet. No credit bounds it, so its number does.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    pub(super) offers: u32,
+    schemas: u32,
+}
 
 impl HubSession {
+    pub(super) fn offered(&mut self, offer: Offer) {
+        self.unanswered.offers += 1;
+        if self.unanswered.offers > 1 {
+            return self.close(CloseReason::Violation("an offer before the one before it was answered".to_owned()));
+        }
+        self.effects.push_back(Effect::Join(Box::new(offer)));
+    }
+
+    /// Definitions may come in several messages, of which the last one is answered.
+    pub(super) fn schema_offered(&mut self, update: SchemaUpdate) {
+        self.unanswered.schemas += 1;
+        if self.unanswered.schemas > limits::SCHEMA_OFFERS_MAX {
+            return self.close(CloseReason::Violation("definitions before those before them were answered".to_owned()));
+        }
+        self.effects.push_back(Effect::Adopt(Box::new(update)));
+    }
+
     /// A device that offers its definitions waits for the hub's before it pushes. A refusal goes first, so that it waits for no more.
     pub(super) fn adopted(&mut self, update: &Arc<SchemaUpdate>, refused: Option<String>) {
         if let Some(detail) = refused {
             let error = PeerError { code: Code::WRONG_KIND, detail, fatal: false, retry_after_ms: 0 };
             self.send(Channel::Control, Message::Error(error));
         }
+        self.unanswered.schemas = self.unanswered.schemas.saturating_sub(1);
         self.schema_rev = self.schema_rev.max(update.rev);
         self.send(Channel::Control, Message::Schema(SchemaUpdate::clone(update)));
     }

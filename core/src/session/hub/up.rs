@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Effect, HubSession, State};
+use super::{CloseReason, Effect, HubSession, State};
 use crate::ids::{Chain, Lane, LaneKey, Seq};
+use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
 use crate::message::{Ack, Code, Message, Nack, PeerError, Push, Welcome};
@@ -15,12 +16,14 @@ pub(super) struct Up {
     told: BTreeMap<Lane, Seq>,
     /// What is safe and was not said yet.
     safe: BTreeMap<Lane, (Seq, Chain)>,
+    /// Pushes of all lanes without a verdict.
+    in_flight: usize,
 }
 
 impl Up {
     pub(super) fn from_welcome(welcome: &Welcome) -> Self {
         let told = welcome.lanes.iter().filter_map(|status| Some((status.lane, status.last?)));
-        Self { told: told.collect(), safe: BTreeMap::new() }
+        Self { told: told.collect(), safe: BTreeMap::new(), in_flight: 0 }
     }
 }
 
@@ -32,11 +35,17 @@ impl HubSession {
             self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
             return;
         }
+        // Of each of the four lanes so many; which of them makes no difference to what waits.
+        if self.up.in_flight >= Lane::ALL.len() * limits::PUSHES_IN_FLIGHT_MAX {
+            return self.close(CloseReason::Violation("more pushes than may wait for their acks".to_owned()));
+        }
+        self.up.in_flight += 1;
         let lane = LaneKey { device, incarnation, lane: push.lane };
         self.effects.push_back(Effect::Merge(lane, Box::new(push)));
     }
 
     pub(super) fn merged(&mut self, lane: &LaneKey, outcome: Outcome) {
+        self.up.in_flight = self.up.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Merged(merged) => {
                 for reject in &merged.rejects {

@@ -4,10 +4,10 @@
 //! the same (R8), and is compared with what the rule says.
 
 use super::*;
-use crate::table::stands_for;
 use crate::engine::Author;
 use crate::ids::{CollectionId, DeviceId, Incarnation, Lane, Ordinal, RecordId, RecordKey, Seq};
 use crate::schema::{Field, Kind};
+use crate::table::stands_for;
 use crate::time::Eff;
 
 const TITLE: FieldId = FieldId::new(1).unwrap();
@@ -291,8 +291,12 @@ fn a_device_counts_in_so_many_logs_at_most() {
     let before = state.clone();
     let increment = |state: &mut TableState, text: &str| {
         let step = step(text, 9);
-        let author =
-            Author { device: DeviceId([step.device; 16]), incarnation: Incarnation::new(1).unwrap(), ordinal: Ordinal(1), ancestors: BTreeSet::new() };
+        let author = Author {
+            device: DeviceId([step.device; 16]),
+            incarnation: Incarnation::new(1).unwrap(),
+            ordinal: Ordinal(1),
+            ancestors: BTreeSet::new(),
+        };
         let key = RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new("r").unwrap() };
         let deltas = [(HOURS, step.hours)].into();
         let op = TableOp { key, action: step.action, before_us: 0, base_ver: Ver(0), fields: BTreeMap::new(), deltas };

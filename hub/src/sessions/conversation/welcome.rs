@@ -29,6 +29,7 @@ impl<F: Frames> Conversation<F> {
     pub(super) async fn welcomed(&mut self) -> Result<(), TooSlow> {
         let Some(log) = self.session.log() else { return Ok(()) };
         let device = log.0;
+        self.place = None;
         self.registered = Some(self.sessions.enter(log, (self.teller.clone(), self.revoked.clone())));
         self.sessions.teller.live(device);
         self.look_for_the_other();

@@ -31,6 +31,8 @@ pub struct Arrival {
     pub payload: Vec<u8>,
     /// How it is known again, if the broker wants an acknowledgement; `None` for QoS 0.
     pub delivery: Option<Delivery>,
+    /// True for what the broker has kept: it sends that again at every subscription, however old.
+    pub is_retained: bool,
     /// Its rows, or why there are none.
     pub rows: Result<Vec<Row>, BadMessage>,
 }
@@ -219,6 +221,10 @@ impl Desk<'_> {
                 continue;
             }
             let rows = std::mem::replace(&mut arrival.rows, Ok(Vec::new()));
+            if self.is_stale(&arrival, rows.as_deref().unwrap_or_default())? {
+                self.done.repeats += 1;
+                continue;
+            }
             match rows.and_then(|rows| self.fitted(rows)) {
                 Ok(parts) => alone.push((arrival, parts)),
                 Err(BadMessage(why)) => self.keep_aside(&arrival, &why)?,
@@ -265,6 +271,30 @@ impl Desk<'_> {
         // A packet id that is used for another message was acknowledged for the one before.
         self.conn.prepare_cached("DELETE FROM mobo_ingest_taken WHERE packet = ?1")?.execute([delivery.packet])?;
         self.conn.prepare_cached("INSERT INTO mobo_ingest_taken(packet, hash) VALUES (?1, ?2)")?.execute((delivery.packet, hash))?;
+        Ok(false)
+    }
+
+    /// True for a message that the broker has kept and that says of records what its topic said last: somebody may have changed them since.
+    /// What a topic says is remembered from now on.
+    fn is_stale(&self, arrival: &Arrival, rows: &[Row]) -> Try<bool> {
+        let is_record = |row: &Row| self.schema.by_name(&row.collection).is_some_and(|collection| collection.kind != Kind::Stream);
+        let records: Vec<&Row> = rows.iter().filter(|row| is_record(row)).collect();
+        if records.is_empty() {
+            return Ok(false);
+        }
+        // By what it says, so that other rules make it news.
+        let said = ingest::mark(&arrival.topic, format!("{records:?}").as_bytes());
+        if arrival.is_retained && mobo_core::protect!("ingest.retained", true) {
+            let sql = "SELECT 1 FROM mobo_ingest_said WHERE topic = ?1 AND hash = ?2";
+            if self.conn.prepare_cached(sql)?.exists((&arrival.topic, said))? {
+                return Ok(true);
+            }
+        }
+        self.conn
+            .prepare_cached("INSERT OR REPLACE INTO mobo_ingest_said(topic, hash) VALUES (?1, ?2)")?
+            .execute((&arrival.topic, said))?;
+        let oldest = self.conn.last_insert_rowid() - i64::try_from(limits::INGEST_TOPICS_MAX).unwrap_or(i64::MAX);
+        self.conn.prepare_cached("DELETE FROM mobo_ingest_said WHERE n <= ?1")?.execute([oldest])?;
         Ok(false)
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobo_core::ids::{DeviceId, ProjectId, Timeline};
+use mobo_core::limits;
 use mobo_core::merge::{Context, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
@@ -46,20 +47,34 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
         report.hints = placed.hints;
     }
     told_before(&mut report.hints, taken.hints);
+    let mut room = if report.refused.is_empty() { 0 } else { room(connection, project, batch.device)? };
+    let mut kept = 0;
     for refused in &report.refused {
-        keep(connection, project, (batch.device, batch.offer.timeline, batch.now), (batch.offer.bucket.sql(), refused))?;
+        if room == 0 {
+            break;
+        }
+        let added = keep(connection, project, (batch.device, batch.offer.timeline, batch.now), (batch.offer.bucket.sql(), refused))?;
+        (room, kept) = (room - added, kept + added);
     }
-    let sql = "UPDATE mobo_recovery SET joined = joined + ?1, refused = (SELECT count(*) FROM mobo_offer WHERE project = ?2)";
-    connection.execute(sql, (report.joined.cast_signed(), project.sql()))?;
+    let sql = "UPDATE mobo_recovery SET joined = joined + ?1, refused = refused + ?2";
+    connection.execute(sql, (report.joined.cast_signed(), i64::try_from(kept).unwrap_or(i64::MAX)))?;
     Ok(report)
 }
 
+/// How many more refused items of a device are kept: it may offer what it likes.
+fn room(connection: &Connection, project: ProjectId, device: DeviceId) -> Result<usize, Failure> {
+    let sql = "SELECT count(*) FROM mobo_offer WHERE project = ?1 AND device = ?2";
+    let kept: i64 = connection.prepare_cached(sql)?.query_row((project.sql(), device.as_bytes()), |row| row.get(0))?;
+    Ok(usize::try_from(i64::from(limits::OFFERS_REFUSED_MAX) - kept).unwrap_or(0))
+}
+
+/// How many there are now that were not: none where it is kept already.
 fn keep(
     connection: &Connection,
     project: ProjectId,
     (device, timeline, now): (DeviceId, Timeline, Eff),
     (bucket, refused): (i64, &RefusedOffer),
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let (item, code) = (&refused.item, refused.code.0);
     let (epoch, state) = match &item.body {
         ItemBody::State { epoch, bytes } => (*epoch, Some(bytes)),
@@ -67,7 +82,7 @@ fn keep(
     };
     let sql = "INSERT INTO mobo_offer(project, device, bucket, timeline, collection, id, ver, epoch, state, mac, code, detail, at_us) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT DO NOTHING";
-    connection.prepare_cached(sql)?.execute((
+    let added = connection.prepare_cached(sql)?.execute((
         project.sql(),
         device.as_bytes(),
         bucket,
@@ -82,7 +97,7 @@ fn keep(
         &refused.detail,
         now.0,
     ))?;
-    Ok(())
+    Ok(added)
 }
 
 /// Takes definitions back.
