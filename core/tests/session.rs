@@ -167,7 +167,6 @@ fn device_input(word: &str) -> device::Input {
             message(Message::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind }))
         }
         "bye" => message(Message::Bye),
-        "pong" => message(Message::Pong(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
         "resync" => message(Message::Resync { bucket: BUCKET, floor: Position(0) }),
@@ -450,6 +449,7 @@ fn hub_input(word: &str) -> hub::Input {
         "lost" => hub::Input::HintsLost,
         "read" => message(Message::CursorAck(vec![])),
         "offer" => message(Message::Offer(Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: false })),
+        "pong" => message(Message::Pong(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ack" => message(Message::Ack(ack(1))),
         "bye" => message(Message::Bye),

@@ -214,6 +214,7 @@ impl Desk {
             "buckets": buckets,
             "records": counts.records,
             "rejected": counts.rejected,
+            "sql_refused": counts.sql_refused,
             "detached": detached,
             "quarantined": store.refused_messages_count().await?,
             "ingest": (!self.edge.config.get(&settings::MQTT_INGEST).is_empty()).then(|| self.edge.ingest.borrow().show()),

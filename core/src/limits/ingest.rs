@@ -18,6 +18,8 @@ pub const INGEST_GATHER: Duration = Duration::from_millis(2);
 pub const INGEST_IN_FLIGHT_MAX: usize = 65_535;
 /// Messages that could not be taken and are kept for somebody to look at; the oldest go.
 pub const INGEST_REFUSED_MAX: u64 = 1_000;
+/// Rows written by SQL that could not be taken in and are on record; the oldest go.
+pub const INTAKE_REFUSED_MAX: u64 = 1_000;
 /// Bytes of such a message that are kept.
 pub const INGEST_KEPT_BYTES_MAX: usize = 4 * 1024;
 /// Topics of which a device remembers what they said last of records.

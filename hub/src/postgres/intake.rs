@@ -224,5 +224,8 @@ async fn refuse(tx: &mut Tx, work: &Work<'_>, why: &str) -> Result<(), Failure> 
         "INSERT INTO mobo.intake_refused(collection, id, new, detail) SELECT w.collection, w.id, w.new::jsonb, $4 \
          FROM unnest($1::int8[], $2::text[], $3::text[]) AS w(collection, id, new)",
     );
-    tx.run(insert.bind(collections).bind(ids).bind(news).bind(why)).await.map(|_| ())
+    tx.run(insert.bind(collections).bind(ids).bind(news).bind(why)).await?;
+    // A program that repeats itself fills nothing.
+    let cut = sqlx::query("DELETE FROM mobo.intake_refused WHERE n <= (SELECT max(n) FROM mobo.intake_refused) - $1");
+    tx.run(cut.bind(i64::try_from(limits::INTAKE_REFUSED_MAX).unwrap_or(i64::MAX))).await.map(|_| ())
 }

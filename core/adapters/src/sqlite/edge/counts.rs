@@ -57,6 +57,8 @@ pub struct EdgeCounts {
     pub records: u64,
     /// Entries that the hub refused and nobody has decided about.
     pub rejected: u64,
+    /// Rows written by SQL that could not be taken in and were put back, as far as they are on record.
+    pub sql_refused: u64,
     /// Records that are here only for own edits which the hub does not have yet: no bucket of this device holds them. At most
     /// [`mobo_core::limits::LIST_ROWS`] of them.
     pub detached: Vec<RecordKey>,

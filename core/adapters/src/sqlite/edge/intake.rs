@@ -213,6 +213,9 @@ impl<'c> Desk<'c> {
         tracing::warn!(collection = collection.name, id, why, "a row that was written by SQL cannot be taken in: it is as it was before");
         let sql = "INSERT INTO mobo_intake_refused(collection, id, detail, at_us) VALUES (?1, ?2, ?3, ?4)";
         self.conn.prepare_cached(sql)?.execute((collection.id.sql(), id, why, self.moment.wall.0))?;
+        // A program that repeats itself fills nothing.
+        let oldest = self.conn.last_insert_rowid() - i64::try_from(limits::INTAKE_REFUSED_MAX).unwrap_or(i64::MAX);
+        self.conn.prepare_cached("DELETE FROM mobo_intake_refused WHERE n <= ?1")?.execute([oldest])?;
         self.done.refused += 1;
         Ok(())
     }

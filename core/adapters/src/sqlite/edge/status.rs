@@ -29,6 +29,7 @@ pub(super) fn counts(conn: &Connection, schema: &Schema) -> Try<EdgeCounts> {
     let mut counts = EdgeCounts {
         pending: count(conn, "SELECT (SELECT count(*) FROM mobo_outbox WHERE state = 0) + (SELECT count(*) FROM mobo_intake)")?,
         rejected: count(conn, "SELECT count(*) FROM mobo_inbox WHERE status = 0")?,
+        sql_refused: count(conn, "SELECT count(*) FROM mobo_intake_refused")?,
         kept: count(conn, "SELECT count(*) FROM mobo_outbox")?,
         kept_bytes: ack::bytes(conn)?,
         used_bytes: room::used(conn)?,
