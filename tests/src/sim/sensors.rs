@@ -46,7 +46,13 @@ impl World {
         let arrival = |(packet, id, is_repeat): &(u16, u64, bool)| {
             let payload = id.to_string().into_bytes();
             let rows = rules.take(TOPIC, &payload, None);
-            Arrival { topic: TOPIC.to_owned(), payload, delivery: Some(Delivery { packet: *packet, is_repeat: *is_repeat }), rows }
+            Arrival {
+                topic: TOPIC.to_owned(),
+                payload,
+                delivery: Some(Delivery { packet: *packet, is_repeat: *is_repeat }),
+                is_retained: false,
+                rows,
+            }
         };
         let arrivals: Vec<Arrival> = node.broker.open.iter().map(arrival).collect();
         trace
