@@ -76,7 +76,7 @@ async fn in_pieces(store: &impl Merges, pieces: Vec<Prepared>, news: &broadcast:
     for piece in pieces {
         match alone(store, piece, news).await? {
             Outcome::Merged(more) => whole = Some(whole.take().map_or_else(|| more.clone(), |whole| joined(whole, &more))),
-            other => return Ok(other),
+            other @ (Outcome::Nack { .. } | Outcome::Refence { .. } | Outcome::Refused(_)) => return Ok(other),
         }
     }
     whole.map(Outcome::Merged).ok_or_else(|| StoreError::Damaged("a push has no pieces".to_owned()))

@@ -151,7 +151,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::load(settings::ALL, &mobo_runtime::config::Sources::default()).unwrap();
         let target = Target::new(folder.path().display().to_string(), &config);
-        let (hang, hangs) = mpsc::channel::<()>();
+        let (hang, hangs) = mpsc::sync_channel::<()>(1);
         let began = Arc::new(AtomicU32::new(0));
         let path = folder.path().to_owned();
         let begun = Arc::clone(&began);

@@ -116,8 +116,13 @@ mod tests {
             assert_eq!(names.of_type(name), want);
         }
         let fields = ["is_done", "is__done", "and", "node_id", "n"];
-        let field =
-            |(id, name): (u64, &str)| Field { id: FieldId::new(id).unwrap(), name: name.to_owned(), kind: FieldType::Text, retired: false };
+        let field = |(id, name): (u64, &str)| Field {
+            id: FieldId::new(id).unwrap(),
+            name: name.to_owned(),
+            kind: FieldType::Text,
+            retired: false,
+            references: None,
+        };
         let collection = Collection {
             id: CollectionId::new(1).unwrap(),
             name: "t".to_owned(),

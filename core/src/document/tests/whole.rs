@@ -82,13 +82,16 @@ fn an_offer_without_the_hubs_mac_is_not_unpacked() {
     assert_eq!(code, Code::BAD_SIGNATURE, "{why}");
 }
 
+/// Columns of a document by their numbers.
+type Columns = Vec<(u8, Vec<u8>)>;
+
 /// faults: X-3
 #[test]
 fn an_offer_that_lies_under_an_honest_mac_is_not_unpacked() {
     let document = edited();
     let hash = DocumentEngine.state_hash(&document);
     let forever = vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 1];
-    let cases: [(&str, Vec<(u8, Vec<u8>)>); 6] = [
+    let cases: [(&str, Columns); 6] = [
         ("inflate", vec![(0x5e, bomb())]),
         ("claims more", vec![(0x42, forever.clone())]),
         ("claims more", vec![(0x4a, miniz_oxide::deflate::compress_to_vec(&forever, 1))]),

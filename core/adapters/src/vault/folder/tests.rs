@@ -140,7 +140,7 @@ async fn a_full_disk_leaves_no_part_of_an_object() {
 #[tokio::test]
 async fn a_disk_that_hangs_keeps_a_few_threads_only() {
     let (_folder, vault) = vault();
-    let (hang, hangs) = std::sync::mpsc::channel::<()>();
+    let (hang, hangs) = std::sync::mpsc::sync_channel::<()>(1);
     let hangs = Arc::new(std::sync::Mutex::new(hangs));
     let begun = Arc::new(AtomicU64::new(0));
     for _ in 0..10 * limits::VAULT_THREADS_MAX {
@@ -171,7 +171,7 @@ async fn the_folders_of_others_are_not_looked_into() {
     files::create_dir(path.join("photos")).unwrap();
     files::write(path.join("photos/one"), "not an object").unwrap();
     // To whoever may look into everything, a folder of another kind shows it as well.
-    files::set_permissions(path.join("lost+found"), files::Permissions::from_mode(0)).unwrap();
+    files::set_permissions(path.join("lost+found"), files::Permissions::from_mode(0o000)).unwrap();
     let vault = FolderVault::open(&path).unwrap();
     assert_eq!(vault.list("", None).await.unwrap().iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>(), ["segments/one"]);
 }
