@@ -357,7 +357,12 @@ impl Session {
     ///
     /// When the link ends.
     pub async fn next(&self) -> Result<Message, LinkError> {
-        next(self.link.as_ref()).await
+        loop {
+            match next(self.link.as_ref()).await? {
+                Message::Access(_) => {}
+                message => return Ok(message),
+            }
+        }
     }
 
     /// Pushes, and waits for the commitment.

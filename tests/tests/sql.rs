@@ -158,7 +158,7 @@ fn programs_write_sql_at_both_ends_while_they_are_cut() {
     let cluster = Cluster::boot(Place::Postgres);
     let database = cluster.database.as_ref().unwrap();
     for (field, instead) in
-        [("serial_no:unique", "make it the id"), ("n:serial", "use a counter"), ("site:references", "keep the id as text")]
+        [("serial_no:unique", "make it the id"), ("n:serial", "use a counter"), ("site:references", "write NAME:ref:COLLECTION")]
     {
         let refused = cluster.cli().args(["collection", "create", "pumps", field]).run().expect_code(2);
         assert!(refused.stderr.contains(instead), "{}", refused.stderr);

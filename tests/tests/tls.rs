@@ -13,6 +13,7 @@ use mobo_tests::wait;
 const SOON: Duration = Duration::from_secs(60);
 const TODOS: &[&str] =
     &["todos", "title:text", "done:bool", "rank:int", "score:float", "due:timestamp", "meta:json", "hours:counter", "owner:text"];
+const STEPS: &[&str] = &["steps", "todo:ref:todos", "text:text"];
 const NOTES: &[&str] = &["notes", "--kind", "document", "title:text", "tags:list", "likes:counter"];
 
 /// Writes a certificate of its own and its key; gives a copy of the certificate, for who trusts it.
@@ -33,7 +34,7 @@ fn a_hub_with_a_certificate_speaks_tls() {
     let first = write(folder.path(), "first.pem");
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
     let cluster = Cluster::boot_with("sqlite", None, &[("http.tls_cert", &certificate), ("http.tls_key", &key)]);
-    cluster.create(&[TODOS, NOTES]);
+    cluster.create(&[TODOS, STEPS, NOTES]);
     let service = cluster.cli().args(["key", "create", "--role", "service", "--name", "js"]).run().expect_success().text();
     let address = cluster.hub().address("http");
     let url = format!("https://{address}");

@@ -11,7 +11,9 @@ use super::session::Tx;
 /// Runs one statement.
 pub(super) async fn run(tx: &mut Tx, statement: &Statement) -> Result<Done, Failure> {
     // The text is ours: `Statement` holds nothing else.
-    let mut query = sqlx::query(AssertSqlSafe(statement.sql.replace("mobo_", "mobo.")));
+    // A statement that is kept prepared keeps the types of its first cells, and nothing tells the type of a null.
+    let is_kept = !statement.cells.contains(&Cell::Null);
+    let mut query = sqlx::query(AssertSqlSafe(statement.sql.replace("mobo_", "mobo."))).persistent(is_kept);
     for cell in &statement.cells {
         query = match cell {
             Cell::Null => query.bind(None::<String>),

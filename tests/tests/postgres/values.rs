@@ -1,8 +1,12 @@
 //! What SQL tools see, and what survives the way through Postgres' own types bit for bit.
 
+use mobo_adapters::desk::{Desk as _, Outcome, Statement};
 use mobo_core::author::Intent;
+use mobo_core::store::transfer::Cell;
 use mobo_core::value::{TIMESTAMP_MAX, TIMESTAMP_MIN};
 use mobo_core::{limits, rfc3339};
+use mobo_hub::postgres::PostgresHubStore;
+use mobo_tests::postgres::Database;
 use serde_json::json;
 
 use crate::{another_hub, world};
@@ -82,4 +86,16 @@ async fn samples_from_before_the_calendar_are_clamped_and_refused_by_nobody() {
     let rows = world.rows("vitals").await;
     assert_eq!(rows[0]["at"], json!(rfc3339::format(TIMESTAMP_MIN)));
     assert_eq!(rows.len(), 2);
+}
+
+/// A statement that is kept prepared keeps the types of its first cells: a null among them must not become the type of what comes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cell_that_was_null_once_takes_a_number_the_next_time() {
+    const SET: &str = "UPDATE mobo_account SET banned_us = CAST($2 AS bigint) WHERE project = $1";
+    let database = Database::fresh();
+    let store = PostgresHubStore::open(&database.url()).await.unwrap();
+    for banned in [Cell::Null, Cell::Int(1), Cell::Null, Cell::Int(2)] {
+        let done = store.run(vec![Statement::new(SET, [Cell::Int(0), banned.clone()])]).await;
+        assert!(matches!(done, Ok(Outcome::Done(_))), "{banned:?}: {done:?}");
+    }
 }
