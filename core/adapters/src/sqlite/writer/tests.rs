@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
+use std::task::Poll;
 
 use tokio::task::JoinSet;
 
@@ -46,18 +47,30 @@ async fn what_waits_together_is_committed_together_and_each_fails_alone() {
     let before = store.commits();
     // The thread is held in the first job until all the others are in the queue.
     let (release, held) = sync_channel(1);
-    let mut tasks = JoinSet::new();
-    for n in 0..100_i64 {
-        let (store, held) = (Arc::clone(&store), None);
-        tasks.spawn(async move { store.writer.run(move |connection| work(connection, n, held)).await });
-    }
-    tasks.spawn({
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let first = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.writer.run(move |connection| work(connection, 100, Some(held))).await }
+        async move {
+            let hold = move |connection: &Connection| {
+                begin.send(()).unwrap();
+                held.recv().unwrap();
+                work(connection, 100)
+            };
+            store.writer.run(hold).await
+        }
     });
-    tokio::task::yield_now().await;
+    begun.await.unwrap();
+    let mut others: Vec<_> = (0..100).map(|n| Box::pin(store.writer.run(move |connection| work(connection, n)))).collect();
+    std::future::poll_fn(|context| {
+        others.iter_mut().for_each(|other| assert!(other.as_mut().poll(context).is_pending()));
+        Poll::Ready(())
+    })
+    .await;
     release.send(()).unwrap();
-    let ends = tasks.join_all().await;
+    let mut ends = vec![first.await.unwrap()];
+    for other in others {
+        ends.push(other.await);
+    }
     let want: Vec<i64> = (0..=100).filter(|n| n % 10 < 7).collect();
     assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), want.len());
     assert_eq!(store.numbers().await, want, "a job that failed has left nothing, and has taken nobody with it");
@@ -65,10 +78,7 @@ async fn what_waits_together_is_committed_together_and_each_fails_alone() {
     assert!(commits <= 3, "{commits} commits for 101 jobs");
 }
 
-fn work(connection: &Connection, n: i64, held: Option<std::sync::mpsc::Receiver<()>>) -> Result<(), Failure> {
-    if let Some(held) = held {
-        held.recv().unwrap();
-    }
+fn work(connection: &Connection, n: i64) -> Result<(), Failure> {
     insert(connection, n)?;
     match n % 10 {
         7 => Err(Failure::refused("seven")),
