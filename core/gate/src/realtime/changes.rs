@@ -5,18 +5,15 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use futures_util::Stream;
-use mobo_core::limits;
 use mobo_core::live::{LiveKind, LivePoint, LiveRow};
 use mobo_core::query::Filter;
 use mobo_core::schema::Collection;
 use mobo_core::time::Eff;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::feed::{Lost, Subscription};
 use super::viewer::{View, Viewer};
 use super::wanted::Wanted;
-use super::{Place, changed_or};
+use super::{Place, Recheck};
 use crate::problem::Problem;
 
 /// A change, as far as the subscriber sees it.
@@ -31,9 +28,7 @@ pub(crate) struct Told {
 
 struct Changes {
     viewer: Viewer,
-    /// Told when anything changes that rights depend on.
-    rights: watch::Receiver<u64>,
-    asked: Instant,
+    recheck: Recheck,
     wanted: Wanted,
     subscription: Subscription,
     ready: VecDeque<Told>,
@@ -56,7 +51,7 @@ pub(crate) async fn of(
 ) -> Result<impl Stream<Item = Result<Told, Problem>> + Send + 'static, Problem> {
     let gate = viewer.gate().clone();
     let place = gate.place_for_subscriber(viewer.parts())?;
-    let rights = gate.backend().rights_changes();
+    let recheck = Recheck::begin(&gate);
     let view = View::of(&viewer.guard().await?, &collection, &filter)?;
     let (subscription, resumed) = gate.feed().subscribe(&[collection.id], from).await?;
     if !resumed {
@@ -64,8 +59,7 @@ pub(crate) async fn of(
     }
     let wanted = Wanted { collection, filter, select: None, view };
     let viewer = viewer.clone();
-    let (ready, asked) = (VecDeque::new(), Instant::now());
-    let changes = Changes { viewer, rights, asked, wanted, subscription, ready, is_over: false, _place: place };
+    let changes = Changes { viewer, recheck, wanted, subscription, ready: VecDeque::new(), is_over: false, _place: place };
     Ok(futures_util::stream::unfold(changes, Changes::next))
 }
 
@@ -84,8 +78,8 @@ impl Changes {
             tokio::select! {
                 biased;
                 () = gate.closed() => return None,
-                () = changed_or(&mut self.rights, self.asked + limits::LIVE_RIGHTS_EVERY) => {
-                    self.asked = Instant::now();
+                () = self.recheck.due() => {
+                    self.recheck.take();
                     let asked = self.viewer.guard().await.and_then(|guard| self.wanted.ask_again(&guard));
                     if let Err(problem) = asked && !problem.status().is_server_error() {
                         self.is_over = true;

@@ -12,6 +12,7 @@ mod pace;
 pub(crate) mod phoenix;
 mod places;
 pub(crate) mod pusher;
+mod recheck;
 mod rooms;
 mod socket;
 pub(crate) mod sse;
@@ -21,30 +22,15 @@ mod wanted;
 use axum::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
 #[cfg(feature = "graphql")]
 pub(crate) use body::flow;
 pub(crate) use feed::Feed;
 pub(crate) use places::{Place, Places};
+use recheck::Recheck;
 pub(crate) use rooms::Rooms;
 #[cfg(feature = "graphql")]
 pub(crate) use viewer::Viewer;
-
-/// Ready when rights have changed, or at that time: what ends by itself, such as a token, changes nothing when it does. It may be dropped while
-/// it waits.
-async fn changed_or(rights: &mut watch::Receiver<u64>, at: Instant) {
-    let changed = async {
-        if rights.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = changed => {}
-        () = sleep_until(at) => {}
-    }
-}
 
 /// Adds a member to an object.
 fn add(object: &mut Json, name: &str, value: impl Into<Json>) {

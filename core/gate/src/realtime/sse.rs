@@ -17,14 +17,14 @@ use mobo_core::query::Filter;
 use mobo_core::rfc3339;
 use mobo_core::schema::Collection;
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::flow;
 use super::feed::{Lost, Subscription};
 use super::viewer::{View, Viewer};
 use super::wanted::Wanted;
-use super::{Place, changed_or};
+use super::{Place, Recheck};
 use crate::gate::Gate;
 use crate::problem::Problem;
 
@@ -45,8 +45,7 @@ pub(crate) async fn answer(
 ) -> Result<Response, Problem> {
     let place = gate.place_for_subscriber(parts)?;
     let viewer = Viewer::of(gate.clone(), parts);
-    // Watched before it is asked: nothing that changes is missed.
-    let rights = gate.backend().rights_changes();
+    let recheck = Recheck::begin(gate);
     let view = View::of(&viewer.guard().await?, &collection, &filter)?;
     let from = match parts.headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
         None => None,
@@ -56,7 +55,7 @@ pub(crate) async fn answer(
     let (subscription, resumed) = gate.feed().subscribe(&[collection.id], from).await?;
     let wanted = Wanted { collection, filter, select, view };
     let (writer, body) = flow();
-    let stream = Stream { gate: gate.clone(), viewer, rights, wanted, subscription, writer, _place: place };
+    let stream = Stream { gate: gate.clone(), viewer, recheck, wanted, subscription, writer, _place: place };
     tokio::spawn(stream.run(!resumed));
     let mut response = Response::new(if parts.method == axum::http::Method::HEAD { Body::empty() } else { body });
     let headers = response.headers_mut();
@@ -69,8 +68,7 @@ pub(crate) async fn answer(
 struct Stream {
     gate: Gate,
     viewer: Viewer,
-    /// Told when anything changes that rights depend on.
-    rights: watch::Receiver<u64>,
+    recheck: Recheck,
     wanted: Wanted,
     subscription: Subscription,
     writer: mpsc::Sender<Bytes>,
@@ -92,20 +90,19 @@ impl Stream {
         if is_lost {
             self.resync(Lost::Expired).await?;
         }
-        let mut asked = Instant::now();
         let mut spoke = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = self.writer.closed() => return Err(Gone),
                 () = self.gate.closed() => return Ok(()),
-                () = changed_or(&mut self.rights, asked + limits::LIVE_RIGHTS_EVERY) => {
+                () = self.recheck.due() => {
+                    self.recheck.take();
                     match self.viewer.guard().await.and_then(|guard| self.wanted.ask_again(&guard)) {
                         Ok(()) => {}
                         Err(problem) if problem.status().is_server_error() => {}
                         Err(problem) => return self.write(refused(&problem)).await,
                     }
-                    asked = Instant::now();
                 }
                 () = sleep_until(spoke + limits::SSE_HEARTBEAT) => {
                     // Nobody is told of an event without data, but its id counts.

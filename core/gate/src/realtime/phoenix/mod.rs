@@ -13,14 +13,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use mobo_core::limits;
 use serde_json::{Value as Json, json};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::rooms::{Mailbox, Note, SocketNumber, mailbox};
 use super::socket::{Close, Heard, Speaker, converse};
 use super::viewer::Viewer;
-use super::{Place, changed_or, query_word};
+use super::{Place, Recheck, query_word};
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::upgrade;
@@ -50,32 +49,29 @@ async fn accept(gate: &Gate, request: Request) -> Result<Response, Problem> {
     if let Some(key) = query_word(&parts, "apikey").filter(|key| !key.is_empty()) {
         viewer = viewer.with_key(&key);
     }
-    let rights = gate.backend().rights_changes();
+    let recheck = Recheck::begin(gate);
     viewer.talker().await?;
     let place = gate.place_for_subscriber(&parts)?;
     let gate = gate.clone();
     upgrade::switch(Request::from_parts(parts, body), async move |stream| {
         let (mailbox, mail) = mailbox();
         let number = gate.rooms().number();
-        let (channels, due) = (BTreeMap::new(), Instant::now() + limits::LIVE_RIGHTS_EVERY);
+        let channels = BTreeMap::new();
         let pace = Pace::begin(Instant::now());
-        let speaker = Phoenix { viewer, rights, number, mailbox, channels, bindings: 0, due, said: pace, joined: pace, _place: place };
+        let speaker = Phoenix { viewer, recheck, number, mailbox, channels, bindings: 0, said: pace, joined: pace, _place: place };
         converse(&gate, stream, speaker, mail).await;
     })
 }
 
 struct Phoenix {
     viewer: Viewer,
-    /// Told when anything changes that rights depend on.
-    rights: watch::Receiver<u64>,
+    recheck: Recheck,
     number: SocketNumber,
     mailbox: Mailbox,
     /// By topic.
     channels: BTreeMap<String, Channel>,
     /// Numbers given to bindings.
     bindings: u64,
-    /// When the rights of this client are asked again.
-    due: Instant,
     /// What it said in rooms, in this second.
     said: Pace,
     /// Channels that it has joined, in this second.
@@ -152,7 +148,6 @@ impl Phoenix {
         for topic in gone {
             self.channels.remove(&topic).into_iter().for_each(|channel| channel.leave());
         }
-        self.due = Instant::now() + limits::LIVE_RIGHTS_EVERY;
         notes
     }
 }
@@ -171,12 +166,7 @@ impl Speaker for Phoenix {
 
     async fn tend(&mut self) -> Vec<Note> {
         // What has changed while others talked is seen here.
-        let is_due = self.due <= Instant::now() || self.rights.has_changed().unwrap_or(false);
-        if !is_due {
-            return Vec::new();
-        }
-        self.rights.mark_unchanged();
-        self.ask_again().await
+        if self.recheck.take() { self.ask_again().await } else { Vec::new() }
     }
 
     async fn work(&mut self) -> Result<Vec<Note>, Close> {
@@ -190,11 +180,8 @@ impl Speaker for Phoenix {
         });
         tokio::select! {
             biased;
-            () = changed_or(&mut self.rights, self.due) => {
-                // By `tend`, at once.
-                self.due = Instant::now();
-                Ok(Vec::new())
-            }
+            // By `tend`, at once.
+            () = self.recheck.due() => Ok(Vec::new()),
             notes = first => Ok(notes),
         }
     }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use mobo_core::limits;
 use serde_json::{Map, Value as Json, json};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::pace::Pace;
 use super::super::rooms::{Entered, Mailbox, Member, Note, SocketNumber, Visitor};
 use super::super::socket::{Close, Heard, Speaker};
-use super::super::{Place, add, changed_or};
+use super::super::{Place, Recheck, add};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
 use super::{ACTIVITY_TIMEOUT_S, event, internal, published};
@@ -29,10 +28,8 @@ pub(super) struct Pusher {
     user: Option<String>,
     /// Events of this client in this second.
     spoken: Pace,
-    /// Told when anything changes that rights depend on.
-    rights: watch::Receiver<u64>,
     /// When those who had channels signed are asked again.
-    due: Instant,
+    recheck: Recheck,
     _place: Option<Place>,
 }
 
@@ -54,8 +51,8 @@ impl Pusher {
         let socket_id = format!("{}.{number}", random() & 0x7fff_ffff);
         let spoken = Pace::begin(Instant::now());
         gate.openers().begin(&socket_id);
-        let (rights, due) = (gate.backend().rights_changes(), Instant::now() + limits::LIVE_RIGHTS_EVERY);
-        Self { gate, app, number, socket_id, mailbox, channels: BTreeMap::new(), user: None, spoken, rights, due, _place: place }
+        let recheck = Recheck::begin(&gate);
+        Self { gate, app, number, socket_id, mailbox, channels: BTreeMap::new(), user: None, spoken, recheck, _place: place }
     }
 
     /// The first event.
@@ -168,7 +165,6 @@ impl Pusher {
 
     /// Asks again who had channels signed here; those of whom is nobody any more are left.
     async fn ask_again(&mut self) -> Vec<Note> {
-        self.due = Instant::now() + limits::LIVE_RIGHTS_EVERY;
         let Some(app) = self.app.clone() else { return Vec::new() };
         let mut notes = Vec::new();
         for (channel, viewer) in self.gate.openers().of(&self.socket_id) {
@@ -274,18 +270,12 @@ impl Speaker for Pusher {
 
     async fn tend(&mut self) -> Vec<Note> {
         // What has changed while others talked is seen here.
-        let is_due = self.due <= Instant::now() || self.rights.has_changed().unwrap_or(false);
-        if !is_due {
-            return Vec::new();
-        }
-        self.rights.mark_unchanged();
-        self.ask_again().await
+        if self.recheck.take() { self.ask_again().await } else { Vec::new() }
     }
 
     async fn work(&mut self) -> Result<Vec<Note>, Close> {
-        changed_or(&mut self.rights, self.due).await;
         // What is due is done in front of the next message.
-        self.due = Instant::now();
+        self.recheck.due().await;
         Ok(Vec::new())
     }
 
