@@ -59,7 +59,7 @@ pub(crate) enum Bench {
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
     Bus,
-    /// Requests of the records API beside a handler that does the same SQL and nothing else, `--seconds` of each kind at each.
+    /// Requests of the records API beside a handler that does the same SQL and nothing else, `--seconds` of each kind at each, on either `--store`.
     Gate,
     /// Rows that another process writes by SQL into a device's database, until they are sealed; then w1 to w4 with rows and with documents.
     Table,

@@ -12,6 +12,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tempfile::TempDir;
 
+use crate::plan::Store;
+use crate::report::say;
+
 /// Where Debian keeps the server's programs: one folder for each major version.
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
 /// Our database.
@@ -30,8 +33,20 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// The one that a plan asks for; none where the hub's store is its own file.
+    pub(crate) async fn of(store: &Store) -> anyhow::Result<Option<Self>> {
+        Ok(match store {
+            Store::Sqlite => None,
+            Store::OwnPostgres => {
+                say!("starting a Postgres with fsync and everything else that makes it durable");
+                Some(Self::own().await?)
+            }
+            Store::Postgres(url) => Some(Self::on(url).await?),
+        })
+    }
+
     /// On a server that is started for it.
-    pub(crate) async fn own() -> anyhow::Result<Self> {
+    async fn own() -> anyhow::Result<Self> {
         let server = Server::start()?;
         let url = |database: &str| format!("postgres:///{database}?host={}&user=mobo", server.folder.path().display());
         execute(&url("postgres"), &format!("CREATE DATABASE {OWN_DATABASE}")).await?;
@@ -39,7 +54,7 @@ impl Database {
     }
 
     /// On a server that runs. The database is removed by [`Database::remove`].
-    pub(crate) async fn on(url: &str) -> anyhow::Result<Self> {
+    async fn on(url: &str) -> anyhow::Result<Self> {
         let name = format!("{OWN_DATABASE}_{}", std::process::id());
         execute(url, &format!("CREATE DATABASE {name}")).await?;
         let options = PgConnectOptions::from_str(url)?.database(&name);

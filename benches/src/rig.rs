@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::http::Client;
 use crate::node::{Launch, Node};
 use crate::place::Binaries;
-use crate::plan::{Kind, Plan, Store};
+use crate::plan::{Kind, Plan};
 use crate::postgres::Database;
 use crate::records::{COLLECTION, definition};
 use crate::relay::Relay;
@@ -44,14 +44,7 @@ impl Rig {
     /// Boots a hub with the collection, and notes in the report which store it has.
     pub(crate) async fn start(plan: &Plan, binaries: &Binaries, report: &mut Report) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("mobo-bench.").tempdir()?;
-        let database = match &plan.store {
-            Store::Sqlite => None,
-            Store::OwnPostgres => {
-                say!("starting a Postgres with fsync and everything else that makes it durable");
-                Some(Database::own().await?)
-            }
-            Store::Postgres(url) => Some(Database::on(url).await?),
-        };
+        let database = Database::of(&plan.store).await?;
         let relay = Relay::start()?;
         let mut launch = Launch::new("hub", &binaries.hub, home.path())
             .set("quic.listen", "127.0.0.1:0")

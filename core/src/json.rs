@@ -9,6 +9,10 @@ use crate::rfc3339;
 use crate::schema::FieldType;
 use crate::value::Value;
 
+mod read;
+
+pub use read::read;
+
 /// What is wrong with a JSON value for its field, and what would do. The caller names the field.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, HeaderName, ORIGIN, VARY,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONTENT_LENGTH, HeaderName, ORIGIN, VARY,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -67,7 +67,11 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
         if problem.status().is_server_error() {
             tracing::warn!(request = %id.uuid, trace, %method, path, ?problem, "a request failed");
         }
+        let allow = response.headers_mut().remove(ALLOW);
         response = problem.render(&id.uuid.to_string());
+        if let Some(allow) = allow {
+            response.headers_mut().entry(ALLOW).or_insert(allow);
+        }
         if method == Method::HEAD {
             response = without_body(response);
         }

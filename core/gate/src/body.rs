@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use mobo_core::limits;
 use mobo_core::query::Column;
+use mobo_core::{json, limits};
 use serde_json::{Map, Value as Json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -192,7 +192,7 @@ fn parse(bytes: &[u8], lines_before: usize) -> Result<Json, Problem> {
     if bytes.trim_ascii().is_empty() {
         return Err(Problem::bad_body("the body is empty").hint("send an object, or an array of objects, as JSON"));
     }
-    serde_json::from_slice(bytes).map_err(|error| {
+    json::read(bytes).map_err(|error| {
         let (line, column) = (lines_before + error.line(), error.column());
         let place = format!(" at line {} column {column}", error.line());
         let what = error.to_string();

@@ -58,6 +58,9 @@ pub(crate) fn read(bytes: &[u8], columns: &[Column]) -> Result<Rows, Problem> {
         return Err(Problem::bad_body("the body is empty").hint("send a line with the names of the columns, and a line for each row"));
     };
     let names: Vec<String> = names.into_iter().map(|field| field.text).collect();
+    if let Some(name) = (1..).zip(&names).find_map(|(n, name)| names.iter().skip(n).any(|other| other == name).then_some(name)) {
+        return Err(Problem::bad_body(format!("the first line names \"{name}\" twice")));
+    }
     let mut rows = Vec::new();
     while let Some(fields) = lines.next().transpose()? {
         let number = lines.number;

@@ -196,7 +196,7 @@ impl Gate {
             .with_state(self.clone())
             .merge(more)
             .fallback(async || Problem::no_route())
-            .method_not_allowed_fallback(async || problem::method("GET, HEAD"))
+            .method_not_allowed_fallback(async || problem::method_of_route())
             .layer(from_fn_with_state(self.clone(), around::around))
     }
 

@@ -207,10 +207,19 @@ pub(crate) fn method(allow: &'static str) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", "Method not allowed", message).header(ALLOW, allow)
 }
 
+/// The same, where the router knows what the path has: its list is in the answer's `Allow` header.
+pub(crate) fn method_of_route() -> Problem {
+    let message = "this path does not take that method; the Allow header lists those that it takes";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", "Method not allowed", message)
+}
+
+/// The methods of streams.
+pub(crate) const OF_STREAMS: &str = "GET, HEAD, POST";
+
 /// A change to a stream.
 pub(crate) fn append_only(name: &str) -> Problem {
     let message = format!("\"{name}\" is a stream: its samples are never changed or removed one by one");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "25006", "Append only", message).header(ALLOW, "GET, HEAD, POST")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "25006", "Append only", message).header(ALLOW, OF_STREAMS)
 }
 
 impl From<BackendError> for Problem {

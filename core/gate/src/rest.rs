@@ -94,6 +94,7 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
         &Method::PATCH => change::patch(&call, body).await?,
         &Method::DELETE => change::delete(&call).await?,
         &Method::PUT => put::put(&call, body).await?,
+        _ if is_stream => return Err(problem::method(problem::OF_STREAMS)),
         _ => return Err(problem::method("GET, HEAD, POST, PUT, PATCH, DELETE")),
     };
     let headers = response.headers_mut();

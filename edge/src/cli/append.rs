@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use mobo_core::level::AckLevel;
-use mobo_core::limits;
+use mobo_core::{json, limits};
 use mobo_runtime::command::{self, block_on};
 use mobo_runtime::control::ControlClient;
 use mobo_runtime::output::{Failure, exit};
@@ -120,7 +120,7 @@ impl Lines {
         }
         let wrong = |why: String| format!("line {}: {why}", self.number);
         if self.format == LineFormat::Ndjson {
-            return match serde_json::from_str(line) {
+            return match json::read(line.as_bytes()) {
                 Ok(Value::Object(fields)) => Ok(Some(fields)),
                 Ok(_) => Err(wrong("a sample is a JSON object of its fields, like {\"celsius\": 21.5}".to_owned())),
                 Err(error) => Err(wrong(format!("this is not JSON: {error}"))),
@@ -128,7 +128,11 @@ impl Lines {
         }
         let values = split(line).ok_or_else(|| wrong("a quote is not closed, or something stands behind it".to_owned()))?;
         let Some(names) = &self.names else {
-            self.names = Some(values.into_iter().map(|value| value.unwrap_or_default().trim().to_owned()).collect());
+            let names: Vec<String> = values.into_iter().map(|value| value.unwrap_or_default().trim().to_owned()).collect();
+            if let Some(name) = (1..).zip(&names).find_map(|(n, name)| names.iter().skip(n).any(|other| other == name).then_some(name)) {
+                return Err(wrong(format!("it names \"{name}\" twice")));
+            }
+            self.names = Some(names);
             return Ok(None);
         };
         if values.len() != names.len() {

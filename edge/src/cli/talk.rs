@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use mobo_core::json;
 use mobo_core::level::AckLevel;
 use mobo_runtime::command::{self, ask};
 use mobo_runtime::output::{Failure, Format};
@@ -20,9 +21,9 @@ pub(super) fn write(
     common: &Common,
     verb: &str,
     (collection, id, waiting): (&str, Option<&str>, Waiting),
-    json: &str,
+    given: &str,
 ) -> Result<ExitCode, Failure> {
-    let value: Value = serde_json::from_str(json).map_err(|error| {
+    let value = json::read(given.as_bytes()).map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the fields like '{\"title\": \"Pump 7\", \"hours\": {\"$inc\": 2}}'")
     })?;
     written(common, verb, json!({ "collection": collection, "id": id, "value": value }), waiting)
@@ -46,8 +47,8 @@ pub(super) fn written(common: &Common, verb: &str, mut args: Value, waiting: Wai
 }
 
 /// Writes a refused entry again, corrected where fields are given.
-pub(super) fn retry(common: &Common, n: &Value, json: Option<&str>) -> Result<ExitCode, Failure> {
-    let value: Option<Value> = json.map(serde_json::from_str).transpose().map_err(|error| {
+pub(super) fn retry(common: &Common, n: &Value, given: Option<&str>) -> Result<ExitCode, Failure> {
+    let value = given.map(|given| json::read(given.as_bytes())).transpose().map_err(|error| {
         Failure::usage(format!("this is not JSON: {error}"), "write the corrected fields like '{\"site\": \"plant-4\"}'")
     })?;
     plain(common, "quarantine retry", json!({ "n": n, "value": value }))

@@ -160,6 +160,8 @@ fn settings(connection: &Connection, cache_kib: u32) -> Result<(), Failure> {
     connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(limits::SQLITE_STATEMENTS_MAX);
     super::functions::add(connection)?;
+    // A plan is made once: without this a statement with `LIMIT ?` is compiled anew each time that it runs.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(&format!(
         "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY; \
          PRAGMA cache_size = -{cache_kib};"

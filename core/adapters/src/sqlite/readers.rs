@@ -84,10 +84,10 @@ impl Pool {
             Some(connection) => connection,
             None => open_reader_on((&self.path, self.vfs.as_deref()), self.cache_kib)?,
         };
-        let snapshot = connection.unchecked_transaction()?;
-        let done = work(&snapshot)?;
-        snapshot.finish()?;
-        // After a failure the connection is closed and not used again.
+        // After a failure the connection is closed and not used again, and its snapshot goes with it.
+        connection.prepare_cached("BEGIN")?.execute(())?;
+        let done = work(&connection)?;
+        connection.prepare_cached("COMMIT")?.execute(())?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         Ok(done)
     }

@@ -127,7 +127,11 @@ async fn pages_of_any_origin_may_ask_without_credentials() {
         assert!(["Content-Range", "Proxy-Status", "X-Request-Id"].iter().all(|name| exposed.contains(name)), "{exposed}");
     }
     assert_eq!(world.ask("GET /livez", &[], "").await.header("access-control-allow-origin"), "");
-    world.ask("OPTIONS /livez", &[], "").await.is_problem("no preflight", 405, "PGRST117", "GET, HEAD");
+    for (line, allow) in [("OPTIONS /livez", "GET,HEAD"), ("PUT /livez", "GET,HEAD"), ("GET /pusher/auth", "POST")] {
+        let answer = world.ask(line, &[], "").await;
+        answer.is_problem(line, 405, "PGRST117", "the Allow header lists");
+        assert_eq!(answer.header("allow"), allow, "{line}");
+    }
 }
 
 #[tokio::test]

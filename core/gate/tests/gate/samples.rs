@@ -64,6 +64,7 @@ async fn what_is_no_sample_is_refused_whole() {
         ("no body", &post, &[], "", (400, "PGRST102", "the body is empty")),
         ("representation", &post, &[("prefer", "return=representation")], "{}", (400, "PGRST127", "return=representation")),
         ("a change", "PATCH /rest/v1/vitals?cpu=eq.1", &[], r#"{"cpu":2}"#, (405, "25006", "stream")),
+        ("a method that nothing has", "OPTIONS /rest/v1/vitals", &[], "", (405, "PGRST117", "it takes GET, HEAD, POST")),
         ("a removal", "DELETE /rest/v1/vitals?cpu=eq.1", &[], "", (405, "25006", "stream")),
     ];
     for (name, line, headers, body, (status, code, words)) in cases {
