@@ -48,7 +48,7 @@ async fn samples_are_taken_now_or_when_they_say() {
 async fn what_is_no_sample_is_refused_whole() {
     let world = World::new(NodeKind::Edge);
     let post = format!("POST {VITALS}");
-    let cases: [(&str, &str, Headers<'_>, &str, Wrong<'_>); 10] = [
+    let cases: [(&str, &str, Headers<'_>, &str, Wrong<'_>); 11] = [
         ("a field that is not there", &post, &[], r#"[{"cpu":1},{"cpv":2}]"#, (400, "PGRST204", "Perhaps you meant the column 'cpu'")),
         ("an id", &post, &[], r#"{"id":"a"}"#, (400, "PGRST204", "'id' column of 'vitals'")),
         ("a device", &post, &[], r#"{"device":"00"}"#, (400, "PGRST204", "'device' column")),
