@@ -54,7 +54,8 @@ pub static COLLECTIONS: Setting<String> = Setting::new(
 );
 
 static SENT: Counter = Counter::new("mobo_publish_sent_total", "Changes that the external server took.");
-static FAILED: Counters<1> = Counters::new("mobo_publish_failed_total", ["reason"], "Requests that the external server did not take, by why.");
+static FAILED: Counters<1> =
+    Counters::new("mobo_publish_failed_total", ["reason"], "Requests that the external server did not take, by why.");
 static DROPPED: Counters<1> = Counters::new("mobo_publish_dropped_total", ["reason"], "Changes that were given up, by why.");
 
 /// The metrics of this module.

@@ -164,7 +164,11 @@ fn on_a_device(device: &Node, history: &Value) {
     assert_eq!((&here["complete"], &here["record"]), (&json!(false), &history["record"]), "{here}");
     let own = here["changes"].as_array().unwrap().iter().find(|change| change["device"] == "pi");
     assert_eq!(own.map(|change| &change["changed"]), Some(&json!({ "n": { "to": 7 } })), "{here}");
-    assert_eq!((&here["changes"][0]["device"], &here["changes"][0]["changed"]["title"]), (&json!("hub"), &json!({ "to": "again" })), "{here}");
+    assert_eq!(
+        (&here["changes"][0]["device"], &here["changes"][0]["changed"]["title"]),
+        (&json!("hub"), &json!({ "to": "again" })),
+        "{here}"
+    );
     let refused = local.get("/rest/v1/orders?id=eq.w&at=2020-01-01T00:00:00Z").unwrap().expect_status(400).json();
     assert_eq!(refused["code"], "PGRST127", "{refused}");
 }
@@ -182,7 +186,8 @@ fn for_somebody(cluster: &Cluster) {
     let all = api.get("/rest/v1/orders/s/history").unwrap().expect_status(200).json();
     let seen = anon.get("/rest/v1/orders/s/history").unwrap().expect_status(200).json();
     let changed: Vec<&Value> = seen["changes"].as_array().unwrap().iter().map(|change| &change["changed"]).collect();
-    let (last, first) = (json!({ "n": { "from": 2, "to": 3 } }), json!({ "title": { "from": null, "to": "one" }, "n": { "from": null, "to": 1 } }));
+    let (last, first) =
+        (json!({ "n": { "from": 2, "to": 3 } }), json!({ "title": { "from": null, "to": "one" }, "n": { "from": null, "to": 1 } }));
     assert_eq!(changed, [&last, &first], "{seen}");
     assert_eq!(seen["record"], json!({ "id": "s", "title": "one", "n": 3 }), "{seen}");
     for (nth, want) in [(3, json!([{ "title": "one", "n": 1 }])), (2, json!([])), (1, json!([{ "title": "one", "n": 2 }]))] {

@@ -182,7 +182,8 @@ fn path(collection: &Collection) -> Json {
 /// Who changed a record, what, and what merges decided.
 fn history(collection: &Collection) -> Json {
     let name = &collection.name;
-    let query = |name: &str, description: &str, schema: Json| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let query =
+        |name: &str, description: &str, schema: Json| json!({ "name": name, "in": "query", "description": description, "schema": schema });
     let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string", "minLength": 1, "maxLength": limits::RECORD_ID_BYTES_MAX } });
     let limit = json!({ "type": "integer", "minimum": 1, "maximum": limits::HISTORY_CHANGES_MAX });
     let (text, time) = (json!({ "type": ["string", "null"] }), json!({ "type": ["string", "null"], "format": "date-time" }));

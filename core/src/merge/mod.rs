@@ -29,8 +29,8 @@ pub use apply::{Applied, Membership, Stored};
 pub use joining::{Joined, Joining, Offered, RefusedOffer};
 pub use place::{BucketState, BucketWants, Placed, Rivals};
 pub use prepare::{Prepared, PreparedEntry, prepare_push};
-pub use retry::{KeptEntry, Retried, Retry};
 pub(crate) use retry::tally_log;
+pub use retry::{KeptEntry, Retried, Retry};
 pub use rights::{Change, Grants, Rights};
 
 use std::collections::BTreeMap;

@@ -186,14 +186,8 @@ impl PastWrite {
     fn apply(&self, collection: &Collection, state: &mut TableState, until: Eff) {
         let ops: Vec<Stamped<'_, TableOp>> =
             self.ops.iter().filter(|(stamp, _)| stamp.eff <= until).map(|(stamp, op)| Stamped { op, stamp: *stamp }).collect();
-        let applying = Applying {
-            author: &self.tallies,
-            seq: self.tally_seq,
-            ver: Ver(0),
-            uncertain: None,
-            same_timeline: false,
-            is_shared: false,
-        };
+        let applying =
+            Applying { author: &self.tallies, seq: self.tally_seq, ver: Ver(0), uncertain: None, same_timeline: false, is_shared: false };
         if !ops.is_empty() {
             // Nothing of a write that is refused is there, and then the log does not give the row as it is.
             let _ = TableEngine.apply(collection, state, &ops, &applying);

@@ -73,8 +73,7 @@ impl Server {
         let body = json!({ "batch": events }).to_string();
         let query = self.app.sign_request(("POST", &self.path), body.as_bytes(), now.0.div_euclid(1_000_000));
         let request = Request::post(format!("{}{}?{query}", self.base, self.path)).header("content-type", "application/json");
-        let request =
-            request.body(Full::from(body)).map_err(|error| Trouble { reason: "request", detail: error.to_string() })?;
+        let request = request.body(Full::from(body)).map_err(|error| Trouble { reason: "request", detail: error.to_string() })?;
         let answer = match &self.way {
             Way::Plain(client) => client.request(request).await,
             Way::Tls(client) => client.request(request).await,

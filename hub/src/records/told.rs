@@ -35,8 +35,7 @@ impl HubRecords {
             None => device.to_string(),
         };
         let said = log.writes.iter().map(|write| (write_of(&write.stamp()), &write.by));
-        let mut writers: BTreeMap<_, _> =
-            said.map(|(write, by)| (write, Writer { device: name(write.0), author: by.clone() })).collect();
+        let mut writers: BTreeMap<_, _> = said.map(|(write, by)| (write, Writer { device: name(write.0), author: by.clone() })).collect();
         for write in wanted {
             if !writers.contains_key(&write) {
                 writers.insert(write, Writer { device: name(write.0), author: self.author(write).await? });

@@ -10,8 +10,8 @@ use mobo_core::ids::{
 use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::{Code, TimelineInfo};
 use mobo_core::query::{self, Order, Select};
-use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::store::{Arrival, HubRow, HubStore, MergeBatch, MergeReport};
 use mobo_core::table::past::{self, Known};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};

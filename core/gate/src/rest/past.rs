@@ -21,8 +21,8 @@ use mobo_core::record::RecordState;
 use mobo_core::rfc3339;
 use mobo_core::rights::{Action, Granted};
 use mobo_core::schema::{Collection, Kind};
-use mobo_core::table::past::{self as table, Known, Was};
 use mobo_core::table::TableState;
+use mobo_core::table::past::{self as table, Known, Was};
 use mobo_core::time::Eff;
 use mobo_core::value::Value;
 
@@ -118,9 +118,11 @@ fn asked(raw: Option<&str>) -> Result<Asked, Problem> {
         }
     }
     let limit = match query::word(raw, "limit")? {
-        Some(limit) => limit.parse().ok().filter(|limit| (1..=limits::HISTORY_CHANGES_MAX).contains(limit)).ok_or_else(|| {
-            Problem::bad_value(format!("limit is a number from 1 to {}", limits::HISTORY_CHANGES_MAX))
-        })?,
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=limits::HISTORY_CHANGES_MAX).contains(limit))
+            .ok_or_else(|| Problem::bad_value(format!("limit is a number from 1 to {}", limits::HISTORY_CHANGES_MAX)))?,
         None => limits::HISTORY_CHANGES_MAX,
     };
     Ok(Asked { limit, after: query::word(raw, "after")? })
@@ -189,12 +191,11 @@ fn row_was(collection: &Collection, history: &History, (state, point): (&TableSt
     };
     match (was, point) {
         (Was::Row(row), _) => Ok(row),
-        (Was::Unknown(Known::Since(since)), _) => {
-            Err(Problem::unsupported("what this row was then: not all that wrote to it is kept")
-                .hint(format!("what it was is known from {} on", rfc3339::format(since.0))))
-        }
+        (Was::Unknown(Known::Since(since)), _) => Err(Problem::unsupported("what this row was then: not all that wrote to it is kept")
+            .hint(format!("what it was is known from {} on", rfc3339::format(since.0)))),
         (Was::Unknown(Known::Now | Known::Whole), _) => {
-            Err(Problem::unsupported("older states of this row on this node").hint("ask the hub; its history here tells what this node wrote"))
+            Err(Problem::unsupported("older states of this row on this node")
+                .hint("ask the hub; its history here tells what this node wrote"))
         }
         (Was::NoVersion, Point::Version(version)) => Err(no_version(&document::Point::Version(version.clone()))),
         (Was::NoVersion, Point::Time(time)) => Err(no_version(&document::Point::Time(*time))),

@@ -33,14 +33,8 @@ fn write(text: &str) -> PastWrite {
     let mut words = text.split(' ');
     let (who, eff) = words.next().unwrap().split_once('@').unwrap();
     let (device, seq) = (who.as_bytes()[0], who[1..].parse().unwrap());
-    let mut op = TableOp {
-        key: key(),
-        action: Action::Patch,
-        before_us: 0,
-        base_ver: Ver(0),
-        fields: BTreeMap::new(),
-        deltas: BTreeMap::new(),
-    };
+    let mut op =
+        TableOp { key: key(), action: Action::Patch, before_us: 0, base_ver: Ver(0), fields: BTreeMap::new(), deltas: BTreeMap::new() };
     for word in words {
         match word.split_once('=') {
             None if word == "put" => op.action = Action::Put,
@@ -71,8 +65,14 @@ fn write(text: &str) -> PastWrite {
 }
 
 /// In the order in which they were merged: the last one came late.
-const ALL: [&str; 6] =
-    ["a1@10 put title=one n=1 hours=2", "b1@20 title=two", "a2@30 n=3 hours=5", "a3@40 delete hours=-7", "a4@50 put title=new n=9", "c1@25 n=2"];
+const ALL: [&str; 6] = [
+    "a1@10 put title=one n=1 hours=2",
+    "b1@20 title=two",
+    "a2@30 n=3 hours=5",
+    "a3@40 delete hours=-7",
+    "a4@50 put title=new n=9",
+    "c1@25 n=2",
+];
 
 fn log(of: &[&str]) -> RowLog {
     RowLog { writes: of.iter().map(|text| write(text)).collect(), ..RowLog::default() }
@@ -86,10 +86,11 @@ fn now() -> TableState {
 
 /// `title n hours`, or nothing.
 fn shown(row: Option<&Vec<Value>>) -> String {
-    let value = |value: &Value| match value {
-        Value::Text(text) => text.clone(),
-        Value::Int(number) => number.to_string(),
-        other => format!("{other:?}"),
+    let value = |value: &Value| {
+        if let Value::Text(text) = value {
+            return text.clone();
+        }
+        if let Value::Int(number) = value { number.to_string() } else { format!("{value:?}") }
     };
     row.map_or_else(|| "-".to_owned(), |row| row.iter().map(value).collect::<Vec<_>>().join(" "))
 }
@@ -128,8 +129,14 @@ fn r8_a_whole_log_tells_every_moment_whatever_came_late() {
             format!("{}: {} > {}", step.stamp.eff.0, shown(before.as_ref()), shown(after.as_ref()))
         })
         .collect();
-    let want =
-        ["50: - > new 9 0", "40: two 3 7 > -", "30: two 2 2 > two 3 7", "25: two 1 2 > two 2 2", "20: one 1 2 > two 1 2", "10: - > one 1 2"];
+    let want = [
+        "50: - > new 9 0",
+        "40: two 3 7 > -",
+        "30: two 2 2 > two 3 7",
+        "25: two 1 2 > two 2 2",
+        "20: one 1 2 > two 1 2",
+        "10: - > one 1 2",
+    ];
     assert_eq!(rows, want);
     assert_eq!(told.steps.iter().map(|step| step.is_delete).collect::<Vec<_>>(), [false, true, false, false, false, false]);
 }

@@ -33,8 +33,7 @@ impl PusherApp {
     #[must_use]
     pub fn sign_request(&self, (method, path): (&str, &str), body: &[u8], now_s: i64) -> String {
         // In the order of their names, which is the order that is signed.
-        let query =
-            format!("auth_key={}&auth_timestamp={now_s}&auth_version=1.0&body_md5={}", self.key, hex(Md5::digest(body).as_slice()));
+        let query = format!("auth_key={}&auth_timestamp={now_s}&auth_version=1.0&body_md5={}", self.key, hex(Md5::digest(body).as_slice()));
         let proof = hmac::sign(&self.secret, format!("{method}\n{path}\n{query}").as_bytes());
         format!("{query}&auth_signature={}", hex(proof.as_ref()))
     }
