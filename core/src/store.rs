@@ -6,6 +6,7 @@
 mod backing;
 mod changing;
 mod ledger;
+mod past;
 mod recovering;
 mod rows;
 pub mod transfer;
@@ -15,6 +16,7 @@ use std::fmt;
 pub use backing::*;
 pub use changing::*;
 pub use ledger::*;
+pub use past::*;
 pub use recovering::*;
 pub use rows::*;
 
@@ -55,7 +57,7 @@ pub enum StoreError {
 }
 
 /// The socket.
-pub trait HubStore: RecoveryStore + LiveStore + BackupStore + fmt::Debug + Send + Sync {
+pub trait HubStore: RecoveryStore + LiveStore + BackupStore + PastStore + fmt::Debug + Send + Sync {
     /// Kind, version and place; proves that the store answers.
     fn info(&self) -> StoreFuture<'_, StoreInfo>;
 

@@ -1,5 +1,7 @@
 //! The device behind its gate: the same API as the hub's, answered from its own store.
 
+mod told;
+
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::WriteError;
@@ -15,13 +17,14 @@ use mobo_core::stream::Segment;
 use mobo_core::time::{Eff, Wall};
 use mobo_gate::auth::token::{Token, TokenError};
 use mobo_gate::backend::{
-    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, NodeKind, Patience, Policies, Principal, Readiness, Role,
+    AckLevel, Backend, BackendError, BackendFuture, Caller, Credential, History, NodeKind, Patience, Policies, Principal, Readiness, Role,
     WriteDone, WriteRequest,
 };
 use mobo_gate::key::KeyHash;
 use mobo_runtime::board_desk;
 
 use crate::node::{Edge, STORE};
+use told::told;
 
 /// Whom users' tokens are for.
 const USERS: &str = "authenticated";
@@ -107,6 +110,10 @@ impl Backend for EdgeRecords {
             let record = self.0.store()?.record(RecordKey { collection: collection.id, id }).await?;
             Ok(record.filter(|record| record.state.project(&collection).is_some()).map(|record| tag(&record.state)))
         })
+    }
+
+    fn history(&self, collection: Arc<Collection>, id: RecordId) -> Option<BackendFuture<'_, Option<History>>> {
+        Some(Box::pin(async move { told(&self.0, &collection, id).await }))
     }
 
     fn write(&self, write: WriteRequest) -> BackendFuture<'_, WriteDone> {

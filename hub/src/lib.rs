@@ -33,6 +33,7 @@ pub mod migrate;
 pub mod node;
 pub mod otlp;
 pub mod postgres;
+pub mod publish;
 mod rebucket;
 pub mod records;
 pub mod sessions;

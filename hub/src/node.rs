@@ -51,6 +51,7 @@ use crate::hub_time::HubTime;
 use crate::merger::MergeQueue;
 use crate::metrics::HubMetrics;
 use crate::otlp::{self, OtlpPart};
+use crate::publish::{self, PublishPart};
 use crate::sessions::Sessions;
 use crate::{identity, settings};
 
@@ -270,6 +271,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     let (measured, pages) = metrics_part(&hub);
     board.plug(measured);
     board.plug(OtlpPart::new(Arc::clone(&hub), pages));
+    board.plug(PublishPart::new(Arc::clone(&hub)));
     board.plug(store::StorePart::new(Arc::clone(&hub)));
     board.plug(vault::VaultPart(Arc::clone(&hub)));
     board.plug(backup::BackupPart(Arc::clone(&hub)));
@@ -284,7 +286,8 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
 
 fn metrics_part(hub: &Arc<Hub>) -> (MetricsPart, Pages) {
     let collect = Arc::new(HubMetrics::new(Arc::clone(hub)));
-    let pages = Pages::new(&[crate::metrics::ALL, crate::metrics::backup::ALL, metrics::http::ALL, otlp::METRICS], collect);
+    let all = [crate::metrics::ALL, crate::metrics::backup::ALL, metrics::http::ALL, otlp::METRICS, publish::METRICS];
+    let pages = Pages::new(&all, collect);
     let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), pages.clone());
     hub.metrics.fill(part.bound());
     (part, pages)
@@ -301,7 +304,7 @@ fn addresses(hub: &Hub) -> Vec<String> {
 }
 
 /// What keeps a part from loading, and what to do about it.
-fn store_fault(error: &StoreError, url: &str) -> Fault {
+pub(crate) fn store_fault(error: &StoreError, url: &str) -> Fault {
     let advice = match error {
         StoreError::Unavailable(_) if url.starts_with("postgres") => {
             format!("check that Postgres is running and that {} is right", settings::STORE_URL.definition().key)

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
 
-use crate::otlp;
+use crate::{otlp, publish};
 
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
@@ -144,6 +144,11 @@ pub static ALL: &[&dyn Define] = &[
     &AUTH_URL,
     &otlp::ENDPOINT,
     &otlp::EVERY,
+    &publish::URL,
+    &publish::APP,
+    &publish::KEY,
+    &publish::SECRET,
+    &publish::COLLECTIONS,
     &BACKUP_URL,
     &BACKUP_RATE,
     &backup::ENDPOINT,

@@ -18,6 +18,7 @@ use mobo_core::schema::{Collection, Schema};
 use mobo_core::stamp::Stamp;
 use mobo_core::store::StoreError;
 use mobo_core::stream::Segment;
+use mobo_core::table::past::RowLog;
 use mobo_core::time::{Eff, Wall};
 use serde_json::Value as Json;
 
@@ -162,6 +163,10 @@ pub struct History {
     pub state: RecordState,
     /// The stamps of a document's changes, as far as they are known.
     pub changes: BTreeMap<ChangeId, Stamp>,
+    /// True if it is known when the changes of a document were made: on a hub.
+    pub has_times: bool,
+    /// The writes of a row that are kept; of a document, nothing.
+    pub log: RowLog,
     /// What merges decided about it, newest first.
     pub decisions: Vec<Decision>,
     /// Who wrote the entries that these stamps are of.

@@ -106,9 +106,23 @@ fn section(html: &mut String, collection: &Collection, url: &str) {
         "let http = reqwest::Client::new();\nhttp.post(\"{url}/rest/v1/{name}\").header(\"apikey\", \"KEY\").json(&serde_json::json!({example})).send().await?;\n\
          let rows: serde_json::Value = http.get(\"{url}/rest/v1/{name}?{filter}\").header(\"apikey\", \"KEY\").send().await?.json().await?;"
     );
-    for (title, text) in [("curl", curl), ("supabase-js", js), ("Python", python), ("Rust", rust)] {
+    for (title, text) in [("curl", curl), ("supabase-js", js), ("Python", python), ("Rust", rust), ("MQTT", mqtt(collection))] {
         let _ = write!(html, "<h3>{title}</h3><pre>{}</pre>", escaped(&text));
     }
+}
+
+/// How messages of a broker become rows on a device.
+fn mqtt(collection: &Collection) -> String {
+    let name = &collection.name;
+    let mut example = example(collection);
+    // A message says what is; what it adds, nobody knows who gets it twice.
+    example.retain(|_, value| !value.is_object());
+    let (topic, id, at) = if collection.kind == Kind::Stream { ("", "", "") } else { ("/{id}", "id={id} ", "/7") };
+    format!(
+        "# mobo.toml of a device\n[mqtt]\ningest_url = \"mqtt://127.0.0.1:1883\"\ningest = \"apps/{name}{topic} -> {name} {id}*=$\"\n\n\
+         mosquitto_pub -t 'apps/{name}{at}' -m '{}'",
+        Json::Object(example)
+    )
 }
 
 /// A row with a value for each field.

@@ -30,6 +30,9 @@ pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Resu
     let names: BTreeMap<CollectionId, String> = collections.iter().map(|collection| (collection.id, collection.name.clone())).collect();
     for collection in collections {
         paths.insert(format!("/rest/v1/{}", collection.name), path(&collection));
+        if collection.kind != Kind::Stream {
+            paths.insert(format!("/rest/v1/{}/{{id}}/history", collection.name), history(&collection));
+        }
         schemas.insert(collection.name.clone(), row(&collection, &names));
     }
     let document = json!({
@@ -135,10 +138,14 @@ fn path(collection: &Collection) -> Json {
     let wrong = json!({ "$ref": "#/components/responses/Problem" });
     let operation = |verb: &str, summary: String, parameters: Vec<Json>, responses: Json| json!({ "operationId": format!("{verb}_{name}"), "summary": summary, "tags": [name], "parameters": parameters, "responses": responses });
     let read = answer("Rows");
+    let mut words = vec!["select", "order", "limit", "offset", "after", "and", "or", "count"];
+    if collection.kind != Kind::Stream && collection.field("at").is_none() {
+        words.push("at");
+    }
     let get = operation(
         "list",
         format!("Reads {name}"),
-        with(&["select", "order", "limit", "offset", "after", "and", "or", "count"]),
+        with(&words),
         json!({ "200": read, "206": answer("A part of the rows"), "304": { "description": "As If-None-Match has it" }, "default": wrong }),
     );
     let prefer = json!({ "$ref": "#/components/parameters/prefer" });
@@ -172,6 +179,43 @@ fn path(collection: &Collection) -> Json {
     json!({ "get": get, "post": post, "put": put(&one), "patch": patch, "delete": delete })
 }
 
+/// Who changed a record, what, and what merges decided.
+fn history(collection: &Collection) -> Json {
+    let name = &collection.name;
+    let query =
+        |name: &str, description: &str, schema: Json| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string", "minLength": 1, "maxLength": limits::RECORD_ID_BYTES_MAX } });
+    let limit = json!({ "type": "integer", "minimum": 1, "maximum": limits::HISTORY_CHANGES_MAX });
+    let (text, time) = (json!({ "type": ["string", "null"] }), json!({ "type": ["string", "null"], "format": "date-time" }));
+    let who = json!({ "at": time, "device": text, "by": text, "version": text });
+    let with = |more: Json| {
+        let mut properties = who.clone();
+        if let (Some(properties), Json::Object(more)) = (properties.as_object_mut(), more) {
+            properties.extend(more);
+        }
+        json!({ "type": "object", "properties": properties })
+    };
+    let change = with(json!({ "action": { "enum": ["insert", "update", "delete", "write"] }, "changed": { "type": "object" } }));
+    let decision = json!({ "type": "object", "properties": {
+        "field": text, "kind": { "enum": ["concurrent", "hidden_by_delete", "time_uncertain"] }, "at": time, "settled": { "type": "boolean" },
+        "winner": with(json!({ "value": {} })), "loser": with(json!({ "value": {} })),
+    } });
+    let told = json!({ "type": "object", "required": ["collection", "id", "complete", "changes", "decisions"], "properties": {
+        "collection": { "type": "string" }, "id": { "type": "string" }, "record": { "type": ["object", "null"] },
+        "complete": { "type": "boolean" }, "since": time, "note": text, "restored": time, "next": text,
+        "changes": { "type": "array", "items": change }, "decisions": { "type": "array", "items": decision },
+    } });
+    let summary = format!("Tells who changed a record of {name}, from which device, and what merges decided, newest first");
+    json!({ "get": {
+        "operationId": format!("history_{name}"), "summary": summary, "tags": [name],
+        "parameters": [id, query("limit", "Changes at most", limit), query("after", "The place behind which changes are wanted, as next gives it", json!({ "type": "string" }))],
+        "responses": {
+            "200": { "description": "What is known of how it came about", "content": { "application/json": { "schema": told } } },
+            "default": { "$ref": "#/components/responses/Problem" },
+        },
+    } })
+}
+
 /// The operation with a body.
 fn taking(mut operation: Json, schema: &Json) -> Json {
     let body = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
@@ -202,6 +246,7 @@ fn parameters() -> Json {
         "limit": query("limit", "Rows at most", json!({ "type": "integer", "minimum": 0, "maximum": limits::ROWS_MAX })),
         "offset": query("offset", "Rows to pass over", json!({ "type": "integer", "minimum": 0 })),
         "after": query("after", "The place behind which rows are wanted, as the header link gives it", json!({ "type": "string" })),
+        "at": query("at", "A time, or a version as the history of the record names it: with id=eq.KEY, the record as it was then", json!({ "type": "string" })),
         "and": query("and", "Filters that all hold: (a.eq.1,or(b.gt.2,c.is.null))", json!({ "type": "string", "pattern": "^\\(.*\\)$" })),
         "or": query("or", "Filters of which one holds", json!({ "type": "string", "pattern": "^\\(.*\\)$" })),
         "count": prefer("count=exact"),

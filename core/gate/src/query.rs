@@ -56,7 +56,6 @@ pub(crate) fn moment(raw: Option<&str>) -> Result<(Option<String>, Option<String
 /// # Errors
 ///
 /// 400 for what is no text.
-#[cfg(feature = "graphql")]
 pub(crate) fn word(raw: Option<&str>, name: &str) -> Result<Option<String>, Problem> {
     let mut words = raw.unwrap_or_default().split('&').filter_map(|part| part.split_once('='));
     words.find(|(known, _)| *known == name).map(|(_, value)| decode(value)).transpose()

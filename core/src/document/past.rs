@@ -48,8 +48,8 @@ struct Step {
     id: Option<ChangeId>,
 }
 
-/// The last changes of a document, at most so many, newest first. They follow each other by when they were made; one that builds on another
-/// is behind it, whatever the clocks said.
+/// The last changes of a document, or the last ones behind the change of that name: at most so many, newest first. They follow each other by
+/// when they were made; one that builds on another is behind it, whatever the clocks said. `None` where there is no such change.
 ///
 /// # Errors
 ///
@@ -58,11 +58,13 @@ pub fn changes(
     collection: &Collection,
     document: &Document,
     stamps: &BTreeMap<ChangeId, Stamp>,
-    most: usize,
-) -> Result<Vec<Past>, Refusal> {
-    looked(collection, document, stamps, |open, steps| {
+    (behind, most): (Option<&str>, usize),
+) -> Result<Option<Vec<Past>>, Refusal> {
+    let found = looked(collection, document, stamps, |open, steps| {
+        let place = |name: &str| steps.iter().position(|step| step.id.is_some() && hex(&step.hash.0) == name);
+        let Some(until) = behind.map_or(Some(steps.len()), place) else { return Ok(None) };
         let mut found: Vec<Past> = Vec::new();
-        for (index, step) in steps.iter().enumerate().rev() {
+        for (index, step) in steps.iter().enumerate().take(until).rev() {
             let Some(change) = step.id else { continue };
             if found.len() >= most {
                 break;
@@ -75,9 +77,9 @@ pub fn changes(
             let before = row_of(open, steps.get(..index).unwrap_or_default())?;
             found.push(Past { change, hash: step.hash.0, stamp: stamps.get(&change).copied(), before, after });
         }
-        Ok(found)
-    })
-    .map(Option::unwrap_or_default)
+        Ok(Some(found))
+    })?;
+    Ok(found.unwrap_or_else(|| behind.is_none().then(Vec::new)))
 }
 
 /// The row of a document at a moment: `Ok(None)` for a version that it never had, `Some(None)` while it was not visible.

@@ -83,9 +83,15 @@ static BACKUP: TopicSpec = topic(
     "A backup, a verification or a drill ended.",
     &[FieldSpec::text("what"), FieldSpec::flag("ok"), DETAIL],
 );
+static PUBLISHING: TopicSpec = topic(
+    "api.publishing",
+    Priority::High,
+    "The server that changes are published to takes them no more, or again; `dropped` of them were given up since the last such event.",
+    &[FieldSpec::flag("ok"), FieldSpec::number("dropped"), DETAIL],
+);
 
 /// Every topic of a node.
-pub static ALL: [&TopicSpec; 20] = [
+pub static ALL: [&TopicSpec; 21] = [
     &BOOT,
     &READY,
     &STOPPING,
@@ -106,6 +112,7 @@ pub static ALL: [&TopicSpec; 20] = [
     &SESSION,
     &REFENCED,
     &BACKUP,
+    &PUBLISHING,
 ];
 
 /// The functions below give each field a value of its kind, which a test checks for each.
@@ -230,6 +237,12 @@ pub fn backup(what: &str, ok: bool, detail: Option<String>) -> Event {
     made(&BACKUP, [what.into(), ok.into(), detail.into()])
 }
 
+/// Whether changes are published, and how many were given up since this was last told.
+#[must_use]
+pub fn publishing(ok: bool, dropped: u64, detail: Option<String>) -> Event {
+    made(&PUBLISHING, [ok.into(), dropped.into(), detail.into()])
+}
+
 fn millis(span: Duration) -> Datum {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).into()
 }
@@ -273,6 +286,7 @@ mod tests {
             session("d", false, Some("gone".to_owned())),
             refenced("d", "behind"),
             backup("create", true, None),
+            publishing(false, 3, None),
         ]);
         assert_eq!(events.len(), ALL.len());
         for topic in ALL {

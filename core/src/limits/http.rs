@@ -16,8 +16,18 @@ pub const GRAPHQL_DIRECTIVES_MAX: usize = 4;
 pub const GRAPHQL_STEPS_MAX: usize = 32;
 /// Schemas that are kept: one for all callers who may use the same.
 pub const GRAPHQL_SCHEMAS_MAX: usize = 16;
-/// Changes of one record that its history tells of.
+/// Changes of one record on one page of its history.
 pub const HISTORY_CHANGES_MAX: usize = 50;
+/// Entries of one row that are read to tell what it was; of a longer history, the last ones.
+pub const HISTORY_ENTRIES_MAX: usize = 5_000;
+/// Bytes of what they wrote to it.
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long somebody who asks what a row was waits until the index of the log is there.
+pub const HISTORY_WAIT: Duration = Duration::from_secs(5);
+/// Entries that one transaction takes into the index.
+pub const TRACE_ENTRIES_MAX: usize = 500;
+/// Bytes of their payloads, but at least one entry.
+pub const TRACE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest request body.
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest body of a form, and of whoever is nobody yet: as many as there are requests at the same time fit beside each other.

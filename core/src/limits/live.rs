@@ -78,6 +78,18 @@ pub const EVENT_BYTES_MAX: usize = 100 * 1024;
 pub const EVENT_BATCH_MAX: usize = 10;
 /// Events of clients on one connection in a second.
 pub const CLIENT_EVENTS_PER_SECOND_MAX: u32 = 50;
+/// Changes that wait for an external server of Pusher's protocol; older ones are given up.
+pub const PUBLISH_WAITING_MAX: u64 = 10_000;
+/// Bytes of what one such event says: what Pusher itself takes. A larger row is named and not shown.
+pub const PUBLISH_EVENT_BYTES_MAX: usize = 10 * 1024;
+/// First pause after that server took nothing.
+pub const PUBLISH_RETRY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause.
+pub const PUBLISH_RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long that server may take to answer.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is read of its answer.
+pub const PUBLISH_ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// How far the clock of a server that publishes may be off.
 pub const PUBLISH_CLOCK_SKEW: Duration = Duration::from_secs(600);
 /// Bytes of events that a channel keeps for who comes back.

@@ -29,6 +29,7 @@ pub use apply::{Applied, Membership, Stored};
 pub use joining::{Joined, Joining, Offered, RefusedOffer};
 pub use place::{BucketState, BucketWants, Placed, Rivals};
 pub use prepare::{Prepared, PreparedEntry, prepare_push};
+pub(crate) use retry::tally_log;
 pub use retry::{KeptEntry, Retried, Retry};
 pub use rights::{Change, Grants, Rights};
 

@@ -107,7 +107,7 @@ impl Run<'_> {
 }
 
 /// The log under which the increments of a retried entry are counted.
-fn tally_log(device: DeviceId, eid: Option<Eid>) -> Incarnation {
+pub(crate) fn tally_log(device: DeviceId, eid: Option<Eid>) -> Incarnation {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"mobo retry 1").update(device.as_bytes()).update(eid.unwrap_or(Eid([0; 16])).as_bytes());
     Incarnation::from_entropy(hasher.finalize().as_bytes().first_chunk().copied().unwrap_or([1; 8]))

@@ -3,6 +3,7 @@
 pub mod engine;
 pub mod extra;
 pub mod op;
+pub mod past;
 pub mod row;
 pub mod state;
 

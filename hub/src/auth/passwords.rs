@@ -17,6 +17,9 @@ pub(super) struct Passwords {
     waiting: Arc<Semaphore>,
     /// What the password of an account that is not there is compared with, for as long.
     nobody: String,
+    /// How many were compared.
+    #[cfg(test)]
+    pub(super) compared: std::sync::atomic::AtomicUsize,
 }
 
 fn hasher() -> Argon2<'static> {
@@ -54,7 +57,13 @@ impl Passwords {
     pub(super) fn new() -> Result<Self, AuthError> {
         let (working, waiting) =
             (Arc::new(Semaphore::new(limits::PASSWORDS_AT_ONCE)), Arc::new(Semaphore::new(limits::PASSWORDS_WAITING_MAX)));
-        Ok(Self { working, waiting, nobody: nobody()? })
+        Ok(Self {
+            working,
+            waiting,
+            nobody: nobody()?,
+            #[cfg(test)]
+            compared: std::sync::atomic::AtomicUsize::new(0),
+        })
     }
 
     /// The hash of a new password.
@@ -74,6 +83,8 @@ impl Passwords {
     ///
     /// [`AuthError::Busy`].
     pub(super) async fn verify(&self, password: &str, known: Option<&str>) -> Result<bool, AuthError> {
+        #[cfg(test)]
+        self.compared.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let hash = known.unwrap_or(&self.nobody).to_owned();
         // Nothing longer was ever hashed; the time of a shorter one is spent all the same.
         let password: String = password.chars().take(limits::PASSWORD_CHARS_MAX + 1).collect();

@@ -18,7 +18,20 @@ const PASSWORD: &str = "correct horse battery";
 struct World {
     accounts: Arc<Accounts>,
     project: ProjectId,
+    /// What the store was asked.
+    asked: Arc<Mutex<Vec<&'static str>>>,
     _folder: TempDir,
+}
+
+/// A store that notes what it is asked.
+#[derive(Debug)]
+struct Noting(Arc<SqliteHubStore>, Arc<Mutex<Vec<&'static str>>>);
+
+impl Desk for Noting {
+    fn run(&self, statements: Vec<Statement>) -> mobo_core::store::StoreFuture<'_, Outcome> {
+        self.1.lock().unwrap().extend(statements.iter().map(|statement| statement.sql));
+        self.0.run(statements)
+    }
 }
 
 impl World {
@@ -28,8 +41,10 @@ impl World {
         let (keys, clock) = (KeyPair::from_secret(&[7; 32]), Clock::start().unwrap());
         let opened = crate::node::assemble(Arc::clone(&store) as _, &keys, Arc::new(clock)).await.unwrap();
         let served = (opened.project, String::new());
-        let accounts = Accounts::open(store, opened.time, (&keys, clock), served, watch::Sender::new(0)).await.unwrap();
-        Self { accounts, project: opened.project, _folder: folder }
+        let asked = Arc::new(Mutex::default());
+        let desk = Arc::new(Noting(store, Arc::clone(&asked)));
+        let accounts = Accounts::open(desk, opened.time, (&keys, clock), served, watch::Sender::new(0)).await.unwrap();
+        Self { accounts, project: opened.project, asked, _folder: folder }
     }
 
     async fn user(&self, app: Json) -> Account {
@@ -72,6 +87,27 @@ async fn what_others_change_meanwhile_stays() {
     assert_eq!((now.role.name(), now.about.len()), ("service", 2));
     assert!(world.sign_in("another horse battery").await.is_ok());
     assert_eq!(world.sign_in(PASSWORD).await, Err(AuthError::Credentials));
+}
+
+/// A wrong password, an unknown address and an account without a password are the same work: nobody learns which it was from the time it took.
+#[tokio::test]
+async fn who_is_not_there_costs_as_much_as_who_is() {
+    let world = World::new().await;
+    let user = world.user(json!({})).await;
+    let nobody = NewUser { email: "empty@example.com".to_owned(), ..NewUser::default() };
+    world.accounts.create_user(world.project, nobody, "test").await.unwrap();
+    let work = async |email: &str| {
+        world.asked.lock().unwrap().clear();
+        let before = world.accounts.passwords.compared.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(world.accounts.sign_in(world.project, email, "wrong horse battery").await, Err(AuthError::Credentials), "{email}");
+        let compared = world.accounts.passwords.compared.load(std::sync::atomic::Ordering::Relaxed) - before;
+        (compared, world.asked.lock().unwrap().clone())
+    };
+    let wrong = work(&user.email).await;
+    assert!(wrong.0 == 1 && !wrong.1.is_empty(), "{wrong:?}");
+    for email in ["empty@example.com", "unknown@example.com"] {
+        assert_eq!(work(email).await, wrong, "{email}");
+    }
 }
 
 #[tokio::test]

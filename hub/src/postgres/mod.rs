@@ -23,6 +23,7 @@ mod look;
 mod merge;
 mod migrate;
 mod offers;
+mod past;
 mod pull;
 mod quarantine;
 mod rebucket;

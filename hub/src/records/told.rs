@@ -7,11 +7,13 @@ use mobo_core::cbor::Reader;
 use mobo_core::ids::{DeviceId, Ordinal, RecordId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::record::RecordState;
-use mobo_core::schema::Collection;
+use mobo_core::schema::{Collection, Kind};
 use mobo_core::stamp::Stamp;
-use mobo_core::store::{RecordRow, StoreError};
+use mobo_core::store::{HubStore, RecordRow, StoreError};
+use mobo_core::table::past::RowLog;
 use mobo_core::time::Eff;
 use mobo_gate::backend::{BackendError, Decision, History, Writer};
+use tokio::time::Instant;
 
 use super::HubRecords;
 use crate::auth::rows::{bytes, number, word};
@@ -21,22 +23,59 @@ impl HubRecords {
     pub(super) async fn told(&self, collection: &Collection, id: RecordId) -> Result<Option<History>, BackendError> {
         let opened = self.hub.opened()?;
         let key = RecordKey { collection: collection.id, id };
-        let Some(row) = opened.store.record(self.project, key.clone()).await? else { return Ok(None) };
+        let Some((row, log)) = self.with_log(opened.store.as_ref(), collection, &key).await? else { return Ok(None) };
         let decisions = self.decisions(collection, &key).await?;
         let mut wanted = writes_of(&row);
         wanted.extend(decisions.iter().flat_map(|decision| [decision.winner_stamp, decision.loser_stamp]).map(|stamp| write_of(&stamp)));
         let names: BTreeMap<DeviceId, String> =
             opened.store.devices(self.project).await?.into_iter().map(|device| (device.id, device.name)).collect();
-        let mut writers = BTreeMap::new();
+        let name = |device: DeviceId| match names.get(&device) {
+            _ if device == self.hub.keys.device() => "hub".to_owned(),
+            Some(name) => name.clone(),
+            None => device.to_string(),
+        };
+        let said = log.writes.iter().map(|write| (write_of(&write.stamp()), &write.by));
+        let mut writers: BTreeMap<_, _> = said.map(|(write, by)| (write, Writer { device: name(write.0), author: by.clone() })).collect();
         for write in wanted {
-            let device = match write.0 {
-                device if device == self.hub.keys.device() => "hub".to_owned(),
-                device => names.get(&device).cloned().unwrap_or_else(|| device.to_string()),
-            };
-            writers.insert(write, Writer { device, author: self.author(write).await? });
+            if !writers.contains_key(&write) {
+                writers.insert(write, Writer { device: name(write.0), author: self.author(write).await? });
+            }
         }
         let RecordRow { state, changes, .. } = row;
-        Ok(Some(History { state, changes, decisions, writers }))
+        Ok(Some(History { state, changes, has_times: true, log, decisions, writers }))
+    }
+
+    /// A record and, where it is a row, the writes that are kept of it: all that made it what it is, and no later ones.
+    async fn with_log(
+        &self,
+        store: &dyn HubStore,
+        collection: &Collection,
+        key: &RecordKey,
+    ) -> Result<Option<(RecordRow, RowLog)>, BackendError> {
+        let Some(mut row) = store.record(self.project, key.clone()).await? else { return Ok(None) };
+        if collection.kind != Kind::Table {
+            return Ok(Some((row, RowLog::default())));
+        }
+        let deadline = Instant::now() + limits::HISTORY_WAIT;
+        loop {
+            while store.trace(self.project).await? {
+                if Instant::now() >= deadline {
+                    let why = "the log is being read so that it can tell what rows were, which it was not asked for some time; ask again";
+                    return Err(BackendError::Unavailable(why.to_owned()));
+                }
+            }
+            let log = store.past(self.project, key.clone()).await?;
+            let before = row.state.state_hash();
+            let Some(now) = store.record(self.project, key.clone()).await? else { return Ok(None) };
+            row = now;
+            // Otherwise somebody has written it meanwhile, and the log tells more or less than the row.
+            if row.state.state_hash() == before {
+                return Ok(Some((row, log)));
+            }
+            if Instant::now() >= deadline {
+                return Err(BackendError::Unavailable("this record is written again and again; ask again".to_owned()));
+            }
+        }
     }
 
     /// What merges decided about a record, newest first.

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod ledger;
 pub mod live;
 pub mod merging;
+pub mod past;
 pub mod pulling;
 pub mod reading;
 pub mod schedule;

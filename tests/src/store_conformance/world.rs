@@ -10,8 +10,10 @@ use mobo_core::ids::{
 use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepared};
 use mobo_core::message::{Code, TimelineInfo};
 use mobo_core::query::{self, Order, Select};
+use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
 use mobo_core::store::{Arrival, HubRow, HubStore, MergeBatch, MergeReport};
+use mobo_core::table::past::{self, Known};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::KeyPair;
 use serde_json::{Map, Value as Json};
@@ -241,6 +243,32 @@ impl World {
             assert_eq!(lane.broken_at, None, "{lane:?}");
             assert_eq!(lane.entries, lane.last.get(), "R28: {lane:?}");
         }
+        self.tells_the_past().await;
+    }
+
+    /// The log of each row that is shown gives that row (R8), and so every row that it has been.
+    async fn tells_the_past(&self) {
+        self.traced().await;
+        for collection in self.schema.iter().filter(|collection| collection.kind == Kind::Table) {
+            for row in self.rows(&collection.name).await {
+                let key = self.key(&collection.name, row["id"].as_str().expect("a key"));
+                // One that was written by SQL, and not taken in yet, is no record.
+                let Some(record) = self.store.record(self.project, key.clone()).await.expect("a record") else { continue };
+                let RecordState::Table(state) = record.state else { panic!("{key:?} is no row") };
+                let log = self.store.past(self.project, key.clone()).await.expect("its log");
+                let told = past::steps(collection, &state, &log, (None, 1));
+                assert_eq!(told.known, Known::Whole, "{key:?} is {state:?} and was {log:?}");
+            }
+        }
+    }
+
+    /// Takes all entries into the index of the past; says in how many transactions.
+    pub async fn traced(&self) -> usize {
+        let mut steps = 1;
+        while self.store.trace(self.project).await.expect("an index") {
+            steps += 1;
+        }
+        steps
     }
 }
 

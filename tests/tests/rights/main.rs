@@ -293,6 +293,7 @@ fn requests(world: &World, who: Who, collection: &str) -> Vec<(&'static str, Str
         ("GET", at("?id=eq.own&select=title"), json!({}), &["read"]),
         ("HEAD", at("?order=title"), json!({}), &["read"]),
         ("GET", at("/own/history"), json!({}), &["read"]),
+        ("GET", at("?id=eq.own&at=2099-01-01T00:00:00Z"), json!({}), &["read"]),
         ("POST", at(""), row(&format!("{fresh}1")), &["create"]),
         ("PUT", at(&format!("?id=eq.{fresh}2")), row(&format!("{fresh}2")), &["create", "update"]),
         ("PATCH", at("?id=eq.own"), json!({ "title": format!("{who:?}") }), &["read", "update"]),

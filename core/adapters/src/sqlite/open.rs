@@ -69,6 +69,7 @@ impl Role {
                 ("0007_hub_conflicts", &[include_str!("schema/0007_hub_conflicts.sql")]),
                 ("0008_hub_accounts", &[include_str!("schema/0008_hub_accounts.sql")]),
                 ("0009_hub_intake", &[include_str!("schema/0009_hub_intake.sql")]),
+                ("0010_hub_trace", &[include_str!("schema/0010_hub_trace.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

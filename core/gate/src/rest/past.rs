@@ -1,36 +1,51 @@
 //! Records as they were: `?id=eq.7&at=…`, and `/rest/v1/{collection}/{id}/history`.
 //!
-//! A document holds all its changes: it is read as it was at any time, or after any of the changes that its history names. A row of a table
-//! holds who wrote each field last; what it was before, it does not know, and that is refused by name.
+//! A document holds all its changes. What a row was is read from the entries that wrote it, as far as a log keeps them: a hub has everybody's,
+//! a device its own. Where something of a log is missing, what was is refused by name, and the history says from where on it is whole.
+
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::{HeaderName, LINK};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use mobo_core::document::past::{self, Past, Point};
+use mobo_core::document::past as document;
 use mobo_core::ids::RecordId;
-use mobo_core::json::value_to_json;
 use mobo_core::limits;
 use mobo_core::query::Page;
 use mobo_core::record::RecordState;
 use mobo_core::rfc3339;
 use mobo_core::rights::{Action, Granted};
-use mobo_core::schema::{Collection, FieldType, Kind};
-use mobo_core::stamp::Stamp;
+use mobo_core::schema::{Collection, Kind};
+use mobo_core::table::TableState;
+use mobo_core::table::past::{self as table, Known, Was};
 use mobo_core::time::Eff;
 use mobo_core::value::Value;
-use serde_json::{Map, Value as Json, json};
 
-use super::{Call, Window, range, version};
+use super::{Call, Window, cursor, range, version};
 use crate::access::Guard;
-use crate::backend::{BackendError, Decision, History};
+use crate::backend::{BackendError, History};
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
+use crate::query;
+use told::{Asked, tell};
+
+/// When the hub was restored last, where what was may lack something because of that.
+const RESTORED: HeaderName = HeaderName::from_static("mobo-restored");
 
 type Columns = BTreeMap<String, Value>;
+
+/// A moment in the life of a record.
+enum Point {
+    /// After everything that was made up to then.
+    Time(Eff),
+    /// After a change, by how its name begins.
+    Version(String),
+}
 
 /// Answers with one record as it was.
 pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem> {
@@ -43,6 +58,10 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
     let point = point(at)?;
     let granted = call.guard.granted(&call.collection, Action::Read)?;
     let history = history(call.gate, &call.collection, &id).await?;
+    // Who may not see the record as it is sees nothing of what it was.
+    let history = history.filter(|history| is_for(&granted, now(&call.collection, &id, history).as_ref()));
+    let restored = history.as_ref().and_then(|history| history.log.restored);
+    let restored = restored.filter(|restored| !matches!(&point, Point::Time(time) if time >= restored));
     let mut rows = Vec::new();
     if let Some(row) = was(&call.collection, history, point).await?.map(|values| columns(&call.collection, &id, values))
         && granted.rows.lets_through(&row)
@@ -58,6 +77,9 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
     let mut response = call.accept.body(Page { rows, total: None }, call.names())?;
     *response.status_mut() = status;
     response.headers_mut().insert(axum::http::header::CONTENT_RANGE, content_range);
+    if let Some(restored) = restored.and_then(|restored| HeaderValue::try_from(rfc3339::format(restored.0)).ok()) {
+        response.headers_mut().insert(RESTORED, restored);
+    }
     Ok(response)
 }
 
@@ -76,12 +98,34 @@ pub(crate) async fn handle(
     if !["GET", "HEAD"].contains(&parts.method.as_str()) {
         return Err(problem::method("GET, HEAD"));
     }
+    let asked = asked(parts.uri.query())?;
     let missing = || Problem::new(StatusCode::NOT_FOUND, "PGRST116", "No such record", format!("there is no record \"{id}\" in {name}"));
     let id = RecordId::new(id.clone()).map_err(|_| missing())?;
     let found = history(&gate, &collection, &id).await?.ok_or_else(missing)?;
-    let told = off_the_loop(move || tell(&collection, &id, &found, &granted)).await?;
-    // Who may not see the record as it is sees nothing of what it was.
-    told.map(|told| axum::Json(told).into_response()).ok_or_else(missing)
+    let told = off_the_loop(move || tell(&collection, &id, &found, (&granted, &asked))).await?;
+    let told = told.ok_or_else(missing)?;
+    let next = told.get("next").and_then(|next| next.as_str()).and_then(|next| cursor::link(parts.uri.path(), parts.uri.query(), next));
+    let mut response = axum::Json(told).into_response();
+    response.headers_mut().extend(next.map(|next| (LINK, next)));
+    Ok(response)
+}
+
+/// Which page of a history.
+fn asked(raw: Option<&str>) -> Result<Asked, Problem> {
+    for name in raw.unwrap_or_default().split('&').filter_map(|part| part.split('=').next()).filter(|name| !name.is_empty()) {
+        if !["limit", "after"].contains(&name) {
+            return Err(Problem::parse("a history takes limit and after").hint("take after as it is from next, or from the header link"));
+        }
+    }
+    let limit = match query::word(raw, "limit")? {
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=limits::HISTORY_CHANGES_MAX).contains(limit))
+            .ok_or_else(|| Problem::bad_value(format!("limit is a number from 1 to {}", limits::HISTORY_CHANGES_MAX)))?,
+        None => limits::HISTORY_CHANGES_MAX,
+    };
+    Ok(Asked { limit, after: query::word(raw, "after")? })
 }
 
 async fn history(gate: &Gate, collection: &Arc<Collection>, id: &RecordId) -> Result<Option<History>, Problem> {
@@ -116,29 +160,50 @@ async fn was(collection: &Arc<Collection>, history: Option<History>, point: Poin
     let Some(history) = history else { return Ok(None) };
     let collection = Arc::clone(collection);
     off_the_loop(move || match &history.state {
-        RecordState::Document(document) => {
-            let found = past::at(&collection, document, &history.changes, &point).map_err(damaged)?;
+        RecordState::Document(state) => {
+            let point = match point {
+                Point::Time(_) if !history.has_times => {
+                    return Err(Problem::unsupported("times of what was on a device").hint("name a version, or ask the hub"));
+                }
+                Point::Time(time) => document::Point::Time(time),
+                Point::Version(prefix) => document::Point::Version(prefix),
+            };
+            let found = document::at(&collection, state, &history.changes, &point).map_err(damaged)?;
             found.ok_or_else(|| no_version(&point))
         }
-        RecordState::Table(state) => {
-            let cells = state.cells.values().map(|cell| cell.stamp);
-            let written = cells.chain(state.put).chain(state.delete).map(|stamp| stamp.eff).max();
-            let is_now = match &point {
-                Point::Time(time) => written.is_none_or(|written| written <= *time) && state.counters.is_empty(),
-                Point::Version(version) => mobo_core::author::tag(&history.state).starts_with(version.as_str()),
-            };
-            if is_now {
-                return Ok(history.state.project(&collection));
-            }
-            Err(Problem::unsupported("older states of the rows of a table")
-                .hint("collections of kind document keep them; a row keeps who wrote each field last: see its history"))
-        }
+        RecordState::Table(state) => row_was(&collection, &history, (state, &point)),
     })
     .await
 }
 
-fn no_version(point: &Point) -> Problem {
-    let word = if let Point::Version(version) = point { version.as_str() } else { "" };
+fn row_was(collection: &Collection, history: &History, (state, point): (&TableState, &Point)) -> Result<Option<Vec<Value>>, Problem> {
+    let written = state.stamps().last().map(|stamp| stamp.eff);
+    let is_now = match point {
+        Point::Time(time) => written.is_none_or(|written| written <= *time) && state.counters.is_empty(),
+        Point::Version(version) => mobo_core::author::tag(&history.state).starts_with(version.as_str()),
+    };
+    if is_now {
+        return Ok(history.state.project(collection));
+    }
+    let was = match point {
+        Point::Time(time) => table::at(collection, state, &history.log, *time),
+        Point::Version(version) => table::version(collection, state, &history.log, version),
+    };
+    match (was, point) {
+        (Was::Row(row), _) => Ok(row),
+        (Was::Unknown(Known::Since(since)), _) => Err(Problem::unsupported("what this row was then: not all that wrote to it is kept")
+            .hint(format!("what it was is known from {} on", rfc3339::format(since.0)))),
+        (Was::Unknown(Known::Now | Known::Whole), _) => {
+            Err(Problem::unsupported("older states of this row on this node")
+                .hint("ask the hub; its history here tells what this node wrote"))
+        }
+        (Was::NoVersion, Point::Version(version)) => Err(no_version(&document::Point::Version(version.clone()))),
+        (Was::NoVersion, Point::Time(time)) => Err(no_version(&document::Point::Time(*time))),
+    }
+}
+
+fn no_version(point: &document::Point) -> Problem {
+    let word = if let document::Point::Version(version) = point { version.as_str() } else { "" };
     Problem::new(
         StatusCode::NOT_FOUND,
         "MB404",
@@ -157,123 +222,12 @@ fn columns(collection: &Collection, id: &RecordId, values: Vec<Value>) -> Column
     fields.chain([("id".to_owned(), Value::Text(id.as_str().to_owned()))]).collect()
 }
 
-/// The history as far as this caller may see it; `None` where the record itself is not for this caller.
-fn tell(collection: &Collection, id: &RecordId, history: &History, granted: &Granted) -> Result<Option<Json>, Problem> {
-    let now = history.state.project(collection).map(|values| columns(collection, id, values));
-    let is_for_caller = |row: &Option<Columns>| row.as_ref().map_or(granted.rows.is_all(), |row| granted.rows.lets_through(row));
-    if !is_for_caller(&now) {
-        return Ok(None);
-    }
-    let teller = Teller { collection, history, granted };
-    let changes: Vec<Json> = match &history.state {
-        RecordState::Document(document) => {
-            let found = past::changes(collection, document, &history.changes, limits::HISTORY_CHANGES_MAX).map_err(damaged)?;
-            let rows = |past: &Past| {
-                let row = |values: &Option<Vec<Value>>| values.clone().map(|values| columns(collection, id, values));
-                [row(&past.before), row(&past.after)]
-            };
-            let is_shown = |rows: &[Option<Columns>; 2]| rows.iter().all(|row| row.is_none() || is_for_caller(row));
-            found
-                .iter()
-                .map(|past| (past, rows(past)))
-                .filter(|(_, rows)| is_shown(rows))
-                .map(|(past, rows)| teller.change(past, &rows))
-                .collect()
-        }
-        RecordState::Table(state) => {
-            let mut writes: BTreeMap<Stamp, Vec<String>> = BTreeMap::new();
-            for (field, cell) in &state.cells {
-                let known = collection.field_by_id(*field).filter(|field| teller.has(&field.name));
-                writes.entry(cell.stamp).or_default().extend(known.map(|field| field.name.clone()));
-            }
-            state.delete.into_iter().for_each(|stamp| writes.entry(stamp).or_default().clear());
-            writes.iter().rev().map(|(stamp, fields)| teller.write(stamp, fields, (now.as_ref(), state.delete == Some(*stamp)))).collect()
-        }
-    };
-    // A decision holds values of rows that may not have been for this caller.
-    let decisions = history.decisions.iter().filter(|_| granted.rows.is_all()).filter_map(|decision| teller.decision(decision));
-    Ok(Some(json!({
-        "collection": collection.name, "id": id.as_str(), "record": now.as_ref().map(|row| teller.shown(row)),
-        "complete": matches!(history.state, RecordState::Document(_)), "changes": changes, "decisions": decisions.collect::<Vec<_>>(),
-    })))
+/// The record as it is; `None` while it is not visible.
+fn now(collection: &Collection, id: &RecordId, history: &History) -> Option<Columns> {
+    history.state.project(collection).map(|values| columns(collection, id, values))
 }
 
-struct Teller<'h> {
-    collection: &'h Collection,
-    history: &'h History,
-    granted: &'h Granted,
-}
-
-impl Teller<'_> {
-    fn has(&self, name: &str) -> bool {
-        self.granted.fields.as_ref().is_none_or(|fields| fields.contains(name))
-    }
-
-    fn value(&self, row: &Columns, name: &str) -> Json {
-        let kind = match self.collection.field(name).map(|field| field.kind) {
-            Some(FieldType::Counter) => FieldType::Int,
-            Some(kind) => kind,
-            None => FieldType::Text,
-        };
-        row.get(name).map_or(Json::Null, |value| value_to_json(value, kind))
-    }
-
-    fn shown(&self, row: &Columns) -> Map<String, Json> {
-        let fields = self.collection.live_fields().map(|field| field.name.as_str()).filter(|name| self.has(name));
-        ["id"].into_iter().chain(fields).map(|name| (name.to_owned(), self.value(row, name))).collect()
-    }
-
-    /// Who, when and from where.
-    fn by(&self, stamp: Option<&Stamp>) -> Map<String, Json> {
-        let writer = stamp.and_then(|stamp| self.history.writers.get(&(stamp.device, stamp.ordinal, stamp.seq)));
-        Map::from_iter([
-            ("at".to_owned(), json!(stamp.map(|stamp| rfc3339::format(stamp.eff.0)))),
-            ("device".to_owned(), json!(writer.map(|writer| &writer.device))),
-            ("by".to_owned(), json!(writer.and_then(|writer| writer.author.as_ref()))),
-        ])
-    }
-
-    fn change(&self, past: &Past, [before, after]: &[Option<Columns>; 2]) -> Json {
-        let mut told = self.by(past.stamp.as_ref());
-        told.insert("version".to_owned(), json!(past::hex(&past.hash)));
-        let action = match (before, after) {
-            (None, Some(_)) => "insert",
-            (Some(_), None) => "delete",
-            (Some(_), Some(_)) | (None, None) => "update",
-        };
-        told.insert("action".to_owned(), json!(action));
-        let nothing = Columns::new();
-        let (old, new) = (before.as_ref().unwrap_or(&nothing), after.as_ref().unwrap_or(&nothing));
-        let names = self.collection.live_fields().map(|field| field.name.as_str()).filter(|name| self.has(name));
-        let changed = names.filter(|name| old.get(*name).unwrap_or(&Value::Null) != new.get(*name).unwrap_or(&Value::Null));
-        let changed: Map<String, Json> =
-            changed.map(|name| (name.to_owned(), json!({ "from": self.value(old, name), "to": self.value(new, name) }))).collect();
-        told.insert("changed".to_owned(), Json::Object(changed));
-        Json::Object(told)
-    }
-
-    /// What still stands of one write to a row.
-    fn write(&self, stamp: &Stamp, fields: &[String], (now, is_delete): (Option<&Columns>, bool)) -> Json {
-        let mut told = self.by(Some(stamp));
-        told.insert("action".to_owned(), json!(if is_delete { "delete" } else { "write" }));
-        let nothing = Columns::new();
-        let stands = fields.iter().map(|name| (name.clone(), json!({ "to": self.value(now.unwrap_or(&nothing), name) })));
-        told.insert("changed".to_owned(), Json::Object(stands.collect()));
-        Json::Object(told)
-    }
-
-    fn decision(&self, decision: &Decision) -> Option<Json> {
-        if decision.field.as_ref().is_some_and(|field| !self.has(field)) || (decision.field.is_none() && self.granted.fields.is_some()) {
-            return None;
-        }
-        let side = |value: &Json, stamp: &Stamp| {
-            let mut side = self.by(Some(stamp));
-            side.insert("value".to_owned(), value.clone());
-            side
-        };
-        Some(json!({
-            "field": decision.field, "kind": decision.kind, "at": rfc3339::format(decision.at.0), "settled": decision.settled,
-            "winner": side(&decision.winner, &decision.winner_stamp), "loser": side(&decision.loser, &decision.loser_stamp),
-        }))
-    }
+/// True if the caller may see a record as it is or was; one that is not there is for whoever may see all.
+fn is_for(granted: &Granted, row: Option<&Columns>) -> bool {
+    row.map_or(granted.rows.is_all(), |row| granted.rows.lets_through(row))
 }

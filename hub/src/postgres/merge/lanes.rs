@@ -68,6 +68,12 @@ pub(super) async fn make(tx: &mut Tx, project: ProjectId, missing: &[LaneKey]) -
     tx.run(insert).await.map(|_| ())
 }
 
+/// [`begin`], for one log.
+pub(in crate::postgres) async fn begins(tx: &mut Tx, project: ProjectId, key: &LaneKey) -> Result<Eff, Failure> {
+    let logs = read_logs(tx, project, &[key.device.0]).await?;
+    begin(tx, project, &logs, key).await
+}
+
 /// The time above which a log starts: that of its fork entry or, where no ancestor has one, of the enrolment (R5).
 async fn begin(tx: &mut Tx, project: ProjectId, logs: &Logs, key: &LaneKey) -> Result<Eff, Failure> {
     for (incarnation, fork) in line(logs, key.device, key.incarnation) {

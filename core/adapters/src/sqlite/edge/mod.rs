@@ -27,6 +27,7 @@ mod members;
 mod meta;
 mod outbox;
 mod overlays;
+mod past;
 mod recover;
 mod redo;
 mod refence;

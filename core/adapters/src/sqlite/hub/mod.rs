@@ -18,6 +18,7 @@ mod ledger;
 mod live;
 mod merge;
 mod offers;
+mod past;
 mod pull;
 mod quarantine;
 mod rebucket;
