@@ -250,7 +250,7 @@ pub(super) fn failed(error: &BackupFailure) -> Failure {
         BackupFailure::Vault(_) => "see that the vault can be reached, then run it again",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`; `--at NUMBER` restores an older moment, which is a fork",
         BackupFailure::Store(_) => "see that there is room and that the target can be reached, then run it again",
-        BackupFailure::WentBack(_) | BackupFailure::Refused(_) => "do what the sentence says",
+        BackupFailure::WentBack(_) | BackupFailure::Taken(_) | BackupFailure::Refused(_) => "do what the sentence says",
     };
     Failure::failed(error.to_string(), hint)
 }
