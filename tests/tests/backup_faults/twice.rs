@@ -98,9 +98,9 @@ fn a_hub_that_runs_notices_a_clone_of_its_machine() {
     runtime().block_on(async {
         let (one, other, vault) = twins(42).await;
         let (mut first, mut second) = (one.shipper(&vault), other.shipper(&vault));
-        for (rig, shipper) in [(&one, &mut first), (&other, &mut second)] {
-            assert_eq!(rig.ship(shipper, NEWS).await.map(|shipped| shipped.is_some_and(|anchor| anchor.number > 2)), Ok(false));
-        }
+        // Both run: what they hold is the same yet.
+        other.ship(&mut second, NEWS).await.unwrap().unwrap();
+        one.ship(&mut first, NEWS).await.unwrap().unwrap();
         one.write_here(0..3).await;
         one.ship(&mut first, NEWS).await.unwrap().unwrap();
         other.write_here(10..12).await;

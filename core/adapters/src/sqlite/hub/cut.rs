@@ -22,7 +22,8 @@ use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
 
 /// Rows, and whether they are the last ones.
-type Pages = mpsc::Sender<Result<(Vec<Row>, bool), StoreError>>;
+type Page = Result<(Vec<Row>, bool), StoreError>;
+type Pages = mpsc::Sender<Page>;
 
 enum Ask {
     Tables(oneshot::Sender<Result<Vec<CutTable>, StoreError>>),
@@ -73,7 +74,7 @@ impl Cuts {
 #[derive(Debug)]
 pub(super) struct SqliteCut {
     asks: blocking::SyncSender<Ask>,
-    pages: Option<mpsc::Receiver<Result<(Vec<Row>, bool), StoreError>>>,
+    pages: Option<mpsc::Receiver<Page>>,
 }
 
 impl SqliteCut {
