@@ -263,8 +263,18 @@ pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const EDGE_STORE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// The part of it that samples may not take.
 pub const EDGE_STORE_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Boots of a device that its hub knows the time of: those that began last.
+pub const DEVICE_BOOTS_MAX: u32 = 64;
+/// Logs of a device without an entry that its hub remembers: the newest.
+pub const DEVICE_EMPTY_LOGS_MAX: u32 = 64;
+/// Logs of a device, with entries or that others go on from: beyond them it can begin no other.
+pub const DEVICE_LOGS_MAX: u32 = 4_096;
+/// Logs that a log is known to go on from.
+pub const LOG_LINE_MAX: usize = 256;
 /// Entries that give way at once where there is no room for samples.
 pub const RELIEF_ENTRIES_MAX: u32 = 1_000;
+/// Bytes of a payload of samples that are read to find out whose they are.
+pub const SEGMENT_HEAD_BYTES: u32 = 64;
 /// Rows of samples that do.
 pub const RELIEF_ROWS_MAX: u32 = 5_000;
 /// How long a writer waits for a higher level than its node's own, unless it says otherwise.

@@ -28,6 +28,9 @@ use crate::schema::{Collection, Schema};
 use crate::stamp::Origin;
 use crate::time::Eff;
 
+/// Why a hello is refused that would begin one log too many.
+pub const TOO_MANY_LOGS: &str = "this device has begun more logs than a hub keeps: revoke it, and let it join again with a new data folder";
+
 /// What a store answers.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -204,6 +207,9 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + PastStore + fmt::D
 
     /// Numbers for `status`.
     fn counts(&self, project: ProjectId) -> StoreFuture<'_, Counts>;
+
+    /// What SQL has written in vain.
+    fn sql_refused(&self) -> StoreFuture<'_, SqlRefused>;
 
     /// Recomputes every bucket's digest from its rows.
     fn audit_buckets(&self, project: ProjectId) -> StoreFuture<'_, Vec<BucketAudit>>;

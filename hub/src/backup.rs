@@ -3,6 +3,7 @@
 //! The format and its checks are `mobo_core::backup`. Here is what waits: [`Repository`] reads and writes objects, [`Shipper`] carries what
 //! the store holds into it, [`restore`](fn@restore) brings it back, and [`verify`](fn@verify) looks at all of it.
 
+mod carry;
 mod changes;
 mod drill;
 mod gather;
@@ -58,6 +59,9 @@ pub enum BackupFailure {
     /// The store holds less than this manifest of its own says: it went back in time, and must go on under a new timeline (rule R17).
     #[error("the store holds less than its own backup {0} says: it has gone back in time, to an older copy of it")]
     WentBack(Anchor),
+    /// Somebody else has written this manifest in the place of the next one.
+    #[error("the manifest {0} was written by somebody else meanwhile")]
+    Taken(Anchor),
     /// It must not go on without a person: the sentence says why, and what to do.
     #[error("{0}")]
     Refused(String),

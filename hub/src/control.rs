@@ -129,12 +129,14 @@ impl Desk {
         let report = hub.board.report();
         let opened = hub.opened().ok();
         let (mut counts, mut known, mut problem) = (mobo_core::store::Counts::default(), 0, None);
+        let mut refused = mobo_core::store::SqlRefused::default();
         if let Some(opened) = &opened {
             match opened.store.counts(opened.project).await {
                 Ok(found) => counts = found,
                 Err(error) => problem = Some(error.to_string()),
             }
             known = counts.devices;
+            refused = opened.store.sql_refused().await.unwrap_or_default();
         }
         let live = hub.sessions().map_or(0, |sessions| sessions.live()) as u64;
         let buckets: Vec<Value> = counts
@@ -165,6 +167,7 @@ impl Desk {
             "records": counts.records,
             "quarantined": counts.quarantined,
             "conflicts": counts.conflicts,
+            "sql_refused": refused.count,
             "backup": self.backup_status(),
             "http": hub.http().map(|address| address.to_string()),
             "metrics": hub.metrics().map(|address| address.to_string()),

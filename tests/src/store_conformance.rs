@@ -51,11 +51,12 @@ macro_rules! store_conformance {
             pulling: gives_the_same_from_any_cursor, moves_records_between_buckets, keeps_to_its_limits, tells_of_the_youngest_logs;
             changing: grants_come_and_go, rights_are_judged_before_and_after, rules_change_in_batches, fields_change_and_rows_stay,
                 refused_entries_are_retried_or_dropped, what_a_refused_change_blocks_follows_it;
-            fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, api_keys_are_found_by_their_hash;
+            fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, boots_and_logs_are_bounded,
+                api_keys_are_found_by_their_hash;
             reading: filters_orders_and_counts, compares_as_bytes_and_numbers, reads_samples_in_order;
             bounds: hold_where_the_row_is_locked;
             written: is_taken_in, is_placed_by_new_rules, ends_a_page_while_it_waits, counts_twice_when_it_says_so_twice,
-                is_in_no_backup_while_it_waits;
+                is_counted_when_it_is_refused, is_in_no_backup_while_it_waits;
             past: is_told_from_the_log, is_traced_in_steps;
             live: tells_each_change_once, knows_what_it_does_not_hold, is_in_order_from_many_sides;
             auditing: recomputes_what_random_schedules_leave, finds_one_changed_value, finds_a_broken_chain, keeps_everything_when_reopened;

@@ -75,12 +75,12 @@ impl Body {
     #[must_use]
     pub fn take(&mut self) -> (Vec<u8>, u64) {
         let body = std::mem::take(self);
-        (encode(&body.changes), body.rows)
+        (encode(&body.changes, body.bytes), body.rows)
     }
 }
 
-fn encode(changes: &[Change]) -> Vec<u8> {
-    let mut writer = Writer::new();
+fn encode(changes: &[Change], room: usize) -> Vec<u8> {
+    let mut writer = Writer::with_room(room + 256);
     writer.array(changes.len());
     for change in changes {
         let (kind, name) = match &change.table {

@@ -8,6 +8,7 @@
 //! With it are authenticated the head, the project, the repository and the number: that of its manifest for a segment, 0 for a part of a
 //! snapshot, the generation for a keyring.
 
+use flate2::{Compress, Compression, FlushCompress, Status};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use super::keys::{DataKey, Keyring};
@@ -19,7 +20,7 @@ use crate::limits;
 const MAGIC: &[u8; 11] = b"mobo-backup";
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 16 + 32;
-const DEFLATE_LEVEL: u8 = 1;
+const DEFLATE_LEVEL: u32 = 1;
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -139,21 +140,25 @@ pub(super) fn key_id(name: &str, bytes: &[u8]) -> Result<[u8; 16], BackupError> 
 pub(super) fn close(key: &DataKey, place: &Place, body: &[u8]) -> ([u8; 32], Vec<u8>) {
     let tag = tag(key, place, body);
     let mut bytes = head(key, place, &tag);
-    let packed = miniz_oxide::deflate::compress_to_vec(body, DEFLATE_LEVEL);
-    let mut sealed = Vec::with_capacity(body.len().min(packed.len()) + 1 + 16);
-    if packed.len() < body.len() {
-        sealed.push(1);
-        sealed.extend(packed);
-    } else {
-        sealed.push(0);
-        sealed.extend(body);
-    }
+    let packed = packed(body);
+    let (way, content) = packed.as_ref().map_or((0, body), |packed| (1, packed));
+    let mut sealed = Vec::with_capacity(content.len() + 1 + 16);
+    sealed.push(way);
+    sealed.extend(content);
     let aad = Aad::from(bound(&bytes, place));
     let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
     // Sealing fails above 256 GiB only, and a body has its limit.
     let _ = cipher(key, &tag).map(|cipher| cipher.seal_in_place_append_tag(nonce, aad, &mut sealed));
     bytes.extend(sealed);
     (tag, bytes)
+}
+
+/// The body deflated; `None` where that is no smaller.
+fn packed(body: &[u8]) -> Option<Vec<u8>> {
+    // What does not fit into the room of the body is no smaller.
+    let mut packed = Vec::with_capacity(body.len());
+    let done = Compress::new(Compression::new(DEFLATE_LEVEL), false).compress_vec(body, &mut packed, FlushCompress::Finish);
+    (matches!(done, Ok(Status::StreamEnd)) && packed.len() < body.len()).then_some(packed)
 }
 
 /// Opens and unpacks.

@@ -22,6 +22,8 @@ pub const BACKUP_MEMBERS_MAX: usize = 60_000;
 pub const BACKUP_NAMES_MAX: u64 = 4;
 /// Keyrings of writers that were cut short, which one that goes on adopts.
 pub const BACKUP_KEYRINGS_LEFT_MAX: usize = 8;
+/// Manifests whose answer was lost that a writer knows again.
+pub const BACKUP_TRIED_MAX: usize = 64;
 /// How long after a snapshot that did not come about the schedule has to wait for the next one: what is new goes first.
 pub const BACKUP_SNAPSHOT_RETRY: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 /// Snapshots below the floor that one repository keeps, and those under a hold.

@@ -20,6 +20,8 @@ pub const INGEST_IN_FLIGHT_MAX: usize = 65_535;
 pub const INGEST_REFUSED_MAX: u64 = 1_000;
 /// Rows written by SQL that could not be taken in and are on record; the oldest go.
 pub const INTAKE_REFUSED_MAX: u64 = 1_000;
+/// For how long a node whose programs had a row taken back says so in its health.
+pub const INTAKE_REFUSED_WORN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of such a message that are kept.
 pub const INGEST_KEPT_BYTES_MAX: usize = 4 * 1024;
 /// Topics of which a device remembers what they said last of records.

@@ -25,6 +25,10 @@ pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
 pub const SQLITE_HUB_READERS_MAX: usize = 4;
 /// Pages that each connection of a hub keeps in memory, in KiB.
 pub const SQLITE_HUB_CACHE_KIB: u32 = 16 * 1024;
+/// How often an audit is made again whose tables other programs write into meanwhile.
+pub const AUDIT_TRIES_MAX: usize = 5;
+/// How often what they wrote is taken in before one.
+pub const AUDIT_INTAKES_MAX: usize = 1_000;
 /// Records that an audit names for each bucket.
 pub const AUDIT_DAMAGED_MAX: usize = 20;
 

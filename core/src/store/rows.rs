@@ -319,6 +319,15 @@ pub struct Counts {
     pub buckets: Vec<(BucketId, String, Position, Digest)>,
 }
 
+/// Rows that other programs wrote by SQL, and that could not be taken in: they are what they were before. Those on record, which the newest are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SqlRefused {
+    /// How many.
+    pub count: u64,
+    /// When the last one was taken back; `None` where there is none.
+    pub last: Option<Eff>,
+}
+
 /// A refused entry, for people.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QuarantineRow {

@@ -60,7 +60,9 @@ pub(super) async fn settle(edge: &Edge, store: &EdgeStore) -> Result<(), StoreEr
             target: "alarm",
             incarnation = %refenced.incarnation,
             reauthored = refenced.reauthored,
-            "this folder was copied or brought back from a backup: it goes on under a new log, and nothing is lost. If the original is in \
+            lost = refenced.lost,
+            "this folder was copied or brought back from a backup: it goes on under a new log; what could not be written again there, if \
+             anything, is in `mobo-edge quarantine list`. If the original is in \
              use as well, one of the two should get a new data folder and join as a device of its own"
         );
     }

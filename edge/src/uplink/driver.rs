@@ -306,6 +306,8 @@ impl<F: Frames> Driver<F> {
             incarnation = %refenced.incarnation,
             settled = refenced.settled,
             reauthored = refenced.reauthored,
+            dropped = refenced.dropped,
+            lost = refenced.lost,
             "this device's log is not the one that the hub knows (a restored image, or a clone): a new one was started"
         );
         Ok(())

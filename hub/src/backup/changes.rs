@@ -94,8 +94,7 @@ impl Gather<'_, '_> {
         if ids.is_empty() {
             return Ok(lists);
         }
-        let mut equal = vec![("collection".to_owned(), Cell::Int(collection))];
-        equal.extend(self.project().map(|project| ("project".to_owned(), Cell::Int(project))));
+        let equal = self.of_collection(table, collection);
         self.cut.open(table.clone(), Filter { equal, among: Some(("id".to_owned(), ids.to_vec())), ..Filter::default() }).await?;
         loop {
             let page = self.cut.next().await?;

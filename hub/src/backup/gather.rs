@@ -16,12 +16,16 @@ use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{Cut, CutTable, Filter, StoreError};
 
 use super::BackupFailure;
-use super::marks::{LaneId, Mark, Marks};
+use super::marks::{Belonging, LaneId, Mark, Marks};
 use super::pack::Packer;
 use super::state::{Cells, StateHash};
 
 /// Tables whose rows belong to a record and go along with it.
-pub(super) const OF_RECORDS: [&str; 4] = ["hidden", "document", "member", "conflict"];
+pub(super) const OF_RECORDS: [&str; 4] = ["hidden", DOCUMENT, "member", CONFLICT];
+/// The stored documents: of a collection of another kind there are none.
+pub(super) const DOCUMENT: &str = "document";
+/// Decisions of merges.
+pub(super) const CONFLICT: &str = "conflict";
 /// Who wrote each change of a document: it grows with every edit, and only its end is shipped.
 pub(super) const CHANGES: &str = "change";
 /// Logs that are rows of a lane.
@@ -56,6 +60,10 @@ pub(super) struct Gather<'a, 'r> {
     pub(super) heads: StateHash,
     /// All projects.
     projects: BTreeSet<i64>,
+    /// The project of each collection, so that a key that begins with it is found by its index.
+    owners: BTreeMap<i64, i64>,
+    /// Whether a table holds anything of a collection, as far as it was looked at.
+    pub(super) filled: BTreeMap<Belonging, bool>,
     pub(super) done: Gathered,
     /// Changed rows of small tables: written only if something has happened.
     waiting: Vec<(Deed, TableName, Vec<String>, Row)>,
@@ -65,7 +73,8 @@ impl<'a, 'r> Gather<'a, 'r> {
     pub(super) async fn begin(cut: &'a mut dyn Cut, packer: &'a mut Packer<'r>, known: &'a Marks) -> Result<Self, BackupFailure> {
         let tables = cut.tables().await?;
         let (collections, heads, done) = (Vec::new(), StateHash::default(), Gathered::default());
-        Ok(Self { cut, packer, known, tables, collections, heads, projects: BTreeSet::new(), done, waiting: Vec::new() })
+        let (projects, owners, filled) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { cut, packer, known, tables, collections, heads, projects, owners, filled, done, waiting: Vec::new() })
     }
 
     /// Everything, for a snapshot.
@@ -94,6 +103,10 @@ impl<'a, 'r> Gather<'a, 'r> {
         }
         self.unplaced(false).await?;
         self.done.is_news = true;
+        // All rows were seen.
+        for of in &self.collections {
+            OF_RECORDS.iter().chain([&CHANGES]).for_each(|name| _ = self.filled.entry((name, of.id.sql())).or_insert(false));
+        }
         self.finish(now_us)
     }
 
@@ -144,6 +157,9 @@ impl<'a, 'r> Gather<'a, 'r> {
         }
         self.done.marks.heads = self.heads.buckets.iter().map(|(bucket, (head, _))| (*bucket, *head)).collect();
         self.done.marks.taken_us = now_us;
+        // Nothing comes into one of these tables or goes out of it without its record being shipped.
+        let untouched = self.known.bare.iter().filter(|of| !self.filled.contains_key(*of)).copied();
+        self.done.marks.bare = untouched.chain(self.filled.iter().filter(|(_, filled)| !**filled).map(|(of, _)| *of)).collect();
         (self.done.totals, self.done.state) = (self.heads.totals(), self.heads.hash());
         Ok(self.done)
     }
@@ -152,6 +168,9 @@ impl<'a, 'r> Gather<'a, 'r> {
     fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<(), BackupFailure> {
         if is_own(&table.name, AUDIT) {
             self.done.marks.audited(&Cells { columns: &table.columns, row })?;
+        }
+        if let Some(name) = of_records(&table.name) {
+            self.filled.insert((name, Cells { columns: &table.columns, row }.int("collection")?), true);
         }
         let Some(name) = small(&table.name) else { return Ok(()) };
         self.heads.add(name, &table.columns, row)?;
@@ -162,7 +181,9 @@ impl<'a, 'r> Gather<'a, 'r> {
             "collection" => {
                 let definition = cells.bytes("definition")?;
                 let collection = Collection::decode(&mut Reader::new(&definition));
-                self.collections.push(collection.map_err(|error| StoreError::Damaged(error.to_string()))?);
+                let collection = collection.map_err(|error| StoreError::Damaged(error.to_string()))?;
+                self.owners.insert(collection.id.sql(), cells.int("project")?);
+                self.collections.push(collection);
             }
             _ => {}
         }
@@ -248,11 +269,12 @@ impl<'a, 'r> Gather<'a, 'r> {
         Ok(())
     }
 
-    /// The only project, so that a key that begins with it is found by its index.
-    pub(super) fn project(&self) -> Option<i64> {
-        let mut projects = self.heads.lanes.keys().map(|lane| lane.0);
-        let first = projects.next()?;
-        projects.all(|project| project == first).then_some(first)
+    /// What finds the rows of a collection in one of our tables by its index.
+    pub(super) fn of_collection(&self, table: &Table, collection: i64) -> Vec<(String, Cell)> {
+        let mut equal = vec![("collection".to_owned(), Cell::Int(collection))];
+        let owner = self.owners.get(&collection).filter(|_| table.columns.iter().any(|column| column == "project"));
+        equal.extend(owner.map(|project| ("project".to_owned(), Cell::Int(*project))));
+        equal
     }
 
     pub(super) fn own(&self, name: &str) -> Option<Table> {
@@ -272,6 +294,11 @@ fn small(table: &TableName) -> Option<&str> {
         TableName::Own(name) if name != CHANGES && name != AUDIT => Some(name),
         TableName::Own(_) | TableName::Collection(_) => None,
     }
+}
+
+/// The name of a table whose rows belong to records.
+fn of_records(table: &TableName) -> Option<&'static str> {
+    OF_RECORDS.into_iter().chain([CHANGES]).find(|name| is_own(table, name))
 }
 
 fn is_own(table: &TableName, name: &str) -> bool {

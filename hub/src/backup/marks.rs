@@ -1,17 +1,19 @@
 //! What a shipper remembers of what it has shipped, so that it finds what is new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mobo_core::backup::change::{Body, Deed};
 use mobo_core::backup::manifest;
 use mobo_core::store::StoreError;
-use mobo_core::store::transfer::{Cell, Row, TableName};
+use mobo_core::store::transfer::{Cell, Row};
 
 use super::changes::Lists;
 use super::state::Cells;
 
 /// A log's lane: project, device, incarnation, lane.
 pub(super) type LaneId = (i64, Vec<u8>, i64, i64);
+
+/// A table of what belongs to records, and a collection.
+pub(super) type Belonging = (&'static str, i64);
 
 /// Everything that is remembered.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Marks {
     pub(super) unplaced: BTreeMap<(i64, String), i64>,
     /// The lists of changes of documents.
     pub(super) changes: Lists,
+    /// Tables that hold nothing of a collection, in what was shipped.
+    pub(super) bare: BTreeSet<Belonging>,
     /// When the last cut was taken.
     pub(super) taken_us: i64,
 }
@@ -69,20 +73,35 @@ impl Mark {
         let quiet = QUIET.iter().find(|(name, _)| *name == table).map_or(&[][..], |(_, columns)| columns);
         let cell = |name: &String| columns.iter().position(|column| column == name).and_then(|place| row.get(place)).cloned();
         let key: Row = if key.is_empty() { row.clone() } else { key.iter().map(|name| cell(name).unwrap_or(Cell::Null)).collect() };
-        let loud = columns.iter().zip(row).filter(|(column, _)| !quiet.contains(&column.as_str()));
-        let place = encoded(&key);
-        (place, Self { all: hash(row.iter()), news: hash(loud.map(|(_, cell)| cell)), key })
+        let all = hash(row.iter());
+        let loud = || columns.iter().zip(row).filter(|(column, _)| !quiet.contains(&column.as_str())).map(|(_, cell)| cell);
+        let news = if quiet.is_empty() { all } else { hash(loud()) };
+        (encoded(key.iter()), Self { all, news, key })
     }
 }
 
-fn encoded(row: &Row) -> Vec<u8> {
-    let mut body = Body::default();
-    body.add(Deed::Put, (&TableName::Own(String::new()), &[]), row.clone());
-    body.take().0
+/// Cells one after the other, so that no two rows are alike that differ.
+fn encoded<'c>(cells: impl Iterator<Item = &'c Cell>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(128);
+    let mut put = |kind: u8, content: &[u8]| {
+        bytes.push(kind);
+        bytes.extend((content.len() as u64).to_be_bytes());
+        bytes.extend(content);
+    };
+    for cell in cells {
+        match cell {
+            Cell::Null => put(0, &[]),
+            Cell::Int(number) => put(1, &number.to_be_bytes()),
+            Cell::Real(number) => put(2, &number.to_be_bytes()),
+            Cell::Text(text) => put(3, text.as_bytes()),
+            Cell::Bytes(content) => put(4, content),
+        }
+    }
+    bytes
 }
 
 fn hash<'c>(cells: impl Iterator<Item = &'c Cell>) -> u64 {
-    let hash = manifest::hash(&encoded(&cells.cloned().collect()));
+    let hash = manifest::hash(&encoded(cells));
     u64::from_be_bytes(hash.first_chunk().copied().unwrap_or_default())
 }
 

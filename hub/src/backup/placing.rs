@@ -17,6 +17,8 @@ use crate::postgres::PostgresHubStore;
 
 /// What stands in front of a restore that is about to take its place.
 const PLACING: &str = "placing";
+/// What stands in front of one that is being built. The first version wrote nothing there, and nothing else later.
+const BUILDING: &str = "building";
 /// The files of a SQLite database, by what is behind its name.
 const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
@@ -27,6 +29,8 @@ pub(super) struct Begun {
     pub(super) anchor: Anchor,
     /// The timeline that it begins, once it is about to take its place.
     pub(super) placing: Option<String>,
+    /// The first version has written this: nobody knows how far it came.
+    pub(super) is_bare: bool,
 }
 
 impl Begun {
@@ -36,8 +40,9 @@ impl Begun {
         let mut words = text.split_whitespace();
         let (first, second, third) = (words.next()?, words.next(), words.next());
         match (first, second) {
-            (PLACING, Some(anchor)) => Some(Self { anchor: Anchor::parse(anchor)?, placing: Some(third?.to_owned()) }),
-            (anchor, _) => Some(Self { anchor: Anchor::parse(anchor)?, placing: None }),
+            (PLACING, Some(anchor)) => Some(Self { anchor: Anchor::parse(anchor)?, placing: Some(third?.to_owned()), is_bare: false }),
+            (BUILDING, Some(anchor)) => Some(Self { anchor: Anchor::parse(anchor)?, placing: None, is_bare: false }),
+            (anchor, _) => Some(Self { anchor: Anchor::parse(anchor)?, placing: None, is_bare: true }),
         }
     }
 
@@ -45,24 +50,36 @@ impl Begun {
     pub(super) fn keep(&self, path: &Path) -> Result<(), BackupFailure> {
         let text = match &self.placing {
             Some(timeline) => format!("{PLACING} {} {timeline}", self.anchor),
-            None => self.anchor.to_string(),
+            None => format!("{BUILDING} {}", self.anchor),
         };
         replace_file(path, text.as_bytes()).map_err(|error| disk(path, &error))
     }
 }
 
-/// The timeline of a file that has taken its place, if it is the one that was about to, or has gone on from it.
-pub(super) async fn placed(target: &Target, begun: &Begun) -> Result<Option<Timeline>, BackupFailure> {
-    let (Place::Sqlite(path), Some(expected)) = (&target.place, &begun.placing) else { return Ok(None) };
-    if !path.exists() {
+/// The timeline of a file that has taken its place, if it is the one that was about to, or has gone on from it. Of what the first version has
+/// begun, with nothing half built beside it: if the file has gone on from the timeline of what is restored, as a restore does.
+pub(super) async fn placed(target: &Target, begun: &Begun, (from, beside): (Timeline, &Path)) -> Result<Option<Timeline>, BackupFailure> {
+    let Place::Sqlite(path) = &target.place else { return Ok(None) };
+    let is_begun = begun.placing.is_some() || begun.is_bare && !half_built(beside);
+    if !is_begun || !path.exists() {
         return Ok(None);
     }
     let store = open(path).await?;
     let current = store.current().await;
     store.close().await;
     let row = current?.timeline;
-    let mut is_it = std::iter::once(&row.timeline).chain(row.parents.iter().map(|parent| &parent.timeline));
-    Ok(is_it.any(|timeline| timeline.to_string() == *expected).then_some(row.timeline))
+    let mut parents = row.parents.iter().map(|parent| parent.timeline);
+    let is_it = match &begun.placing {
+        Some(expected) => std::iter::once(row.timeline).chain(parents).any(|timeline| timeline.to_string() == *expected),
+        None => parents.any(|parent| parent == from),
+    };
+    Ok(is_it.then_some(row.timeline))
+}
+
+/// True where a database stands beside the place that has not taken it.
+fn half_built(folder: &Path) -> bool {
+    let is_database = |entry: fs::DirEntry| entry.file_name().to_string_lossy().contains(".db");
+    fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_database))
 }
 
 /// Nothing is in the place: no database, and no log of one, which would be played into the restored one.
@@ -186,11 +203,13 @@ mod tests {
         let (path, anchor) = (folder.path().join("point"), Anchor { number: 7, hash: [3; 32] });
         assert_eq!(Begun::read(&path), None);
         for placing in [None, Some("00ff".to_owned())] {
-            let begun = Begun { anchor, placing };
+            let begun = Begun { anchor, placing, is_bare: false };
             begun.keep(&path).unwrap();
             assert_eq!(Begun::read(&path), Some(begun));
         }
-        for bad in ["", "placing", "placing x y", "other"] {
+        fs::write(&path, anchor.to_string()).unwrap();
+        assert_eq!(Begun::read(&path), Some(Begun { anchor, placing: None, is_bare: true }));
+        for bad in ["", "placing", "placing x y", "building", "building x", "other"] {
             fs::write(&path, bad).unwrap();
             assert_eq!(Begun::read(&path), None, "{bad}");
         }

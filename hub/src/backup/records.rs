@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::backup::change::Deed;
 use mobo_core::ids::{DeviceId, Lane};
-use mobo_core::schema::{Collection, Kind};
+use mobo_core::schema::Kind;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{Filter, StoreError};
 
 use super::BackupFailure;
-use super::gather::{Gather, LOGS, OF_RECORDS};
-use super::marks::LaneId;
+use super::gather::{CONFLICT, DOCUMENT, Gather, LOGS, OF_RECORDS};
+use super::marks::{Belonging, LaneId};
 use super::state::Cells;
 
 /// Tables with the places of records in buckets.
 const PLACED: [&str; 3] = ["hidden", "document", "member"];
+/// Tables with one row at the most of each record.
+const ONE_EACH: [&str; 2] = ["hidden", DOCUMENT];
 /// What was decided a moment before a cut may be committed after it: it is looked for so far back.
 const OVERLAP_US: i64 = 60_000_000;
 /// Records whose rows are read at once.
@@ -77,12 +79,22 @@ impl Gather<'_, '_> {
 
     /// Decisions on the ledger that changed no record.
     pub(super) async fn decided(&mut self) -> Result<(), BackupFailure> {
-        let Some(conflict) = self.own("conflict") else { return Ok(()) };
+        let Some(conflict) = self.own(CONFLICT) else { return Ok(()) };
         let projects: BTreeSet<i64> = self.heads.lanes.keys().map(|lane| lane.0).collect();
         for project in projects {
             let equal = vec![("project".to_owned(), Cell::Int(project)), ("status".to_owned(), Cell::Int(0))];
             let above = Some(("at_us".to_owned(), self.known.taken_us - OVERLAP_US));
-            self.carry(conflict.clone(), Filter { equal, above, ..Filter::default() }).await?;
+            self.cut.open(conflict.clone(), Filter { equal, above, ..Filter::default() }).await?;
+            loop {
+                let page = self.cut.next().await?;
+                if page.is_empty() {
+                    break;
+                }
+                for row in page {
+                    self.filled.insert((CONFLICT, Cells { columns: &conflict.columns, row: &row }.int("collection")?), true);
+                    self.packer.add(Deed::Put, (&conflict.name, &conflict.columns), row).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -101,36 +113,60 @@ impl Gather<'_, '_> {
             for name in PLACED {
                 let names = ["collection", "id", "position"].map(str::to_owned);
                 let table = Table { name: TableName::Own(name.to_owned()), columns: names.to_vec() };
-                self.placed(table, None, ("bucket", bucket), ("position", known)).await?;
+                self.placed(table, (bucket, known)).await?;
             }
-            let tables: Vec<Collection> = self.collections.iter().filter(|of| of.kind == Kind::Table).cloned().collect();
-            for of in tables {
-                let table = Table { name: TableName::Collection(of.name.clone()), columns: vec!["id".to_owned(), "_position".to_owned()] };
-                self.placed(table, Some(of.id.sql()), ("_bucket", bucket), ("_position", known)).await?;
+            for (id, table) in self.tables_of_records() {
+                self.placed_rows((id, table), (bucket, known)).await?;
             }
         }
         Ok(())
     }
 
-    async fn placed(
-        &mut self,
-        table: Table,
-        collection: Option<i64>,
-        (bucket, id): (&str, i64),
-        (position, mut known): (&str, i64),
-    ) -> Result<(), BackupFailure> {
+    /// The tables of collections whose rows have places themselves.
+    fn tables_of_records(&self) -> Vec<(i64, Table)> {
+        let tables = self.collections.iter().filter(|of| of.kind == Kind::Table);
+        tables.filter_map(|of| Some((of.id.sql(), self.of(of)?))).collect()
+    }
+
+    /// Ships the rows of a collection that have a new place in a bucket, with what belongs to their records.
+    async fn placed_rows(&mut self, (collection, table): (i64, Table), (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
         loop {
-            let equal = vec![(bucket.to_owned(), Cell::Int(id))];
-            let above = Some((position.to_owned(), known));
+            let equal = vec![("_bucket".to_owned(), Cell::Int(bucket))];
+            let above = Some(("_position".to_owned(), known));
+            self.cut.open(table.clone(), Filter { equal, above, limit: Some(RECORDS_AT_ONCE), ..Filter::default() }).await?;
+            let mut ids: Vec<String> = Vec::new();
+            loop {
+                let page = self.cut.next().await?;
+                if page.is_empty() {
+                    break;
+                }
+                for row in page {
+                    let cells = Cells { columns: &table.columns, row: &row };
+                    ids.push(cells.text("id")?);
+                    known = known.max(cells.int("_position")?);
+                    self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
+                }
+            }
+            self.belongings(collection, &ids).await?;
+            if ids.len() < RECORDS_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ships the records that one of our own tables gives a new place in a bucket.
+    async fn placed(&mut self, table: Table, (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
+        loop {
+            let equal = vec![("bucket".to_owned(), Cell::Int(bucket))];
+            let above = Some(("position".to_owned(), known));
             let filter = Filter { equal, above, limit: Some(RECORDS_AT_ONCE), ..Filter::default() };
             let rows = self.read(table.clone(), filter).await?;
             let count = rows.len();
             let mut changed: BTreeMap<i64, Vec<String>> = BTreeMap::new();
             for row in &rows {
                 let cells = Cells { columns: &table.columns, row };
-                let of = collection.map_or_else(|| cells.int("collection"), Ok)?;
-                changed.entry(of).or_default().push(cells.text("id")?);
-                known = known.max(cells.int(position)?);
+                changed.entry(cells.int("collection")?).or_default().push(cells.text("id")?);
+                known = known.max(cells.int("position")?);
             }
             for (of, ids) in changed {
                 self.ship(of, &ids).await?;
@@ -166,31 +202,76 @@ impl Gather<'_, '_> {
         Ok(changed)
     }
 
-    /// Ships everything that belongs to some records, in place of what they had.
+    /// Ships some records with everything that belongs to them, in place of what they had.
     pub(super) async fn ship(&mut self, collection: i64, ids: &[String]) -> Result<(), BackupFailure> {
         for ids in ids.chunks(RECORDS_AT_ONCE) {
-            for name in OF_RECORDS {
-                let Some(table) = self.own(name) else { continue };
-                let key = ["collection".to_owned(), "id".to_owned()];
-                for id in ids {
-                    let row = vec![Cell::Int(collection), Cell::Text(id.clone())];
-                    self.packer.add(Deed::Drop, (&table.name, &key), row).await?;
-                }
-                let mut equal = vec![("collection".to_owned(), Cell::Int(collection))];
-                if let Some(project) = self.project().filter(|_| table.columns.iter().any(|column| column == "project")) {
-                    equal.push(("project".to_owned(), Cell::Int(project)));
-                }
-                let among = Some(("id".to_owned(), ids.to_vec()));
-                self.carry(table, Filter { equal, among, ..Filter::default() }).await?;
-            }
-            self.changes(collection, ids).await?;
+            self.belongings(collection, ids).await?;
             let Some(table) = self.collections.iter().find(|of| of.id.sql() == collection).and_then(|of| self.of(of)) else { continue };
-            let key = ["id".to_owned()];
+            self.replace(table, Vec::new(), ids).await?;
+        }
+        Ok(())
+    }
+
+    /// Ships what belongs to some records besides their rows.
+    async fn belongings(&mut self, collection: i64, ids: &[String]) -> Result<(), BackupFailure> {
+        let is_table = self.collections.iter().any(|of| of.id.sql() == collection && of.kind == Kind::Table);
+        for name in OF_RECORDS.into_iter().filter(|name| !(is_table && *name == DOCUMENT)) {
+            let Some(table) = self.own(name) else { continue };
+            if ids.is_empty() || self.stays_bare((name, collection), &table).await? {
+                continue;
+            }
+            let equal = self.of_collection(&table, collection);
+            if ONE_EACH.contains(&name) {
+                self.replace(table, equal, ids).await?;
+                continue;
+            }
+            // A record has any number of these.
+            let key = ["collection".to_owned(), "id".to_owned()];
             for id in ids {
-                self.packer.add(Deed::Drop, (&table.name, &key), vec![Cell::Text(id.clone())]).await?;
+                self.packer.add(Deed::Drop, (&table.name, &key), vec![Cell::Int(collection), Cell::Text(id.clone())]).await?;
             }
             let among = Some(("id".to_owned(), ids.to_vec()));
-            self.carry(table, Filter { among, ..Filter::default() }).await?;
+            self.carry(table, Filter { equal, among, ..Filter::default() }).await?;
+        }
+        if is_table { Ok(()) } else { self.changes(collection, ids).await }
+    }
+
+    /// True where a table holds nothing of a collection, neither here nor in what was shipped.
+    async fn stays_bare(&mut self, of: Belonging, table: &Table) -> Result<bool, BackupFailure> {
+        let is_filled = match self.filled.get(&of) {
+            Some(filled) => *filled,
+            None => {
+                let look = Table { name: table.name.clone(), columns: vec!["id".to_owned()] };
+                let filter = Filter { equal: self.of_collection(table, of.1), limit: Some(1), ..Filter::default() };
+                let filled = !self.read(look, filter).await?.is_empty();
+                self.filled.insert(of, filled);
+                filled
+            }
+        };
+        Ok(!is_filled && self.known.bare.contains(&of))
+    }
+
+    /// Puts the rows of some records, of which each has one at the most, and drops those of the others.
+    async fn replace(&mut self, table: Table, equal: Vec<(String, Cell)>, ids: &[String]) -> Result<(), BackupFailure> {
+        let of = equal.iter().find(|(column, _)| column == "collection").cloned();
+        let mut gone: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+        self.cut.open(table.clone(), Filter { equal, among: Some(("id".to_owned(), ids.to_vec())), ..Filter::default() }).await?;
+        loop {
+            let page = self.cut.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            for row in page {
+                gone.remove(Cells { columns: &table.columns, row: &row }.text("id")?.as_str());
+                self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
+            }
+        }
+        let (mut key, start): (Vec<String>, Row) = of.into_iter().unzip();
+        key.push("id".to_owned());
+        for id in gone {
+            let mut row = start.clone();
+            row.push(Cell::Text(id.to_owned()));
+            self.packer.add(Deed::Drop, (&table.name, &key), row).await?;
         }
         Ok(())
     }

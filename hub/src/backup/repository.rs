@@ -168,8 +168,8 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// The vault's; [`BackupFailure::Refused`] when another one has its number already: another hub writes here; or when nobody could read
-    /// it again.
+    /// The vault's; [`BackupFailure::Taken`] when another one has its number already; [`BackupFailure::Refused`] when nobody could read it
+    /// again.
     pub async fn publish(&self, manifest: &Manifest) -> Result<Anchor, BackupFailure> {
         let (name, bytes) = (manifest::name(manifest.number)?, manifest.sign(&self.keyring.hub));
         let unreadable = |error: BackupError| BackupFailure::Refused(format!("{error}: it was not written; please report it"));
@@ -182,10 +182,7 @@ impl Repository {
         }
         match get(self.vault.as_ref(), &name).await? {
             Some(there) if there == bytes => Ok(anchor),
-            Some(_) => {
-                let why = format!("the manifest {} was written by somebody else meanwhile", manifest.number);
-                Err(BackupFailure::Refused(why))
-            }
+            Some(there) => Err(BackupFailure::Taken(Anchor { hash: manifest::hash(&there), ..anchor })),
             None => Err(VaultError::Unavailable(format!("{name} was written, and is not there")).into()),
         }
     }
@@ -196,8 +193,9 @@ impl Repository {
         let mut name = sealed.name.clone();
         for again in 1..=limits::BACKUP_NAMES_MAX {
             let (was_there, there) = put_and_read(self.vault.as_ref(), &name, &sealed.bytes).await?;
-            if there == sealed.bytes || was_there && place.0 == Kind::Snapshot && seal::is_the_same(&self.keyring, place, &sealed, &there) {
-                let (bytes, hash) = (there.len() as u64, manifest::hash(&there));
+            let is_written = there == sealed.bytes;
+            if is_written || was_there && place.0 == Kind::Snapshot && seal::is_the_same(&self.keyring, place, &sealed, &there) {
+                let (bytes, hash) = (there.len() as u64, if is_written { sealed.hash } else { manifest::hash(&there) });
                 return Ok(Member { name, bytes, hash, rows });
             }
             if !was_there || place.0 != Kind::Snapshot {

@@ -111,7 +111,7 @@ pub async fn restore(
     let begun = Begun::read(&point);
     let is_same = begun.as_ref().is_some_and(|begun| begun.anchor == anchor);
     if let Some(begun) = begun.filter(|_| is_same && !ready.exists())
-        && let Some(timeline) = placed(target, &begun).await?
+        && let Some(timeline) = placed(target, &begun, (restored.manifest.timeline, &folder)).await?
     {
         // It has taken its place already; only tidying was left.
         restored.timeline = timeline;
@@ -121,7 +121,7 @@ pub async fn restore(
     if !(is_same && ready.exists()) {
         clear(&folder)?;
         private(&folder)?;
-        Begun { anchor, placing: None }.keep(&point)?;
+        Begun { anchor, placing: None, is_bare: false }.keep(&point)?;
         build(repository, &chain.manifests, &folder.join(BUILDING), &mut restored, &mut progress).await?;
         fork(repository, &folder.join(BUILDING), &machine).await?;
         rename(&folder.join(BUILDING), &ready)?;
@@ -131,7 +131,7 @@ pub async fn restore(
     match &target.place {
         Place::Sqlite(path) => {
             vacant(target)?;
-            Begun { anchor, placing: Some(restored.timeline.to_string()) }.keep(&point)?;
+            Begun { anchor, placing: Some(restored.timeline.to_string()), is_bare: false }.keep(&point)?;
             aside(path)?;
             rename(&ready, path)?;
         }

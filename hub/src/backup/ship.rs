@@ -3,22 +3,20 @@
 use std::sync::Arc;
 
 use mobo_core::backup::keys::BackupKey;
-use mobo_core::backup::manifest::{Anchor, Manifest, Member, Retained};
-use mobo_core::backup::seal::Kind;
-use mobo_core::backup::vault::Vault;
-use mobo_core::ids::{BucketId, Chain, LaneKey, Position, ProjectId, Seq, Timeline};
+use mobo_core::backup::manifest::{Anchor, Manifest, Retained};
+use mobo_core::backup::vault::{Vault, VaultError};
+use mobo_core::ids::{Chain, LaneKey, ProjectId, Seq, Timeline};
 use mobo_core::limits;
-use mobo_core::store::{BackupRow, Cut, HubStore, StoreError};
+use mobo_core::store::{Cut, HubStore, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 
-use super::gather::{Gather, Gathered};
+use super::carry::{Plan, carry, record};
 use super::marks::Marks;
-use super::pack::Packer;
 use super::projects::projects;
 use super::repository::newest_number;
 use super::standing::{Standing, noted, remembered, stands};
-use super::whose::{belongs, rolled_back, still_there, vanished};
+use super::whose::{belongs, foreign, older_copy, rolled_back, still_there, vanished, written_twice};
 use super::{BackupFailure, Fresh, Repository};
 
 /// Segments may have so many times the bytes of their snapshot before there is a new one.
@@ -33,8 +31,10 @@ pub struct Asked {
     pub snapshot: bool,
     /// The same because its time has come: where one has just failed, what is new goes first.
     pub due: bool,
-    /// Also where the repository that the hub remembers is gone or has gone back: a person knows why.
+    /// Also where the repository that the hub remembers is gone or has gone back, or where another hub ships: a person knows why.
     pub anew: bool,
+    /// The hub is a copy of one that may be alive: it goes on only where the vault has no newer state.
+    pub copied: bool,
 }
 
 /// What was shipped.
@@ -75,41 +75,39 @@ pub struct Shipper {
     key: BackupKey,
     bytes_per_s: u64,
     open: Option<Open>,
+    /// Manifests that may have been written, though nobody has said so.
+    tried: Vec<[u8; 32]>,
+    /// One that somebody else has written in the place of the next one.
+    taken: Option<Anchor>,
 }
 
 /// A repository, and how far it is.
 #[derive(Debug)]
-struct Open {
-    repository: Repository,
-    head: Option<(Anchor, Manifest)>,
+pub(super) struct Open {
+    pub(super) repository: Repository,
+    pub(super) head: Option<(Anchor, Manifest)>,
+    /// The timeline of the last manifest that the store has noted.
+    under: Option<Timeline>,
     /// What was shipped; `None` when the next one must be a snapshot.
-    marks: Option<Marks>,
+    pub(super) marks: Option<Marks>,
     /// When everything was shipped, also what only says who was seen.
-    quiet_us: i64,
+    pub(super) quiet_us: i64,
     looked_us: i64,
     snapshot_bytes: u64,
     segments_bytes: u64,
     /// What the next manifest says of the old ones, if that is to change.
-    retiring: Option<(u64, Retained)>,
+    pub(super) retiring: Option<(u64, Retained)>,
     /// What the store has noted, where it had no room to note the manifests behind that.
     excused: Option<Anchor>,
     /// When a snapshot was begun that has not come about.
     tried_us: Option<i64>,
 }
 
-/// What is being shipped.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    is_base: bool,
-    now: Eff,
-    bytes_per_s: u64,
-}
-
 impl Shipper {
     /// Of a store into a vault, under a backup key. At most so many bytes in a second; 0 for no limit.
     #[must_use]
     pub fn new(owner: Owner, vault: Arc<dyn Vault>, (key, bytes_per_s): (BackupKey, u64)) -> Self {
-        Self { owner, vault, key, bytes_per_s, open: None }
+        Self { owner, vault, key, bytes_per_s, open: None, tried: Vec::new(), taken: None }
     }
 
     /// The newest manifest, once the repository was opened.
@@ -155,16 +153,44 @@ impl Shipper {
     ///
     /// [`BackupFailure`]. Nothing is safe that was not; the next call goes on where this one was.
     pub async fn ship(&mut self, now: Eff, fresh: Fresh, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+        self.is_alone(asked.anew).await?;
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.open((fresh.repository, fresh.data), asked.anew).await?,
         };
         let shipped = self.ship_into(&mut open, (now, &fresh.projects), asked).await;
-        // What a person must look at is looked at again from the start.
-        if !matches!(shipped, Err(BackupFailure::Refused(_) | BackupFailure::WentBack(_))) {
-            self.open = Some(open);
+        match shipped {
+            // What a person must look at is looked at again from the start.
+            Err(BackupFailure::Refused(_) | BackupFailure::WentBack(_)) => shipped,
+            Err(BackupFailure::Taken(found)) => Err(self.taken(found)),
+            _ => {
+                self.open = Some(open);
+                shipped
+            }
         }
-        shipped
+    }
+
+    /// What becomes of a manifest that was there already.
+    fn taken(&mut self, found: Anchor) -> BackupFailure {
+        if self.tried.contains(&found.hash) {
+            let why = format!("the backup {found}, whose answer was lost, has been written after all: it goes on behind it");
+            return VaultError::Unavailable(why).into();
+        }
+        self.taken = Some(found);
+        written_twice(&self.vault.place(), found)
+    }
+
+    /// Nobody else ships into the repository: not since this runs, but another hub of the same store, which notes what it ships.
+    async fn is_alone(&mut self, anew: bool) -> Result<(), BackupFailure> {
+        let Some(found) = self.taken.filter(|_| !anew) else {
+            self.taken = None;
+            return Ok(());
+        };
+        match self.owner.store.backup().await? {
+            Some(row) if row.place == self.vault.place() && row.anchor.number >= found.number => self.taken = None,
+            Some(_) | None => return Err(written_twice(&self.vault.place(), found)),
+        }
+        Ok(())
     }
 
     /// Takes the keys of projects that are gone out of the repository. `None` where there are none; else the repository, whose older keyrings
@@ -183,7 +209,12 @@ impl Shipper {
         Ok(Some(shredded))
     }
 
-    async fn ship_into(&self, open: &mut Open, (now, secret): (Eff, &[u8; 32]), asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
+    async fn ship_into(
+        &mut self,
+        open: &mut Open,
+        (now, secret): (Eff, &[u8; 32]),
+        asked: Asked,
+    ) -> Result<Option<Shipped>, BackupFailure> {
         if now.0 - open.looked_us >= micros(limits::BACKUP_IDLE) {
             if let Some((anchor, _)) = &open.head {
                 still_there(&open.repository, anchor).await?;
@@ -191,15 +222,15 @@ impl Shipper {
             open.looked_us = now.0;
         }
         let mut cut = self.owner.store.cut().await?;
-        let noted = open.look(cut.as_mut(), asked.anew).await?;
+        let noted = open.look(cut.as_mut(), asked).await?;
         let is_base = open.marks.is_none() || asked.snapshot || open.is_due(asked.due, now);
         open.tried_us = is_base.then_some(now.0).or(open.tried_us);
         if let Some(admitted) = open.repository.admit(&self.key, &projects(cut.as_mut()).await?, secret).await? {
             open.repository = admitted;
         }
         let plan = Plan { is_base, now, bytes_per_s: self.bytes_per_s };
-        let Some((manifest, anchor, gathered)) = carry(cut, open, plan).await? else { return Ok(None) };
-        let row = record(self.vault.place(), &manifest, (anchor, &gathered));
+        let Some((manifest, anchor, gathered)) = carry(cut, (open, &mut self.tried), plan).await? else { return Ok(None) };
+        let row = record(self.vault.place(), &manifest, (anchor, &gathered), open.marks.as_ref());
         let safe = gathered.lanes.iter().map(|(lane, last, _)| (*lane, *last)).collect();
         // The repository is further, whatever becomes of the record: what is shipped next goes on behind it, and has all of this again.
         open.head = Some((anchor, manifest.clone()));
@@ -232,10 +263,11 @@ impl Shipper {
         if newest > 0 {
             head = repository.manifest(newest).await?;
         }
-        let mut marks = None;
+        let (mut marks, mut under) = (None, None);
         if let Some(record) = record {
             let there = if newest < record.anchor.number { None } else { repository.manifest(record.anchor.number).await? };
-            if there.is_some_and(|(anchor, _)| anchor == record.anchor) {
+            if let Some((_, there)) = there.filter(|(anchor, _)| *anchor == record.anchor) {
+                under = Some(there.timeline);
                 let timeline = store.current().await?.timeline.timeline;
                 let goes_on = head.as_ref().is_some_and(|(_, head)| head.timeline == timeline);
                 marks = if goes_on { Some(remembered(store.as_ref(), &record).await?) } else { None };
@@ -245,14 +277,14 @@ impl Shipper {
         }
         let (looked_us, quiet_us) = (i64::MIN / 2, 0);
         let (snapshot_bytes, segments_bytes, retiring, excused, tried_us) = (0, 0, None, None, None);
-        Ok(Open { repository, head, marks, quiet_us, looked_us, snapshot_bytes, segments_bytes, retiring, excused, tried_us })
+        Ok(Open { repository, head, under, marks, quiet_us, looked_us, snapshot_bytes, segments_bytes, retiring, excused, tried_us })
     }
 }
 
 impl Open {
     /// Finds out whether the store has gone back since the newest manifest; gives what it has noted. Where that is not certain, the next
     /// shipment stands by itself.
-    async fn look(&mut self, cut: &mut dyn Cut, anew: bool) -> Result<Option<Anchor>, BackupFailure> {
+    async fn look(&mut self, cut: &mut dyn Cut, Asked { anew, copied, .. }: Asked) -> Result<Option<Anchor>, BackupFailure> {
         let noted = noted(cut, self.repository.keyring().repository).await?;
         let Some((anchor, head)) = &self.head else { return Ok(noted) };
         // Of two hubs, the other one has shipped: it is found out by the number.
@@ -260,15 +292,19 @@ impl Open {
         if noted == Some(*anchor) || is_further || (noted.is_some() && noted == self.excused) {
             return Ok(noted);
         }
-        match stands(cut, head).await? {
-            Standing::Same | Standing::Elsewhere => {}
-            Standing::Behind if !anew => {
-                let anchor = *anchor;
-                cut.end().await?;
-                return Err(BackupFailure::WentBack(anchor));
-            }
-            Standing::Unsure | Standing::Behind => self.marks = None,
+        let place = || self.repository.vault().place();
+        let refused = match stands(cut, head, self.under).await? {
+            Standing::Behind => Some(BackupFailure::WentBack(*anchor)),
+            Standing::Foreign => Some(foreign(&place(), (*anchor, head))),
+            Standing::Forked { is_less: true } if copied => Some(older_copy(&place(), *anchor)),
+            Standing::Same | Standing::Forked { .. } => return Ok(noted),
+            Standing::Unsure => None,
+        };
+        if let Some(refused) = refused.filter(|_| !anew) {
+            cut.end().await?;
+            return Err(refused);
         }
+        self.marks = None;
         Ok(noted)
     }
 
@@ -287,7 +323,7 @@ impl Open {
         } else {
             self.segments_bytes += bytes;
         }
-        (self.retiring, self.excused) = (None, None);
+        (self.retiring, self.excused, self.under) = (None, None, Some(manifest.timeline));
         self.quiet_us = marks.taken_us;
         let lists = self.marks.take().filter(|_| !manifest.is_base()).map(|marks| marks.changes).unwrap_or_default();
         marks.changes = lists.and(marks.changes);
@@ -295,70 +331,6 @@ impl Open {
     }
 }
 
-type Carried = Option<(Manifest, Anchor, Gathered)>;
-
-async fn carry(mut cut: Box<dyn Cut>, open: &Open, plan: Plan) -> Result<Carried, BackupFailure> {
-    let Plan { is_base, now, bytes_per_s } = plan;
-    let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
-    let kind = if is_base { Kind::Snapshot } else { Kind::Segment };
-    let mut packer = Packer::new(&open.repository, (kind, number), (bytes_per_s, now));
-    let none = Marks::default();
-    let gather = Gather::begin(cut.as_mut(), &mut packer, open.marks.as_ref().filter(|_| !is_base).unwrap_or(&none)).await?;
-    let gathered = match is_base {
-        true => gather.everything(now.0).await?,
-        false => gather.news(now.0, now.0 - open.quiet_us >= micros(limits::BACKUP_IDLE)).await?,
-    };
-    cut.end().await?;
-    drop(cut);
-    let members = packer.finish().await?;
-    let timeline = gathered.timeline.ok_or_else(|| StoreError::Damaged("there is no hub in the store".to_owned()))?;
-    if open.head.as_ref().is_some_and(|(_, head)| kind == Kind::Segment && head.timeline != timeline) {
-        return Err(BackupFailure::Refused("the hub has gone on under a new timeline: a snapshot begins it".to_owned()));
-    }
-    if members.is_empty() && open.retiring.is_none() {
-        return Ok(None);
-    }
-    let manifest = next(open, (number, is_base), (timeline, now), members, &gathered);
-    let anchor = open.repository.publish(&manifest).await?;
-    Ok(Some((manifest, anchor, gathered)))
-}
-
-fn next(
-    open: &Open,
-    (number, is_base): (u64, bool),
-    (timeline, now): (Timeline, Eff),
-    members: Vec<Member>,
-    gathered: &Gathered,
-) -> Manifest {
-    let keyring = open.repository.keyring();
-    let head = open.head.as_ref();
-    let base = head.filter(|_| !is_base).map_or(number, |(_, head)| head.base);
-    let before = || head.map_or((1, Retained::default()), |(_, head)| (head.floor, head.retained.clone()));
-    let (floor, retained) = open.retiring.clone().unwrap_or_else(before);
-    Manifest {
-        project: keyring.project,
-        repository: keyring.repository,
-        number,
-        previous: head.map_or([0; 32], |(anchor, _)| anchor.hash),
-        timeline,
-        taken_us: now.0,
-        keys: open.repository.keys().clone(),
-        base,
-        members,
-        totals: gathered.totals,
-        state: gathered.state,
-        floor,
-        retained,
-    }
-}
-
-fn record(place: String, manifest: &Manifest, (anchor, gathered): (Anchor, &Gathered)) -> BackupRow {
-    let heads = gathered.marks.heads.iter();
-    let heads = heads.filter_map(|(bucket, head)| Some((BucketId::from_sql(*bucket)?, Position(head.cast_unsigned()))));
-    let (repository, taken_us, base) = (manifest.repository, manifest.taken_us, manifest.base);
-    BackupRow { repository, place, anchor, taken_us, base, heads: heads.collect() }
-}
-
-fn micros(duration: std::time::Duration) -> i64 {
+pub(super) fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -6,6 +6,7 @@
 
 use mobo_core::backup::RepositoryId;
 use mobo_core::backup::manifest::{Anchor, Manifest};
+use mobo_core::ids::Timeline;
 use mobo_core::store::transfer::{Row, Table, TableName};
 use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
 
@@ -21,8 +22,13 @@ pub(super) enum Standing {
     Unsure,
     /// It holds less: it went back.
     Behind,
-    /// It has gone on under another timeline.
-    Elsewhere,
+    /// It has gone on under another timeline, which comes from that of the manifest.
+    Forked {
+        /// It holds less than the manifest says.
+        is_less: bool,
+    },
+    /// The manifest is of a history that it does not come from.
+    Foreign,
 }
 
 /// The newest manifest of this repository, as the store has noted it; `None` where it has noted none.
@@ -39,12 +45,14 @@ pub(super) async fn noted(cut: &mut dyn Cut, repository: RepositoryId) -> Result
     Ok(None)
 }
 
-/// How the store stands to the newest manifest.
-pub(super) async fn stands(cut: &mut dyn Cut, head: &Manifest) -> Result<Standing, StoreError> {
-    let (columns, rows) = read(cut, "hub", &["timeline"]).await?;
-    let timeline = rows.first().map(|row| Cells { columns: &columns, row }.bytes("timeline")).transpose()?;
-    if timeline.is_none_or(|timeline| timeline != head.timeline.as_bytes()) {
-        return Ok(Standing::Elsewhere);
+/// How the store stands to the newest manifest. `under` is the timeline of the last manifest that it has noted.
+pub(super) async fn stands(cut: &mut dyn Cut, head: &Manifest, under: Option<Timeline>) -> Result<Standing, StoreError> {
+    let timeline = timelines(cut, "hub").await?.first().copied();
+    let parents = timelines(cut, "timeline_parent").await?;
+    let is_same = timeline == Some(head.timeline);
+    // Whoever has shipped under a timeline goes on under it, or under one that comes from it.
+    if !is_same && (!parents.contains(&head.timeline) || under.is_some_and(|under| Some(under) == timeline)) {
+        return Ok(Standing::Foreign);
     }
     let mut heads = StateHash::default();
     let lane: &[&str] = &["project", "device", "incarnation", "lane", "last", "chain"];
@@ -55,10 +63,17 @@ pub(super) async fn stands(cut: &mut dyn Cut, head: &Manifest) -> Result<Standin
     let (is, was) = (heads.totals(), head.totals);
     let is_less = is.lanes < was.lanes || is.entries < was.entries || is.buckets < was.buckets || is.positions < was.positions;
     Ok(match () {
+        () if !is_same => Standing::Forked { is_less },
         () if heads.hash() == head.state => Standing::Same,
         () if is_less => Standing::Behind,
         () => Standing::Unsure,
     })
+}
+
+async fn timelines(cut: &mut dyn Cut, table: &str) -> Result<Vec<Timeline>, StoreError> {
+    let (columns, rows) = read(cut, table, &["timeline"]).await?;
+    let bad = |_| StoreError::Damaged("a timeline has not its 16 bytes".to_owned());
+    rows.iter().map(|row| Cells { columns: &columns, row }.bytes("timeline")?.try_into().map(Timeline).map_err(bad)).collect()
 }
 
 /// What the hub shipped before it was started again: small tables are not remembered, and are shipped whole.

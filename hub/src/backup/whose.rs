@@ -1,6 +1,6 @@
 //! Whether a repository is this hub's own, and all of it.
 
-use mobo_core::backup::manifest::Anchor;
+use mobo_core::backup::manifest::{Anchor, Manifest};
 use mobo_core::ids::ProjectId;
 use mobo_core::trust::KeyPair;
 
@@ -45,5 +45,32 @@ pub(super) fn rolled_back(place: &str, anchor: Anchor, newest: u64) -> BackupFai
     BackupFailure::Refused(format!(
         "the repository at {place} has gone back: this hub wrote the manifest {anchor}, and {newest}. Bring it back, or go on from what is \
          there with `mobo-hub backup create --anew`; until then nothing new is safe"
+    ))
+}
+
+/// The newest manifest is of a history that this hub does not come from.
+pub(super) fn foreign(place: &str, (anchor, head): (Anchor, &Manifest)) -> BackupFailure {
+    let (number, timeline) = (anchor.number, head.timeline);
+    BackupFailure::Refused(format!(
+        "the newest backup at {place}, number {number}, is of the timeline {timeline}, and this hub does not go on from that: another hub that has \
+         its keys ships there, a copy of its data folder or one that was restored. Stop that one, or give it a vault of its own; then go on \
+         here with `mobo-hub backup create --anew`. Until then nothing new is safe"
+    ))
+}
+
+/// Somebody has written a manifest that this hub has neither written nor heard of.
+pub(super) fn written_twice(place: &str, anchor: Anchor) -> BackupFailure {
+    BackupFailure::Refused(format!(
+        "the backup {anchor} at {place} was written by somebody else while this hub ran: another hub that has its keys ships there. Stop that \
+         one, or give it a vault of its own; then go on here with `mobo-hub backup create --anew`. Until then nothing new is safe"
+    ))
+}
+
+/// This hub is a copy, and the vault has more than the copy.
+pub(super) fn older_copy(place: &str, anchor: Anchor) -> BackupFailure {
+    BackupFailure::Refused(format!(
+        "this data folder is a copy of another one, and the vault {place} has a newer state of it, the backup {anchor}: the hub that it was \
+         copied from may still ship there. Give this one a vault of its own; or, if that hub is gone for good, bring back the newer state with \
+         `mobo-hub restore`, or go on from this one with `mobo-hub backup create --anew`. Until then nothing new is safe"
     ))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -134,10 +135,15 @@ fn list(common: &Common, args: &VaultArgs, limit: usize) -> Result<ExitCode, Fai
         Ok((repository.keyring().hub.public(), found))
     })?;
     let seen = Seen::of(&common.data_dir, &hub);
+    let taken = |number: u64| manifests.iter().find(|(anchor, _)| anchor.number == number).map(|(_, manifest)| manifest.taken_us);
     let show = |(anchor, manifest): &(Anchor, Manifest)| {
+        let since = |number: u64| taken(number).map(|earlier| Duration::from_micros(manifest.taken_us.abs_diff(earlier)).as_secs_f64());
         json!({
             "number": anchor.number,
             "taken": rfc3339::format(manifest.taken_us),
+            // What a hub that is lost just before it has lost, at most; and how much is replayed on top of its snapshot.
+            "rpo_s": since(anchor.number - 1),
+            "span_s": since(manifest.base),
             "kind": if manifest.is_base() { "snapshot" } else { "segment" },
             "bytes": manifest.members.iter().map(|member| member.bytes).sum::<u64>(),
             "rows": manifest.members.iter().map(|member| member.rows).sum::<u64>(),
@@ -250,7 +256,7 @@ pub(super) fn failed(error: &BackupFailure) -> Failure {
         BackupFailure::Vault(_) => "see that the vault can be reached, then run it again",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`; `--at NUMBER` restores an older moment, which is a fork",
         BackupFailure::Store(_) => "see that there is room and that the target can be reached, then run it again",
-        BackupFailure::WentBack(_) | BackupFailure::Refused(_) => "do what the sentence says",
+        BackupFailure::WentBack(_) | BackupFailure::Taken(_) | BackupFailure::Refused(_) => "do what the sentence says",
     };
     Failure::failed(error.to_string(), hint)
 }

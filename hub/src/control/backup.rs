@@ -99,6 +99,6 @@ fn explain(error: &BackupFailure) -> ControlError {
         BackupFailure::Format(_) => ControlError::failed("damaged", text, "run `mobo-hub backup verify`"),
         BackupFailure::Store(_) => ControlError::failed("store", text, "run `mobo-hub health check`"),
         BackupFailure::WentBack(_) => ControlError::failed("went_back", text, "run it again: the hub goes on under a new timeline"),
-        BackupFailure::Refused(_) => ControlError::usage("refused", text, "do what the sentence says"),
+        BackupFailure::Taken(_) | BackupFailure::Refused(_) => ControlError::usage("refused", text, "do what the sentence says"),
     }
 }

@@ -12,6 +12,7 @@ use mobo_core::backup::manifest::Anchor;
 use mobo_core::backup::vault::VaultError;
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital, topics};
 use mobo_core::limits;
+use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
@@ -30,6 +31,8 @@ use crate::{metrics, settings};
 
 /// The backup key's file in the data folder.
 pub const BACKUP_KEY_FILE: &str = "backup.key";
+/// Says that the data folder is a copy, and has not shipped anything yet.
+pub(super) const COPIED_FILE: &str = "copied";
 /// Where the next one waits until the vault has its keyring.
 const NEXT_KEY_FILE: &str = "backup.key.next";
 
@@ -256,13 +259,20 @@ impl Running {
         let fresh = Fresh { repository: machine::random(clock)?, data: machine::random(clock)?, projects: machine::random(clock)? };
         let now = self.hub.opened()?.time.now();
         let Some((_, shipper)) = &mut self.open else { return Ok(None) };
-        match shipper.ship(now, fresh, asked).await {
+        let copied = self.hub.folder.join(COPIED_FILE);
+        let asked = Asked { copied: copied.exists(), ..asked };
+        let shipped = match shipper.ship(now, fresh, asked).await {
             Err(BackupFailure::WentBack(anchor)) => {
                 went_back(&self.hub, anchor).await?;
                 shipper.ship(now, fresh, asked).await
             }
             shipped => shipped,
+        };
+        // From here on the vault has a state of its own timeline.
+        if asked.copied && matches!(shipped, Ok(Some(_))) {
+            std::fs::remove_file(&copied).map_err(|error| StoreError::Unavailable(format!("{}: {error}", copied.display())))?;
         }
+        shipped
     }
 }
 
@@ -322,6 +332,7 @@ fn advice(error: &BackupFailure) -> &'static str {
         BackupFailure::Format(_) => "run `mobo-hub backup verify`",
         BackupFailure::Store(_) => "look at the store: `mobo-hub health check`",
         BackupFailure::WentBack(_) => "the hub goes on under a new timeline",
+        BackupFailure::Taken(_) => "see that no other hub ships there",
         BackupFailure::Refused(_) => "do what the sentence says",
     }
 }

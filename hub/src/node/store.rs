@@ -6,8 +6,9 @@ use mobo_adapters::desk::Desk;
 use mobo_adapters::sqlite::{SqliteHubStore, VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, ProjectId, Timeline};
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
+use mobo_core::limits;
 use mobo_core::message::TimelineInfo;
-use mobo_core::store::{HubRow, HubStore, StoreError};
+use mobo_core::store::{HubRow, HubStore, SqlRefused, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 use mobo_runtime::component::{BoxFuture, Component, timed};
@@ -51,7 +52,11 @@ impl StorePart {
         };
         let opened = assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await?;
         if let Some(file) = self.file.get() {
-            settle_place(&file, &opened.history, fingerprint::of(&self.hub.folder.join(super::STORE_FILE))).await?;
+            let is_copy = settle_place(&file, &opened.history, fingerprint::of(&self.hub.folder.join(super::STORE_FILE))).await?;
+            let mark = self.hub.folder.join(super::backup::COPIED_FILE);
+            if is_copy && let Err(error) = std::fs::write(&mark, "") {
+                return Err(StoreError::Unavailable(format!("{}: {error}", mark.display())));
+            }
         }
         Ok((opened, desk))
     }
@@ -150,8 +155,12 @@ impl Component for StorePart {
     fn health(&self) -> BoxFuture<'_, Vital> {
         Box::pin(async move {
             let Ok(opened) = self.hub.opened() else { return Vital::Failing("the store is not open".to_owned()) };
-            match opened.store.reserve_time(opened.time.now()).await {
-                Ok(_) => Vital::Fine,
+            let now = opened.time.now();
+            if let Err(error) = opened.store.reserve_time(now).await {
+                return Vital::Failing(error.to_string());
+            }
+            match opened.store.sql_refused().await {
+                Ok(refused) => written_in_vain(refused, now).map_or(Vital::Fine, Vital::Worn),
                 Err(error) => Vital::Failing(error.to_string()),
             }
         })
@@ -185,6 +194,19 @@ impl Component for StorePart {
             Ok(())
         })
     }
+}
+
+/// What programs have written by SQL in vain, while that is news: their statements had succeeded.
+fn written_in_vain(refused: SqlRefused, now: Eff) -> Option<String> {
+    let age = now.0.saturating_sub(refused.last?.0);
+    let is_news = age <= i64::try_from(limits::INTAKE_REFUSED_WORN.as_micros()).unwrap_or(i64::MAX);
+    let count = refused.count;
+    is_news.then(|| {
+        format!(
+            "{count} rows that SQL wrote could not be taken in and are what they were before, the last one within a day: the table \
+             intake_refused beside them says which ones and why"
+        )
+    })
 }
 
 async fn reachable(url: &str) -> Check {

@@ -13,12 +13,20 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::devices::{lane, seq};
 use super::error::{Failure, known};
+use super::known::Known;
+use super::schemas;
 use super::session::Tx;
 use super::stored::{Found, Source};
 
 type Audits = BTreeMap<BucketId, BucketAudit>;
 
-/// Recomputes the digest of every bucket.
+/// Recomputes the digest of every bucket of a project.
+pub(super) async fn of_project(tx: &mut Tx, known: &Known, project: ProjectId) -> Result<Vec<BucketAudit>, Failure> {
+    let schema = schemas::current(tx, known, project).await?;
+    buckets(tx, project, &schema).await
+}
+
+/// The same, by a schema that is known.
 pub(super) async fn buckets(tx: &mut Tx, project: ProjectId, schema: &Schema) -> Result<Vec<BucketAudit>, Failure> {
     let mut audits = Audits::new();
     let look = sqlx::query("SELECT id, key, head, digest FROM mobo.bucket WHERE project = $1 ORDER BY id").bind(project.sql());

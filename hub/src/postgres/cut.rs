@@ -1,5 +1,9 @@
 //! Everything in a database as of one moment: a transaction that only reads, with a cursor for what is being read.
+//!
+//! There is one every second or oftener, and each question is a round trip. So the catalog is asked once for each cut, and a table that fits
+//! into a page is read without a cursor.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use mobo_core::limits;
@@ -11,24 +15,62 @@ use super::error::Failure;
 use super::session::Tx;
 use super::table::quoted;
 use super::transfer::binary::{self, Form};
-use super::transfer::{forms, name_in_sql, tables};
+use super::transfer::{STAY, name_in_sql};
 
 #[derive(Debug)]
 pub(super) struct PostgresCut {
     tx: Tx,
+    catalog: Option<Catalog>,
     open: Option<(TableName, Vec<Form>)>,
+    /// The only page of what was opened.
+    only: Option<Vec<Row>>,
 }
 
 impl PostgresCut {
     pub(super) const fn new(tx: Tx) -> Self {
-        Self { tx, open: None }
+        Self { tx, catalog: None, open: None, only: None }
     }
 
     async fn shut(&mut self) -> Result<(), Failure> {
+        self.only = None;
         match self.open.take() {
             Some(_) => self.tx.script("CLOSE cut".to_owned()).await,
             None => Ok(()),
         }
+    }
+
+    async fn catalog(&mut self) -> Result<&Catalog, Failure> {
+        if self.catalog.is_none() {
+            self.catalog = Some(Catalog::read(&mut self.tx).await?);
+        }
+        self.catalog.as_ref().ok_or_else(|| Failure::damaged("the catalog was read, and is not there"))
+    }
+
+    async fn begin(&mut self, table: Table, filter: &Filter) -> Result<(), Failure> {
+        let catalog = self.catalog().await?;
+        let (forms, source) = (catalog.forms(&table)?, catalog.merged(&table));
+        let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
+        let select = format!("SELECT {} FROM {source}{}", columns.join(", "), condition(filter));
+        let is_small = *filter == Filter::default() && matches!(table.name, TableName::Own(_));
+        if is_small && let Some(page) = self.page(&select, (&forms, &table.name)).await? {
+            let shut = self.shut().await;
+            self.only = Some(page);
+            return shut;
+        }
+        let shut = if self.open.take().is_some() { "CLOSE cut; " } else { "" };
+        self.only = None;
+        self.tx.script(format!("{shut}DECLARE cut NO SCROLL CURSOR FOR {select}")).await?;
+        self.open = Some((table.name, forms));
+        Ok(())
+    }
+
+    /// All rows, where they fit into a page; `None` where there are more.
+    async fn page(&mut self, select: &str, (forms, name): (&[Form], &TableName)) -> Result<Option<Vec<Row>>, Failure> {
+        let rows = self.tx.rows(sqlx::query(AssertSqlSafe(format!("{select} LIMIT {}", limits::MOVE_ROWS_MAX + 1)))).await?;
+        if rows.len() > limits::MOVE_ROWS_MAX {
+            return Ok(None);
+        }
+        rows.iter().map(|row| binary::decode(row, forms, name)).collect::<Result<_, Failure>>().map(Some)
     }
 }
 
@@ -36,25 +78,19 @@ impl Cut for PostgresCut {
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>> {
         Box::pin(async {
             self.shut().await?;
-            Ok(cut_tables(&mut self.tx).await?)
+            Ok(self.catalog().await?.tables.iter().map(|(table, _)| table.clone()).collect())
         })
     }
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
-        Box::pin(async move {
-            self.shut().await?;
-            let forms = forms(&mut self.tx, &table).await?;
-            let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
-            let source = merged(&mut self.tx, &table).await?;
-            let from = format!("SELECT {} FROM {source}{}", columns.join(", "), condition(&filter));
-            self.tx.script(format!("DECLARE cut NO SCROLL CURSOR FOR {from}")).await?;
-            self.open = Some((table.name, forms));
-            Ok(())
-        })
+        Box::pin(async move { Ok(self.begin(table, &filter).await?) })
     }
 
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>> {
         Box::pin(async {
+            if let Some(only) = self.only.take() {
+                return Ok(only);
+            }
             let Some((name, forms)) = &self.open else { return Ok(Vec::new()) };
             // Each cursor has the same name and other columns: no plan of it may be kept.
             let fetch = format!("FETCH {} FROM cut", limits::MOVE_ROWS_MAX);
@@ -70,50 +106,101 @@ impl Cut for PostgresCut {
 
     fn end(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.open = None;
+            (self.open, self.only) = (None, None);
             Ok(self.tx.reset().await?)
         })
     }
 }
 
-/// The rows of a table as they were merged last. What SQL has written into them since is in no record yet, and no row that anybody can restore.
-async fn merged(tx: &mut Tx, table: &Table) -> Result<String, Failure> {
-    const LOOK: &str = "SELECT id FROM mobo.collection c WHERE name = $1 AND EXISTS (SELECT FROM mobo.intake i WHERE i.collection = c.id)";
-    let name = name_in_sql(table);
-    let TableName::Collection(collection) = &table.name else { return Ok(name) };
-    let Some(row) = tx.row(sqlx::query(LOOK).bind(collection)).await? else { return Ok(name) };
-    let id: i64 = row.try_get(0)?;
-    Ok(format!(
-        "(SELECT r.* FROM {name} r WHERE NOT EXISTS (SELECT FROM mobo.intake i WHERE i.collection = {id} AND i.id = r.id) UNION ALL \
-         SELECT (jsonb_populate_record(NULL::{name}, f.old)).* FROM (SELECT DISTINCT ON (i.id) i.old FROM mobo.intake i \
-         WHERE i.collection = {id} ORDER BY i.id, i.n) f WHERE f.old IS NOT NULL) merged"
-    ))
+/// What the database says of its tables, as of the moment of the cut.
+#[derive(Debug, Default)]
+struct Catalog {
+    /// With the form of each column.
+    tables: Vec<(CutTable, Vec<Option<Form>>)>,
+    /// The collections that SQL has written into since they were merged last, with their ids.
+    written: BTreeMap<String, i64>,
 }
 
-async fn cut_tables(tx: &mut Tx) -> Result<Vec<CutTable>, Failure> {
-    const LOOK: &str = "SELECT c.oid::regclass::text, a.attname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid \
-                        JOIN pg_namespace n ON n.oid = c.relnamespace JOIN unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) ON true \
-                        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum \
-                        WHERE i.indisprimary AND n.nspname IN ('mobo', 'public') ORDER BY c.oid, k.place";
-    let mut keys: Vec<(String, String)> = Vec::new();
-    for row in tx.rows(sqlx::query(LOOK)).await? {
-        keys.push((row.try_get(0)?, row.try_get(1)?));
-    }
-    let mut found = Vec::new();
-    for table in tables(tx).await? {
-        if matches!(&table.name, TableName::Own(name) if BACKUP_OWN.contains(&name.as_str())) {
-            continue;
+impl Catalog {
+    async fn read(tx: &mut Tx) -> Result<Self, Failure> {
+        const COLLECTIONS: &str = "SELECT name, id, EXISTS (SELECT FROM mobo.intake i WHERE i.collection = c.id) \
+                                   FROM mobo.collection c ORDER BY name";
+        const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, a.attname::text, t.typname::text, coalesce(k.place, 0) \
+                               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+                               JOIN pg_type t ON t.oid = a.atttypid \
+                               LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
+                               LEFT JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) ON k.attnum = a.attnum \
+                               WHERE c.relkind IN ('r', 'p') AND (n.nspname = 'mobo' OR n.nspname = 'public' AND c.relname = ANY($1)) \
+                               ORDER BY n.nspname, c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
+        let (mut names, mut written) = (Vec::new(), BTreeMap::new());
+        for row in tx.rows(sqlx::query(COLLECTIONS)).await? {
+            let (name, id, is_written): (String, i64, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            names.push(name.clone());
+            written.extend(is_written.then_some((name, id)));
         }
-        let name = regclass(tx, &table).await?;
-        let key = keys.iter().filter(|(of, _)| *of == name).map(|(_, column)| column.clone()).collect();
-        found.push(CutTable { table, key });
+        let mut found: BTreeMap<TableName, Found> = BTreeMap::new();
+        for row in tx.rows(sqlx::query(COLUMNS).bind(&names)).await? {
+            let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let name = if schema == "mobo" { TableName::Own(name) } else { TableName::Collection(name) };
+            found.entry(name).or_default().add(row.try_get(2)?, (row.try_get(3)?, row.try_get(4)?));
+        }
+        let is_own = |name: &TableName| matches!(name, TableName::Own(name) if !is_left_out(name));
+        let own: Vec<TableName> = found.keys().filter(|name| is_own(name)).cloned().collect();
+        let all = own.into_iter().chain(names.into_iter().map(TableName::Collection));
+        let tables = all.filter_map(|name| found.remove(&name).map(|found| found.table(name))).collect();
+        Ok(Self { tables, written })
     }
-    Ok(found)
+
+    fn forms(&self, table: &Table) -> Result<Vec<Form>, Failure> {
+        let found = self.tables.iter().find(|(found, _)| found.table.name == table.name);
+        let form = |column: &String| {
+            let (known, forms) = found?;
+            let place = known.table.columns.iter().position(|name| name == column)?;
+            forms.get(place).copied().flatten()
+        };
+        let unknown = |column: &String| Failure::refused(format!("{} has no column {column} that this version can read", table.name));
+        table.columns.iter().map(|column| form(column).ok_or_else(|| unknown(column))).collect()
+    }
+
+    /// The rows of a table as they were merged last. What SQL has written into them since is in no record yet, and no row that anybody can
+    /// restore.
+    fn merged(&self, table: &Table) -> String {
+        let name = name_in_sql(table);
+        let TableName::Collection(collection) = &table.name else { return name };
+        let Some(id) = self.written.get(collection) else { return name };
+        format!(
+            "(SELECT r.* FROM {name} r WHERE NOT EXISTS (SELECT FROM mobo.intake i WHERE i.collection = {id} AND i.id = r.id) UNION ALL \
+             SELECT (jsonb_populate_record(NULL::{name}, f.old)).* FROM (SELECT DISTINCT ON (i.id) i.old FROM mobo.intake i \
+             WHERE i.collection = {id} ORDER BY i.id, i.n) f WHERE f.old IS NOT NULL) merged"
+        )
+    }
 }
 
-async fn regclass(tx: &mut Tx, table: &Table) -> Result<String, Failure> {
-    let row = tx.row(sqlx::query("SELECT to_regclass($1)::text").bind(name_in_sql(table))).await?;
-    Ok(row.map(|row| row.try_get::<Option<String>, _>(0)).transpose()?.flatten().unwrap_or_default())
+fn is_left_out(name: &str) -> bool {
+    STAY.contains(&name) || BACKUP_OWN.contains(&name)
+}
+
+/// The columns of a table with their forms, and the place that each has in its key.
+#[derive(Debug, Default)]
+struct Found {
+    columns: Vec<String>,
+    forms: Vec<Option<Form>>,
+    key: BTreeMap<i64, String>,
+}
+
+impl Found {
+    fn add(&mut self, column: String, (kind, place): (String, i64)) {
+        if place > 0 {
+            self.key.insert(place, column.clone());
+        }
+        self.columns.push(column);
+        self.forms.push(Form::of(&kind));
+    }
+
+    fn table(self, name: TableName) -> (CutTable, Vec<Option<Form>>) {
+        (CutTable { table: Table { name, columns: self.columns }, key: self.key.into_values().collect() }, self.forms)
+    }
 }
 
 /// The WHERE, with its values in it: a cursor takes none from outside.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use mobo_core::entry::chain_start;
-use mobo_core::ids::{BucketId, Chain, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, Seq};
+use mobo_core::ids::{BootId, BucketId, Chain, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, Seq};
+use mobo_core::limits;
 use mobo_core::message::LaneStatus;
 use mobo_core::session::hub::LANE_CREDIT_BYTES;
-use mobo_core::store::{Admission, Arrival, DeviceRow, Invite, InviteState};
+use mobo_core::store::{Admission, Arrival, DeviceRow, Invite, InviteState, TOO_MANY_LOGS};
 use mobo_core::time::Eff;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -197,10 +198,30 @@ pub(super) async fn arrive(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -
              ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = least(mobo.boot.offset_us, excluded.offset_us)",
         );
         tx.run(learn.bind(project.sql()).bind(arrival.device.0).bind(boot.0).bind(offset)).await?;
+        bound(tx, project, arrival, boot).await?;
     }
     let (session, confirmed) = session(tx, project, arrival).await?;
     let lanes = lanes(tx, project, arrival).await?;
     Ok(Admission { ordinal, fenced, session, confirmed, lanes })
+}
+
+/// Keeps what is read at each merge of a device within bounds. Of its boots, those that began last stay, and this one. Of its logs without an
+/// entry that no other goes on from, the newest stay; what is forgotten is noted anew when it comes again. Of the others there may be so many.
+async fn bound(tx: &mut Tx, project: ProjectId, arrival: &Arrival, boot: BootId) -> Result<(), Failure> {
+    const BOOTS: &str = "DELETE FROM mobo.boot WHERE project = $1 AND device = $2 AND boot <> $3 AND boot NOT IN \
+                         (SELECT boot FROM mobo.boot WHERE project = $1 AND device = $2 ORDER BY offset_us DESC, boot LIMIT $4)";
+    const EMPTY: &str = "DELETE FROM mobo.incarnation i WHERE project = $1 AND device = $2 AND incarnation <> $3 AND NOT fenced \
+                         AND ordinal <= (SELECT max(ordinal) FROM mobo.incarnation WHERE project = $1 AND device = $2) - $4 \
+                         AND NOT EXISTS (SELECT FROM mobo.lane l WHERE l.project = $1 AND l.device = $2 AND l.incarnation = i.incarnation) \
+                         AND NOT EXISTS (SELECT FROM mobo.incarnation c WHERE c.project = $1 AND c.device = $2 AND c.parent = i.incarnation)";
+    let of = |sql: &'static str| sqlx::query(sql).bind(project.sql()).bind(arrival.device.0);
+    tx.run(of(BOOTS).bind(boot.0).bind(i64::from(limits::DEVICE_BOOTS_MAX))).await?;
+    tx.run(of(EMPTY).bind(arrival.incarnation.sql()).bind(limits::DEVICE_EMPTY_LOGS_MAX.cast_signed())).await?;
+    let logs = tx.row(of("SELECT count(*) FROM mobo.incarnation WHERE project = $1 AND device = $2")).await?;
+    if known(logs, "answer")?.try_get::<i64, _>(0)? > i64::from(limits::DEVICE_LOGS_MAX) {
+        return Err(Failure::refused(TOO_MANY_LOGS));
+    }
+    Ok(())
 }
 
 async fn incarnation(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -> Result<(Ordinal, bool), Failure> {

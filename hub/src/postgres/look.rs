@@ -6,7 +6,7 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Position, ProjectId, RecordKey};
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{ConflictPlace, ConflictPolicy, ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::store::{ConflictPlace, ConflictPolicy, ConflictRow, Counts, QuarantineRow, RecordRow, SqlRefused};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -126,6 +126,14 @@ pub(super) async fn counts(tx: &mut Tx, project: ProjectId, schema: &Schema) -> 
     let look = sqlx::query("SELECT id, key, head, digest FROM mobo.bucket WHERE project = $1 ORDER BY key").bind(project.sql());
     let buckets = tx.rows(look).await?.iter().map(bucket).collect::<Result<_, _>>()?;
     Ok(Counts { records, quarantined, conflicts, devices, buckets })
+}
+
+/// What SQL has written in vain.
+pub(super) async fn sql_refused(tx: &mut Tx) -> Result<SqlRefused, Failure> {
+    let look = sqlx::query("SELECT count(*), (extract(epoch FROM max(at)) * 1000000)::int8 FROM mobo.intake_refused");
+    let row = known(tx.row(look).await?, "answer")?;
+    let count = known(u64::try_from(row.try_get::<i64, _>(0)?).ok(), "count")?;
+    Ok(SqlRefused { count, last: row.try_get::<Option<i64>, _>(1)?.map(Eff) })
 }
 
 fn bucket(row: &PgRow) -> Result<(BucketId, String, Position, Digest), Failure> {

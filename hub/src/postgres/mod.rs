@@ -50,7 +50,7 @@ use mobo_core::stamp::Origin;
 use mobo_core::store::{
     Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Connections, Counts, DeviceRow, Elsewhere,
     HubRow, HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry,
-    RebucketBatch, Rebucketed, Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
+    RebucketBatch, Rebucketed, Rebucketing, RecordRow, SqlRefused, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
@@ -361,16 +361,16 @@ impl HubStore for PostgresHubStore {
         })
     }
 
+    fn sql_refused(&self) -> StoreFuture<'_, SqlRefused> {
+        transaction!(self, Read, |tx| look::sql_refused(tx))
+    }
+
     fn audit_buckets(&self, project: ProjectId) -> StoreFuture<'_, Vec<BucketAudit>> {
         Box::pin(async move {
             let mut tx = self.begin(Purpose::Audit).await?;
             let inner = Arc::clone(&self.inner);
             apart(async move || {
-                let audits = async {
-                    let schema = schemas::current(&mut tx, &inner.known, project).await?;
-                    audit::buckets(&mut tx, project, &schema).await
-                };
-                let audits = audits.await;
+                let audits = audit::of_project(&mut tx, &inner.known, project).await;
                 Ok(tx.finish(audits).await?)
             })
             .await

@@ -15,9 +15,9 @@ use mobo_hub::backup::{Asked, BackupFailure, Repository, points, sweep, sweep_ke
 
 use super::rig::{Fault, KEY, MemoryVault, Rig, bring_back, held, repository, runtime, verdict};
 
-const SNAPSHOT: Asked = Asked { snapshot: true, due: false, anew: false };
-const DUE: Asked = Asked { snapshot: false, due: true, anew: false };
-const NEWS: Asked = Asked { snapshot: false, due: false, anew: false };
+const SNAPSHOT: Asked = Asked { snapshot: true, due: false, anew: false, copied: false };
+const DUE: Asked = Asked { snapshot: false, due: true, anew: false, copied: false };
+const NEWS: Asked = Asked { snapshot: false, due: false, anew: false, copied: false };
 
 /// What is in the vault comes back as what is in the store.
 async fn comes_back(rig: &Rig, vault: &Arc<MemoryVault>) {
@@ -360,13 +360,19 @@ fn a_restore_that_is_run_again_leaves_a_live_hub_alone() {
         assert_eq!((again.timeline, again.anchor, scratch.exists()), (restored.timeline, anchor, false));
         // Killed before it took its place, or while it was built: what is there is somebody else's.
         let other = "placing 1:00".replace("1:00", &anchor.to_string());
-        for text in [anchor.to_string(), format!("{other} {}", Timeline([1; 16]))] {
+        for text in [format!("building {anchor}"), format!("{other} {}", Timeline([1; 16]))] {
             note(text);
             is_refused(&vault, folder.path()).await;
         }
-        note(anchor.to_string());
-        std::fs::copy(&file, scratch.join("ready.db")).unwrap();
-        is_refused(&vault, folder.path()).await;
+        // What the first version has left says only what it began: while something stands beside it, nothing has taken its place.
+        for left in ["ready.db", "building.db"] {
+            note(anchor.to_string());
+            std::fs::copy(&file, scratch.join(left)).unwrap();
+            is_refused(&vault, folder.path()).await;
+            std::fs::remove_file(scratch.join(left)).unwrap();
+        }
+        let again = bring_back(&vault, folder.path(), &[], |_| {}).await.unwrap();
+        assert_eq!((again.timeline, scratch.exists()), (restored.timeline, false));
         assert_eq!(std::fs::read(&file).unwrap(), want);
         // A log that is left behind would be played into what is restored.
         std::fs::remove_file(&file).unwrap();

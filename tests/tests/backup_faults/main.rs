@@ -6,6 +6,7 @@
 
 mod found;
 mod rig;
+mod twice;
 
 use std::collections::BTreeMap;
 use std::path::Path;

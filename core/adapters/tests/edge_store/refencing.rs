@@ -4,6 +4,7 @@ use mobo_core::author::Intent;
 use mobo_core::ids::{Incarnation, Lane};
 use mobo_core::merge::Outcome;
 use mobo_core::message::{Code, Refence, RefenceReason};
+use mobo_core::schema::FieldChanges;
 use serde_json::json;
 
 use crate::world::{Device, World, edit, seq};
@@ -145,6 +146,34 @@ async fn documents_are_authored_again_by_their_new_log() {
         );
         assert_eq!(rows.len(), 2);
     }
+}
+
+/// An edit that a new log cannot make is not forgotten: it waits for somebody's word, like one that the hub refused.
+///
+/// What broke: the entry was superseded by nothing, the row showed what it had been before, and no inbox, status or log said so.
+// faults: I-1
+#[tokio::test]
+async fn what_cannot_be_written_again_is_in_the_inbox() {
+    let mut world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    device.write(&world, "notes", Intent::Put, "n", json!({"title": "one", "rank": 1})).await;
+    device.sync(&world).await;
+    device.write(&world, "notes", Intent::Patch, "n", json!({"rank": 7})).await;
+    device.write(&world, "notes", Intent::Patch, "n", json!({"title": "two", "rank": 8})).await;
+    world.alter("notes", &FieldChanges { retire: vec!["rank".to_owned()], ..FieldChanges::default() }).await;
+    device.store.put_schema(world.definitions()).await.unwrap();
+    let refenced = refence(&world, &device, None).await;
+    assert_eq!((refenced.reauthored, refenced.dropped, refenced.lost), (1, 1, 2));
+    let mut inbox = device.store.inbox(None, 10).await.unwrap();
+    inbox.sort_by_key(|row| row.n);
+    let told: Vec<_> =
+        inbox.iter().map(|row| (row.record.as_ref().unwrap().id.to_string(), row.edits.clone().unwrap()[0].edit.fields.clone())).collect();
+    let want = |rank: i64| ("n".to_owned(), json!({ "rank": rank }).as_object().unwrap().clone());
+    assert_eq!(told, [want(7), want(8)]);
+    assert!(inbox.iter().all(|row| row.detail.contains("\"rank\" was retired")), "{inbox:?}");
+    device.sync(&world).await;
+    assert_eq!(world.rows("notes").await[0]["title"], "two");
+    assert_eq!(device.store.inbox(None, 10).await.unwrap().len(), 2, "until somebody decides");
 }
 
 #[tokio::test]

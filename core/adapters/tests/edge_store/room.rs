@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use mobo_adapters::sqlite::edge::{EdgeStore, FullPolicy, Reached, Room, WriteError};
 use mobo_core::author::Intent;
 use mobo_core::ids::Lane;
+use mobo_core::limits;
 use mobo_core::message::Code;
+use mobo_core::schema::Kind;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::stream::{Column, Segment};
 use mobo_core::value::Value;
 use serde_json::json;
 
-use crate::world::{Device, World, edit};
+use crate::world::{Device, World, collection, edit};
 
 const MIB: u64 = 1 << 20;
 /// Samples in one entry of these tests.
@@ -26,9 +28,17 @@ async fn tighten(store: &EdgeStore, policy: FullPolicy) -> Room {
 }
 
 async fn try_append(world: &World, device: &Device) -> Result<mobo_adapters::sqlite::edge::Written, WriteError> {
-    let collection = world.collection("vitals");
-    let column = Column::Typed((0..SAMPLES).map(|n| Value::Float(f64::from(u32::try_from(n).unwrap()) * 1.37)).collect());
-    let before_us = (0..SAMPLES).rev().map(|second| second * 1_000_000).collect();
+    try_append_to(world, device, ("vitals", SAMPLES)).await
+}
+
+async fn try_append_to(
+    world: &World,
+    device: &Device,
+    (stream, samples): (&str, u64),
+) -> Result<mobo_adapters::sqlite::edge::Written, WriteError> {
+    let collection = world.collection(stream);
+    let column = Column::Typed((0..samples).map(|n| Value::Float(f64::from(u32::try_from(n).unwrap()) * 1.37)).collect());
+    let before_us = (0..samples).rev().map(|second| second * 1_000_000).collect();
     let columns = BTreeMap::from([(collection.fields[0].id, column)]);
     device.store.append(Segment { collection: collection.id, before_us, columns, author: None }).await
 }
@@ -134,4 +144,34 @@ async fn records_are_refused_at_the_very_end_and_taken_again_once_the_hub_has_th
     assert_eq!(device.rows(&world, "orders").await.len(), 1, "reading goes on");
     device.sync(&world).await;
     write(n).await.unwrap();
+}
+
+/// Samples that may not give way do not stand in front of those that may.
+///
+/// What broke: only the oldest thousand entries of a lane were looked at; where these were of a stream that stops, another one was refused as
+/// well, though samples of its own could have gone.
+// faults: S-7
+#[tokio::test]
+async fn a_stream_that_stops_does_not_hold_up_another_one() {
+    let mut world = World::new().await;
+    world.create(collection(6, "alarms", Kind::Stream, "cpu:float", &[])).await;
+    let device = world.device("a", &["all"]).await;
+    for _ in 0..limits::RELIEF_ENTRIES_MAX + 20 {
+        try_append_to(&world, &device, ("alarms", 1)).await.unwrap();
+    }
+    for _ in 0..200 {
+        try_append(&world, &device).await.unwrap();
+    }
+    let used = device.store.counts().await.unwrap().used_bytes;
+    let streams = BTreeMap::from([("alarms".to_owned(), FullPolicy::Stop)]);
+    let others = FullPolicy::DropOldest;
+    device.store.set_room(Room { bytes_max: used + MIB / 2 - 4096, reserve_bytes: MIB / 2, streams, others });
+    let refused = try_append_to(&world, &device, ("alarms", 1)).await;
+    assert!(matches!(&refused, Err(WriteError::Store(StoreError::Full(_)))), "{refused:?}");
+    try_append(&world, &device).await.unwrap();
+    let losses = device.store.counts().await.unwrap().losses;
+    let lost: Vec<_> = losses.iter().map(|loss| (loss.collection, loss.entries > 0)).collect();
+    assert_eq!(lost, [(world.collection("vitals").id, true)], "its own samples give way, and no alarm does");
+    device.sync(&world).await;
+    assert_eq!(world.rows("alarms").await.len(), limits::RELIEF_ENTRIES_MAX as usize + 20);
 }

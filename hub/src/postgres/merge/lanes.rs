@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::entry::chain_start;
 use mobo_core::ids::{BootId, Chain, DeviceId, Eid, Incarnation, Lane, LaneKey, Ordinal, ProjectId, Seq};
+use mobo_core::limits;
 use mobo_core::merge::time::{Boots, LaneTime};
 use mobo_core::merge::{KeptEntry, LaneReads, LaneState, LaneWants};
 use mobo_core::time::{Eff, Mono};
@@ -142,7 +143,7 @@ fn line(logs: &Logs, device: DeviceId, incarnation: Incarnation) -> Vec<(Incarna
     let mut next = logs.get(&(device, incarnation)).and_then(|log| log.parent);
     while let Some(parent) = next {
         // A device may claim anything for a parent, a circle too.
-        if parent.0 == incarnation || line.iter().any(|(known, _)| *known == parent.0) {
+        if parent.0 == incarnation || line.len() >= limits::LOG_LINE_MAX || line.iter().any(|(known, _)| *known == parent.0) {
             break;
         }
         line.push(parent);

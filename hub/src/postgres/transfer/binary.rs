@@ -23,7 +23,7 @@ pub(in crate::postgres) enum Form {
 
 impl Form {
     /// The form of a type, by the name that Postgres gives it; `None` for one that no table of ours has.
-    pub(super) fn of(kind: &str) -> Option<Self> {
+    pub(in crate::postgres) fn of(kind: &str) -> Option<Self> {
         Some(match kind {
             "bool" => Self::Bool,
             "int2" => Self::Int(2),

@@ -1,6 +1,7 @@
 //! The hub's own facts, devices, and keys.
 
 use mobo_core::ids::{BucketId, Incarnation, Lane, Ordinal, Position, ProjectId, PublicKey, Seq, Timeline};
+use mobo_core::limits;
 use mobo_core::message::{Parent, TimelineInfo, TimelineParent};
 use mobo_core::store::{ApiKeyRow, Arrival, DeviceRow, HubRow, Invite, InviteState};
 use mobo_core::time::Eff;
@@ -127,6 +128,38 @@ pub async fn hellos_are_numbered(place: Box<dyn Place>) {
         world.store.cursors(world.project, device.id(), at(position), Eff(START)).await.unwrap();
     }
     assert_eq!(world.sql("SELECT position FROM {own}cursor").await, "9");
+}
+
+/// A merge reads what is known of a device's boots and logs: a device that starts a thousand times, or says so, makes no merge slower.
+///
+/// What broke: each hello could leave a boot and a log behind, and nothing ever took one away.
+pub async fn boots_and_logs_are_bounded(place: Box<dyn Place>) {
+    let world = World::new(place, 9).await;
+    let mut device = Device::enrolled(&world, "a", &["all"]).await;
+    device.write(&world, "work_orders", Intent::Put, ("w", json!({ "n": 1 })));
+    world.merged(device.push_all(&world)).await;
+    let of = |table: &str| format!("SELECT count(*) FROM {{own}}{table} WHERE device = (SELECT id FROM {{own}}device)");
+    let most = u64::from(limits::DEVICE_BOOTS_MAX.max(limits::DEVICE_EMPTY_LOGS_MAX));
+    let arrive = async |n: u64, incarnation: Incarnation, parent: Option<Parent>, offset: i64| {
+        let boot = Some((mobo_core::ids::BootId((n + 1).to_be_bytes()), offset));
+        let arrival = Arrival { device: device.id(), incarnation, parent, ordinal: None, boot, now: Eff(START), session: 0 };
+        world.store.arrive(world.project, arrival).await.unwrap()
+    };
+    let parent = Some(Parent { incarnation: device.incarnation, seq: Seq::new(1) });
+    let next = arrive(0, Incarnation::new(500).unwrap(), parent, 0).await;
+    for n in 1..most + 20 {
+        arrive(n, Incarnation::new(1_000 + n).unwrap(), None, i64::try_from(n).unwrap()).await;
+    }
+    assert_eq!(world.sql(&of("boot")).await, limits::DEVICE_BOOTS_MAX.to_string());
+    let logs: u64 = world.sql(&of("incarnation")).await.parse().unwrap();
+    assert!(logs <= u64::from(limits::DEVICE_EMPTY_LOGS_MAX) + 2, "{logs} logs");
+    assert_eq!(world.sql(&format!("SELECT count(*) FROM {{own}}incarnation WHERE incarnation = {}", device.incarnation.sql())).await, "1");
+    // What was forgotten is noted anew; the log that has entries is what it was, and the boot that speaks is known.
+    assert!(arrive(0, Incarnation::new(500).unwrap(), parent, -5).await.ordinal > next.ordinal);
+    assert_eq!(world.sql("SELECT count(*) FROM {own}boot WHERE offset_us = -5").await, "1");
+    device.write(&world, "work_orders", Intent::Patch, ("w", json!({ "n": 2 })));
+    world.merged(device.push_last(&world)).await;
+    world.is_sound().await;
 }
 
 /// Keys are found by their hash until they are revoked.

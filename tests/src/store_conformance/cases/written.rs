@@ -2,8 +2,9 @@
 
 use mobo_core::author::Intent;
 use mobo_core::ids::Position;
+use mobo_core::limits;
 use mobo_core::store::transfer::TableName;
-use mobo_core::store::{Filter, PullPage, PullRequest, RebucketBatch};
+use mobo_core::store::{Filter, PullPage, PullRequest, RebucketBatch, SqlRefused};
 use serde_json::json;
 
 use crate::store_conformance::Place;
@@ -108,6 +109,30 @@ pub async fn counts_twice_when_it_says_so_twice(place: Box<dyn Place>) {
         world.store.take_in(batch.clone()).await.unwrap().unwrap();
     }
     assert_eq!(world.sql("SELECT runs FROM pumps WHERE id = 'p1'").await, "7");
+    world.is_sound().await;
+}
+
+/// What cannot be taken in is taken back, and nobody has to read a log to know of it.
+///
+/// What broke: the program's statement had succeeded, its row was gone, and a line of the log was all that said so.
+pub async fn is_counted_when_it_is_refused(place: Box<dyn Place>) {
+    let world = World::new(place, 70).await;
+    assert_eq!(world.store.sql_refused().await.unwrap(), SqlRefused::default());
+    // From one end of what a counter holds to the other is no step that anybody can make.
+    let most = limits::INTAKE_REFUSED_MAX;
+    let rows: Vec<String> = (0..most + 5).map(|n| format!("('p{n}', {})", -i64::MAX)).collect();
+    sql(&world, &format!("INSERT INTO pumps(id, runs) VALUES {}", rows.join(", "))).await;
+    while world.store.take_in(world.batch(Vec::new())).await.unwrap().is_some() {}
+    assert_eq!(world.store.sql_refused().await.unwrap(), SqlRefused::default());
+    sql(&world, &format!("UPDATE pumps SET runs = {} WHERE id = 'p1'", i64::MAX)).await;
+    while world.store.take_in(world.batch(Vec::new())).await.unwrap().is_some() {}
+    assert_eq!(world.sql("SELECT runs FROM pumps WHERE id = 'p1'").await, (-i64::MAX).to_string());
+    let refused = world.store.sql_refused().await.unwrap();
+    assert_eq!((refused.count, refused.last.is_some()), (1, true));
+    // A program that repeats itself fills nothing.
+    sql(&world, &format!("UPDATE pumps SET runs = {}", i64::MAX)).await;
+    while world.store.take_in(world.batch(Vec::new())).await.unwrap().is_some() {}
+    assert_eq!(world.store.sql_refused().await.unwrap().count, most);
     world.is_sound().await;
 }
 

@@ -331,6 +331,8 @@ pub struct Refenced {
     pub reauthored: u64,
     /// Entries that change nothing any more on what the device sees, and payloads that are lost: superseded without a successor.
     pub dropped: u64,
+    /// Entries of which something could not be authored again: it is in the inbox, for somebody to decide.
+    pub lost: u64,
 }
 
 /// A record as this device shows it.

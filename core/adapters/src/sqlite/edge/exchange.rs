@@ -208,8 +208,7 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn refence(&self, order: Option<Refence>, fresh: Incarnation) -> Result<Refenced, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let nonce = || (inner.sources.nonce)();
-            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh, Why::Twice), nonce)
+            refence::refence(conn, &*inner.schema.get(conn)?, (order.as_ref(), fresh, Why::Twice), &inner.sources)
         };
         self.commit(work, |inner, _| {
             inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());
@@ -225,8 +224,7 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn begin_again(&self, fresh: Incarnation) -> Result<Refenced, StoreError> {
         let work = move |conn: &Connection, inner: &Inner| {
-            let nonce = || (inner.sources.nonce)();
-            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Trimmed), nonce)
+            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Trimmed), &inner.sources)
         };
         self.commit(work, |inner, _| {
             inner.tell(Lane::ALL.map(Change::LaneAppended).to_vec());

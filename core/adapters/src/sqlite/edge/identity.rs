@@ -80,8 +80,7 @@ impl EdgeStore {
             if !is_copy {
                 return Ok(None);
             }
-            let nonce = || (inner.sources.nonce)();
-            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Twice), nonce).map(Some)
+            refence::refence(conn, &*inner.schema.get(conn)?, (None, fresh, Why::Twice), &inner.sources).map(Some)
         };
         self.commit(work, |_, _| {}).await
     }

@@ -8,22 +8,27 @@ use mobo_core::document::{self, DocumentOp};
 use mobo_core::entry::{Entry, Header, Payload, Provenance};
 use mobo_core::ids::{Incarnation, Lane, Nonce, RecordKey, Seq};
 use mobo_core::json;
-use mobo_core::message::{Parent, Refence};
+use mobo_core::message::{Code, Parent, Refence};
 use mobo_core::overlay::{self, Pending};
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, FieldType, Kind, Schema};
+use mobo_core::time::Wall;
 use mobo_core::value::Value;
 use rusqlite::Connection;
 use serde_json::{Map, Value as Json, json};
 
+use super::Sources;
 use super::ack;
 use super::answers::Refenced;
 use super::bases;
+use super::counts::RefusedEdit;
 use super::desk::Desk;
 use super::fault::{Try, all, damaged};
+use super::inbox::{self, Note};
 use super::meta::{self, Log};
 use super::outbox::{self, EntryRow, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
+use super::refusals::origin_of;
 use super::stream;
 use crate::sqlite::error::{Failure, known};
 
@@ -36,6 +41,14 @@ struct Move<'c> {
     documents: BTreeMap<RecordKey, Twin>,
     decoded: Decoded,
     why: Why,
+    /// What the entry at hand did, and cannot do again.
+    lost: Vec<Lost>,
+}
+
+/// A part of an edit that cannot be written again.
+struct Lost {
+    edit: RefusedEdit,
+    why: String,
 }
 
 /// Why a log ends.
@@ -60,24 +73,30 @@ pub(super) fn refence(
     conn: &Connection,
     schema: &Schema,
     (order, fresh, why): (Option<&Refence>, Incarnation, Why),
-    mut nonce: impl FnMut() -> Nonce,
+    sources: &Sources,
 ) -> Try<Refenced> {
     let Some(old) = Log::read(conn)? else { return Err(Failure::refused("this device has not joined a hub yet")) };
-    let mut refenced = Refenced { incarnation: fresh, settled: 0, reauthored: 0, dropped: 0 };
+    let mut refenced = Refenced { incarnation: fresh, settled: 0, reauthored: 0, dropped: 0, lost: 0 };
     if let Some(order) = order {
         refenced.settled = settle_prefix(conn, &old, order)?;
     }
     let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
     meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
     let new = Log { incarnation: fresh, ..old };
-    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default(), why };
+    let heard = (sources.moment)().wall;
+    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default(), why, lost: Vec::new() };
     for lane in Lane::ALL {
         for seq in pending(conn, old.incarnation, lane)? {
             let row = known(outbox::entry(conn, old.incarnation, lane, seq)?, "entry in the outbox")?;
-            match moving.entry(lane, row, nonce())? {
+            let origin = origin_of((old.incarnation, lane, seq), &row.entry);
+            let is_again = moving.entry(lane, row, (sources.nonce)())?;
+            match is_again {
                 true => refenced.reauthored += 1,
                 false => refenced.dropped += 1,
             }
+            // Under the name of an entry that was written again, what is left of it would be taken for that.
+            let origin = origin.filter(|_| !is_again);
+            refenced.lost += u64::from(moving.tell((old.incarnation, lane, seq), origin, heard)?);
         }
     }
     let mut desk = Desk::new(conn, schema, new);
@@ -109,6 +128,18 @@ fn pending(conn: &Connection, incarnation: Incarnation, lane: Lane) -> Try<Vec<S
 }
 
 impl Move<'_> {
+    /// Notes what of an entry could not be written again, so that somebody decides about it. True if there was anything.
+    fn tell(&mut self, at: EntryAt, origin: Option<Provenance>, heard: Wall) -> Try<bool> {
+        let lost = std::mem::take(&mut self.lost);
+        let Some(first) = lost.first() else { return Ok(false) };
+        let record = RecordKey { collection: first.edit.collection, id: first.edit.edit.id.clone() };
+        let detail = format!("this device goes on under a new log, and there it cannot be written again: {}", first.why);
+        let edits: Vec<RefusedEdit> = lost.iter().map(|lost| lost.edit.clone()).collect();
+        let (record, edits) = (Some(&record), Some(edits.as_slice()));
+        inbox::put(self.conn, &Note { at, record, code: Code::UNMERGEABLE, detail: &detail, heard, edits, origin, blocked_by: None })?;
+        Ok(true)
+    }
+
     /// Seals an entry again in the new log. False if nothing is left of it.
     fn entry(&mut self, lane: Lane, row: EntryRow, nonce: Nonce) -> Try<bool> {
         let from = (self.old.incarnation, lane, row.seq);
@@ -163,13 +194,23 @@ impl Move<'_> {
         let old = overlays::author(self.old.device, self.old.incarnation, 1);
         let laid = overlay::lay_one(collection, &mut after, &pending, &old).is_ok();
         let edit = if laid { difference(collection, &key, (&twin.old, &after)) } else { None };
-        twin.old = after;
+        self.retired(collection, &key, (&twin.old, &after));
         let writer = Writer { collection, device: self.new.device, incarnation: self.new.incarnation, base_ver };
-        let again = edit.and_then(|edit| author::author(&writer, &twin.new, &edit).ok().flatten());
-        let again = match again {
-            Some(RecordOp::Document(op)) => Some(DocumentOp { before_us, ..op }),
-            Some(RecordOp::Table(_)) | None => None,
+        let again = match edit.as_ref().map(|edit| author::author(&writer, &twin.new, edit)) {
+            Some(Ok(Some(RecordOp::Document(op)))) => Some(DocumentOp { before_us, ..op }),
+            Some(Ok(Some(RecordOp::Table(_)))) | None => None,
+            Some(Ok(None)) => {
+                // It shows already what it would, or what it would be done to is not there.
+                let is_there = difference(collection, &key, (&twin.new, &after)).is_none();
+                self.lost.extend(edit.filter(|_| !is_there).map(|edit| lost(collection, edit, "the record is not there".to_owned())));
+                None
+            }
+            Some(Err(error)) => {
+                self.lost.extend(edit.map(|edit| lost(collection, edit, error.to_string())));
+                None
+            }
         };
+        twin.old = after;
         if let Some(op) = &again {
             let pending = Pending { seq: from.2, ops: vec![(0, RecordOp::Document(op.clone()))] };
             let new = overlays::author(self.new.device, self.new.incarnation, 0);
@@ -177,6 +218,21 @@ impl Move<'_> {
         }
         self.documents.insert(key, twin);
         Ok(again)
+    }
+
+    /// What an operation did to fields that are no more: it would have been merged, and would come to light with the field.
+    fn retired(&mut self, collection: &Collection, key: &RecordKey, (before, after): (&RecordState, &RecordState)) {
+        let (before, after) = (before.project(collection).unwrap_or_default(), after.project(collection).unwrap_or_default());
+        let fields = collection.fields.iter().enumerate().filter(|(_, field)| field.retired);
+        let changed = fields.filter_map(|(index, field)| {
+            let (was, is) = (before.get(index).unwrap_or(&Value::Null), after.get(index).unwrap_or(&Value::Null));
+            (was != is && *is != Value::Null).then(|| (field.name.clone(), json::value_to_json(is, field.kind)))
+        });
+        let fields: Map<String, Json> = changed.collect();
+        if let Some(name) = fields.keys().next().cloned() {
+            let edit = Edit { id: key.id.clone(), intent: Intent::Patch, fields };
+            self.lost.push(lost(collection, edit, format!("the field \"{name}\" was retired")));
+        }
     }
 
     /// The document with everything that the hub has of it, as far as this device knows: where the pending entries begin.
@@ -193,6 +249,10 @@ impl Move<'_> {
         let state = overlays::lay((self.conn, &mut self.decoded), whose, (collection, key), &base, &settled)?;
         Ok(Twin { old: state.clone(), new: state })
     }
+}
+
+fn lost(collection: &Collection, edit: Edit, why: String) -> Lost {
+    Lost { edit: RefusedEdit { collection: collection.id, edit }, why }
 }
 
 /// The edit that leads from one shown record to another; `None` when they show the same.

@@ -258,22 +258,38 @@ impl Relief<'_> {
         Ok(freed > 0)
     }
 
+    /// Walks on past what may not go, as samples of a stream that stops: others have to give way before somebody is refused.
     fn drop_oldest(&self, lane: Lane, now: &Moment, victims: &mut BTreeMap<CollectionId, Victims>) -> Try<()> {
-        let sql = "SELECT seq FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND state = 0 AND payload IS NOT NULL
-                   ORDER BY seq LIMIT ?3";
+        let sql = "SELECT seq, substr(payload, 1, ?5) FROM mobo_outbox
+                   WHERE incarnation = ?1 AND lane = ?2 AND seq > ?3 AND state = 0 AND payload IS NOT NULL ORDER BY seq LIMIT ?4";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let key = (self.log.incarnation.sql(), lane.number(), limits::RELIEF_ENTRIES_MAX);
-        let oldest = all(statement.query(key)?, |row| known(outbox::seq(row.get(0)?), "position of an entry"))?;
-        for (n, seq) in oldest.into_iter().enumerate() {
-            // Pages come free by the dozen: looking each time would only take time.
-            if n % 32 == 0 && self.is_enough()? {
-                return Ok(());
-            }
-            if let Some(row) = outbox::entry(self.conn, self.log.incarnation, lane, seq)? {
-                self.drop(lane, &row, now, victims)?;
+        let (mut after, mut dropped) = (0, 0);
+        loop {
+            let key = (self.log.incarnation.sql(), lane.number(), after, limits::RELIEF_ENTRIES_MAX, limits::SEGMENT_HEAD_BYTES);
+            let page: Vec<(i64, Vec<u8>)> = all(statement.query(key)?, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = *last;
+            for (seq, head) in &page {
+                if !self.may_go(head) {
+                    continue;
+                }
+                // Pages come free by the dozen: looking each time would only take time.
+                if dropped == limits::RELIEF_ENTRIES_MAX || dropped % 32 == 0 && self.is_enough()? {
+                    return Ok(());
+                }
+                dropped += 1;
+                let seq = known(outbox::seq(*seq), "position of an entry")?;
+                if let Some(row) = outbox::entry(self.conn, self.log.incarnation, lane, seq)? {
+                    self.drop(lane, &row, now, victims)?;
+                }
             }
         }
-        Ok(())
+    }
+
+    /// False for what begins like samples of a stream that nothing is taken from.
+    fn may_go(&self, head: &[u8]) -> bool {
+        let collection = peek_collection(head).ok().and_then(|id| self.schema.get(id));
+        collection.is_some_and(|collection| self.room.policy(collection) != FullPolicy::Stop)
     }
 
     fn drop(&self, lane: Lane, row: &EntryRow, now: &Moment, victims: &mut BTreeMap<CollectionId, Victims>) -> Try<()> {

@@ -1,5 +1,7 @@
 //! The hub's own record of its backups, and what is safe by them.
 
+use std::sync::Arc;
+
 use mobo_core::backup::RepositoryId;
 use mobo_core::backup::manifest::Anchor;
 use mobo_core::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
@@ -13,7 +15,7 @@ use crate::sqlite::records::number;
 
 impl BackupStore for SqliteHubStore {
     fn cut(&self) -> StoreFuture<'_, Box<dyn Cut>> {
-        Box::pin(async { Ok(Box::new(SqliteCut::begin(self.readers.place()).await?) as Box<dyn Cut>) })
+        Box::pin(async { Ok(Box::new(SqliteCut::begin(Arc::clone(&self.cuts), self.readers.place()).await?) as Box<dyn Cut>) })
     }
 
     fn backup(&self) -> StoreFuture<'_, Option<BackupRow>> {

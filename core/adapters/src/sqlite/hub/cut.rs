@@ -1,12 +1,15 @@
 //! Everything in a hub's database as of one moment: a read transaction that lives on a thread of its own.
+//!
+//! There is one every second or oftener. So the connection is kept for the next one, with its statements and what the tables look like.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mobo_core::future::BoxFuture;
 use mobo_core::limits;
-use mobo_core::schema::Kind;
+use mobo_core::schema::{Collection, Kind};
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreError, StoreFuture};
 use rusqlite::Connection;
@@ -18,30 +21,78 @@ use crate::sqlite::error::Failure;
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
 
-type Pages = mpsc::Sender<Result<Vec<Row>, StoreError>>;
+/// Rows, and whether they are the last ones.
+type Page = Result<(Vec<Row>, bool), StoreError>;
+type Pages = mpsc::Sender<Page>;
 
 enum Ask {
     Tables(oneshot::Sender<Result<Vec<CutTable>, StoreError>>),
     Read(Table, Filter, Pages),
 }
 
-/// Ends with it: the thread, its transaction and its connection.
+/// Where the connection of the last cut waits for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Cuts(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    kept: Option<Kept>,
+    /// Nothing is kept any more.
+    is_closed: bool,
+}
+
+/// A connection, with the tables that it found at the version of the schema that is beside them.
+#[derive(Debug)]
+struct Kept {
+    connection: Connection,
+    tables: Option<(i64, Vec<CutTable>)>,
+}
+
+impl Cuts {
+    /// Lets the connection go. Whatever cut is under way takes its own with it.
+    pub(super) fn close(&self) {
+        *self.lock() = Waiting { kept: None, is_closed: true };
+    }
+
+    fn take(&self) -> Option<Kept> {
+        self.lock().kept.take()
+    }
+
+    fn keep(&self, kept: Kept) {
+        let mut waiting = self.lock();
+        if !waiting.is_closed {
+            waiting.kept = Some(kept);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with it: the thread and its transaction.
 #[derive(Debug)]
 pub(super) struct SqliteCut {
     asks: blocking::SyncSender<Ask>,
-    pages: Option<mpsc::Receiver<Result<Vec<Row>, StoreError>>>,
+    pages: Option<mpsc::Receiver<Page>>,
 }
 
 impl SqliteCut {
     /// Begins one: the moment is before this returns.
-    pub(super) async fn begin(place: (PathBuf, Option<String>)) -> Result<Self, StoreError> {
+    pub(super) async fn begin(cuts: Arc<Cuts>, place: (PathBuf, Option<String>)) -> Result<Self, StoreError> {
         // One is answered, and the next one waits: nobody asks for a third.
         let (asks, asked) = blocking::sync_channel(2);
         let (begun, begins) = oneshot::channel();
-        let run = move || match open(&place) {
-            Ok(connection) => {
+        // In a file system of the caller's, a connection may not outlive what it was opened for.
+        let is_kept = place.1.is_none();
+        let run = move || match Serving::begin(cuts.take(), &place) {
+            Ok(mut serving) => {
                 let _ = begun.send(Ok(()));
-                serve(&connection, &asked);
+                let is_sound = serving.serve(&asked);
+                // After a failure the connection is closed and not used again.
+                if is_kept && is_sound && serving.kept.connection.execute_batch("ROLLBACK").is_ok() {
+                    cuts.keep(serving.kept);
+                }
             }
             Err(failure) => {
                 let _ = begun.send(Err(failure.0));
@@ -56,29 +107,6 @@ impl SqliteCut {
 
 fn gone() -> StoreError {
     StoreError::Unavailable("the reader of the backup has ended; it is begun again".to_owned())
-}
-
-fn open((path, vfs): &(PathBuf, Option<String>)) -> Result<Connection, Failure> {
-    let connection = open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?;
-    connection.execute_batch("BEGIN")?;
-    // The snapshot is taken by the first statement that reads.
-    connection.query_row("SELECT count(*) FROM mobo_hub", [], |_| Ok(()))?;
-    Ok(connection)
-}
-
-fn serve(connection: &Connection, asked: &blocking::Receiver<Ask>) {
-    while let Ok(ask) = asked.recv() {
-        match ask {
-            Ask::Tables(answer) => {
-                let _ = answer.send(cut_tables(connection).map_err(|failure| failure.0));
-            }
-            Ask::Read(table, filter, pages) => {
-                // Only an empty page is the end: a thread that dies in the middle of a table has not read all of it.
-                let end = read(connection, (&table, &filter), &pages).map(|()| Vec::new()).map_err(|failure| failure.0);
-                let _ = pages.blocking_send(end);
-            }
-        }
-    }
 }
 
 impl Cut for SqliteCut {
@@ -101,11 +129,11 @@ impl Cut for SqliteCut {
     fn next(&mut self) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
         Box::pin(async {
             let Some(pages) = &mut self.pages else { return Ok(Vec::new()) };
-            let page = pages.recv().await.unwrap_or_else(|| Err(gone()));
-            if page.as_ref().is_ok_and(Vec::is_empty) {
+            let (page, is_last) = pages.recv().await.unwrap_or_else(|| Err(gone()))?;
+            if is_last {
                 self.pages = None;
             }
-            page
+            Ok(page)
         })
     }
 
@@ -113,6 +141,89 @@ impl Cut for SqliteCut {
         // The thread ends with the last who can ask it.
         self.pages = None;
         Box::pin(async { Ok(()) })
+    }
+}
+
+/// A cut on its thread.
+struct Serving {
+    kept: Kept,
+    /// The collections that SQL has written into since they were merged last.
+    written: Vec<Collection>,
+}
+
+impl Serving {
+    fn begin(kept: Option<Kept>, (path, vfs): &(PathBuf, Option<String>)) -> Result<Self, Failure> {
+        let kept = match kept {
+            Some(kept) => kept,
+            None => Kept { connection: open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?, tables: None },
+        };
+        kept.connection.execute_batch("BEGIN")?;
+        // The snapshot is taken by the first statement that reads.
+        let mut statement = kept.connection.prepare_cached("SELECT collection FROM mobo_intake")?;
+        let waiting: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        drop(statement);
+        let written = match waiting.is_empty() {
+            true => Vec::new(),
+            false => collections(&kept.connection)?.into_iter().filter(|of| waiting.contains(&of.id.sql())).collect(),
+        };
+        Ok(Self { kept, written })
+    }
+
+    /// Answers until nobody asks any more; true if nothing has failed.
+    fn serve(&mut self, asked: &blocking::Receiver<Ask>) -> bool {
+        let mut is_sound = true;
+        while let Ok(ask) = asked.recv() {
+            match ask {
+                Ask::Tables(answer) => {
+                    let found = self.tables().map_err(|failure| failure.0);
+                    is_sound &= found.is_ok();
+                    let _ = answer.send(found);
+                }
+                Ask::Read(table, filter, pages) => {
+                    // Only what is called the last page is the end: a thread that dies in the middle of a table has not read all of it.
+                    if let Err(failure) = self.read((&table, &filter), &pages) {
+                        is_sound = false;
+                        let _ = pages.blocking_send(Err(failure.0));
+                    }
+                }
+            }
+        }
+        is_sound
+    }
+
+    fn tables(&mut self) -> Result<Vec<CutTable>, Failure> {
+        let connection = &self.kept.connection;
+        let version: i64 = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+        if let Some((_, tables)) = self.kept.tables.as_ref().filter(|(known, _)| *known == version) {
+            return Ok(tables.clone());
+        }
+        let tables = cut_tables(connection)?;
+        self.kept.tables = Some((version, tables.clone()));
+        Ok(tables)
+    }
+
+    fn read(&self, (table, filter): (&Table, &Filter), pages: &Pages) -> Result<(), Failure> {
+        let connection = &self.kept.connection;
+        let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
+        let columns_in_sql = columns.join(", ");
+        // What SQL has written since is in no record yet, and no row that anybody can restore.
+        let is_it = |of: &&Collection| of.kind == Kind::Table && matches!(&table.name, TableName::Collection(name) if *name == of.name);
+        let rows = match self.written.iter().find(is_it) {
+            Some(collection) => intake::merged(connection, collection, &columns_in_sql)?,
+            None => name_in_sql(table),
+        };
+        let sql = format!("SELECT {columns_in_sql} FROM {rows}{}", condition(filter));
+        let mut statement = connection.prepare_cached(&sql)?;
+        for (place, value) in (1..).zip(values(filter)) {
+            statement.raw_bind_parameter(place, super::transfer::Bound(&value))?;
+        }
+        // Whoever asked may have gone. A page is told when the next one is there, or when it is known to be the last.
+        let mut before: Option<Vec<Row>> = None;
+        in_pages(statement.raw_query(), columns.len(), |page| {
+            before.replace(page).is_none_or(|page| pages.blocking_send(Ok((page, false))).is_ok())
+        })?;
+        let _ = pages.blocking_send(Ok((before.unwrap_or_default(), true)));
+        Ok(())
     }
 }
 
@@ -128,26 +239,6 @@ fn cut_tables(connection: &Connection) -> Result<Vec<CutTable>, Failure> {
         found.push(CutTable { table, key });
     }
     Ok(found)
-}
-
-fn read(connection: &Connection, (table, filter): (&Table, &Filter), pages: &Pages) -> Result<(), Failure> {
-    let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
-    let columns_in_sql = columns.join(", ");
-    // What SQL has written since is in no record yet, and no row that anybody can restore.
-    let collection = collections(connection)?
-        .into_iter()
-        .find(|collection| matches!(&table.name, TableName::Collection(name) if *name == collection.name));
-    let rows = match collection.filter(|collection| collection.kind == Kind::Table) {
-        Some(collection) => intake::merged(connection, &collection, &columns_in_sql)?,
-        None => name_in_sql(table),
-    };
-    let sql = format!("SELECT {columns_in_sql} FROM {rows}{}", condition(filter));
-    let mut statement = connection.prepare_cached(&sql)?;
-    for (place, value) in (1..).zip(values(filter)) {
-        statement.raw_bind_parameter(place, super::transfer::Bound(&value))?;
-    }
-    // Whoever asked may have gone.
-    in_pages(statement.raw_query(), columns.len(), |page| pages.blocking_send(Ok(page)).is_ok())
 }
 
 /// The WHERE, with a mark for each of [`values`].
@@ -177,19 +268,54 @@ fn values(filter: &Filter) -> Vec<Cell> {
 mod tests {
     use super::*;
 
+    /// The next cut has the connection of the last one, sees what was written since, and knows a table that has come.
+    #[tokio::test]
+    async fn a_connection_serves_one_cut_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = (folder.path().join("hub.db"), None);
+        let writer = crate::sqlite::open::open_writer(&place.0, crate::sqlite::open::Role::Hub, 100).unwrap();
+        let cuts = Arc::new(Cuts::default());
+        let meta = Table { name: TableName::Own("rights".to_owned()), columns: vec!["project".to_owned()] };
+        let mut before = 0;
+        for round in 1..=3 {
+            writer.execute_batch(&format!("INSERT INTO mobo_rights VALUES ({round}, 0); CREATE TABLE mobo_new{round}(a)")).unwrap();
+            let mut cut = SqliteCut::begin(Arc::clone(&cuts), place.clone()).await.unwrap();
+            let tables = cut.tables().await.unwrap().len();
+            assert!(round == 1 || tables == before + 1, "{tables} tables in round {round}");
+            before = tables;
+            cut.open(meta.clone(), Filter::default()).await.unwrap();
+            assert_eq!(cut.next().await.unwrap().len(), round);
+            assert_eq!(cut.next().await.unwrap(), Vec::<Row>::new());
+            drop(cut);
+            while cuts.lock().kept.is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(cuts.lock().kept.as_ref().is_some_and(|kept| kept.tables.is_some()));
+        cuts.close();
+        assert!(cuts.take().is_none());
+        let cut = SqliteCut::begin(Arc::clone(&cuts), place).await.unwrap();
+        drop(cut);
+        // Whatever is under way when it is closed is not kept: the last holder of it is the thread.
+        while Arc::strong_count(&cuts) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(cuts.take().is_none());
+    }
+
     /// Only what was read to its end has ended.
     #[tokio::test]
     async fn a_reader_that_dies_in_a_table_is_no_end_of_it() {
         let (asks, _asked) = blocking::sync_channel(2);
         let (pages, coming) = mpsc::channel(4);
         let mut cut = SqliteCut { asks, pages: Some(coming) };
-        pages.send(Ok(vec![vec![Cell::Int(1)]])).await.unwrap();
+        pages.send(Ok((vec![vec![Cell::Int(1)]], false))).await.unwrap();
         drop(pages);
         assert_eq!(cut.next().await, Ok(vec![vec![Cell::Int(1)]]));
         assert_eq!(cut.next().await, Err(gone()));
         let (pages, coming) = mpsc::channel(4);
         cut.pages = Some(coming);
-        pages.send(Ok(Vec::new())).await.unwrap();
+        pages.send(Ok((Vec::new(), true))).await.unwrap();
         drop(pages);
         assert_eq!((cut.next().await, cut.next().await), (Ok(Vec::new()), Ok(Vec::new())));
     }

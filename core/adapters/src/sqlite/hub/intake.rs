@@ -189,6 +189,9 @@ impl Intake<'_> {
         tracing::warn!(collection = collection.name, id, why, "a row that was written by SQL cannot be taken in: it is as it was before");
         let sql = "INSERT INTO mobo_intake_refused(collection, id, detail, at_us) VALUES (?1, ?2, ?3, ?4)";
         self.connection.prepare_cached(sql)?.execute((collection.id.sql(), id, why, self.batch.now.0))?;
+        // A program that repeats itself fills nothing.
+        let oldest = self.connection.last_insert_rowid() - i64::try_from(limits::INTAKE_REFUSED_MAX).unwrap_or(i64::MAX);
+        self.connection.prepare_cached("DELETE FROM mobo_intake_refused WHERE n <= ?1")?.execute([oldest])?;
         Ok(())
     }
 }

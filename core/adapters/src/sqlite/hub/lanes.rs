@@ -5,11 +5,12 @@ use std::collections::btree_map::Entry;
 
 use mobo_core::entry::chain_start;
 use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Lane, LaneKey, Ordinal, ProjectId, Seq};
+use mobo_core::limits;
 use mobo_core::merge::time::{Boots, LaneTime};
 use mobo_core::merge::{LaneReads, LaneState, LaneWants};
 use mobo_core::message::LaneStatus;
 use mobo_core::session::hub::LANE_CREDIT_BYTES;
-use mobo_core::store::{Admission, Arrival};
+use mobo_core::store::{Admission, Arrival, TOO_MANY_LOGS};
 use mobo_core::time::{Eff, Mono};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -24,12 +25,38 @@ pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arri
         let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
                    ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
         connection.execute(sql, (id.0, id.1, boot.as_bytes(), offset))?;
+        forget_boots(connection, id, boot)?;
     }
     note_log(connection, project, arrival)?;
     let (session, confirmed) = session(connection, project, arrival)?;
     let log = known(log(connection, project, device, arrival.incarnation)?, "log")?;
     let lanes = Lane::ALL.map(|lane| status(connection, project, &LaneKey { device, incarnation: arrival.incarnation, lane }));
     Ok(Admission { ordinal: log.ordinal, fenced: log.fenced, session, confirmed, lanes: lanes.into_iter().collect::<Result<_, _>>()? })
+}
+
+/// Of the boots of a device, those that began last stay, and this one: a merge reads them all.
+fn forget_boots(connection: &Connection, (project, device): (i64, &[u8]), boot: BootId) -> Result<(), Failure> {
+    let sql = "DELETE FROM mobo_boot WHERE project = ?1 AND device = ?2 AND boot <> ?3 AND boot NOT IN \
+               (SELECT boot FROM mobo_boot WHERE project = ?1 AND device = ?2 ORDER BY offset_us DESC, boot LIMIT ?4)";
+    connection.prepare_cached(sql)?.execute((project, device, boot.as_bytes(), limits::DEVICE_BOOTS_MAX))?;
+    Ok(())
+}
+
+/// Of the logs of a device that have no entry, and that no other goes on from, the newest stay; what is forgotten is noted anew when it comes
+/// again. Of the others there may be so many, and no more: a merge reads them, and an honest device begins a new one once in a blue moon.
+fn bound_logs(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<(), Failure> {
+    let sql = "DELETE FROM mobo_incarnation AS i WHERE project = ?1 AND device = ?2 AND incarnation <> ?3 AND fenced = 0 \
+               AND ordinal <= (SELECT max(ordinal) FROM mobo_incarnation WHERE project = ?1 AND device = ?2) - ?4 \
+               AND NOT EXISTS (SELECT 1 FROM mobo_lane l WHERE l.project = ?1 AND l.device = ?2 AND l.incarnation = i.incarnation) \
+               AND NOT EXISTS (SELECT 1 FROM mobo_incarnation c WHERE c.project = ?1 AND c.device = ?2 AND c.parent = i.incarnation)";
+    let (device, incarnation) = (arrival.device.as_bytes(), arrival.incarnation.sql());
+    connection.prepare_cached(sql)?.execute((project.sql(), device, incarnation, limits::DEVICE_EMPTY_LOGS_MAX))?;
+    let sql = "SELECT count(*) FROM mobo_incarnation WHERE project = ?1 AND device = ?2";
+    let logs: u32 = connection.prepare_cached(sql)?.query_row((project.sql(), device), |row| row.get(0))?;
+    if logs > limits::DEVICE_LOGS_MAX {
+        return Err(Failure::refused(TOO_MANY_LOGS));
+    }
+    Ok(())
 }
 
 /// Generation of the new session of a log, and the highest one that its device has ever shown.
@@ -106,7 +133,8 @@ fn note_log(connection: &Connection, project: ProjectId, arrival: &Arrival) -> R
                parent_seq = coalesce(parent_seq, excluded.parent_seq)";
     let ordinal = arrival.ordinal.map(|ordinal| ordinal.0);
     connection.execute(sql, (project.sql(), device, incarnation, ordinal, parent, parent_seq))?;
-    Ok(())
+    // The hub's own log comes through here, too.
+    if arrival.boot.is_some() { bound_logs(connection, project, arrival) } else { Ok(()) }
 }
 
 fn status(connection: &Connection, project: ProjectId, key: &LaneKey) -> Result<LaneStatus, Failure> {
@@ -156,7 +184,7 @@ fn origins_of(connection: &Connection, project: ProjectId, device: DeviceId, fir
         }
         let Some(log) = log(connection, project, device, incarnation)? else { break };
         // A log that would continue itself is a forged one: its line ends here.
-        if log.ordinal == first.ordinal || !ancestors.insert(log.ordinal) {
+        if log.ordinal == first.ordinal || ancestors.len() >= limits::LOG_LINE_MAX || !ancestors.insert(log.ordinal) {
             break;
         }
         parent = log.parent;

@@ -4,7 +4,7 @@ use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, RecordKey, Seq};
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow};
+use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow, SqlRefused};
 use mobo_core::time::Eff;
 use rusqlite::{Connection, Row};
 use serde_json::Value as Json;
@@ -133,6 +133,13 @@ pub(super) fn counts(connection: &Connection, project: ProjectId, schema: &Schem
         counts.buckets.push((id, row.get(1)?, Position(number(row, 2)?), Digest(row.get(3)?)));
     }
     Ok(counts)
+}
+
+/// What SQL has written in vain.
+pub(super) fn sql_refused(connection: &Connection) -> Result<SqlRefused, Failure> {
+    let mut statement = connection.prepare_cached("SELECT count(*), max(at_us) FROM mobo_intake_refused")?;
+    let (count, last): (i64, Option<i64>) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(SqlRefused { count: count.cast_unsigned(), last: last.map(Eff) })
 }
 
 fn json(row: &Row<'_>, column: usize) -> Result<Json, Failure> {

@@ -41,7 +41,7 @@ use mobo_core::stamp::Origin;
 use mobo_core::store::{
     Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite,
     InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed,
-    Rebucketing, RecordRow, StoreError, StoreFuture, StoreInfo,
+    Rebucketing, RecordRow, SqlRefused, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 
@@ -62,6 +62,7 @@ pub struct SqliteHubStore {
     writer: Writer,
     readers: Readers,
     schemas: Arc<Schemas>,
+    cuts: Arc<cut::Cuts>,
 }
 
 impl SqliteHubStore {
@@ -74,7 +75,7 @@ impl SqliteHubStore {
         let writer = open_writer(path, Role::Hub, limits::SQLITE_HUB_CACHE_KIB)?;
         super::intake::prepare(&writer, transfer::collections(&writer)?.iter())?;
         let readers = Readers::new(path.to_owned(), limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
-        Ok(Self { path: path.to_owned(), writer: Writer::start(writer)?, readers, schemas: Arc::default() })
+        Ok(Self { path: path.to_owned(), writer: Writer::start(writer)?, readers, schemas: Arc::default(), cuts: Arc::default() })
     }
 
     /// Opens the store in the SQLite file system of that name, without a thread of its own: reads run on the caller's, and writes whenever
@@ -89,7 +90,7 @@ impl SqliteHubStore {
         let place = (path.to_owned(), Some(vfs.to_owned()));
         let readers = Readers::on(place, limits::SQLITE_HUB_READERS_MAX, limits::SQLITE_HUB_CACHE_KIB);
         let (writer, inline) = Writer::inline(writer);
-        Ok((Self { path: path.to_owned(), writer, readers, schemas: Arc::default() }, inline))
+        Ok((Self { path: path.to_owned(), writer, readers, schemas: Arc::default(), cuts: Arc::default() }, inline))
     }
 
     /// Reads every page of the database and checks that its trees hold together. What the rows say is checked by the audits.
@@ -346,6 +347,10 @@ impl HubStore for SqliteHubStore {
         }))
     }
 
+    fn sql_refused(&self) -> StoreFuture<'_, SqlRefused> {
+        Box::pin(self.readers.read(ledger::sql_refused))
+    }
+
     fn audit_buckets(&self, project: ProjectId) -> StoreFuture<'_, Vec<BucketAudit>> {
         let schemas = Arc::clone(&self.schemas);
         Box::pin(self.readers.read(move |connection| {
@@ -360,6 +365,7 @@ impl HubStore for SqliteHubStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            self.cuts.close();
             self.readers.close().await;
             self.writer.close().await;
         })
