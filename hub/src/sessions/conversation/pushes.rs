@@ -1,5 +1,7 @@
 //! What becomes of a device's pushes.
 
+use std::sync::Arc;
+
 use mobo_core::ids::LaneKey;
 use mobo_core::limits;
 use mobo_core::merge::{Rights, prepare_push};
@@ -8,7 +10,7 @@ use mobo_core::session::hub::{Input, Refusal};
 use mobo_core::store::{Arrival, StoreError};
 use mobo_runtime::outbox::Frames;
 
-use super::{Conversation, Done, Finished};
+use super::{Conversation, Done, Finished, Sessions};
 use crate::merger::kept;
 
 impl<F: Frames> Conversation<F> {
@@ -19,7 +21,7 @@ impl<F: Frames> Conversation<F> {
             if self.former.len() > limits::FORMER_LOGS_MAX {
                 return self.feed(Input::PushRefused(lane, Code::UNSUPPORTED));
             }
-            if let Err(error) = self.note_former(&lane).await {
+            if let Err(error) = note_former(Arc::clone(&self.sessions), lane).await {
                 return self.feed(Input::StoreFailed(error.to_string()));
             }
         }
@@ -45,21 +47,6 @@ impl<F: Frames> Conversation<F> {
         });
     }
 
-    /// A restored hub may never have heard of a log that the device has left behind.
-    async fn note_former(&self, lane: &LaneKey) -> Result<(), StoreError> {
-        let door = &self.sessions.door;
-        let arrival = Arrival {
-            device: lane.device,
-            incarnation: lane.incarnation,
-            parent: None,
-            ordinal: None,
-            boot: None,
-            now: door.time.now(),
-            session: 0,
-        };
-        self.sessions.store.arrive(door.project(), arrival).await.map(drop)
-    }
-
     pub(super) fn judged(&mut self, push: u64, verdict: Input) {
         self.verdicts.early.insert(push, verdict);
         while let Some(verdict) = self.verdicts.early.remove(&self.verdicts.told) {
@@ -76,4 +63,12 @@ impl<F: Frames> Conversation<F> {
             self.feed(Input::HintsLost);
         }
     }
+}
+
+/// A restored hub may never have heard of a log that the device has left behind.
+async fn note_former(sessions: Arc<Sessions>, lane: LaneKey) -> Result<(), StoreError> {
+    let (now, project) = (sessions.door.time.now(), sessions.door.project());
+    let LaneKey { device, incarnation, .. } = lane;
+    let arrival = Arrival { device, incarnation, parent: None, ordinal: None, boot: None, now, session: 0 };
+    sessions.store.arrive(project, arrival).await.map(drop)
 }
