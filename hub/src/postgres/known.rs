@@ -88,7 +88,9 @@ impl Known {
         let behind = |state: &BucketState| heads.committed.get(&(project, state.id)).is_some_and(|committed| *committed > state.head);
         if heads.gone_back || states.iter().any(behind) {
             heads.gone_back = true;
-            return Err(Failure::unavailable("the database holds less than this hub has committed: it goes on under a new timeline in a moment"));
+            return Err(Failure::unavailable(
+                "the database holds less than this hub has committed: it goes on under a new timeline in a moment",
+            ));
         }
         Ok(())
     }

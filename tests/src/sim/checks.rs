@@ -182,9 +182,12 @@ impl World {
         }
         // No link of the product loses a frame and goes on; where frames are lost one by one, the one that told of it may have been.
         let may_be_lost = self.trace.counts.contains_key("frames lost");
+        // Whoever was destroyed with all that it had is told nothing.
+        let nodes = self.devices.iter().filter(|node| !node.destroyed);
+        let alive: BTreeSet<usize> = nodes.flat_map(|node| node.lineage.iter().copied().chain([node.history])).collect();
         let is_known = |write: &&Write| {
             let by_record = known.contains(&write.witness()) || write.refusable && known.contains(&write.what.key(&write.hot));
-            may_be_lost || write.doubt || write.vague || by_record
+            may_be_lost || write.doubt || write.vague || by_record || !alive.contains(&write.history)
         };
         let is_refused = |write: &&Write| write.forbidden || write.refusable && !merged.contains(&write.id);
         match self.model.writes.iter().filter(is_refused).find(|write| !is_known(write)) {
