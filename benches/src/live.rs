@@ -147,6 +147,7 @@ impl Driver {
                 | Effect::Sweep(..)
                 // It holds nothing, and is never told that it has to give it back.
                 | Effect::ReadDefinitions
+                | Effect::ReadFormer(_)
                 | Effect::ReadOffer(..)
                 | Effect::Resume => {}
             }

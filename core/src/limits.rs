@@ -349,7 +349,13 @@ pub const OTLP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OTLP_ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 // recovery
-/// How often a hub looks whether another hub of its store has started a new timeline.
+/// After so long without anything new, a hub notes anew how far its store's time is.
+pub const WITNESS_TIME: Duration = Duration::from_secs(60);
+/// Bytes of that note.
+pub const WITNESS_BYTES_MAX: u64 = 4 * 1024;
+/// Logs that a device may have left behind and pushes again in one session (rule R22).
+pub const FORMER_LOGS_MAX: usize = 64;
+/// How often a hub looks whether another hub of its store has started a new timeline, and whether its store was put back.
 pub const HISTORY_LOOK: Duration = Duration::from_secs(5);
 /// Logs of one device that may be found in two places within [`TWICE_WINDOW`]; with more, it is shut out.
 pub const TWICE_MAX: u64 = 16;

@@ -13,7 +13,7 @@ use mobo_core::ids::*;
 use mobo_core::limits;
 use mobo_core::merge::{Hint, Merged, Outcome};
 use mobo_core::message::*;
-use mobo_core::recover::Moved;
+use mobo_core::recover::{Former, Moved};
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::session::{DeviceSession, HubSession, device, hub};
 use mobo_core::store::{BucketPage, PullPage};
@@ -90,6 +90,10 @@ fn push(first: u64, entries: usize) -> Push {
         signature: Signature([0; 64]),
         on_behalf: None,
     }
+}
+
+fn of_former(push: Push) -> Push {
+    Push { incarnation: Incarnation::new(3).unwrap(), ..push }
 }
 
 fn ack(n: u64) -> Ack {
@@ -173,7 +177,20 @@ fn device_input(word: &str) -> device::Input {
         "sweep" => message(Message::Sweep { bucket: BUCKET, to: Position(9) }),
         "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
         // One bucket to be offered, and a lane with that many entries.
-        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))] }),
+        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))], former: vec![] }),
+        // The same, and the tail of a log that was left behind.
+        "left" => {
+            let former = Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, after: None };
+            device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![], former: vec![former] })
+        }
+        "former" => device::Input::Former(numbers.first().map(|first| Box::new(of_former(push(*first, 1))))),
+        "ackformer" => message(Message::Ack(Ack { incarnation: Incarnation::new(3).unwrap(), ..ack(numbers[0]) })),
+        "nackformer" => message(Message::Nack(Nack {
+            lane: Lane::State,
+            incarnation: Incarnation::new(3).unwrap(),
+            expect: seq(numbers[0]),
+            code: Code::GAP,
+        })),
         "definitions" => device::Input::Definitions(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false }),
         "page" => {
             let offer = Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: !numbers.is_empty() };
@@ -363,6 +380,22 @@ fn r18_a_device_offers_before_it_pulls() {
     device_row(&format!("{PUSHED}; ack 1; page; unsupported"), "close Refused");
 }
 
+/// What is kept of logs that were left behind goes up between the two, one push at a time, and no lane of this log takes their acks for its own.
+#[test]
+fn r22_a_device_pushes_what_it_keeps_of_former_logs_before_it_offers() {
+    const LEFT: &str = "open; welcome; left; definitions; schema; none 0; none 1; none 2; none 3";
+    device_row("open; welcome; left; definitions; schema", "putschema, readformer, read 0 0");
+    device_row(&format!("{LEFT}; former 5"), ">push 5");
+    device_row(&format!("{LEFT}; former 5; ackformer 5"), "acked, readformer");
+    device_row(&format!("{LEFT}; former 5; ack 5"), "acked");
+    device_row(&format!("{LEFT}; former 5; ackformer 5; former"), "readoffer");
+    device_row(&format!("{LEFT}; former 5; nackformer 2"), "readoffer");
+    device_row(&format!("{LEFT}; former 5; appended; entries 1 1; ackformer 5; former; page; joined"), "offered, resume");
+    // One that belongs to nothing: it is kept, and moves nothing.
+    device_row(&format!("{LIVE}; ackformer 5"), "acked");
+    device_row(&format!("{LIVE}; nackformer 5"), "");
+}
+
 #[test]
 fn a_live_device_answers_what_it_cannot_do_and_ends_what_makes_no_sense() {
     device_row(&format!("{LIVE}; audit"), ">error unsupported");
@@ -409,6 +442,7 @@ fn hub_input(word: &str) -> hub::Input {
             signature: Signature([0; 64]),
         })),
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
+        "takes" => hub::Input::Admitted(Ok(Box::new(Welcome { features: FORMER_LOGS, ..welcome() }))),
         "has" => hub::Input::Admitted(Ok(Box::new(welcome_with(numbers[0])))),
         "recovering" => hub::Input::Admitted(Ok(Box::new(Welcome { recovering: true, ..welcome() }))),
         "joined" => hub::Input::Joined(OfferAck { bucket: BUCKET, joined: 1, refused: 0 }),
@@ -430,6 +464,10 @@ fn hub_input(word: &str) -> hub::Input {
         }
         "gap" => hub::Input::Merged(lane, Outcome::Nack { expect: seq(numbers[0]), code: Code::GAP }),
         "fork" => hub::Input::Merged(lane, Outcome::Refence { hub_last: None, reason: RefenceReason::Forked }),
+        "forkformer" => {
+            let lane = LaneKey { incarnation: Incarnation::new(5).unwrap(), ..lane };
+            hub::Input::Merged(lane, Outcome::Refence { hub_last: Some(seq(3)), reason: RefenceReason::Forked })
+        }
         "forged" => hub::Input::PushRefused(lane, Code::BAD_SIGNATURE),
         "pull" => {
             let wants = vec![(BUCKET, Position(numbers[0]))];
@@ -539,6 +577,9 @@ fn a_hub_acknowledges_only_what_was_merged() {
     hub_row("hello; has 2; safe 2", ">ack 2");
     hub_row("hello; has 2; safe 3", "");
     hub_row("hello; admitted; other", ">error unsupported, close Refused");
+    hub_row("hello; takes; other", "merge");
+    // Nobody is told to begin a new log because of one that was left behind.
+    hub_row("hello; takes; other; forkformer", ">nack 4");
     hub_row("hello; admitted; push 1; broken", ">error busy, close Refused");
 }
 

@@ -38,3 +38,4 @@ mod rebucket;
 pub mod records;
 pub mod sessions;
 pub mod settings;
+pub mod witness;

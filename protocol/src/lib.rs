@@ -29,8 +29,8 @@ pub const PROTO: u32 = 1;
 /// The ALPN of sessions over QUIC.
 pub const ALPN: &[u8] = b"mobo/1";
 
-/// Abilities that this version has: none beyond the base yet.
-pub const FEATURES: u64 = 0;
+/// Abilities that this version has beyond the base, one bit each.
+pub const FEATURES: u64 = mobo_core::message::FORMER_LOGS;
 
 #[doc(no_inline)]
 pub use mobo_core::message::Message;

@@ -35,6 +35,37 @@ fn a_hub_goes_back_in_time_on_postgres() {
     go_back(Place::Postgres);
 }
 
+/// Goal: a hub whose file was overwritten with an older one says so by itself, at its boot, before any device has told it.
+/// Method: the file is written over in its place, so that it is the same file on the same machine; what the folder remembers beside it is newer.
+// faults: H-5
+#[test]
+fn a_hub_file_that_is_put_back_in_its_place_is_recognised_at_boot() {
+    let mut cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[ORDERS]);
+    cluster.stop_hub();
+    let file = cluster.folder("hub").join("hub.db");
+    let older = std::fs::read(&file).unwrap();
+    cluster.start_hub();
+    let timeline = cluster.hub().status()["timeline"].clone();
+    let order = json!({ "id": "later", "title": "after the copy" });
+    cluster.api().post("/rest/v1/orders", &order).unwrap().expect_status(201);
+    // The note follows the write by some seconds.
+    let seen = cluster.folder("hub").join("store.seen");
+    wait::until("the write is noted", SOON, || {
+        let note: Value = serde_json::from_slice(&std::fs::read(&seen).ok()?).ok()?;
+        (note["positions"] == 1).then_some(())
+    });
+    cluster.stop_hub();
+    std::fs::write(&file, older).unwrap();
+    cluster.start_hub();
+    let status = cluster.hub().status();
+    assert!(status["timeline"] != timeline && status["recovering"] == true, "{status}");
+    cluster.stop_hub();
+    let timeline = status["timeline"].clone();
+    cluster.start_hub();
+    assert_eq!(cluster.hub().status()["timeline"], timeline, "once");
+}
+
 /// Two devices and the API write, a copy of the hub is made, more is written, one device is destroyed, the hub alone is written to, and the
 /// copy takes its place. The device that is left gives everything back: its own entries exactly, the other's by what it holds.
 fn go_back(place: Place) {

@@ -160,3 +160,31 @@ fn two_devices_of_one_seed_keep_what_both_write() {
         assert!(outcome.counts.contains_key("refences"), "nobody noticed: {:?}", outcome.counts);
     }
 }
+
+/// Devices are copied, so that they begin new logs, and then the hub goes back to before that: what they keep of the old logs comes back.
+// faults: B-1
+#[test]
+fn what_is_kept_of_logs_that_were_left_behind_comes_back_to_a_restored_hub() {
+    let mut pushed = 0;
+    for seed in 1..=6 {
+        let faults = vec![(Fault::RestoreHub, 9_000_000), (Fault::CloneDevice, 8_000_000), (Fault::CutLink, 10_000_000)];
+        let writes = Plan { devices: 2, safety_us: 50_000_000, write_every_us: 1_500_000, mix: [4, 1, 6, 2], ..Plan::calm() };
+        let outcome = holds(run_plan(seed, Plan { keep_bytes: 64 << 20, faults, ..writes }));
+        pushed += outcome.counts.get("pushes of logs that were left behind").copied().unwrap_or_default();
+    }
+    assert!(pushed > 0, "no device had such a log when its hub went back");
+}
+
+/// Records move between buckets, and rights come and go, while devices are connected and while they are not: everybody sees what they may and nothing
+/// else, and of what is refused its author hears.
+#[test]
+fn records_that_move_and_rights_that_end_leave_nothing_behind() {
+    for seed in 1..=6 {
+        let faults = vec![(Fault::CutLink, 8_000_000), (Fault::Partition, 12_000_000), (Fault::KillDevice, 12_000_000)];
+        let plan = Plan { devices: 3, safety_us: 50_000_000, write_every_us: 5_000_000, faults, ..Plan::calm() };
+        let outcome = holds(run_plan(seed, Plan { yards_every_us: Some(500_000), ..plan }));
+        for what in ["carts moved by the hub", "rights taken away", "rights given", "writes to carts"] {
+            assert!(outcome.counts.contains_key(what), "no {what}: {:?}", outcome.counts);
+        }
+    }
+}

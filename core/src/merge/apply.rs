@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
         if let Some(before) = &before {
             // First of all, so that a refusal tells nothing about what the record holds.
             let unmoved = Change { before: Some(before), after: before };
-            if let Some(why) = doing.rights.refuse(unmoved, doing.decided.eff) {
+            if let Some(why) = doing.rights.refuse(unmoved, doing.decided.eff).filter(|_| crate::protect!("rights.judged:before", true)) {
                 return Err(Refusal::new(Code::FORBIDDEN, why));
             }
         }
@@ -341,8 +341,8 @@ impl<'a> Run<'a> {
         // What makes the record comes later, from another device: by then this must have been merged, or a deletion would be undone.
         let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
         let change = Change { before: before.as_deref(), after: &buckets };
-        if let Some(why) = doing.rights.refuse(change, doing.decided.eff).filter(|_| !crate::protect!("recovery.comes-first", comes_first))
-        {
+        let refused = doing.rights.refuse(change, doing.decided.eff).filter(|_| crate::protect!("rights.judged:after", true));
+        if let Some(why) = refused.filter(|_| !crate::protect!("recovery.comes-first", comes_first)) {
             return Err(Refusal::new(Code::FORBIDDEN, why));
         }
         working.buckets = buckets;

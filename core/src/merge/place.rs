@@ -144,7 +144,7 @@ impl Placing<'_> {
             }
         }
         for (bucket, member) in was {
-            if member.present
+            if crate::protect!("leave.told", member.present)
                 && !now.contains(&bucket)
                 && let Some(position) = self.next(bucket, old, None)
             {

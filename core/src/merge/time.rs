@@ -47,7 +47,8 @@ pub fn decide(lane: &LaneTime, moment: Option<&Moment>, boots: &Boots, given: Op
         return Decided { eff: exact.min(now).max(floor), uncertain: None };
     }
     let low = match lane.clock {
-        Some((boot, mono)) if boot == moment.boot => lane.eff.plus(moment.mono.0.saturating_sub(mono.0)).max(floor),
+        // Not beyond now: an earlier entry may have been said to be as late as that.
+        Some((boot, mono)) if boot == moment.boot => lane.eff.plus(moment.mono.0.saturating_sub(mono.0)).min(now).max(floor),
         _ => floor,
     };
     let high = next.map_or(now, |next| next.min(now)).max(low);
@@ -104,6 +105,9 @@ mod tests {
         // 1970: not earlier than the previous entry plus the time that has passed since.
         check((10, Some((OTHER, 400))), (OTHER, 500, 0, WallQuality::Set), None, None, (110, true));
         check((10, Some((KNOWN, 400))), (OTHER, 500, 0, WallQuality::Set), None, None, (11, true));
+        // The one before was said to be as late as the hub's time, and a second has passed on the device since: this one is no later.
+        check((5_000, Some((OTHER, 400))), (OTHER, 1_400, i64::MAX, WallQuality::Set), None, None, (5_001, true));
+        check((4_900, Some((OTHER, 400))), (OTHER, 1_400, 0, WallQuality::None), None, None, (5_000, true));
         check((10, None), (OTHER, 500, 2_500, WallQuality::Set), None, None, (2_500, true));
         check((10, None), (OTHER, 500, 2_500, WallQuality::None), None, None, (11, true));
     }

@@ -4,6 +4,9 @@ use super::Grant;
 use crate::ids::{BucketId, Chain, DeviceId, Incarnation, Lane, Ordinal, Position, ProjectId, Seq, Signature, Timeline};
 use crate::time::{Eff, Moment};
 
+/// An ability, as a bit of [`Hello::features`]: a hub takes the tails of logs that a device has left behind (rule R22).
+pub const FORMER_LOGS: u64 = 1;
+
 /// A hello with the signature over its very bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SignedHello {

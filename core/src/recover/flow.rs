@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{BucketId, CollectionId, Lane, Position, Seq};
+use crate::ids::{BucketId, CollectionId, Incarnation, Lane, Position, Seq};
 use crate::message::SchemaUpdate;
 
 /// What a store says when a welcome is of another timeline than the buckets that it holds.
@@ -12,6 +12,19 @@ pub struct Moved {
     pub offers: Vec<BucketId>,
     /// Where each lane stood: what is to be acknowledged before anything is offered.
     pub lasts: Vec<(Lane, Seq)>,
+    /// The kept tails of logs that the device has left behind: a restored hub may have lost of them, too, and nobody else pushes them.
+    pub former: Vec<Former>,
+}
+
+/// A lane of a log that a device has left behind at a refence, and keeps entries of that a hub had acknowledged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Former {
+    /// The log.
+    pub incarnation: Incarnation,
+    /// The lane.
+    pub lane: Lane,
+    /// The hub has it up to there again; `None`: from the first entry that is kept.
+    pub after: Option<Seq>,
 }
 
 /// What is to be done next.
@@ -19,6 +32,8 @@ pub struct Moved {
 pub enum Step {
     /// Nothing; something is waited for.
     Wait,
+    /// Read entries of a former log, at most one push of them.
+    ReadFormer(Former),
     /// Read what is held of a bucket from the start, or behind the last page.
     Read(BucketId, Option<Position>),
     /// Every bucket was offered.
@@ -29,6 +44,8 @@ pub enum Step {
 enum Stage {
     Schema,
     Pushing(Vec<(Lane, Seq)>),
+    /// Entries of a former log are being read (`None`), or wait for their ack up to there.
+    Former(Option<Seq>),
     /// A page is being read.
     Reading,
     /// A page waits for its ack: with its last position where more follow.
@@ -44,6 +61,8 @@ pub struct Flow {
     /// The offered definitions that the hub has not said yet, with their revisions; `None` until they are offered.
     due: Option<Vec<(CollectionId, u64)>>,
     /// The first is the one at hand.
+    former: VecDeque<Former>,
+    /// Likewise.
     offers: VecDeque<BucketId>,
 }
 
@@ -51,7 +70,7 @@ impl Flow {
     /// At the beginning: the definitions are to be offered.
     #[must_use]
     pub fn new(moved: Moved) -> Self {
-        Self { stage: Stage::Schema, lasts: moved.lasts, due: None, offers: moved.offers.into() }
+        Self { stage: Stage::Schema, lasts: moved.lasts, due: None, former: moved.former.into(), offers: moved.offers.into() }
     }
 
     /// True once entries may be pushed: the hub knows the collections that they are of.
@@ -101,7 +120,42 @@ impl Flow {
     pub fn pushed(&mut self, acked: impl Fn(Lane) -> Option<Seq>) -> Step {
         let Stage::Pushing(lasts) = &mut self.stage else { return Step::Wait };
         lasts.retain(|(lane, last)| acked(*lane) < Some(*last));
-        if lasts.is_empty() { self.next(None) } else { Step::Wait }
+        if lasts.is_empty() { self.next_former() } else { Step::Wait }
+    }
+
+    /// Entries of a former log are on their way up to `last`; `None`: there are no more of that lane.
+    pub fn former_sent(&mut self, last: Option<Seq>) -> Step {
+        if self.stage != Stage::Former(None) {
+            return Step::Wait;
+        }
+        if last.is_some() {
+            self.stage = Stage::Former(last);
+            return Step::Wait;
+        }
+        self.former.pop_front();
+        self.next_former()
+    }
+
+    /// The hub has a lane of a former log up to there.
+    pub fn former_acked(&mut self, (incarnation, lane): (Incarnation, Lane), acked: Seq) -> Step {
+        let Stage::Former(Some(last)) = self.stage else { return Step::Wait };
+        match self.former.front_mut().filter(|former| (former.incarnation, former.lane) == (incarnation, lane) && acked >= last) {
+            Some(former) => {
+                former.after = Some(acked);
+                self.next_former()
+            }
+            None => Step::Wait,
+        }
+    }
+
+    /// The hub cannot go on with a lane of a former log: what it did is in the rows that are offered (rule R22).
+    pub fn former_refused(&mut self, (incarnation, lane): (Incarnation, Lane)) -> Step {
+        let at_hand = self.former.front().is_some_and(|former| (former.incarnation, former.lane) == (incarnation, lane));
+        if !at_hand || !matches!(self.stage, Stage::Former(_)) {
+            return Step::Wait;
+        }
+        self.former.pop_front();
+        self.next_former()
     }
 
     /// A page of a bucket is on its way; `more` is its last position where others follow.
@@ -121,6 +175,12 @@ impl Flow {
             return (None, self.next(more));
         }
         (self.offers.pop_front(), self.next(None))
+    }
+
+    fn next_former(&mut self) -> Step {
+        let Some(former) = self.former.front() else { return self.next(None) };
+        self.stage = Stage::Former(None);
+        Step::ReadFormer(*former)
     }
 
     fn next(&mut self, after: Option<Position>) -> Step {
@@ -192,7 +252,7 @@ mod tests {
     fn r18_definitions_then_pushes_then_offers_then_pulls() {
         let (a, b) = (BucketId::new(1).unwrap(), BucketId::new(2).unwrap());
         let last = Seq::new(7).unwrap();
-        let mut flow = Flow::new(Moved { offers: vec![a, b], lasts: vec![(Lane::State, last)] });
+        let mut flow = Flow::new(Moved { offers: vec![a, b], lasts: vec![(Lane::State, last)], former: Vec::new() });
         assert!(!flow.may_push() && flow.holds());
         assert_eq!(flow.pushed(|_| Some(last)), Step::Wait, "nothing before the definitions");
         assert_eq!(flow.joined(a), (None, Step::Wait), "an ack that nobody waits for");
@@ -211,6 +271,30 @@ mod tests {
         assert!(flow.holds());
         assert_eq!(flow.joined(b), (Some(b), Step::Done));
         assert!(!flow.holds());
+    }
+
+    #[test]
+    fn r22_the_tails_of_former_logs_are_pushed_before_anything_is_offered() {
+        let bucket = BucketId::new(1).unwrap();
+        let log = |number| (Incarnation::new(number).unwrap(), Lane::State);
+        let tail = |number, after: u64| Former { incarnation: log(number).0, lane: Lane::State, after: Seq::new(after) };
+        let seq = |number| Seq::new(number).unwrap();
+        let moved = Moved { offers: vec![bucket], lasts: Vec::new(), former: vec![tail(3, 0), tail(4, 0)] };
+        let mut flow = Flow::new(moved);
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        assert_eq!(flow.pushed(|_| None), Step::ReadFormer(tail(3, 0)));
+        assert_eq!(flow.former_sent(Some(seq(9))), Step::Wait);
+        for (of, acked) in [(3, 8), (4, 9)] {
+            assert_eq!(flow.former_acked(log(of), seq(acked)), Step::Wait, "not what is waited for");
+        }
+        assert_eq!(flow.former_refused(log(4)), Step::Wait, "not its turn");
+        assert_eq!(flow.former_acked(log(3), seq(9)), Step::ReadFormer(tail(3, 9)));
+        assert_eq!(flow.former_sent(None), Step::ReadFormer(tail(4, 0)));
+        assert_eq!(flow.former_sent(Some(seq(2))), Step::Wait);
+        assert_eq!(flow.former_refused(log(4)), Step::Read(bucket, None), "what it did is offered");
+        assert_eq!(flow.former_acked(log(4), seq(2)), Step::Wait);
+        assert!(flow.holds());
     }
 
     #[test]

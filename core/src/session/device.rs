@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::CloseReason;
 use super::lanes::Lanes;
-use crate::ids::{BucketId, Lane, Position, Seq, Timeline};
+use crate::ids::{BucketId, Incarnation, Lane, Position, Seq, Timeline};
 use crate::limits;
 use crate::link::Channel;
 use crate::message::{
     AccessUpdate, Ack, Batch, Checkpoint, Code, Grant, Message, Offer, PeerError, Ping, Push, Refence, Reject, SchemaUpdate, SignedHello,
     Welcome,
 };
-use crate::recover::{Flow, Moved};
+use crate::recover::{Flow, Former, Moved};
 use crate::time::{Eff, Instant, Moment};
 
 /// Everything that can happen to a device's session.
@@ -37,6 +37,8 @@ pub enum Input {
     Offer(Box<Offer>, Option<Position>),
     /// The store's answer to [`Effect::Read`]: a signed push, or nothing behind that position.
     Entries(Lane, Option<Box<Push>>),
+    /// The store's answer to [`Effect::ReadFormer`]: a signed push of that log, or nothing more.
+    Former(Option<Box<Push>>),
     /// Local entries were committed.
     Appended(Lane),
     /// A batch was applied, or passed over because it did not continue the cursor.
@@ -89,6 +91,8 @@ pub enum Effect {
     Sweep(BucketId, Position),
     /// Read entries of a lane behind a position, at most one push of them and so many bytes, then answer [`Input::Entries`].
     Read(Lane, Option<Seq>, usize),
+    /// Read entries of a log that was left behind, at most one push of them, then answer [`Input::Former`].
+    ReadFormer(Former),
     /// Store an ack.
     Acked(Box<Ack>),
     /// Store a rejection, tell the user.
@@ -136,6 +140,8 @@ pub struct DeviceSession {
     state: State,
     settings: Settings,
     effects: VecDeque<Effect>,
+    /// The log that it speaks for.
+    incarnation: Incarnation,
     lanes: Lanes,
     pushes_max: usize,
     cursors: BTreeMap<BucketId, Position>,
@@ -158,11 +164,13 @@ impl DeviceSession {
     /// Starts a conversation by saying hello.
     #[must_use]
     pub fn new(now: Instant, settings: Settings, hello: SignedHello) -> Self {
+        let incarnation = hello.hello.incarnation;
         let hello = Effect::Send(Channel::Control, Box::new(Message::Hello(Box::new(hello))));
         Self {
             state: State::HelloSent,
             settings,
             effects: VecDeque::from([hello]),
+            incarnation,
             lanes: Lanes::default(),
             pushes_max: limits::PUSHES_IN_FLIGHT_MAX,
             cursors: BTreeMap::new(),
@@ -227,6 +235,7 @@ impl DeviceSession {
             Input::Definitions(update) => self.offer_definitions(update),
             Input::Offer(offer, more) => self.offer(*offer, more),
             Input::Entries(lane, push) => self.entries(now, lane, push),
+            Input::Former(push) => self.former(push),
             Input::Appended(lane) => {
                 self.drained = false;
                 self.lanes.appended(lane);
@@ -267,6 +276,8 @@ impl DeviceSession {
 
     fn live(&mut self, now: Instant, message: Message) {
         match message {
+            Message::Ack(ack) if ack.incarnation != self.incarnation => self.former_acked(ack),
+            Message::Nack(nack) if nack.incarnation != self.incarnation => self.former_refused(&nack),
             Message::Ack(ack) => {
                 self.lanes.acked(now, (ack.lane, ack.acked), ack.credit_bytes);
                 self.effects.push_back(Effect::Acked(Box::new(ack)));

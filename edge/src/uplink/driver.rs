@@ -7,7 +7,7 @@ use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Pending};
 use mobo_core::ids::{BucketId, Incarnation, Lane, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::message::{Code, Message, PeerError, Refence, SchemaUpdate, Welcome};
+use mobo_core::message::{Code, FORMER_LOGS, Message, PeerError, Refence, SchemaUpdate, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
@@ -168,7 +168,13 @@ impl<F: Frames> Driver<F> {
                 // Where only a schema is missing, the batch did continue the store's cursor.
                 let (bucket, from) = (batch.bucket, batch.from);
                 match store.apply(*batch).await {
-                    Ok(applied) => self.feed(Input::Applied { bucket, cursor: applied.cursor }),
+                    Ok(applied) => {
+                        for key in &applied.differed {
+                            let (collection, id) = (key.collection, key.id.as_str());
+                            tracing::error!(%collection, id, "this record was not what the hub has at the same version: it is replaced");
+                        }
+                        self.feed(Input::Applied { bucket, cursor: applied.cursor });
+                    }
                     Err(error @ ApplyError::NeedsSchema { .. }) => {
                         tracing::warn!(%bucket, %error, "waiting for a newer schema from the hub");
                         self.feed(Input::NeedsSchema { bucket, cursor: from });
@@ -197,6 +203,7 @@ impl<F: Frames> Driver<F> {
                 store.revoke(bucket).await?;
             }
             effect @ (Effect::ReadDefinitions
+            | Effect::ReadFormer(_)
             | Effect::ReadOffer(..)
             | Effect::Offered(_)
             | Effect::Resume
@@ -226,7 +233,16 @@ impl<F: Frames> Driver<F> {
                 self.feed(Input::Offer(Box::new(offer), more));
             }
             Effect::Offered(bucket) => store.offered(bucket).await?,
+            Effect::ReadFormer(former) => {
+                let outgoing = store.former(former, (limits::PUSH_ENTRIES_MAX, limits::PUSH_STATE_BYTES_UNPACED)).await?;
+                let push = match outgoing {
+                    Some(outgoing) => Some(Box::new(self.uplink.push(former.lane, outgoing).await?)),
+                    None => None,
+                };
+                self.feed(Input::Former(push));
+            }
             Effect::Resume => {
+                store.given_back().await?;
                 let cursors = store.cursors().await?;
                 self.feed(Input::Admitted(cursors));
             }
@@ -253,6 +269,7 @@ impl<F: Frames> Driver<F> {
     }
 
     async fn admit(&mut self, welcome: Welcome) -> Result<(), Failed> {
+        let takes_former = welcome.features & FORMER_LOGS != 0;
         let admitted = self.uplink.store.admit(welcome).await?;
         if admitted.forked.is_some() {
             // The hub has entries that this log does not: it is a copy of another. It goes on under a name of its own.
@@ -270,7 +287,10 @@ impl<F: Frames> Driver<F> {
         });
         self.feed(Input::Undecided(admitted.undecided));
         match admitted.moved {
-            Some(moved) => {
+            Some(mut moved) => {
+                if !takes_former {
+                    moved.former.clear();
+                }
                 tracing::warn!(offers = moved.offers.len(), "the hub has gone back in time: this device gives back what it holds");
                 self.feed(Input::Moved(moved));
             }

@@ -120,7 +120,7 @@ fn device_event(event: u8, world: &World) -> device::Input {
         2 => device::Input::Appended(lane),
         3 => device::Input::Undecided(vec![(lane, Seq::FIRST)]),
         4 => device::Input::NeedsSchema { bucket: world.bucket, cursor: Position(u64::from(event & 7)) },
-        5 => device::Input::Moved(Moved { offers: vec![world.bucket], lasts: vec![(lane, Seq::FIRST)] }),
+        5 => device::Input::Moved(Moved { offers: vec![world.bucket], lasts: vec![(lane, Seq::FIRST)], former: vec![] }),
         6 => device::Input::StoreFailed("the drill".to_owned()),
         _ => device::Input::Compared { equal: event & 1 == 0, diverged: vec![world.bucket] },
     }
@@ -130,6 +130,7 @@ fn device_event(event: u8, world: &World) -> device::Input {
 fn device_answer(effect: device::Effect, world: &World, pushed: &mut Vec<Lane>) -> Option<device::Input> {
     Some(match effect {
         device::Effect::Admit(welcome) => device::Input::Admitted(welcome.grants.iter().map(|grant| (grant.bucket, Position(0))).collect()),
+        device::Effect::ReadFormer(_) => device::Input::Former(None),
         device::Effect::ReadDefinitions => device::Input::Definitions(schema(world)),
         device::Effect::ReadOffer(bucket, after) => {
             let offer = Offer { bucket, timeline: world.timeline, rows: vec![], more: after.is_none() };

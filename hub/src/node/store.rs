@@ -26,6 +26,7 @@ use crate::identity::offer_key;
 use crate::merger::Merger;
 use crate::postgres::PostgresHubStore;
 use crate::settings;
+use crate::witness;
 
 pub(super) struct StorePart {
     hub: Arc<Hub>,
@@ -51,6 +52,9 @@ impl StorePart {
             return Err(StoreError::Refused("store.url is neither `sqlite` nor a postgres://user:password@host:5432/database".to_owned()));
         };
         let opened = assemble(store, &self.hub.keys, Arc::new(self.hub.clock)).await?;
+        let seen_file = self.hub.folder.join(witness::SEEN_FILE);
+        let seen = witness::settle(opened.store.as_ref(), &opened.history, witness::read(&seen_file).as_ref()).await?;
+        witness::keep(&seen_file, &seen);
         if let Some(file) = self.file.get() {
             let is_copy = settle_place(&file, &opened.history, fingerprint::of(&self.hub.folder.join(super::STORE_FILE))).await?;
             let mark = self.hub.folder.join(super::backup::COPIED_FILE);
@@ -142,6 +146,7 @@ impl Component for StorePart {
             };
             self.hub.merges.fill(merger.spawn(&tasks));
             let (hub, stopping) = (Arc::clone(&self.hub), tasks.stopping());
+            tasks.spawn("witness", witness::run(hub.folder.join(witness::SEEN_FILE), Arc::clone(&opened), tasks.stopping()));
             tasks.spawn("rebucket", crate::rebucket::run(hub, stopping));
             tasks.spawn("intake", crate::intake::run(Arc::clone(&self.hub), tasks.stopping()));
             if is_postgres(&self.hub.config.get(&settings::STORE_URL)) {

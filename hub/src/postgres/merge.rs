@@ -73,6 +73,7 @@ async fn once(store: &Inner, batch: &MergeBatch) -> Result<MergeReport, Failure>
             Ok(Attempt::Done(report, keys)) => {
                 let report = tx.finish(Ok(report)).await?;
                 store.known.keep_buckets(batch.project, keys);
+                store.known.keep_heads(batch.project, batch.timeline, &report.hints);
                 return Ok(report.behind(before));
             }
             Ok(Attempt::Nothing(report)) => {
@@ -151,6 +152,7 @@ pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, wait
     // Nobody else writes those of a locked record; the buckets come last.
     let rivals = changes::rivals(tx, batch.project, &wants.rivals).await?;
     let states = buckets::lock_and_read(tx, &store.known, batch.project, &wants).await?;
+    store.known.hold(project, timeline, &states)?;
     let keys = states.iter().map(|state| (state.id, state.key.clone())).collect();
     let Placed { writes, outcomes, hints } = applied.place(states, rivals);
     write(tx, (batch.project, batch.now), schema, &writes).await?;

@@ -35,7 +35,17 @@ impl RecoveryStore for PostgresHubStore {
     }
 
     fn fork_timeline(&self, _: ProjectId, fork: Fork) -> StoreFuture<'_, HubRow> {
-        transaction!(self, Write, |tx| self::fork(tx, &fork))
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let forked = self::fork(&mut tx, &fork).await;
+            let row = tx.finish(forked).await?;
+            self.inner.known.begin_again();
+            Ok(row)
+        })
+    }
+
+    fn has_gone_back(&self) -> bool {
+        self.inner.known.has_gone_back()
     }
 
     fn recovery(&self, project: ProjectId) -> StoreFuture<'_, Option<Recovery>> {

@@ -4,7 +4,7 @@ mod down;
 mod pushes;
 mod welcome;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,6 +77,8 @@ pub struct Conversation<F> {
     /// What the device was told of callers.
     access: Option<Arc<str>>,
     noting: down::Noting,
+    /// The logs that the device has left behind and pushes again.
+    former: BTreeSet<Incarnation>,
     /// Of a stranger: given back when it is let in.
     place: Option<OwnedSemaphorePermit>,
     teller: mpsc::Sender<Order>,
@@ -116,6 +118,7 @@ impl<F: Frames> Conversation<F> {
             verdicts: Verdicts::default(),
             access: None,
             noting: down::Noting::default(),
+            former: BTreeSet::new(),
             place: None,
             teller,
             revoked: CancellationToken::new(),

@@ -59,6 +59,9 @@ impl World {
         if self.plan.crews {
             buckets.push(format!("crew:{}", device.site));
         }
+        if self.plan.yards_every_us.is_some() {
+            buckets.push(format!("yard:{}", device.site));
+        }
         let invite =
             Invite { secret_hash: secret_hash(&secret), name: device.name.clone(), buckets, claims: Vec::new(), expires: Eff(i64::MAX) };
         life.wait(store.invite(project, invite))?;

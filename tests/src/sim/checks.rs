@@ -1,9 +1,10 @@
 //! What must hold, while it runs and in the end.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mobo_core::ids::{RecordKey, StateHash};
+use mobo_core::ids::{ProjectId, RecordKey, StateHash};
 use mobo_core::query::Select;
 use mobo_core::record::RecordState;
 use mobo_core::store::{HubStore, QuarantineRow, StoreError};
@@ -11,10 +12,12 @@ use mobo_core::value::Value;
 use mobo_vfs::Disk;
 use serde_json::{Value as Json, json};
 
+use super::device::Life;
 use super::model::{Expected, What, Write};
 use super::trace::{Try, Violation};
 use super::world::{Event, MINUTE_US, World};
 use super::writes::delta_is_known;
+use super::yards::{is_decided, may_be_refused};
 
 fn store_failed(error: StoreError) -> Violation {
     Violation::new("store", error.to_string())
@@ -23,21 +26,26 @@ fn store_failed(error: StoreError) -> Violation {
 impl World {
     /// Everything that each device was told to be kept is there after it came back.
     pub(super) fn check_kept(&mut self, device: usize) -> Try {
-        let node = &mut self.devices[device];
+        let (node, Some(project)) = (&mut self.devices[device], self.project) else { return Ok(()) };
         let Some(life) = node.life.as_mut() else { return Ok(()) };
-        let store = Arc::clone(&life.store);
+        let mut shown = BTreeMap::new();
         let histories: BTreeSet<usize> = node.lineage.iter().copied().chain([node.history]).collect();
         for write in self.model.writes.iter().filter(|write| histories.contains(&write.history) && !write.doubt) {
             if write.what == What::Samples || write.forbidden {
                 continue;
             }
-            let record = life.wait(store.record(write.witness()));
-            let there = match record {
-                Ok(record) => record.is_some_and(|record| record.state.project(&write.what.collection()).is_some()),
-                Err(_) if node.sick || node.disk.is_down() => return Ok(()),
-                Err(error) => return Err(Violation::new("L0", format!("{} cannot read: {error}", node.name))),
-            };
-            if !there {
+            // In one go: a device comes back often, and has much to show.
+            if let Entry::Vacant(place) = shown.entry(write.what) {
+                match self::shown(life, project, write.what) {
+                    Ok(ids) => {
+                        place.insert(ids);
+                    }
+                    Err(_) if node.sick || node.disk.is_down() => return Ok(()),
+                    Err(error) => return Err(Violation::new("L0", format!("{} cannot read: {error}", node.name))),
+                }
+            }
+            let there = shown[&write.what].contains(write.witness().id.as_str());
+            if !there && !(write.refusable && is_decided(life, write)) {
                 let what = format!("{} was told that write {} is kept, and has lost it: {:?}", node.name, write.id, write.sealed);
                 return Err(Violation::new("L0", what));
             }
@@ -158,12 +166,12 @@ impl World {
         let merged = self.merged()?;
         self.check_records(&merged)?;
         self.check_promised()?;
-        self.check_refused()?;
+        self.check_refused(&merged)?;
         self.check_devices()
     }
 
     /// What was refused is not silently gone: its author knows.
-    fn check_refused(&mut self) -> Try {
+    fn check_refused(&mut self, merged: &BTreeSet<u64>) -> Try {
         let mut known = BTreeSet::new();
         for node in &mut self.devices {
             let Some(life) = node.life.as_mut() else { continue };
@@ -174,8 +182,15 @@ impl World {
         }
         // No link of the product loses a frame and goes on; where frames are lost one by one, the one that told of it may have been.
         let may_be_lost = self.trace.counts.contains_key("frames lost");
-        let is_known = |write: &&Write| may_be_lost || write.doubt || write.vague || known.contains(&write.witness());
-        match self.model.writes.iter().filter(|write| write.forbidden).find(|write| !is_known(write)) {
+        // Whoever was destroyed with all that it had is told nothing.
+        let nodes = self.devices.iter().filter(|node| !node.destroyed);
+        let alive: BTreeSet<usize> = nodes.flat_map(|node| node.lineage.iter().copied().chain([node.history])).collect();
+        let is_known = |write: &&Write| {
+            let by_record = known.contains(&write.witness()) || write.refusable && known.contains(&write.what.key(&write.hot));
+            may_be_lost || write.doubt || write.vague || by_record || !alive.contains(&write.history)
+        };
+        let is_refused = |write: &&Write| write.forbidden || write.refusable && !merged.contains(&write.id);
+        match self.model.writes.iter().filter(is_refused).find(|write| !is_known(write)) {
             Some(write) => Err(Violation::new("I4", format!("the hub refused a write, and nobody on the device knows: {write:?}"))),
             None => Ok(()),
         }
@@ -209,7 +224,7 @@ impl World {
         let quarantine = life.wait(store.quarantine(project, None, 1_000)).map_err(store_failed)?;
         let forbidden: BTreeSet<String> =
             self.model.writes.iter().filter(|write| write.forbidden).map(|write| write.witness().id.as_str().to_owned()).collect();
-        let is_expected = |row: &&QuarantineRow| row.record.as_ref().is_some_and(|(_, id)| forbidden.contains(id));
+        let is_expected = |row: &&QuarantineRow| may_be_refused(row) || row.record.as_ref().is_some_and(|(_, id)| forbidden.contains(id));
         if let Some(row) = quarantine.iter().find(|row| !is_expected(row)) {
             return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
         }
@@ -223,7 +238,7 @@ impl World {
                 }
             };
             match times {
-                0 if write.doubt || write.vague || write.forbidden => {}
+                0 if write.doubt || write.vague || write.forbidden || write.refusable => {}
                 _ if write.forbidden => return Err(Violation::new("I13", format!("it may not be written there: {write:?}"))),
                 1 => {
                     merged.insert(write.id);
@@ -285,6 +300,7 @@ impl World {
                 keys.insert(write.what.key(&write.hot), write.clone());
             }
         }
+        let readable = self.readable()?;
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
         for (key, write) in keys {
@@ -292,12 +308,16 @@ impl World {
             let want = record.as_ref().map(|record| record.state.state_hash());
             let site = record.as_ref().and_then(|record| site(write.what, &record.state));
             for node in self.devices.iter_mut().filter(|node| !node.destroyed) {
-                let held = write.what != What::Jobs || site.as_deref() == Some(node.site);
+                let held = match write.what {
+                    What::Jobs => site.as_deref() == Some(node.site),
+                    What::Carts => site.as_ref().is_some_and(|site| readable[&node.keys.device()].contains(&format!("yard:{site}"))),
+                    What::Things | What::Notes | What::Samples => true,
+                };
                 let Some(edge) = node.life.as_mut() else { continue };
                 let store = Arc::clone(&edge.store);
                 let found = edge.wait(store.record(key.clone())).map_err(store_failed)?;
                 let hash = found.as_ref().map(|record| record.state.state_hash());
-                let same = if held { hash == want } else { write.what == What::Jobs && (hash.is_none() || hidden(want, hash)) };
+                let same = if held { hash == want } else { hash.is_none() || write.what == What::Jobs && hidden(want, hash) };
                 if !same {
                     let what = format!("{}: {key:?} is {found:?}, and at the hub {record:?}", node.name);
                     return Err(Violation::new("I6", what));
@@ -311,6 +331,18 @@ impl World {
 /// A hidden record stays in the bucket that it was in, which its fields do not tell any more.
 fn hidden(want: Option<StateHash>, found: Option<StateHash>) -> bool {
     want == found
+}
+
+/// The ids of what a device shows of a collection.
+fn shown(life: &mut Life, project: ProjectId, what: What) -> Result<BTreeSet<String>, StoreError> {
+    let (store, collection) = (Arc::clone(&life.store), Arc::new(what.collection()));
+    if life.wait(store.schema())?.get(collection.id).is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let mut select = Select::all(project, collection);
+    select.columns.truncate(1);
+    let page = life.wait(store.select(select))?;
+    Ok(page.rows.iter().filter_map(|row| Some(row.get("id")?.as_str()?.to_owned())).collect())
 }
 
 fn check_record((what, hot): (What, &str), state: &RecordState, expected: &Expected, vague: bool) -> Try {

@@ -12,6 +12,7 @@ use mobo_hub::admission::Door;
 use mobo_hub::merger::{MergeDesk, MergeQueue, Merger, News};
 use mobo_hub::node::{Opened, assemble, settle_place};
 use mobo_hub::sessions::{Conversation, Job, Sessions};
+use mobo_hub::witness::{self, Seen};
 use mobo_runtime::machine::Machine;
 use mobo_vfs::{Disk, Image};
 use tokio::sync::broadcast;
@@ -30,6 +31,8 @@ pub(super) struct HubNode {
     pub(super) restored: bool,
     /// Which file, on which machine, its store is.
     pub(super) place: u64,
+    /// What its folder remembers of its store.
+    pub(super) seen: Option<Seen>,
     /// What each device may write; 0: there is no bound.
     pub(super) writes_per_hour: u64,
     pub(super) life: Option<HubLife>,
@@ -39,6 +42,8 @@ pub(super) struct HubNode {
 #[derive(Clone, Debug)]
 pub(super) struct HubImage {
     pub(super) files: Image,
+    /// How far its store was; `None` where nobody could ask it.
+    pub(super) seen: Option<Seen>,
     /// Writes until then.
     pub(super) writes: usize,
     pub(super) acked: BTreeMap<LaneKey, (Seq, Chain)>,
@@ -76,7 +81,7 @@ impl std::fmt::Debug for HubTalk {
 
 impl HubNode {
     pub(super) fn new(keys: KeyPair, machine: Arc<SimMachine>) -> Self {
-        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, place: 0, writes_per_hour: 0, life: None }
+        Self { keys, disk: Disk::new(), machine, images: Vec::new(), restored: false, place: 0, seen: None, writes_per_hour: 0, life: None }
     }
 
     fn path(&self) -> PathBuf {
@@ -114,6 +119,8 @@ impl HubNode {
             wait(opened.history.fork(was, Vec::new()), || writer.turn())?;
             self.restored = false;
         }
+        let seen = witness::settle(store.as_ref(), &opened.history, self.seen.as_ref());
+        self.seen = Some(wait(seen, || writer.turn())?);
         let place = self.place.to_be_bytes().to_vec();
         wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
@@ -126,6 +133,12 @@ impl HubLife {
     /// Runs something on the store to its end.
     pub(super) fn wait<F: Future>(&mut self, future: F) -> F::Output {
         wait(future, || self.writer.turn())
+    }
+
+    /// Looks how far the store is, as the hub does every few seconds.
+    pub(super) fn look(&mut self, seen: Option<&Seen>) -> Result<Seen, StoreError> {
+        let (store, history) = (Arc::clone(&self.store), Arc::clone(&self.opened.history));
+        self.wait(witness::settle(store.as_ref(), &history, seen))
     }
 
     /// Merges what waits.

@@ -38,6 +38,7 @@ mod told;
 mod trace;
 mod world;
 mod writes;
+mod yards;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

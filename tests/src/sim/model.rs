@@ -24,10 +24,12 @@ pub(super) enum What {
     Samples,
     /// A table in a bucket for each site.
     Jobs,
+    /// A table whose records move from one bucket to another, where a world has it.
+    Carts,
 }
 
 impl What {
-    pub(super) const ALL: [Self; 4] = [Self::Things, Self::Notes, Self::Samples, Self::Jobs];
+    pub(super) const ALL: [Self; 5] = [Self::Things, Self::Notes, Self::Samples, Self::Jobs, Self::Carts];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -35,6 +37,7 @@ impl What {
             Self::Notes => "notes",
             Self::Samples => "samples",
             Self::Jobs => "jobs",
+            Self::Carts => "carts",
         }
     }
 
@@ -48,9 +51,10 @@ impl What {
             Self::Things => (Kind::Table, vec![field(1, "a", FieldType::Text), field(2, "n", FieldType::Counter)], vec![], 0),
             Self::Notes => (Kind::Document, vec![field(1, "a", FieldType::Int), field(2, "n", FieldType::Counter)], vec![], 0),
             Self::Samples => (Kind::Stream, vec![field(1, "v", FieldType::Int)], vec![], 2),
-            Self::Jobs => {
+            Self::Jobs | Self::Carts => {
                 let fields = vec![field(1, "a", FieldType::Text), field(2, "n", FieldType::Counter), field(3, "site", FieldType::Text)];
-                (Kind::Table, fields, vec!["site:{site}".to_owned()], 0)
+                let place = if self == Self::Jobs { "site" } else { "yard" };
+                (Kind::Table, fields, vec![format!("{place}:{{site}}")], 0)
             }
         };
         let lane = mobo_core::ids::Lane::from_number(lane).expect("a lane");
@@ -88,6 +92,8 @@ pub(super) struct Write {
     pub(super) sealed: Option<Sealed>,
     /// Its author may not write there: the hub refuses it.
     pub(super) forbidden: bool,
+    /// Its author may lose the right to it, or its record may be elsewhere by then: the hub may refuse it, and says so.
+    pub(super) refusable: bool,
     /// A restored hub may have lost it, or parts of it: its records are each as whoever holds them has them (rule R22).
     pub(super) vague: bool,
     /// Writes and syncs of its disk when its author was told that it is kept.
@@ -108,6 +114,7 @@ impl Write {
             doubt: false,
             sealed: None,
             forbidden: false,
+            refusable: false,
             vague: false,
             kept_at: 0,
         }
@@ -202,6 +209,12 @@ impl Model {
         }
         let edits = vec![edit(&write.hot, hot.0, hot.1), edit(&format!("w{id}"), Intent::Put, witness)];
         Draft { write, edits }
+    }
+
+    /// A write to that record of which nothing else is known yet.
+    pub(super) fn write(&mut self, history: usize, what: What, hot: String) -> Write {
+        self.next += 1;
+        Write { hot, ..Write::new(self.next, history, what) }
     }
 
     /// A write into a bucket of another site.

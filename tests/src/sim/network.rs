@@ -185,6 +185,14 @@ impl World {
         }
         let now = self.hub.life.as_ref().map_or(i64::MAX, |life| life.opened.time.now().0);
         self.told.frame(link, from, &message, now)?;
+        if let (End::Device, Message::Push(push)) = (from, &message)
+            && self.told.is_former(link, push.incarnation)
+        {
+            self.trace.count("pushes of logs that were left behind");
+        }
+        if let (End::Hub, Some(state)) = (from, self.links.get(&link)) {
+            self.check_delivery(state.device, &message)?;
+        }
         if let (End::Hub, Some(error), Some(state)) = (from, wait_of(&message), self.links.get(&link)) {
             self.told_to_wait(state.device, error)?;
         }

@@ -47,6 +47,8 @@ pub enum Fault {
 const LIVENESS_US: u64 = 240_000_000;
 /// Of 100 worlds, so many are long.
 const LONG: u64 = 15;
+/// Of 100 worlds, in so many records move between buckets.
+const YARDS: u64 = 25;
 /// 90 days.
 const AWAY_US: u64 = 90 * 86_400_000_000;
 
@@ -138,6 +140,8 @@ pub struct Plan {
     pub one_seed: bool,
     /// True: a record of a site is in a second bucket as well, which the devices of that site hold, too.
     pub crews: bool,
+    /// Mean pause between what happens to records that move between buckets and to rights, in µs; `None`: there are no such records.
+    pub yards_every_us: Option<u64>,
     /// Records that the first device makes and deletes besides, with each of its writes.
     pub flood: u64,
     /// Operations that each device may push in an hour; 0: as many as it likes.
@@ -165,7 +169,8 @@ impl Plan {
             false => Pipe::Stream,
         };
         // What a restored hub has lost comes back exactly only from who has kept it.
-        let keeps_all = drawn.iter().any(|(fault, _)| *fault == Fault::RestoreHub) && rng.chance(60);
+        let restores = drawn.iter().any(|(fault, _)| *fault == Fault::RestoreHub);
+        let keeps_all = restores && rng.chance(60);
         let latency_us = *rng.pick(&[(100, 2_000), (1_000, 30_000), (20_000, 400_000)]);
         Self {
             devices: 1 + rng.below(4) as usize,
@@ -186,6 +191,7 @@ impl Plan {
             one_seed: false,
             // Drawn aside, so that what follows is what it was before there were any.
             crews: rng.clone().chance(30),
+            yards_every_us: yards(rng.clone(), restores).then(|| brief(1_500_000)),
             flood: 0,
             writes_per_hour: 0,
             liveness_us: LIVENESS_US,
@@ -196,8 +202,8 @@ impl Plan {
     #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "only without protections"))]
     pub(super) fn lean(&mut self, name: &str) {
         use Fault::{
-            ClockJump, CloneDevice, CutLink, EioDevice, EioHub, FullDevice, FullHub, KillDevice, KillHub, Partition, PowerDevice, PowerHub,
-            RestoreDevice, RestoreHub,
+            CloneDevice, CutLink, EioDevice, EioHub, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition, PowerDevice,
+            PowerHub, RestoreDevice, RestoreHub,
         };
         let part = name.split('.').next().unwrap_or_default();
         if part == "pace" {
@@ -206,14 +212,18 @@ impl Plan {
         }
         let faults: &[Fault] = match part {
             "sqlite" | "group" | "writer" => &[PowerDevice, PowerHub, EioDevice, EioHub, FullDevice, FullHub],
-            "time" | "eff" => &[KillHub, PowerHub, ClockJump, RestoreHub, CutLink],
+            "time" | "eff" => &[KillHub, PowerHub, HubClock, RestoreHub, CutLink],
+            // What comes back to a restored hub twice must count once: nothing else may make that vague.
+            "counter" => &[RestoreHub, KillDevice, CutLink, Partition],
+            "provenance" if name == "provenance.sole" => &[RestoreHub, KillDevice, CutLink, Partition],
             "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
             "trim" => &[RestoreHub, KillDevice, CutLink],
             "ingest" => &[KillDevice, CutLink],
             "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
             _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
         };
-        self.faults.retain(|(fault, _)| !faults.contains(fault));
+        let is_exact = part == "counter" || name == "provenance.sole";
+        self.faults.retain(|(fault, _)| !faults.contains(fault) && !(is_exact && matches!(fault, CloneDevice | RestoreDevice | LieDevice)));
         self.faults.extend(faults.iter().map(|fault| (*fault, if rare(*fault) { 14_000_000 } else { 6_000_000 })));
         self.devices = self.devices.max(2);
         self.hub_write_every_us.get_or_insert(3_000_000);
@@ -224,9 +234,22 @@ impl Plan {
             "register" | "delete" | "row" | "counter" => [8, 0, 0, 0],
             _ => [6, 2, 2, 3],
         };
-        self.keep_bytes = if part == "trim" { 0 } else { self.keep_bytes };
+        if matches!(part, "rights" | "leave") {
+            self.faults.retain(|(fault, _)| *fault != RestoreHub);
+            self.yards_every_us = Some(400_000);
+        }
+        self.keep_bytes = match name {
+            _ if part == "trim" => 0,
+            "counter.doubled" | "provenance.sole" => 2_000,
+            _ if matches!(part, "counter" | "recovery") => 64 << 20,
+            _ => self.keep_bytes,
+        };
+        if part == "history" {
+            // Somebody is to use positions again before a device has come to tell.
+            self.hub_write_every_us = Some(300_000);
+        }
         self.write_every_us = self.write_every_us.min(1_500_000);
-        if ["lane.gap", "push.rewind", "batch.continues", "page.continues"].contains(&name) {
+        if ["lane.gap", "push.rewind", "batch.continues"].contains(&name) {
             self.pipe = Pipe::Datagrams { lost: 15, doubled: 20 };
         }
     }
@@ -252,6 +275,7 @@ impl Plan {
             is_long: true,
             one_seed: false,
             crews: false,
+            yards_every_us: None,
             flood: 0,
             writes_per_hour: 0,
             liveness_us: LIVENESS_US,
@@ -326,6 +350,12 @@ impl Plan {
     pub fn rolls_back(&self) -> bool {
         self.faults.iter().any(|(fault, _)| matches!(fault, Fault::RestoreDevice | Fault::CloneDevice | Fault::LieDevice))
     }
+}
+
+/// Whether a world has records that move, drawn aside.
+fn yards(mut aside: Rng, restores: bool) -> bool {
+    aside.next_u64();
+    aside.chance(YARDS) && !restores
 }
 
 /// Faults after which much is to be done again.

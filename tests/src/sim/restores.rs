@@ -12,7 +12,8 @@ impl World {
     /// Makes a copy of the hub's folder, or puts an earlier one back; sometimes half of the devices are destroyed with what it held.
     pub(super) fn restore_hub(&mut self) -> Try {
         if self.hub.images.is_empty() || self.rng.chance(40) {
-            let image = HubImage { files: self.hub.disk.image(), writes: self.model.writes.len(), acked: self.acked.clone() };
+            let seen = self.hub.life.as_mut().and_then(|life| life.look(None).ok());
+            let image = HubImage { files: self.hub.disk.image(), seen, writes: self.model.writes.len(), acked: self.acked.clone() };
             self.hub.images.push(image);
             return Ok(());
         }
@@ -21,8 +22,18 @@ impl World {
         self.kill_hub("kills of the hub")?;
         self.hub.disk.restore(&image.files);
         let told = self.rng.chance(40);
-        (self.hub.restored, self.hub.place) = (told, self.hub.place + u64::from(!told));
-        self.trace.count(if told { "hubs restored by the command" } else { "hub folders brought back" });
+        // The file alone, in its place: only what the folder remembers beside it, or a device, can tell.
+        let is_told_apart = image.seen.zip(self.hub.seen).is_some_and(|(image, seen)| seen.is_beyond(&image));
+        let in_place = !told && is_told_apart && self.rng.clone().chance(60);
+        self.hub.restored = told;
+        if !in_place {
+            (self.hub.seen, self.hub.place) = (image.seen, self.hub.place + u64::from(!told));
+        }
+        self.trace.count(match (told, in_place) {
+            (true, _) => "hubs restored by the command",
+            (false, false) => "hub folders brought back",
+            (false, true) => "hub files put back in their place",
+        });
         self.hub_restored = true;
         self.told.forget();
         let lost = if self.rng.chance(40) { self.destroy_devices()? } else { Vec::new() };

@@ -13,6 +13,10 @@ use super::world::World;
 const ACKS_LOST: u64 = 30;
 const RULE: &str = "sensors/v -> samples v=$";
 const TOPIC: &str = "sensors/v";
+/// Of 100 times, so often the broker sends what it has kept again, as it does at each subscription.
+const KEPT: u64 = 30;
+const KEPT_RULE: &str = "kept/{id} -> things id={id} a=$";
+const KEPT_TOPIC: &str = "kept/of-the-broker";
 
 /// A broker beside a device.
 #[derive(Debug, Default)]
@@ -22,12 +26,14 @@ pub(super) struct Broker {
     open: Vec<(u16, u64, bool)>,
     /// Deliveries whose acknowledgements it knows.
     known: u64,
+    /// True once what it has kept was taken.
+    kept: bool,
 }
 
 impl Broker {
     /// The device is not the one that it was: the broker has no session for it.
     pub(super) fn forget(&mut self) {
-        (self.open, self.known) = (Vec::new(), 0);
+        (self.open, self.known, self.kept) = (Vec::new(), 0, false);
     }
 }
 
@@ -77,13 +83,38 @@ impl World {
         if node.broker.open.is_empty() {
             node.broker.known = taken.remembered;
         }
+        self.send_again(device)?;
+        let Self { trace, .. } = &mut *self;
         trace.add("values of sensors", taken.rows);
         trace.add("writes", taken.rows);
+        let node = &self.devices[device];
         let (name, open) = (node.name.clone(), node.broker.open.len());
         self.say(format_args!(
             "{name} takes {before} messages of sensors, {} for the first time; {open} are not known to be taken",
             taken.rows
         ));
+        Ok(())
+    }
+
+    /// The broker sends what it has kept: it is news once, however often somebody has changed the record since.
+    fn send_again(&mut self, device: usize) -> Try {
+        // Drawn aside, so that what follows is what it was before there was any.
+        if !self.rng.clone().chance(KEPT) {
+            return Ok(());
+        }
+        let node = &mut self.devices[device];
+        let (lying, Some(life)) = (node.lies.is_some(), node.life.as_mut()) else { return Ok(()) };
+        let rules = Rules::parse(KEPT_RULE).map_err(|error| Violation::new("write", error.to_string()))?;
+        let payload = b"\"kept\"".to_vec();
+        let rows = rules.take(KEPT_TOPIC, &payload, None);
+        let arrival = Arrival { topic: KEPT_TOPIC.to_owned(), payload, delivery: None, is_retained: true, rows };
+        let store = Arc::clone(&life.store);
+        let Ok(taken) = life.wait(store.ingest(vec![arrival], node.broker.known)) else { return Ok(()) };
+        if node.broker.kept && taken.rows > 0 {
+            return Err(Violation::new("X", format!("{} takes again what its broker has kept: {taken:?}", node.name)));
+        }
+        node.broker.kept |= !lying && taken.rows + taken.repeats > 0;
+        self.trace.count("messages that a broker has kept");
         Ok(())
     }
 }

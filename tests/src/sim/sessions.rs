@@ -298,6 +298,9 @@ impl World {
         if let Some(life) = self.hub.life.as_mut() {
             let time = std::sync::Arc::clone(&life.opened.time);
             let _ = life.wait(async { time.reserve().await });
+            if let Ok(seen) = life.look(self.hub.seen.as_ref()) {
+                self.hub.seen = Some(seen);
+            }
         }
         let pause = if self.nobody_comes() { 3_600_000_000 } else { 3_000_000 };
         self.soon((pause, pause), Event::Reserve);

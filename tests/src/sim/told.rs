@@ -74,6 +74,11 @@ impl Told {
         Ok(())
     }
 
+    /// True for entries of another log than the one that said hello on that link.
+    pub(super) fn is_former(&self, link: u64, incarnation: Incarnation) -> bool {
+        self.hellos.get(&link).is_some_and(|shown| shown.log.1 != incarnation)
+    }
+
     fn welcome(&mut self, link: u64, (timeline, given): (Timeline, u64)) -> Try {
         let Some(shown) = self.hellos.get(&link) else { return Ok(()) };
         let session = shown.session.filter(|session| session.0 == timeline).map_or(0, |session| session.1);

@@ -35,6 +35,7 @@ pub(super) enum Event {
     HubTurn,
     HubMerge,
     HubTick(u64),
+    Yard,
     HubRestart,
     Reserve,
     Frame(u64, End, Channel, Vec<u8>),
@@ -81,6 +82,7 @@ pub(super) struct World {
     pub(super) acks: Vec<(u64, super::power::Acked)>,
     records: bool,
     pub(super) told: super::told::Told,
+    pub(super) rights_lost: super::yards::Lost,
     /// True once the hub was put back: what it had is not what it has.
     pub(super) hub_restored: bool,
     /// What each device held when the hub was restored.
@@ -133,6 +135,7 @@ impl World {
             acks: Vec::new(),
             records: false,
             told: super::told::Told::default(),
+            rights_lost: super::yards::Lost::default(),
             hub_restored: false,
             promised: Vec::new(),
             project: None,
@@ -200,6 +203,7 @@ impl World {
             Event::HubTurn => self.hub_turn(),
             Event::HubMerge => self.hub_merge(),
             Event::HubTick(link) => self.hub_tick(link),
+            Event::Yard => self.yard(),
             Event::HubRestart => self.hub_restart(),
             Event::Reserve => self.reserve(),
             Event::Frame(link, to, channel, bytes) => self.arrive(link, to, (channel, bytes)),
@@ -230,7 +234,7 @@ impl World {
         let life = self.hub.life.as_mut().expect("it has booted");
         let project = life.opened.project;
         self.project = Some(project);
-        for what in What::ALL {
+        for what in What::ALL.into_iter().filter(|what| *what != What::Carts || self.plan.yards_every_us.is_some()) {
             let store = Arc::clone(&life.store);
             let mut collection = what.collection();
             if what == What::Jobs && self.plan.crews {
@@ -267,6 +271,9 @@ impl World {
         }
         if let Some(pause) = self.plan.hub_write_every_us {
             self.soon((1_000_000, 2 * pause), Event::HubWrite);
+        }
+        if let Some(pause) = self.plan.yards_every_us {
+            self.soon((3_000_000, 3_000_000 + pause), Event::Yard);
         }
         self.soon((3_000_000, 3_000_000), Event::Reserve);
         self.later((5_000_000, 20_000_000), Event::Audit);

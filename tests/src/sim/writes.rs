@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::{WriteError, Written};
-use mobo_core::author::segment;
+use mobo_core::author::{Edit, segment};
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{Nonce, RecordKey};
 use mobo_core::merge::{LocalBody, LocalWrite, Outcome, Prepared};
@@ -90,7 +90,7 @@ impl World {
         self.after(device)
     }
 
-    fn written(&mut self, device: usize, mut write: Write, result: Result<Written, WriteError>) -> Try {
+    pub(super) fn written(&mut self, device: usize, mut write: Write, result: Result<Written, WriteError>) -> Try {
         let node = &self.devices[device];
         let (name, lying) = (node.name.clone(), node.lies.is_some());
         match result {
@@ -134,27 +134,37 @@ impl World {
                 break what;
             }
         };
-        let collection = what.collection();
         let site = *self.rng.pick(&["a", "b"]);
         let hot = hot((what, site), self.rng.below(self.plan.hot_records));
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        let waits = life.desk.waits();
         let draft = self.model.draft(&mut self.rng, (what, hot, site), HUB, |key| {
             let record = life.wait(store.record(project, key.clone())).ok().flatten();
             record.map(|record| view(what, &record.state)).unwrap_or_default()
         });
+        let mut write = draft.write;
+        if waits && write.visible == Some(false) {
+            // Others may have counted before it: what it took from the counter is not known.
+            write.delta = i64::MIN;
+        }
+        self.hub_edits(write, draft.edits)
+    }
+
+    /// The hub merges edits of its own, and is seen to.
+    pub(super) fn hub_edits(&mut self, mut write: Write, edits: Vec<Edit>) -> Try {
+        let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
+        let (what, collection, hot) = (write.what, write.what.collection(), write.hot.clone());
         let nonce = random(self.hub.machine.as_ref()).unwrap_or_default();
         let local = LocalWrite {
             lane: life.opened.history.era().author.lane(collection.lane),
             collection: collection.id,
-            body: LocalBody::Edits(draft.edits),
+            body: LocalBody::Edits(edits),
             moment: self.hub.machine.moment(),
             nonce: Nonce(nonce),
             author: None,
             bounds: None,
         };
         // What the author sees must be what is merged with: everything that waits goes first.
-        let mut write = draft.write;
-        let waits = life.desk.waits();
         let queue = life.queue.clone();
         let mut merging = Box::pin(queue.merge(Prepared::Local(Box::new(local))));
         let mut answer = poll(&mut merging);
@@ -162,12 +172,8 @@ impl World {
             answer = poll(&mut merging);
         }
         drop(merging);
-        if waits && write.visible == Some(false) {
-            // Others may have counted before it: what it took from the counter is not known.
-            write.delta = i64::MIN;
-        }
         write.doubt = !matches!(answer, Some(Ok(Outcome::Merged(_))));
-        self.say(format_args!("the hub writes {} {} {}: {}", what.name(), write.id, write.hot, if write.doubt { "?" } else { "done" }));
+        self.say(format_args!("the hub writes {} {} {}: {}", what.name(), write.id, hot, if write.doubt { "?" } else { "done" }));
         self.trace.count("writes through the hub");
         self.excuse_hub(&answer)?;
         self.model.writes.push(write);

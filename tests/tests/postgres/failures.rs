@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobo_core::ids::Timeline;
 use mobo_core::merge::Prepared;
-use mobo_core::store::{HubStore, StoreError};
+use mobo_core::store::{Fork, HubStore, StoreError};
 use mobo_hub::postgres::PostgresHubStore;
 use mobo_tests::postgres::{Database, Server};
 use mobo_tests::store_conformance::{Device, World};
@@ -243,6 +244,31 @@ async fn more_requests_than_connections_wait_for_their_turn() {
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mobo-hub' AND datname = current_database()";
     let connections: u32 = world.sql(connections).await.parse().unwrap();
     assert!(connections <= mobo_core::limits::POSTGRES_CONNECTIONS_MAX, "{connections}");
+}
+
+/// Somebody puts the database back under a running hub, or a standby without the last commits takes its server's place: before it gives a position
+/// out again that a device holds already, the hub begins a new timeline.
+// faults: H-5
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_put_back_gives_no_position_out_twice() {
+    let world = world(8).await;
+    let mut device = writer(&world).await;
+    world.merged(device.push_all(&world)).await;
+    assert!(!world.store.has_gone_back());
+    world.place.sql("UPDATE mobo.bucket SET head = head - 1").await.unwrap();
+    one_more(&world, &mut device);
+    for _ in 0..2 {
+        let error = world.store.merge(world.batch(vec![device.push_last(&world)])).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("holds less")), "{error}");
+    }
+    assert!(world.store.has_gone_back());
+    assert_eq!(hours(&world).await, [("w".to_owned(), 1)], "nothing of it happened");
+    let hub = world.store.current().await.unwrap();
+    let fork = Fork { from: hub.timeline.timeline, fresh: Timeline([7; 16]), incarnation: hub.incarnation, foreign: vec![], now: hub.time };
+    world.store.fork_timeline(world.project, fork).await.unwrap();
+    assert!(!world.store.has_gone_back());
+    world.merged(device.push_last(&world)).await;
+    assert_eq!(hours(&world).await, [("w".to_owned(), 2)]);
 }
 
 /// A standby shows commits later than its primary, and whoever follows both of them would step over some: it is no place for a hub.

@@ -229,12 +229,12 @@ impl Desk {
             let end = job.run(&self.connection);
             match &end {
                 Ok(()) => {}
-                Err(error @ (StoreError::Full(_) | StoreError::Poisoned(_))) if mobo_core::protect!("group.failed-write", true) => {
+                Err(error @ (StoreError::Full(_) | StoreError::Poisoned(_))) if mobo_core::protect!("group.failed-job:write", true) => {
                     return Err(error.clone());
                 }
                 // SQLite has taken back the whole transaction by itself.
                 Err(error) if self.connection.is_autocommit() => return Err(error.clone()),
-                Err(_) if mobo_core::protect!("group.roll-back-job", true) => self.execute("ROLLBACK TO job")?,
+                Err(_) if mobo_core::protect!("group.failed-job:other", true) => self.execute("ROLLBACK TO job")?,
                 Err(_) => {}
             }
             self.execute("RELEASE job")?;

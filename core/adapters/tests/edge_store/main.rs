@@ -5,6 +5,7 @@
 mod applying;
 mod bootstrap;
 mod differential;
+mod diverging;
 mod documents;
 mod ingest;
 mod intake;

@@ -1,9 +1,9 @@
 //! What a device does on a new timeline (rule R18): the order is [`Flow`]'s; here it meets the messages. And pulls that the hub starts over.
 
 use super::{CloseReason, DeviceSession, Effect, State};
-use crate::ids::{BucketId, Position};
+use crate::ids::{BucketId, Position, Seq};
 use crate::link::Channel;
-use crate::message::{Code, Message, Offer, OfferAck, PeerError, SchemaUpdate};
+use crate::message::{Ack, Code, Message, Nack, Offer, OfferAck, PeerError, Push, SchemaUpdate};
 use crate::recover::{Flow, Moved, Step};
 
 impl DeviceSession {
@@ -33,6 +33,30 @@ impl DeviceSession {
         }
     }
 
+    /// Entries of a log that was left behind go up as they are, one push at a time.
+    pub(super) fn former(&mut self, push: Option<Box<Push>>) {
+        let Some(flow) = &mut self.flow else { return };
+        let last = push.as_ref().and_then(|push| Seq::new(push.first.get() + push.entries.len() as u64 - 1));
+        let step = flow.former_sent(last);
+        if let Some(push) = push {
+            self.send(Channel::Lane(push.lane), Message::Push(*push));
+        }
+        self.step(step);
+    }
+
+    pub(super) fn former_acked(&mut self, ack: Ack) {
+        let step = self.flow.as_mut().map(|flow| flow.former_acked((ack.incarnation, ack.lane), ack.acked));
+        self.effects.push_back(Effect::Acked(Box::new(ack)));
+        self.step(step.unwrap_or(Step::Wait));
+    }
+
+    pub(super) fn former_refused(&mut self, nack: &Nack) {
+        if let Some(flow) = &mut self.flow {
+            let step = flow.former_refused((nack.incarnation, nack.lane));
+            self.step(step);
+        }
+    }
+
     pub(super) fn offer(&mut self, offer: Offer, more: Option<Position>) {
         let Some(flow) = &mut self.flow else { return };
         flow.sent(more);
@@ -51,6 +75,7 @@ impl DeviceSession {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wait => {}
+            Step::ReadFormer(former) => self.effects.push_back(Effect::ReadFormer(former)),
             Step::Read(bucket, after) => self.effects.push_back(Effect::ReadOffer(bucket, after)),
             Step::Done => self.effects.push_back(Effect::Resume),
         }

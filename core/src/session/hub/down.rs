@@ -31,7 +31,7 @@ impl HubSession {
         let mut heads = Vec::with_capacity(page.buckets.len());
         for bucket in page.buckets {
             // A page that was asked for before the device pulled anew does not continue its cursor.
-            if crate::protect!("page.continues", self.down.cursors.get(&bucket.bucket) != Some(&bucket.from)) {
+            if crate::protect!("batch.continues:page", self.down.cursors.get(&bucket.bucket) != Some(&bucket.from)) {
                 self.down.due = true;
                 return;
             }

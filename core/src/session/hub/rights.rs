@@ -22,7 +22,9 @@ impl HubSession {
         let gone: Vec<_> = self.granted.keys().copied().filter(|bucket| grants.iter().all(|grant| grant.bucket != *bucket)).collect();
         for bucket in gone {
             self.granted.remove(&bucket);
-            self.down.cursors.remove(&bucket);
+            if crate::protect!("rights.stop-reading", true) {
+                self.down.cursors.remove(&bucket);
+            }
             self.down.damaged.remove(&bucket);
             self.send(Channel::Control, Message::Revoke(bucket));
         }

@@ -7,7 +7,7 @@ use crate::ids::{Chain, Lane, LaneKey, Seq};
 use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
-use crate::message::{Ack, Code, Message, Nack, PeerError, Push, Welcome};
+use crate::message::{Ack, Code, FORMER_LOGS, Message, Nack, PeerError, Push, Welcome};
 
 /// How far each lane has come in this session.
 #[derive(Debug, Default)]
@@ -18,19 +18,22 @@ pub(super) struct Up {
     safe: BTreeMap<Lane, (Seq, Chain)>,
     /// Pushes of all lanes without a verdict.
     in_flight: usize,
+    /// True if the device knows that it may push the tails of logs that it has left behind (rule R22).
+    takes_former: bool,
 }
 
 impl Up {
     pub(super) fn from_welcome(welcome: &Welcome) -> Self {
         let told = welcome.lanes.iter().filter_map(|status| Some((status.lane, status.last?)));
-        Self { told: told.collect(), safe: BTreeMap::new(), in_flight: 0 }
+        Self { told: told.collect(), safe: BTreeMap::new(), in_flight: 0, takes_former: welcome.features & FORMER_LOGS != 0 }
     }
 }
 
 impl HubSession {
     pub(super) fn push(&mut self, push: Push) {
         let Some((device, incarnation)) = self.device else { return };
-        if push.incarnation != incarnation || push.on_behalf.is_some() {
+        let is_other = push.incarnation != incarnation && !self.up.takes_former;
+        if is_other || push.on_behalf.is_some() {
             let detail = "entries of another log are not taken here yet".to_owned();
             self.refuse(PeerError { code: Code::UNSUPPORTED, detail, fatal: true, retry_after_ms: 0 });
             return;
@@ -40,7 +43,7 @@ impl HubSession {
             return self.close(CloseReason::Violation("more pushes than may wait for their acks".to_owned()));
         }
         self.up.in_flight += 1;
-        let lane = LaneKey { device, incarnation, lane: push.lane };
+        let lane = LaneKey { device, incarnation: push.incarnation, lane: push.lane };
         self.effects.push_back(Effect::Merge(lane, Box::new(push)));
     }
 
@@ -54,15 +57,26 @@ impl HubSession {
                 let acked = merged.acked;
                 let ack = self.identity.ack(lane, merged);
                 self.send(Channel::Control, Message::Ack(ack));
-                self.up.told.insert(lane.lane, acked);
-                self.tell_safe(lane.lane);
+                if self.is_own(lane) {
+                    self.up.told.insert(lane.lane, acked);
+                    self.tell_safe(lane.lane);
+                }
             }
             Outcome::Nack { expect, code } => {
+                self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
+            }
+            // A log that its device has left behind: there is nobody to begin another.
+            Outcome::Refence { hub_last, .. } if !self.is_own(lane) => {
+                let (expect, code) = (Seq::after(hub_last), Code::BROKEN_CHAIN);
                 self.send(Channel::Control, Message::Nack(Nack { lane: lane.lane, incarnation: lane.incarnation, expect, code }));
             }
             Outcome::Refence { hub_last, reason } => self.effects.push_back(Effect::Refence(*lane, hub_last, reason)),
             Outcome::Refused(error) => self.push_refused_with(error.to_string()),
         }
+    }
+
+    fn is_own(&self, lane: &LaneKey) -> bool {
+        self.device == Some((lane.device, lane.incarnation))
     }
 
     /// Tells what is safe with an ack that says nothing else which is new: what was merged and is not told yet has its own ack first.

@@ -1,17 +1,30 @@
 //! What becomes of a device's pushes.
 
+use std::sync::Arc;
+
 use mobo_core::ids::LaneKey;
+use mobo_core::limits;
 use mobo_core::merge::{Rights, prepare_push};
-use mobo_core::message::Push;
+use mobo_core::message::{Code, Push};
 use mobo_core::session::hub::{Input, Refusal};
+use mobo_core::store::{Arrival, StoreError};
 use mobo_runtime::outbox::Frames;
 
-use super::{Conversation, Done, Finished};
+use super::{Conversation, Done, Finished, Sessions};
 use crate::merger::kept;
 
 impl<F: Frames> Conversation<F> {
     /// Checks a push here, in order, and queues it; only waiting for the verdict is left to the side.
     pub(super) async fn merge(&mut self, lane: LaneKey, push: Push) {
+        let is_former = self.session.log() != Some((lane.device, lane.incarnation));
+        if is_former && self.former.insert(lane.incarnation) {
+            if self.former.len() > limits::FORMER_LOGS_MAX {
+                return self.feed(Input::PushRefused(lane, Code::UNSUPPORTED));
+            }
+            if let Err(error) = note_former(Arc::clone(&self.sessions), lane).await {
+                return self.feed(Input::StoreFailed(error.to_string()));
+            }
+        }
         let Some((key, rights)) = &self.guest else { return };
         let prepared = match prepare_push(self.identity.project, lane, key, push, rights.clone()) {
             Ok(prepared) => prepared,
@@ -50,4 +63,12 @@ impl<F: Frames> Conversation<F> {
             self.feed(Input::HintsLost);
         }
     }
+}
+
+/// A restored hub may never have heard of a log that the device has left behind.
+async fn note_former(sessions: Arc<Sessions>, lane: LaneKey) -> Result<(), StoreError> {
+    let (now, project) = (sessions.door.time.now(), sessions.door.project());
+    let LaneKey { device, incarnation, .. } = lane;
+    let arrival = Arrival { device, incarnation, parent: None, ordinal: None, boot: None, now, session: 0 };
+    sessions.store.arrive(project, arrival).await.map(drop)
 }

@@ -215,6 +215,8 @@ pub struct Applied {
     pub changed: Vec<RecordKey>,
     /// The lanes that have got entries: own ones that did not fit what was delivered, written again on it.
     pub appended: BTreeSet<Lane>,
+    /// Where the bucket is pulled again because its digest was not the hub's: the records that were held at the same version, and differed.
+    pub differed: Vec<RecordKey>,
 }
 
 /// Why a batch was not applied; nothing of it was.

@@ -43,10 +43,16 @@ pub(super) fn batch(
     for item in batch.items {
         items.push(read(schema, item)?);
     }
-    let mut desk = Desk::new(conn, schema, log);
+    let (mut desk, mut differed) = (Desk::new(conn, schema, log), Vec::new());
+    let looks_for_it = bucket.diverged > 0 && bucket.sweep != Sweep::No;
     for (nth, (key, delivered)) in (0..).zip(items) {
         // Records come by position; only that they are in the bucket and which came last matters here.
         let at = Position(batch.to.0.saturating_sub(last as u64 - 1 - nth).max(1));
+        if let Some(delivered) = delivered.as_ref().filter(|_| looks_for_it)
+            && desk.differs(&key, delivered)?
+        {
+            differed.push(key.clone());
+        }
         match delivered {
             Some(delivered) => desk.deliver(&key, (batch.bucket, at), delivered, &batch.own_merged)?,
             None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
@@ -55,7 +61,7 @@ pub(super) fn batch(
     let appended = desk.redo(schema, again)?;
     let changed = desk.finish()?;
     set_cursor(conn, batch.bucket, batch.to)?;
-    Ok(Applied { cursor: batch.to, changed, appended })
+    Ok(Applied { cursor: batch.to, changed, appended, differed })
 }
 
 /// Decodes a delivered state and recomputes its hash (rule R13).

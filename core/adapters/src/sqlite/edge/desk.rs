@@ -91,7 +91,7 @@ impl<'c> Desk<'c> {
             Some(base) => self.find_misfits(key, base, (&delivered.state, own_merged))?,
             None => None,
         };
-        let is_over = if mobo_core::protect!("overlay.dropped-when-merged", true) {
+        let is_over = if mobo_core::protect!("overlay.dropped-when-merged:batch", true) {
             overlays::drop_merged(self.conn, key, own_merged)?
         } else {
             overlays::is_over(self.conn, key)?
@@ -106,6 +106,12 @@ impl<'c> Desk<'c> {
         self.put_spot(key, &mut spots, spot)?;
         bases::put(self.conn, key, &BaseRow::of(&delivered.row(None)))?;
         self.show(key, (Some(delivered.state), laid))
+    }
+
+    /// True if what is held of a record is of the version that is delivered now, and not the same: what a digest did not agree about.
+    pub(super) fn differs(&mut self, key: &RecordKey, delivered: &Delivered) -> Try<bool> {
+        let (kept, base) = (self.rows.kept(key)?, bases::row(self.conn, key)?);
+        Ok(held(kept.as_ref(), base.as_ref()).is_some_and(|held| held.0 == delivered.ver && held.1 != delivered.state_hash))
     }
 
     /// The record has left a bucket: nothing is said about its existence. What is pending stays.

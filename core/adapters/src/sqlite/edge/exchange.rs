@@ -2,15 +2,16 @@
 
 use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey};
 use mobo_core::message::{Ack, Batch, Checkpoint, Grant, Offer, Refence, Reject, SchemaUpdate, Welcome};
+use mobo_core::recover::Former;
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
-use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Refenced};
+use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Outgoing, Refenced};
 use super::counts::EdgeAudit;
 use super::members::{self, Sweep};
 use super::refence::Why;
 use super::refusals::{self, Refused};
-use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, records, recover, refence};
+use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, outbox, records, recover, refence};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -231,6 +232,25 @@ impl EdgeStore {
             inner.tell(levels::settled(Lane::ALL));
         })
         .await
+    }
+
+    /// The next entries of a log that was left behind, which a restored hub may have lost: at most so many and so many bytes, but at least
+    /// one; `None` when there are no more.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn former(&self, former: Former, max: (usize, usize)) -> Result<Option<Outgoing>, StoreError> {
+        self.inner.readers.read(move |conn| outbox::former(conn, &former, max)).await
+    }
+
+    /// Everything that a restored hub may have lost was given back to it.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn given_back(&self) -> Result<(), StoreError> {
+        self.commit(|conn: &Connection, _: &Inner| recover::given_back(conn), |_, ()| {}).await
     }
 
     /// Takes in collection definitions.

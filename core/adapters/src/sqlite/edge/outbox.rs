@@ -3,6 +3,7 @@
 use mobo_core::entry::{Entry, Payload, chain_next, chain_start};
 use mobo_core::ids::{Chain, Incarnation, Lane, Seq, Signature, Timeline};
 use mobo_core::message::{AckProof, LaneReport, PushedEntry};
+use mobo_core::recover::Former;
 use mobo_core::time::Eff;
 use rusqlite::{Connection, Row};
 
@@ -149,23 +150,44 @@ pub(super) fn outgoing(conn: &Connection, number: Lane, after: Option<Seq>, (ent
     if let Some((trimmed, _)) = row.trimmed.filter(|trimmed| after < Some(trimmed.0)) {
         return Ok(Pending::Trimmed(trimmed.next()));
     }
+    let outgoing = between(conn, &log, (log.incarnation, number), (after, row.last), (entries_max, bytes_max))?;
+    Ok(if outgoing.entries.is_empty() { Pending::Nothing } else { Pending::Entries(outgoing) })
+}
+
+/// The next entries of a log that was left behind, from the first that is kept, as far as a hub had acknowledged them; `None`: no more.
+pub(super) fn former(conn: &Connection, former: &Former, max: (usize, usize)) -> Try<Option<Outgoing>> {
+    let Some(log) = Log::read(conn)? else { return Ok(None) };
+    let Some(row) = lane(conn, former.incarnation, former.lane)? else { return Ok(None) };
+    let after = former.after.max(row.trimmed.map(|trimmed| trimmed.0));
+    let Some(acked) = row.acked.filter(|acked| after < Some(*acked)) else { return Ok(None) };
+    let outgoing = between(conn, &log, (former.incarnation, former.lane), (after, acked), max)?;
+    Ok((!outgoing.entries.is_empty()).then_some(outgoing))
+}
+
+/// The entries behind `after` up to `last`: at most so many and so many bytes, but at least one.
+fn between(
+    conn: &Connection,
+    log: &Log,
+    (incarnation, number): (Incarnation, Lane),
+    (after, last): (Option<Seq>, Seq),
+    (entries_max, bytes_max): (usize, usize),
+) -> Try<Outgoing> {
     let prev_chain = match after {
-        None => chain_start(log.project, &log.lane(log.incarnation, number)),
-        Some(after) => known(chain_at(conn, log.incarnation, number, after)?, "entry in the outbox")?,
+        None => chain_start(log.project, &log.lane(incarnation, number)),
+        Some(after) => known(chain_at(conn, incarnation, number, after)?, "entry in the outbox")?,
     };
-    let mut outgoing =
-        Outgoing { incarnation: log.incarnation, first: Seq::after(after), prev_chain, entries: Vec::new(), head_chain: prev_chain };
+    let mut outgoing = Outgoing { incarnation, first: Seq::after(after), prev_chain, entries: Vec::new(), head_chain: prev_chain };
     let mut bytes = 0;
-    walk(conn, (log.incarnation, number, after), |row| {
+    walk(conn, (incarnation, number, after), |row| {
         bytes += row.entry.bytes();
-        if !outgoing.entries.is_empty() && (bytes > bytes_max || outgoing.entries.len() >= entries_max) {
+        if row.seq > last || !outgoing.entries.is_empty() && (bytes > bytes_max || outgoing.entries.len() >= entries_max) {
             return Ok(false);
         }
         outgoing.head_chain = row.chain;
         outgoing.entries.push(PushedEntry { entry: row.entry, eff: row.eff });
         Ok(true)
     })?;
-    Ok(if outgoing.entries.is_empty() { Pending::Nothing } else { Pending::Entries(outgoing) })
+    Ok(outgoing)
 }
 
 /// What a hello says of the lanes of the log.

@@ -3,11 +3,11 @@
 //! What is to be offered stands as members that no pull has named: it is shown, it counts in no digest, and the pull that follows names it
 //! again or, when that is complete, ends it.
 
-use mobo_core::ids::{BucketId, Lane, Position, RecordKey, Timeline};
+use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey, Timeline};
 use mobo_core::limits;
 use mobo_core::message::{Item, ItemBody, Offer, Welcome};
 use mobo_core::record::RecordState;
-use mobo_core::recover::{Moved, fork_head};
+use mobo_core::recover::{Former, Moved, fork_head};
 use mobo_core::schema::Schema;
 use rusqlite::Connection;
 
@@ -16,9 +16,10 @@ use super::compare::{self, tables};
 use super::desk::delivered_hash;
 use super::fault::{Try, all, first};
 use super::members::{self, BucketRow, Digests, Sweep, UNCONFIRMED};
-use super::meta::Log;
+use super::meta::{self, Log};
 use super::outbox::{self, seq_sql};
 use super::rows::{Rows, key_of};
+use crate::sqlite::error::known;
 
 /// A bucket that is to be offered.
 #[derive(Clone, Copy, Debug)]
@@ -71,12 +72,43 @@ pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Lo
         go_back(conn, before, welcome)?;
     }
     let mut statement = conn.prepare_cached("SELECT bucket FROM mobo_offer ORDER BY bucket")?;
-    let offers: Vec<BucketId> = all(statement.query([])?, |row| crate::sqlite::error::known(BucketId::from_sql(row.get(0)?), "bucket"))?;
-    if !is_new && offers.is_empty() {
+    let offers: Vec<BucketId> = all(statement.query([])?, |row| known(BucketId::from_sql(row.get(0)?), "bucket"))?;
+    let was_giving = meta::get::<bool>(conn, meta::GIVING_BACK)?.unwrap_or_default();
+    if !mobo_core::protect!("recovery.offer-first:session", is_new || !offers.is_empty() || was_giving) {
         return Ok(None);
     }
+    let former = former(conn, before.incarnation)?;
+    if !former.is_empty() {
+        meta::set(conn, meta::GIVING_BACK, true)?;
+    }
     let lanes = outbox::lanes(conn, before.incarnation)?;
-    Ok(Some(Moved { offers, lasts: lanes.into_iter().map(|(lane, row)| (lane, row.last)).collect() }))
+    Ok(Some(Moved { offers, lasts: lanes.into_iter().map(|(lane, row)| (lane, row.last)).collect(), former }))
+}
+
+/// The kept tails of the logs that were left behind, in the order of their last entries. What was pending in them when they ended was authored
+/// again; what a hub had acknowledged, a restored one may have lost.
+fn former(conn: &Connection, own: Incarnation) -> Try<Vec<Former>> {
+    let sql = "SELECT incarnation, lane FROM mobo_outbox WHERE state = 1 AND incarnation <> ?1
+               GROUP BY incarnation, lane ORDER BY max(eff), incarnation, lane";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut found = all(statement.query([own.sql()])?, |row| {
+        let (incarnation, lane) = (Incarnation::from_sql(row.get(0)?), Lane::from_number(row.get(1)?));
+        Ok(Former { incarnation: known(incarnation, "incarnation")?, lane: known(lane, "lane")?, after: None })
+    })?;
+    // Of more logs than a hub takes, the latest.
+    let mut latest = Vec::new();
+    for former in found.iter().rev() {
+        if !latest.contains(&former.incarnation) && latest.len() < limits::FORMER_LOGS_MAX {
+            latest.push(former.incarnation);
+        }
+    }
+    found.retain(|former| mobo_core::protect!("recovery.former", latest.contains(&former.incarnation)));
+    Ok(found)
+}
+
+/// Everything was given back.
+pub(super) fn given_back(conn: &Connection) -> Try<()> {
+    meta::clear(conn, meta::GIVING_BACK)
 }
 
 /// What a restored hub has lost is not acknowledged any more: it is kept, and pushed again.
