@@ -13,6 +13,7 @@ mod random;
 mod refencing;
 mod refusals;
 mod room;
+mod together;
 mod versions;
 mod world;
 mod writing;

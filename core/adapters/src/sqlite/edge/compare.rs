@@ -51,7 +51,7 @@ pub(super) fn checkpoint(
         desk.misfits.entries.extend(overlays::refused(conn, &checkpoint.own_merged)?);
         compared.appended = desk.redo(schema, again)?;
         for key in overlays::merged(conn, &checkpoint.own_merged)? {
-            overlays::drop_merged(conn, &key, &checkpoint.own_merged)?;
+            overlays::drop_merged(conn, &key, &checkpoint.own_merged, &mut desk.refused)?;
             desk.show(&key, (None, None))?;
         }
         compared.changed.extend(desk.finish()?);
