@@ -19,8 +19,15 @@ pub fn format(us: i64) -> String {
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     let mut text = String::with_capacity(27);
-    let parts =
-        [(year, 1_000, '-'), (month, 10, '-'), (day, 10, 'T'), (hour, 10, ':'), (minute, 10, ':'), (second, 10, '.'), (fraction, 100_000, 'Z')];
+    let parts = [
+        (year, 1_000, '-'),
+        (month, 10, '-'),
+        (day, 10, 'T'),
+        (hour, 10, ':'),
+        (minute, 10, ':'),
+        (second, 10, '.'),
+        (fraction, 100_000, 'Z'),
+    ];
     for (number, highest, behind) in parts {
         let mut place = highest;
         while place > 0 {

@@ -110,7 +110,11 @@ async fn existing(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTre
 const PROBED: usize = 64;
 
 /// The keys of a table without those of runs where nothing is between the first and the last: what is new there is not looked for by itself.
-async fn near<'k>(tx: &mut Tx, (project, collection): (ProjectId, &Collection), keys: Vec<&'k RecordKey>) -> Result<Vec<&'k RecordKey>, Failure> {
+async fn near<'k>(
+    tx: &mut Tx,
+    (project, collection): (ProjectId, &Collection),
+    keys: Vec<&'k RecordKey>,
+) -> Result<Vec<&'k RecordKey>, Failure> {
     let runs: Vec<&[&RecordKey]> = keys.chunks(PROBED).collect();
     if runs.first().is_none_or(|run| run.len() < PROBED) {
         return Ok(keys);

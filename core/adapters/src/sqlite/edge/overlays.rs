@@ -162,12 +162,7 @@ pub(super) fn drop_entry(conn: &Connection, at: EntryAt) -> Try<()> {
 
 /// Drops what a delivered row holds: this record's entries up to `own_merged`, but not those that the hub has refused: they are to be
 /// written again. Says whether anything is left.
-pub(super) fn drop_merged(
-    conn: &Connection,
-    key: &RecordKey,
-    own_merged: &[(Lane, Incarnation, Seq)],
-    refused: &mut Refused,
-) -> Try<bool> {
+pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)], refused: &mut Refused) -> Try<bool> {
     let sql = "SELECT incarnation, lane, seq FROM mobo_overlay WHERE collection = ?1 AND id = ?2";
     let (collection, id) = (key.collection.sql(), key.id.as_str());
     let (mut gone, mut left) = (Vec::new(), Vec::new());

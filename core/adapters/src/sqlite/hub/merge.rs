@@ -80,7 +80,12 @@ pub(super) fn read_records(
 const PROBED: usize = 64;
 
 /// The keys without those of tables where nothing is between the first and the last of some: what is new there is not looked for by itself.
-fn present<'k>(connection: &Connection, project: ProjectId, schema: &Schema, keys: &[&'k RecordKey]) -> Result<Vec<&'k RecordKey>, Failure> {
+fn present<'k>(
+    connection: &Connection,
+    project: ProjectId,
+    schema: &Schema,
+    keys: &[&'k RecordKey],
+) -> Result<Vec<&'k RecordKey>, Failure> {
     let mut found = Vec::new();
     for group in keys.chunk_by(|a, b| a.collection == b.collection) {
         let collection = group.first().and_then(|key| schema.get(key.collection));
