@@ -134,7 +134,7 @@ pub struct Writer<'a> {
 ///
 /// [`EditError`], by what the caller should change.
 pub fn author(writer: &Writer<'_>, state: &RecordState, edit: &Edit) -> Result<Option<RecordOp>, EditError> {
-    let visible = state.project(writer.collection).is_some();
+    let visible = state.is_visible(writer.collection);
     let edit = &*expected(writer, state, edit, visible)?;
     let intent = match (edit.intent, visible) {
         (Intent::Insert, true) => {

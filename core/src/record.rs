@@ -120,6 +120,15 @@ impl RecordState {
         }
     }
 
+    /// True if the record has a row, which [`Self::project`] gives.
+    #[must_use]
+    pub fn is_visible(&self, collection: &Collection) -> bool {
+        match self {
+            Self::Table(state) => state.is_visible(),
+            Self::Document(_) => self.project(collection).is_some(),
+        }
+    }
+
     /// [`Self::state_hash`] of a state that was decoded from these very bytes.
     #[must_use]
     pub fn hash_of(&self, bytes: &[u8]) -> StateHash {

@@ -18,7 +18,25 @@ pub fn format(us: i64) -> String {
     let (days, second) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
+    let mut text = String::with_capacity(27);
+    let parts = [
+        (year, 1_000, '-'),
+        (month, 10, '-'),
+        (day, 10, 'T'),
+        (hour, 10, ':'),
+        (minute, 10, ':'),
+        (second, 10, '.'),
+        (fraction, 100_000, 'Z'),
+    ];
+    for (number, highest, behind) in parts {
+        let mut place = highest;
+        while place > 0 {
+            text.push(char::from_digit(u32::try_from(number / place % 10).unwrap_or(0), 10).unwrap_or('0'));
+            place /= 10;
+        }
+        text.push(behind);
+    }
+    text
 }
 
 /// Microseconds since 1970 UTC for a text such as `2026-02-03T04:05:06.789Z` or `2026-02-03 05:05:06+01:00`.

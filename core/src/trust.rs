@@ -338,7 +338,7 @@ impl OfferKey {
     /// The MAC of a delivered row, document or tombstone.
     #[must_use]
     pub fn row(&self, project: ProjectId, key: &RecordKey, (timeline, ver): (Timeline, Ver), state: StateHash) -> Mac {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_room(192);
         writer.array(7).text("mobo row 1").u64(project.get()).u64(key.collection.get()).text(key.id.as_str());
         writer.bytes(timeline.as_bytes()).u64(ver.0).bytes(state.as_bytes());
         self.mac(&writer.into_bytes())

@@ -90,10 +90,25 @@ impl Value {
         let value = Self::decode_typed(&mut reader, kind)?;
         reader.end()?;
         // One value, one encoding: otherwise two nodes would hash the same row differently.
-        if value.to_cbor() != item {
+        if !value.is_encoded_in(item) {
             return Err(Malformed::what("value not in canonical form"));
         }
         Ok(value)
+    }
+
+    /// True if `item`, which was read as this value to its end, is the value's canonical form. The shortest form of a head is its only one of
+    /// that length, and what stands behind the head of a text is the text.
+    fn is_encoded_in(&self, item: &[u8]) -> bool {
+        match self {
+            Self::Null | Self::Bool(_) => item.len() == 1,
+            Self::Int(number) | Self::Timestamp(number) => {
+                let magnitude = if *number < 0 { !*number } else { *number };
+                item.len() == head_bytes(magnitude.cast_unsigned())
+            }
+            Self::Text(text) => item.len() == head_bytes(text.len() as u64) + text.len(),
+            Self::Bytes(bytes) => item.len() == head_bytes(bytes.len() as u64) + bytes.len(),
+            Self::Float(_) | Self::Json(_) | Self::Unknown(_) => self.to_cbor() == item,
+        }
     }
 
     /// Reads the value of a field out of a stored or delivered state. What does not fit the type, because it was written before this node
@@ -154,6 +169,17 @@ impl Value {
     }
 }
 
+/// Bytes of the shortest head with this number.
+const fn head_bytes(number: u64) -> usize {
+    match number {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => 9,
+    }
+}
+
 /// The RFC 8785 form of a JSON text; `None` for what is not JSON or holds U+0000.
 #[must_use]
 pub fn canonical_json(text: &str) -> Option<String> {
@@ -200,8 +226,28 @@ mod tests {
     }
 
     #[test]
+    fn numbers_and_lengths_on_either_side_of_each_head_round_trip() {
+        for edge in [23, 24, 0xff, 0x100, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, i64::MAX] {
+            for number in [edge, !edge, edge - 1, -edge] {
+                let bytes = Value::Int(number).to_cbor();
+                assert_eq!(Value::decode(&bytes, Some(FieldType::Int)).unwrap(), Value::Int(number));
+            }
+        }
+        for len in [0, 23, 24, 255, 256, 65_535, 65_536] {
+            let (text, bytes) = (Value::Text("a".repeat(len)), Value::Bytes(vec![7; len]));
+            assert_eq!(Value::decode(&text.to_cbor(), Some(FieldType::Text)).unwrap(), text);
+            assert_eq!(Value::decode(&bytes.to_cbor(), Some(FieldType::Bytes)).unwrap(), bytes);
+        }
+    }
+
+    #[test]
     fn what_is_not_canonical_is_refused() {
-        let cases: [(FieldType, &[u8], &str); 8] = [
+        let cases: [(FieldType, &[u8], &str); 13] = [
+            (FieldType::Text, &[0x78, 0x01, b'a'], "a text with a longer head"),
+            (FieldType::Bytes, &[0x59, 0x00, 0x01, 7], "bytes with a longer head"),
+            (FieldType::Int, &[0x39, 0x00, 0xff], "a negative integer that fits fewer bytes"),
+            (FieldType::Timestamp, &[0x1b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], "a time that fits fewer bytes"),
+            (FieldType::Bool, &[0xf8, 0x15], "a bool in two bytes"),
             (FieldType::Float, &[0xf9, 0x7e, 0x00], "NaN"),
             (FieldType::Float, &[0xf9, 0x80, 0x00], "minus zero"),
             (FieldType::Float, &[0xfa, 0x3f, 0x80, 0, 0], "a float that fits fewer bytes"),

@@ -1,41 +1,45 @@
 //! Writing.
 
-use minicbor::encode::Encoder;
-
 /// Writes deterministic CBOR into memory.
-#[derive(Debug)]
-pub struct Writer(Encoder<Vec<u8>>);
+///
+/// Every byte that is hashed, stored or sent goes through here, one small item after the other, so that nothing stands between an item and
+/// the bytes.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// Major types.
+const UNSIGNED: u8 = 0x00;
+const NEGATIVE: u8 = 0x20;
+const BYTES: u8 = 0x40;
+const TEXT: u8 = 0x60;
+const ARRAY: u8 = 0x80;
+const MAP: u8 = 0xa0;
+const TAG: u8 = 0xc0;
+const SIMPLE: u8 = 0xe0;
 
-/// Writing into a `Vec` cannot fail, so each method hides minicbor's `Result`.
 impl Writer {
     /// An empty writer.
     #[must_use]
-    pub fn new() -> Self {
-        Self(Encoder::new(Vec::new()))
+    pub const fn new() -> Self {
+        Self(Vec::new())
     }
 
     /// An empty writer with room for so many bytes: one that is filled often need not grow each time.
     #[must_use]
     pub fn with_room(bytes: usize) -> Self {
-        Self(Encoder::new(Vec::with_capacity(bytes)))
+        Self(Vec::with_capacity(bytes))
     }
 
     /// The bytes written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0.into_writer()
+        self.0
     }
 
     /// How many bytes have been written.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.writer().len()
+        self.0.len()
     }
 
     /// True before the first write.
@@ -45,90 +49,87 @@ impl Writer {
     }
 
     /// Opens a map of `len` pairs; keys follow in ascending order.
+    #[inline]
     pub fn map(&mut self, len: usize) -> &mut Self {
-        let _ = self.0.map(len as u64);
-        self
+        self.head(MAP, len as u64)
     }
 
     /// Opens an array of `len` items.
+    #[inline]
     pub fn array(&mut self, len: usize) -> &mut Self {
-        let _ = self.0.array(len as u64);
-        self
+        self.head(ARRAY, len as u64)
     }
 
     /// An unsigned integer; also every map key.
+    #[inline]
     pub fn u64(&mut self, number: u64) -> &mut Self {
-        let _ = self.0.u64(number);
-        self
+        self.head(UNSIGNED, number)
     }
 
     /// A signed integer.
+    #[inline]
     pub fn i64(&mut self, number: i64) -> &mut Self {
-        let _ = self.0.i64(number);
-        self
+        if number < 0 { self.head(NEGATIVE, (!number).cast_unsigned()) } else { self.head(UNSIGNED, number.cast_unsigned()) }
     }
 
     /// A 128-bit integer: a plain integer where it fits 64 bits, else a bignum (tags 2 and 3) without leading zeros.
     pub fn i128(&mut self, number: i128) -> &mut Self {
-        if let Ok(small) = i64::try_from(number) {
-            return self.i64(small);
+        let (plain, tag, magnitude) =
+            if number < 0 { (NEGATIVE, 3, (-1 - number).cast_unsigned()) } else { (UNSIGNED, 2, number.cast_unsigned()) };
+        if let Ok(small) = u64::try_from(magnitude) {
+            return self.head(plain, small);
         }
-        if let Ok(small) = u64::try_from(number) {
-            return self.u64(small);
-        }
-        let (tag, magnitude) = if number < 0 { (3, (-1 - number).cast_unsigned()) } else { (2, number.cast_unsigned()) };
-        if let (3, Ok(small)) = (tag, u64::try_from(magnitude)) {
-            let _ = self.0.int(minicbor::data::Int::try_from(-1 - i128::from(small)).unwrap_or_else(|_| 0.into()));
-            return self;
-        }
-        let _ = self.0.tag(minicbor::data::Tag::new(tag));
         let bytes = magnitude.to_be_bytes();
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-        self.bytes(bytes.get(zeros..).unwrap_or_default())
+        self.head(TAG, tag).bytes(bytes.get(zeros..).unwrap_or_default())
     }
 
     /// A float in the shortest of the three widths that keeps its value. NaN and infinities are the caller's to refuse.
     pub fn f64(&mut self, number: f64) -> &mut Self {
         match (half_bits(number), narrow(number)) {
             (Some(half), _) => self.raw(&[0xf9, (half >> 8) as u8, (half & 0xff) as u8]),
-            (None, Some(single)) => {
-                let _ = self.0.f32(single);
-                self
-            }
-            (None, None) => {
-                let _ = self.0.f64(number);
-                self
-            }
+            (None, Some(single)) => self.raw(&[SIMPLE | 26]).raw(&single.to_be_bytes()),
+            (None, None) => self.raw(&[SIMPLE | 27]).raw(&number.to_be_bytes()),
         }
     }
 
     /// A byte string.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        let _ = self.0.bytes(bytes);
-        self
+        self.head(BYTES, bytes.len() as u64).raw(bytes)
     }
 
     /// A text string.
     pub fn text(&mut self, text: &str) -> &mut Self {
-        let _ = self.0.str(text);
-        self
+        self.head(TEXT, text.len() as u64).raw(text.as_bytes())
     }
 
     /// True or false.
     pub fn bool(&mut self, value: bool) -> &mut Self {
-        let _ = self.0.bool(value);
-        self
+        self.raw(&[SIMPLE | if value { 21 } else { 20 }])
     }
 
     /// Null.
     pub fn null(&mut self) -> &mut Self {
-        let _ = self.0.null();
-        self
+        self.raw(&[SIMPLE | 22])
     }
 
     /// One item that is already encoded, verbatim.
     pub fn raw(&mut self, item: &[u8]) -> &mut Self {
-        self.0.writer_mut().extend_from_slice(item);
+        self.0.extend_from_slice(item);
+        self
+    }
+
+    /// A major type and its number, in the fewest bytes.
+    #[inline]
+    fn head(&mut self, major: u8, number: u64) -> &mut Self {
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = number.to_be_bytes();
+        match number {
+            0..24 => self.0.push(major | b7),
+            24..0x100 => self.0.extend_from_slice(&[major | 24, b7]),
+            0x100..0x1_0000 => self.0.extend_from_slice(&[major | 25, b6, b7]),
+            0x1_0000..0x1_0000_0000 => self.0.extend_from_slice(&[major | 26, b4, b5, b6, b7]),
+            _ => self.0.extend_from_slice(&[major | 27, b0, b1, b2, b3, b4, b5, b6, b7]),
+        }
         self
     }
 }

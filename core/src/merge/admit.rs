@@ -87,6 +87,7 @@ pub struct Admitted<'a> {
     pub(super) touched_lanes: BTreeMap<LaneKey, Option<crate::ids::Signature>>,
     pub(super) origins: BTreeSet<(DeviceId, Eid)>,
     pub(super) items: Vec<Admission>,
+    pub(super) keys: BTreeSet<RecordKey>,
 }
 
 /// One submission after admission.
@@ -189,7 +190,9 @@ impl<'a> Merge<'a> {
                 }
             });
         }
-        Admitted { context: self.context, lanes, touched_lanes, origins: reads.origins, items }
+        let mut keys = wanted(&items);
+        keys.retain(|key| self.context.schema.get(key.collection).is_some_and(|collection| collection.kind != Kind::Stream));
+        Admitted { context: self.context, lanes, touched_lanes, origins: reads.origins, items, keys }
     }
 }
 
@@ -271,33 +274,34 @@ fn next_known(entries: &[Arc<PreparedEntry>], boots: &Boots) -> Vec<Option<Eff>>
 impl Admitted<'_> {
     /// The records to lock, ascending, and to read in a later statement. Only such as a collection of the schema can hold.
     #[must_use]
-    pub fn wants(&self) -> BTreeSet<RecordKey> {
-        let mut keys = wanted(&self.items);
-        keys.retain(|key| self.context.schema.get(key.collection).is_some_and(|collection| collection.kind != Kind::Stream));
-        keys
+    pub const fn wants(&self) -> &BTreeSet<RecordKey> {
+        &self.keys
     }
 }
 
 /// The records that the admitted entries name.
-pub(super) fn wanted(items: &[Admission]) -> BTreeSet<RecordKey> {
-    let mut keys = BTreeSet::new();
+fn wanted(items: &[Admission]) -> BTreeSet<RecordKey> {
+    let (mut keys, mut own) = (Vec::new(), Vec::new());
     for item in items {
         match item {
             Admission::Settled(_) => {}
             Admission::Local(write, _) => {
-                keys.extend(write.edits().map(|(collection, edit, _)| RecordKey { collection, id: edit.id.clone() }));
+                own.extend(write.edits().map(|(collection, edit, _)| RecordKey { collection, id: edit.id.clone() }));
             }
             Admission::Push(push) => push.entries.iter().for_each(|entry| named(&entry.prepared, &mut keys)),
             Admission::Retry(again) => named(&again.entry.prepared, &mut keys),
         }
     }
-    keys
+    // Put in order before they are copied: most come in order, and each is copied once.
+    keys.sort_unstable();
+    keys.dedup();
+    keys.into_iter().cloned().chain(own).collect()
 }
 
-fn named(prepared: &PreparedEntry, keys: &mut BTreeSet<RecordKey>) {
+fn named<'p>(prepared: &'p PreparedEntry, keys: &mut Vec<&'p RecordKey>) {
     match &prepared.content {
-        Content::Table(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
-        Content::Document(ops) => keys.extend(ops.iter().map(|op| op.key.clone())),
+        Content::Table(ops) => keys.extend(ops.iter().map(|op| &op.key)),
+        Content::Document(ops) => keys.extend(ops.iter().map(|op| &op.key)),
         Content::Stream | Content::Lost | Content::Poison(_) => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState, wanted};
+use super::admit::{Admission, Admitted, AdmittedEntry, AdmittedPush, LaneState};
 use super::parts::{Doing, Part, document_parts, table_parts, wrong_kind};
 use super::place::{bucket_keys, present_keys};
 use super::prepare::Content;
@@ -84,7 +84,7 @@ impl<'a> Admitted<'a> {
             lanes: self.lanes,
             writes: Writes::default(),
         };
-        run.load(records, &self.items);
+        run.load(records, self.keys);
         let mut touched_lanes = self.touched_lanes;
         let outcomes = self
             .items
@@ -124,31 +124,34 @@ pub(super) struct Run<'a> {
     pub(super) writes: Writes,
 }
 
+/// A record as it was before an entry: its state, its buckets, and whether it was touched.
+type Undo<'o> = (&'o RecordKey, RecordState, Vec<String>, bool);
+
 impl<'a> Run<'a> {
     fn collection(&self, key: &RecordKey) -> Option<&'a Collection> {
         self.context.schema.get(key.collection)
     }
 
-    fn load(&mut self, mut stored: BTreeMap<RecordKey, Stored>, items: &[Admission]) {
-        for key in wanted(items) {
-            if self.records.contains_key(&key) || self.corrupt.contains_key(&key) {
-                continue;
-            }
+    fn load(&mut self, mut stored: BTreeMap<RecordKey, Stored>, keys: BTreeSet<RecordKey>) {
+        let mut records = Vec::with_capacity(keys.len());
+        for key in keys {
             let Some(collection) = self.collection(&key) else { continue };
-            let found = stored.remove(&key);
-            let state = match &found {
-                Some(Stored { state: Err(why), .. }) => {
-                    self.corrupt.insert(key, why.clone());
+            let mut found = stored.remove(&key);
+            // What is left of it says where the record was; its state is what is worked on.
+            let state = match found.as_mut().map(|stored| std::mem::replace(&mut stored.state, Err(String::new()))) {
+                Some(Err(why)) => {
+                    self.corrupt.insert(key, why);
                     continue;
                 }
-                Some(Stored { state: Ok(state), .. }) => Some(state.clone()),
+                Some(Ok(state)) => Some(state),
                 None => RecordState::empty(collection, &key),
             };
             let Some(state) = state else { continue };
             let ver = Ver(found.as_ref().map_or(0, |stored| stored.ver.0) + 1);
             let buckets = present_keys(found.as_ref());
-            self.records.insert(key, Working { stored: found, state, ver, touched: false, buckets });
+            records.push((key, Working { stored: found, state, ver, touched: false, buckets }));
         }
+        self.records = records.into_iter().collect();
     }
 
     fn push(&mut self, push: AdmittedPush) -> Merged {
@@ -258,14 +261,11 @@ impl<'a> Run<'a> {
 
     /// All parts of an entry, or none of them.
     fn apply_parts(&mut self, doing: &Doing<'_>, parts: Vec<Part<'_>>) -> Result<(), (Option<RecordKey>, Refusal)> {
-        let mut undo: Vec<(RecordKey, RecordState, Vec<String>, bool)> = Vec::with_capacity(parts.len());
+        let mut undo: Vec<Undo<'_>> = Vec::with_capacity(parts.len());
         let (mut conflicts, mut changes, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for part in &parts {
             let key = part.key;
-            if let Some(working) = self.records.get(key) {
-                undo.push((key.clone(), working.state.clone(), working.buckets.clone(), working.touched));
-            }
-            match self.apply_part(doing, part) {
+            match self.apply_part(doing, part, &mut undo) {
                 Ok((ver, merged)) => {
                     conflicts.extend(merged.conflicts.into_iter().map(|conflict| ConflictWrite { key: key.clone(), ver, conflict }));
                     changes.extend(merged.changes.into_iter().map(|(change, stamp)| ChangeWrite { key: key.clone(), change, stamp }));
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
                 }
                 Err(refusal) => {
                     for (key, state, buckets, touched) in undo.into_iter().rev() {
-                        if let Some(working) = self.records.get_mut(&key) {
+                        if let Some(working) = self.records.get_mut(key) {
                             (working.state, working.buckets, working.touched) = (state, buckets, touched);
                         }
                     }
@@ -289,7 +289,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn apply_part(&mut self, doing: &Doing<'_>, part: &Part<'_>) -> Result<(Ver, engine::Merged), Refusal> {
+    fn apply_part<'o>(&mut self, doing: &Doing<'_>, part: &Part<'o>, undo: &mut Vec<Undo<'o>>) -> Result<(Ver, engine::Merged), Refusal> {
         let key = part.key;
         if let Some(why) = self.corrupt.get(key) {
             return Err(Refusal::new(Code::CORRUPT_RECORD, format!("the stored record is damaged: {why}; run `mobo-hub health check`")));
@@ -301,11 +301,12 @@ impl<'a> Run<'a> {
             return Err(wrong());
         }
         let origin = doing.author.origin();
-        let blocked = self.blocked.contains(&(key.clone(), origin));
+        let blocked = !self.blocked.is_empty() && self.blocked.contains(&(key.clone(), origin));
         let (same_timeline, recovering) = (doing.is_of(self.context.timeline), self.context.recovering);
         let working = self.records.get_mut(key).ok_or_else(wrong)?;
+        undo.push((key, working.state.clone(), working.buckets.clone(), working.touched));
         // Of a record that nobody has written yet, or of which a restored hub has only what came after, there is nothing that somebody may see.
-        let is_nobodys = |working: &Working| working.buckets.is_empty() && working.state.project(collection).is_none();
+        let is_nobodys = |working: &Working| working.buckets.is_empty() && !working.state.is_visible(collection);
         let before = ((working.stored.is_some() || working.touched) && !is_nobodys(working)).then(|| working.buckets.clone());
         if let Some(before) = &before {
             // First of all, so that a refusal tells nothing about what the record holds.

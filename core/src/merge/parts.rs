@@ -77,11 +77,15 @@ impl Doing<'_> {
 }
 
 pub(super) fn table_parts<'o>(ops: &'o [TableOp], doing: &Doing<'_>) -> Vec<Part<'o>> {
-    let mut by_key: BTreeMap<&RecordKey, Vec<Stamped<'o, TableOp>>> = BTreeMap::new();
-    for (index, op) in ops.iter().enumerate() {
-        by_key.entry(&op.key).or_default().push(Stamped { op, stamp: doing.stamp(op.before_us, index) });
-    }
-    by_key.into_iter().map(|(key, ops)| Part { key, ops: RecordOps::Table(ops) }).collect()
+    let stamped = |(index, op): (usize, &'o TableOp)| Stamped { op, stamp: doing.stamp(op.before_us, index) };
+    let mut stamped: Vec<Stamped<'o, TableOp>> = ops.iter().enumerate().map(stamped).collect();
+    // Stable: those on one record stay in the order in which they were made.
+    stamped.sort_by(|a, b| a.op.key.cmp(&b.op.key));
+    let part = |same: &[Stamped<'o, TableOp>]| -> Option<Part<'o>> {
+        let TableOp { key, .. } = same.first()?.op;
+        Some(Part { key, ops: RecordOps::Table(same.to_vec()) })
+    };
+    stamped.chunk_by(|a, b| a.op.key == b.op.key).filter_map(part).collect()
 }
 
 pub(super) fn document_parts<'o>(ops: &'o [DocumentOp], doing: &Doing<'_>) -> Vec<Part<'o>> {

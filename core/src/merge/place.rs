@@ -8,6 +8,7 @@ use crate::buckets;
 use crate::digest::Digest;
 use crate::document::{ChangeId, conflict};
 use crate::ids::{BucketId, Position, RecordKey, StateHash};
+use crate::record::RecordState;
 use crate::schema::Collection;
 use crate::stamp::Stamp;
 
@@ -202,6 +203,17 @@ pub(super) fn present_keys(stored: Option<&Stored>) -> Vec<String> {
 
 /// The buckets of a record now. A hidden record stays where it was, so that those who hold it hear of its end.
 pub(super) fn bucket_keys(collection: &Collection, key: &RecordKey, working: &Working) -> Vec<String> {
+    if let RecordState::Table(row) = &working.state {
+        let visible = row.is_visible();
+        if !visible && !working.buckets.is_empty() {
+            return working.buckets.clone();
+        }
+        // Its columns need not be copied for that.
+        return buckets::keys_of(collection, key.id.as_str(), |name| {
+            let field = collection.fields.iter().find(|field| field.name == name).filter(|_| visible)?;
+            Some(row.value(field.id))
+        });
+    }
     let columns = working.state.project(collection);
     if columns.is_none() && !working.buckets.is_empty() {
         return working.buckets.clone();

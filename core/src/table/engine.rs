@@ -237,10 +237,10 @@ fn check_tallies(state: &TableState, ops: &[Stamped<'_, TableOp>], origin: Origi
 
 /// Notes at which version the new stamps arrived, and forgets stamps that nothing carries any more.
 fn note_versions(state: &mut TableState, ops: &[Stamped<'_, TableOp>], ver: Ver) {
-    let live: BTreeSet<Stamp> = state.stamps().into_iter().collect();
-    state.vers.retain(|stamp, _| live.contains(stamp));
+    let live = state.stamps();
+    state.vers.retain(|stamp, _| live.binary_search(stamp).is_ok());
     for stamped in ops {
-        if live.contains(&stamped.stamp) {
+        if live.binary_search(&stamped.stamp).is_ok() {
             state.vers.entry(stamped.stamp).or_insert(ver);
         }
     }

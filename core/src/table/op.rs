@@ -176,14 +176,23 @@ pub(crate) fn decode_by_field<'b, T>(
     mut item: impl FnMut(&mut Reader<'b>) -> Result<T, Malformed>,
 ) -> Result<BTreeMap<FieldId, T>, Malformed> {
     let mut by_field = BTreeMap::new();
-    reader.each_key(|field, reader| {
-        if by_field.len() == limits::FIELDS_PER_COLLECTION_MAX {
-            return Err(Malformed::what("too many fields"));
-        }
-        by_field.insert(FieldId::new(field).ok_or_else(|| Malformed::what("field id"))?, item(reader)?);
+    each_field(reader, |field, reader| {
+        by_field.insert(field, item(reader)?);
         Ok(())
     })?;
     Ok(by_field)
+}
+
+/// The same, with each item taken where it is read.
+pub(crate) fn each_field<'b>(
+    reader: &mut Reader<'b>,
+    mut item: impl FnMut(FieldId, &mut Reader<'b>) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let mut left = limits::FIELDS_PER_COLLECTION_MAX;
+    reader.each_key(|field, reader| {
+        left = left.checked_sub(1).ok_or_else(|| Malformed::what("too many fields"))?;
+        item(FieldId::new(field).ok_or_else(|| Malformed::what("field id"))?, reader)
+    })
 }
 
 #[cfg(test)]

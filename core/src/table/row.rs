@@ -14,7 +14,7 @@ use crate::cbor::{Malformed, Reader, Writer};
 use crate::ids::{FieldId, Mac, StateHash, Ver};
 use crate::schema::{Collection, FieldType};
 use crate::stamp::Stamp;
-use crate::table::op::decode_by_field;
+use crate::table::op::{decode_by_field, each_field};
 use crate::value::Value;
 
 /// What the `_mobo` column says besides the merge state.
@@ -91,14 +91,15 @@ pub fn decode(bytes: &[u8], collection: &Collection, mut column: impl FnMut(Fiel
             1 => state.put = Some(stamp_at(&stamps, reader.u64()?)?),
             2 => state.delete = Some(stamp_at(&stamps, reader.u64()?)?),
             3 => {
-                let cells = decode_by_field(reader, |reader| decode_cell(reader, &stamps))?;
-                for (field, (stamp, item)) in cells {
+                each_field(reader, |field, reader| {
+                    let (stamp, item) = decode_cell(reader, &stamps)?;
                     let value = match item {
                         Some(item) => Value::decode_kept(item, collection.field_by_id(field).map(|field| field.kind))?,
                         None => column(field),
                     };
                     state.cells.insert(field, Cell { stamp, value });
-                }
+                    Ok(())
+                })?;
             }
             4 => state.counters = decode_by_field(reader, decode_counter)?,
             7 => state.vers = decode_vers(reader, &stamps)?,
@@ -146,6 +147,57 @@ impl PartMeta {
         let state_hash = self.state_hash.ok_or_else(|| Malformed::what("row without a state hash"))?;
         Ok(RowMeta { ver: self.ver, mac: self.mac, state_hash })
     }
+}
+
+/// The canonical bytes of a row's state, written from its `_mobo` column and its typed columns without the state itself: for whoever only
+/// delivers it. `column` writes the value of a declared register, and says false where it cannot.
+///
+/// # Errors
+///
+/// When the column is malformed, the row is not as it was written, or `column` cannot give a value.
+pub fn delivered(bytes: &[u8], mut column: impl FnMut(FieldId, &mut Writer) -> bool) -> Result<(Vec<u8>, RowMeta), Malformed> {
+    let (mut reader, mut meta) = (Reader::new(bytes), PartMeta::default());
+    // All of them are the state's, too, and all but the cells word for word.
+    let mut parts = [None; 5];
+    reader.each_key(|key, reader| {
+        match usize::try_from(key).ok().and_then(|key| parts.get_mut(key)) {
+            Some(part) => *part = Some(reader.raw()?),
+            None => meta.read(key, reader)?,
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    let mut writer = Writer::with_room(ROOM);
+    writer.map(parts.iter().flatten().count());
+    for (key, part) in (0..).zip(parts) {
+        match part {
+            Some(cells) if key == 3 => write_cells(&mut Reader::new(cells), writer.u64(key), &mut column)?,
+            Some(item) => _ = writer.u64(key).raw(item),
+            None => {}
+        }
+    }
+    let (bytes, meta) = (writer.into_bytes(), meta.whole()?);
+    if meta.state_hash.0 != *blake3::hash(&bytes).as_bytes() {
+        return Err(Malformed::what("row that does not fit its hash"));
+    }
+    Ok((bytes, meta))
+}
+
+fn write_cells(
+    reader: &mut Reader<'_>,
+    writer: &mut Writer,
+    column: &mut impl FnMut(FieldId, &mut Writer) -> bool,
+) -> Result<(), Malformed> {
+    writer.map(reader.clone().map()?);
+    each_field(reader, |field, reader| {
+        writer.u64(field.get());
+        if reader.peek()? == minicbor::data::Type::Array {
+            writer.raw(reader.raw()?);
+            return Ok(());
+        }
+        writer.array(2).u64(reader.u64()?);
+        if column(field, writer) { Ok(()) } else { Err(Malformed::what("column with a value that its type cannot hold")) }
+    })
 }
 
 /// The canonical bytes of the state, iff the row is as it was written: whoever delivers it need not encode it again.
@@ -219,6 +271,17 @@ mod tests {
             let (back, meta_back) = decode(&bytes, &collection, shown).unwrap();
             assert_eq!((&back, meta_back), (&state, meta));
             assert!(is_intact(&back, &meta_back));
+            let write = |field: FieldId, writer: &mut Writer| {
+                shown(field).encode(writer);
+                true
+            };
+            assert_eq!(delivered(&bytes, write).unwrap(), (state.encode(), meta));
+        }
+        let row = encode(&state, &meta, &collection);
+        assert!(delivered(&row, |_, _| false).is_err(), "a column that cannot be read");
+        assert!(delivered(&row, |_, writer| !writer.text("changed by hand").is_empty()).is_err());
+        for cut in 0..row.len() {
+            assert!(delivered(&row[..cut], |field, writer| !(shown(field).encode(writer), writer.is_empty()).1).is_err(), "{cut}");
         }
         let (other, meta) = decode(&encode(&state, &meta, &collection), &collection, |_| text("changed by hand")).unwrap();
         assert!(!is_intact(&other, &meta));

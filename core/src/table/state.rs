@@ -14,7 +14,7 @@ use crate::cbor::{Malformed, Reader, Writer};
 use crate::ids::{DeviceId, FieldId, Incarnation, Seq, StateHash, Ver};
 use crate::schema::Collection;
 use crate::stamp::{Origin, Stamp};
-use crate::table::op::decode_by_field;
+use crate::table::op::{decode_by_field, each_field};
 use crate::value::Value;
 
 /// A register: its value and who wrote it last.
@@ -78,7 +78,13 @@ impl TableState {
     /// The distinct stamps, ascending.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
-        let mut stamps: Vec<Stamp> = self.cells.values().map(|cell| cell.stamp).chain(self.put).chain(self.delete).collect();
+        let mut stamps: Vec<Stamp> = Vec::with_capacity(4);
+        for stamp in self.cells.values().map(|cell| cell.stamp).chain(self.put).chain(self.delete) {
+            // Most of a row was written at once.
+            if stamps.last() != Some(&stamp) {
+                stamps.push(stamp);
+            }
+        }
         stamps.sort_unstable();
         stamps.dedup();
         stamps
@@ -131,16 +137,15 @@ impl TableState {
                 1 => state.put = Some(stamp_at(&stamps, reader.u64()?)?),
                 2 => state.delete = Some(stamp_at(&stamps, reader.u64()?)?),
                 3 => {
-                    let cells = decode_by_field(reader, |reader| {
+                    each_field(reader, |field, reader| {
                         if reader.array()? != 2 {
                             return Err(Malformed::what("cell"));
                         }
-                        Ok((stamp_at(&stamps, reader.u64()?)?, reader.raw()?))
-                    })?;
-                    for (field, (stamp, item)) in cells {
+                        let stamp = stamp_at(&stamps, reader.u64()?)?;
                         let kind = collection.field_by_id(field).map(|field| field.kind);
-                        state.cells.insert(field, Cell { stamp, value: Value::decode_kept(item, kind)? });
-                    }
+                        state.cells.insert(field, Cell { stamp, value: Value::decode_kept(reader.raw()?, kind)? });
+                        Ok(())
+                    })?;
                 }
                 4 => state.counters = decode_by_field(reader, decode_counter)?,
                 _ => return Err(Malformed::what("state of a later version")),

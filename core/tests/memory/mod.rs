@@ -87,7 +87,7 @@ impl MemoryHub {
         let merge = Merge::new(context, submissions);
         let reads = self.read_lanes(&merge.wants());
         let admitted = merge.admit(reads);
-        let records = admitted.wants().into_iter().filter_map(|key| Some((key.clone(), self.records.get(&key)?.clone()))).collect();
+        let records = admitted.wants().iter().filter_map(|key| Some((key.clone(), self.records.get(key)?.clone()))).collect();
         let applied = admitted.apply(records, &self.blocked);
         let wants = applied.wants();
         let mut buckets = Vec::new();

@@ -3,6 +3,7 @@
 //! text is text under COLLATE "C", int and counter bigint, float float8, bool boolean, timestamp timestamptz, json and list jsonb, bytes
 //! bytea. A batch is written as one array for each column.
 
+use mobo_core::cbor::Writer;
 use mobo_core::schema::FieldType;
 use mobo_core::value::{TIMESTAMP_MAX, TIMESTAMP_MIN, Value};
 use sqlx::encode::IsNull;
@@ -153,6 +154,24 @@ pub(super) fn value(row: &PgRow, index: usize, kind: FieldType) -> Result<Option
         return Ok(Some(Value::Null));
     }
     Ok(of_bytes(raw.as_bytes().map_err(sqlx::Error::Decode)?, kind))
+}
+
+/// Writes the canonical CBOR of [`value`]; false where that is none.
+pub(super) fn encode(row: &PgRow, index: usize, kind: FieldType, writer: &mut Writer) -> Result<bool, Failure> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        writer.null();
+        return Ok(true);
+    }
+    let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
+    if kind == FieldType::Text {
+        return Ok(std::str::from_utf8(bytes).is_ok_and(|text| !writer.text(text).is_empty()));
+    }
+    let value = of_bytes(bytes, kind);
+    if let Some(value) = &value {
+        value.encode(writer);
+    }
+    Ok(value.is_some())
 }
 
 /// The binary form of each type, as `…send` functions of Postgres give it.

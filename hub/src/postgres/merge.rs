@@ -5,6 +5,7 @@
 
 mod buckets;
 mod conflicts;
+mod copy;
 mod lanes;
 mod log;
 mod records;
@@ -139,8 +140,8 @@ pub(super) async fn attempt(tx: &mut Tx, store: &Inner, batch: &MergeBatch, wait
     };
     let admitted = merge.admit(reads);
     let records = admitted.wants();
-    let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), &records).await?;
-    if waiting == Waiting::Matters && intake::touches(tx, &records).await? {
+    let (stored, blocked) = records::lock_and_read(tx, &store.known, (batch.project, schema), records).await?;
+    if waiting == Waiting::Matters && intake::touches(tx, records).await? {
         return Ok(Attempt::Waiting);
     }
     let applied = admitted.apply(stored, &blocked);

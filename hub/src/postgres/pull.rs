@@ -16,11 +16,13 @@ use super::devices::{lane, seq};
 use super::error::{Failure, known};
 use super::schemas;
 use super::session::Tx;
-use super::stored::{self, Found};
+use super::stored::{self, Deliverable};
 use super::table::table;
 
 /// States that are read at once: with the largest of them, no more than a few batches' worth of memory.
 const SLICE: usize = 128;
+/// Few states are smaller: of so many a page has room, more changes than that are not looked for at once.
+const SMALL_BYTES: usize = 256;
 
 /// The page that a request asks for.
 pub(super) async fn pull(tx: &mut Tx, store: &Inner, request: &PullRequest) -> Result<PullPage, Failure> {
@@ -127,42 +129,42 @@ struct Reader<'r> {
 impl Reader<'_> {
     /// Puts the next records of a bucket into its page, as far as there is room.
     async fn fill(&mut self, tx: &mut Tx, mut page: BucketPage) -> Result<BucketPage, Failure> {
-        let mut at = page.from;
-        while at < page.head {
-            if self.room.items == 0 {
-                page.to = at;
-                return Ok(page);
-            }
-            let changes = self.changes(tx, page.bucket, at).await?;
-            let is_last = changes.len() < SLICE;
-            let keys: BTreeSet<RecordKey> = changes.iter().map(|change| change.key.clone()).collect();
-            let mut records = stored::load(tx, self.project, self.schema, &keys).await?;
-            let unread = changes.iter().filter(|change| change.present).map(|change| &change.key);
-            let unread = unread.filter(|key| records.get(key).is_none_or(|found| found.state.is_err())).cloned().collect();
-            let waiting = waiting(tx, &unread).await?;
-            for change in changes {
-                // SQL that was not taken in yet: in a moment it is, and its record has another position.
-                if waiting.contains(&change.key) {
-                    page.to = at;
+        page.to = page.from;
+        while page.to < page.head && self.room.items > 0 {
+            let most = self.room.items.min((self.room.bytes / SMALL_BYTES).max(SLICE));
+            let changes = self.changes(tx, (page.bucket, page.to), most).await?;
+            for some in changes.chunks(SLICE) {
+                if !self.fill_some(tx, &mut page, some).await? {
                     return Ok(page);
                 }
-                let found = records.remove(&change.key);
-                if !self.add(&mut page, &change, found) {
-                    page.to = at;
-                    return Ok(page);
-                }
-                at = change.position;
             }
-            if is_last {
-                break;
+            if changes.len() < most {
+                page.to = page.head;
             }
         }
         Ok(page)
     }
 
-    async fn changes(&self, tx: &mut Tx, bucket: BucketId, after: Position) -> Result<Vec<Change>, Failure> {
+    /// Puts some changes into the page, and says how far it goes then; false when it ends there.
+    async fn fill_some(&mut self, tx: &mut Tx, page: &mut BucketPage, changes: &[Change]) -> Result<bool, Failure> {
+        let keys: BTreeSet<RecordKey> = changes.iter().map(|change| change.key.clone()).collect();
+        let mut records = stored::load_deliverable(tx, self.project, self.schema, &keys).await?;
+        let unread = changes.iter().filter(|change| change.present).map(|change| &change.key);
+        let unread = unread.filter(|key| records.get(key).is_none_or(|found| found.state.is_err())).cloned().collect();
+        let waiting = waiting(tx, &unread).await?;
+        for change in changes {
+            // SQL that was not taken in yet: in a moment it is, and its record has another position.
+            if waiting.contains(&change.key) || !self.add(page, change, records.remove(&change.key)) {
+                return Ok(false);
+            }
+            page.to = change.position;
+        }
+        Ok(true)
+    }
+
+    async fn changes(&self, tx: &mut Tx, (bucket, after): (BucketId, Position), most: usize) -> Result<Vec<Change>, Failure> {
         let look = sqlx::query(AssertSqlSafe(self.sql.clone())).bind(bucket.sql()).bind(after.0.cast_signed());
-        let rows = tx.rows(look.bind(i64::try_from(SLICE).unwrap_or(i64::MAX))).await?;
+        let rows = tx.rows(look.bind(i64::try_from(most).unwrap_or(i64::MAX))).await?;
         rows.iter()
             .map(|row| {
                 let collection = known(CollectionId::from_sql(row.try_get(0)?), "collection")?;
@@ -174,7 +176,7 @@ impl Reader<'_> {
     }
 
     /// False when there is no room for it.
-    fn add(&mut self, page: &mut BucketPage, change: &Change, found: Option<Found>) -> bool {
+    fn add(&mut self, page: &mut BucketPage, change: &Change, found: Option<Deliverable>) -> bool {
         let key = change.key.clone();
         let ver = found.as_ref().map_or(Ver(0), |found| found.ver);
         if !change.present {
@@ -184,7 +186,7 @@ impl Reader<'_> {
             }
             return takes;
         }
-        let Some(Found { state: Ok(state), bytes, state_hash, .. }) = found else {
+        let Some(Deliverable { state: Ok((epoch, bytes)), state_hash: hash, .. }) = found else {
             let takes = self.room.items > 0;
             if takes {
                 self.room.items -= 1;
@@ -192,9 +194,7 @@ impl Reader<'_> {
             }
             return takes;
         };
-        let (epoch, bytes) = bytes.map_or_else(|| state.encode(), |bytes| (0, bytes));
-        // Recomputed from the row when it was read.
-        let state = PullState { epoch, bytes, hash: state_hash };
+        let state = PullState { epoch, bytes, hash };
         let takes = self.room.takes(state.bytes.len());
         if takes {
             page.items.push(PullItem { key, ver, state: Some(state) });

@@ -127,6 +127,16 @@ impl Tx {
         answered(self.patience, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
     }
 
+    /// Puts rows into a table by the `COPY … FROM STDIN` that is given.
+    pub(super) async fn copy(&mut self, sql: &str, rows: Vec<u8>) -> Result<(), Failure> {
+        let copied = async {
+            let mut copy = self.connection.copy_in_raw(sql).await?;
+            copy.send(rows).await?;
+            copy.finish().await
+        };
+        answered(self.patience, copied).await.map(|_| ())
+    }
+
     /// Lets statements take their time, and the transaction stand still while the other end of a move is slow.
     pub(super) async fn patient(&mut self) -> Result<(), Failure> {
         self.patience = limits::POSTGRES_LONG_STATEMENT_TIMEOUT;

@@ -36,6 +36,27 @@ pub(super) struct Found {
     pub(super) home: Option<(BucketId, Position)>,
 }
 
+/// A record as it is delivered.
+#[derive(Debug)]
+pub(super) struct Deliverable {
+    /// Which.
+    pub(super) key: RecordKey,
+    /// Its epoch and the bytes of its state, or what is wrong with its row.
+    pub(super) state: Result<(u32, Vec<u8>), String>,
+    /// Its version.
+    pub(super) ver: Ver,
+    /// The hash of the state, recomputed from the row.
+    pub(super) state_hash: StateHash,
+}
+
+impl From<Found> for Deliverable {
+    fn from(found: Found) -> Self {
+        let Found { key, state, bytes, ver, state_hash, .. } = found;
+        let state = state.map(|state| bytes.map_or_else(|| state.encode(), |bytes| (0, bytes)));
+        Self { key, state, ver, state_hash }
+    }
+}
+
 /// Where the rows of a collection are, and how they are read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Source {
@@ -117,6 +138,34 @@ impl Source {
         Ok(true)
     }
 
+    /// Reads a row of [`Self::select`], as it is delivered.
+    fn deliver(self, found: &PgRow, collection: &Collection) -> Result<Deliverable, Failure> {
+        if self != Self::Table {
+            return self.read(found, collection).map(Deliverable::from);
+        }
+        let id = RecordId::new(found.try_get::<String, _>(0)?);
+        let key = RecordKey { collection: collection.id, id: id.map_err(|error| Failure::damaged(error.to_string()))? };
+        let ver = Ver(known(u64::try_from(found.try_get::<i64, _>(1)?).ok(), "version")?);
+        let mut failed = None;
+        let read = row::delivered(found.try_get(4)?, |field, writer| {
+            let place = (5..).zip(registers(collection)).find(|(_, register)| register.id == field);
+            let Some((index, field)) = place else { return false };
+            cells::encode(found, index, field.kind, writer).unwrap_or_else(|failure| {
+                failed = Some(failure);
+                false
+            })
+        });
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        let (state, state_hash) = match read {
+            Err(malformed) => (Err(malformed.to_string()), StateHash([0; 32])),
+            Ok((_, meta)) if meta.ver != ver => (Err("its version was changed".to_owned()), meta.state_hash),
+            Ok((bytes, meta)) => (Ok((0, bytes)), meta.state_hash),
+        };
+        Ok(Deliverable { key, state, ver, state_hash })
+    }
+
     /// Reads a row of [`Self::select`].
     pub(super) fn read(self, found: &PgRow, collection: &Collection) -> Result<Found, Failure> {
         let id = RecordId::new(found.try_get::<String, _>(0)?);
@@ -153,6 +202,33 @@ pub(super) async fn load(
     schema: &Schema,
     keys: &BTreeSet<RecordKey>,
 ) -> Result<BTreeMap<RecordKey, Found>, Failure> {
+    let read = |source: Source, row: &PgRow, collection: &Collection| {
+        let found = source.read(row, collection)?;
+        Ok((found.key.clone(), found))
+    };
+    load_as(tx, (project, schema), keys, read).await
+}
+
+/// The same, as they are delivered.
+pub(super) async fn load_deliverable(
+    tx: &mut Tx,
+    project: ProjectId,
+    schema: &Schema,
+    keys: &BTreeSet<RecordKey>,
+) -> Result<BTreeMap<RecordKey, Deliverable>, Failure> {
+    let read = |source: Source, row: &PgRow, collection: &Collection| {
+        let found = source.deliver(row, collection)?;
+        Ok((found.key.clone(), found))
+    };
+    load_as(tx, (project, schema), keys, read).await
+}
+
+async fn load_as<T>(
+    tx: &mut Tx,
+    (project, schema): (ProjectId, &Schema),
+    keys: &BTreeSet<RecordKey>,
+    read: impl Fn(Source, &PgRow, &Collection) -> Result<(RecordKey, T), Failure>,
+) -> Result<BTreeMap<RecordKey, T>, Failure> {
     let mut records = BTreeMap::new();
     for (collection, mut missing) in by_collection(schema, keys) {
         for source in Source::of(collection.kind) {
@@ -162,8 +238,8 @@ pub(super) async fn load(
             for some in missing.chunks(limits::POSTGRES_ROWS_MAX) {
                 let statement = sqlx::query(AssertSqlSafe(sql.clone())).bind(project.sql()).bind(collection.id.sql()).bind(ids(some));
                 for row in tx.rows(statement).await? {
-                    let found = source.read(&row, collection)?;
-                    records.insert(found.key.clone(), found);
+                    let (key, found) = read(*source, &row, collection)?;
+                    records.insert(key, found);
                 }
             }
             missing.retain(|key| !records.contains_key(*key));

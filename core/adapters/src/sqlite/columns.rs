@@ -3,6 +3,7 @@
 //! text and json are TEXT (json in its canonical form), int, bool and counter INTEGER, float REAL, bytes BLOB, and a timestamp TEXT such as
 //! `2026-02-03T04:05:06.789000Z`, which sorts as it reads.
 
+use mobo_core::cbor::Writer;
 use mobo_core::rfc3339;
 use mobo_core::schema::FieldType;
 use mobo_core::value::Value;
@@ -51,9 +52,25 @@ pub(crate) fn value(stored: ValueRef<'_>, kind: FieldType) -> Option<Value> {
         (FieldType::Text, ValueRef::Text(bytes)) => text(bytes).map(Value::Text),
         (FieldType::Json | FieldType::List, ValueRef::Text(bytes)) => text(bytes).map(Value::Json),
         (FieldType::Bytes, ValueRef::Blob(bytes)) => Some(Value::Bytes(bytes.to_vec())),
-        (FieldType::Timestamp, ValueRef::Text(bytes)) => timestamp(&text(bytes)?).map(Value::Timestamp),
+        (FieldType::Timestamp, ValueRef::Text(bytes)) => timestamp(std::str::from_utf8(bytes).ok()?).map(Value::Timestamp),
         _ => None,
     }
+}
+
+/// Writes the canonical CBOR of [`value`]; false where that is none.
+pub(crate) fn encode(stored: ValueRef<'_>, kind: FieldType, writer: &mut Writer) -> bool {
+    match (kind, stored) {
+        (FieldType::Text | FieldType::Json | FieldType::List, ValueRef::Text(bytes)) => {
+            let Ok(text) = std::str::from_utf8(bytes) else { return false };
+            writer.text(text);
+        }
+        (FieldType::Bytes, ValueRef::Blob(bytes)) => _ = writer.bytes(bytes),
+        _ => {
+            let Some(value) = value(stored, kind) else { return false };
+            value.encode(writer);
+        }
+    }
+    true
 }
 
 /// Only in the one form that is written here: another one would be a change by somebody else.
@@ -85,7 +102,10 @@ mod tests {
             connection.execute_batch(&format!("DROP TABLE IF EXISTS t; {table}")).unwrap();
             connection.execute("INSERT INTO t VALUES (?1)", [Bound(&given)]).unwrap();
             let back = connection.query_row("SELECT v FROM t", [], |row| Ok(value(row.get_ref(0)?, kind))).unwrap();
-            assert_eq!(back, Some(given));
+            assert_eq!(back, Some(given.clone()));
+            let mut writer = Writer::new();
+            let encoded = connection.query_row("SELECT v FROM t", [], |row| Ok(encode(row.get_ref(0)?, kind, &mut writer))).unwrap();
+            assert_eq!((encoded, writer.into_bytes()), (true, given.to_cbor()));
         }
         let wrong = [
             (FieldType::Bool, ValueRef::Integer(2)),
@@ -95,6 +115,7 @@ mod tests {
         ];
         for (kind, stored) in wrong {
             assert_eq!(value(stored, kind), None, "{kind:?} {stored:?}");
+            assert!(!encode(stored, kind, &mut Writer::new()), "{kind:?} {stored:?}");
         }
     }
 }

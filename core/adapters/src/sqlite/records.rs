@@ -36,6 +36,24 @@ pub(crate) struct StoredRecord {
     pub(crate) home: Option<(BucketId, Position)>,
 }
 
+/// A record as it is delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct Deliverable {
+    /// Its epoch and the bytes of its state, or what is wrong with its row.
+    pub(crate) state: Result<(u32, Vec<u8>), String>,
+    /// Its version.
+    pub(crate) ver: Ver,
+    /// The hash of the state, recomputed from the row.
+    pub(crate) state_hash: StateHash,
+}
+
+impl From<StoredRecord> for Deliverable {
+    fn from(stored: StoredRecord) -> Self {
+        let StoredRecord { state, bytes, ver, state_hash, .. } = stored;
+        Self { state: state.map(|state| bytes.map_or_else(|| state.encode(), |bytes| (0, bytes))), ver, state_hash }
+    }
+}
+
 /// Reads the records of one collection.
 pub(crate) struct RecordReader<'c> {
     project: ProjectId,
@@ -71,6 +89,21 @@ impl<'c> RecordReader<'c> {
                 return Ok(Some(self.shape.visible(row)?));
             }
         }
+        self.other(id)
+    }
+
+    /// The same, as it is delivered.
+    pub(crate) fn deliverable(&mut self, id: &RecordId) -> Result<Option<Deliverable>, Failure> {
+        if let Some(statement) = &mut self.row {
+            let mut rows = statement.query([id.as_str()])?;
+            if let Some(row) = rows.next()? {
+                return Ok(Some(self.shape.deliverable(row)?));
+            }
+        }
+        Ok(self.other(id)?.map(Deliverable::from))
+    }
+
+    fn other(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Failure> {
         let mut rows = self.other.query((self.project.sql(), self.collection.id.sql(), id.as_str()))?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let stored = match self.collection.kind {
@@ -86,17 +119,23 @@ pub(crate) struct HiddenReader<'c> {
     of_collection: (i64, i64),
     shape: Shape<'c>,
     statement: CachedStatement<'c>,
+    /// False where there were none when it was made.
+    any: bool,
 }
 
 impl<'c> HiddenReader<'c> {
-    /// A reader of `collection`, which is a table.
+    /// A reader of `collection`, which is a table, for records that nobody hides while it reads.
     pub(crate) fn new(connection: &'c Connection, project: ProjectId, collection: &'c Collection) -> Result<Self, Failure> {
         let of_collection = (project.sql(), collection.id.sql());
-        Ok(Self { of_collection, shape: Shape::new(collection), statement: connection.prepare_cached(HIDDEN)? })
+        let any = connection.prepare_cached("SELECT 1 FROM mobo_hidden WHERE project = ?1 AND collection = ?2")?.exists(of_collection)?;
+        Ok(Self { of_collection, shape: Shape::new(collection), statement: connection.prepare_cached(HIDDEN)?, any })
     }
 
     /// The record; `None` when it is not among the hidden.
     pub(crate) fn read(&mut self, id: &RecordId) -> Result<Option<StoredRecord>, Failure> {
+        if !self.any {
+            return Ok(None);
+        }
         let mut rows = self.statement.query((self.of_collection.0, self.of_collection.1, id.as_str()))?;
         rows.next()?.map(|row| self.shape.hidden(row)).transpose()
     }

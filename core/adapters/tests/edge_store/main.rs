@@ -14,6 +14,7 @@ mod random;
 mod refencing;
 mod refusals;
 mod room;
+mod together;
 mod versions;
 mod world;
 mod writing;

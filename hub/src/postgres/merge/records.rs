@@ -96,11 +96,46 @@ async fn existing(tx: &mut Tx, project: ProjectId, schema: &Schema, wants: &BTre
     for (collection, keys) in by_collection(schema, wants) {
         let parts: Vec<String> = Source::of(collection.kind).iter().map(|source| keys_in(*source, collection)).collect();
         let sql = parts.join(" UNION ALL ");
+        let keys = if collection.kind == Kind::Table { near(tx, (project, collection), keys).await? } else { keys };
         for some in keys.chunks(limits::POSTGRES_ROWS_MAX) {
             for row in rows(tx, &sql, (project, collection), some).await? {
                 found.insert(key(collection.id, &row)?);
             }
         }
+    }
+    Ok(found)
+}
+
+/// Keys that are looked for at once.
+const PROBED: usize = 64;
+
+/// The keys of a table without those of runs where nothing is between the first and the last: what is new there is not looked for by itself.
+async fn near<'k>(
+    tx: &mut Tx,
+    (project, collection): (ProjectId, &Collection),
+    keys: Vec<&'k RecordKey>,
+) -> Result<Vec<&'k RecordKey>, Failure> {
+    let runs: Vec<&[&RecordKey]> = keys.chunks(PROBED).collect();
+    if runs.first().is_none_or(|run| run.len() < PROBED) {
+        return Ok(keys);
+    }
+    let end = |at: fn(&[&'k RecordKey]) -> Option<&'k RecordKey>| -> Vec<&'k str> {
+        runs.iter().filter_map(|run| at(run)).map(|key| key.id.as_str()).collect()
+    };
+    let (low, high) = (end(|run| run.first().copied()), end(|run| run.last().copied()));
+    // The first row at or behind the low end is read by the index, however many there are.
+    let sql = format!(
+        "SELECT w.n FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS w(low, high, n) WHERE \
+         (SELECT t.id FROM {} t WHERE t.id >= w.low COLLATE \"C\" ORDER BY t.id LIMIT 1) <= w.high COLLATE \"C\" OR \
+         (SELECT h.id FROM mobo.hidden h WHERE h.project = $1 AND h.collection = $2 AND h.id >= w.low COLLATE \"C\" \
+          ORDER BY h.project, h.collection, h.id LIMIT 1) <= w.high COLLATE \"C\"",
+        table(collection)
+    );
+    let look = sqlx::query(AssertSqlSafe(sql)).bind(project.sql()).bind(collection.id.sql()).bind(low).bind(high);
+    let mut found = Vec::new();
+    for row in tx.rows(look).await? {
+        let run = usize::try_from(row.try_get::<i64, _>(0)?).ok().and_then(|n| runs.get(n.checked_sub(1)?));
+        found.extend_from_slice(known(run, "run of keys")?);
     }
     Ok(found)
 }

@@ -11,6 +11,7 @@ use mobo_core::table::row::{self, RowMeta};
 use mobo_core::value::Value;
 use sqlx::AssertSqlSafe;
 
+use super::copy;
 use crate::postgres::cells::Column;
 use crate::postgres::error::Failure;
 use crate::postgres::live;
@@ -66,6 +67,7 @@ async fn write_places(tx: &mut Tx, project: ProjectId, collection: &Collection, 
     write_visible(tx, collection, &there, Met::Known).await?;
     // The rows of those that are there are locked; others may have come meanwhile.
     match &mut tx.standing {
+        None if new.len() >= copy::COPIED_MIN => copy::write(tx, collection, &new).await,
         None => write_visible(tx, collection, &new, Met::Unknown).await,
         Some(standing) => {
             new.iter().for_each(|record| _ = standing.remove(&record.key));
@@ -193,7 +195,7 @@ async fn write_documents(tx: &mut Tx, project: ProjectId, collection: &Collectio
 }
 
 /// The `_mobo` column. Without a collection every value is inline. That of a document's row says only which state it shows.
-fn mobo(record: &RecordWrite, beside: Option<&Collection>) -> Vec<u8> {
+pub(super) fn mobo(record: &RecordWrite, beside: Option<&Collection>) -> Vec<u8> {
     let meta = RowMeta { ver: record.ver, mac: None, state_hash: record.state_hash };
     match (&record.state, beside) {
         (RecordState::Table(state), Some(collection)) => row::encode(state, &meta, collection),
@@ -206,7 +208,7 @@ fn mobo(record: &RecordWrite, beside: Option<&Collection>) -> Vec<u8> {
     }
 }
 
-fn extra_of(record: &RecordWrite, collection: &Collection) -> Option<String> {
+pub(super) fn extra_of(record: &RecordWrite, collection: &Collection) -> Option<String> {
     match &record.state {
         RecordState::Table(state) => extra(state, collection),
         RecordState::Document(_) => None,

@@ -71,9 +71,11 @@ pub(super) fn undecided(conn: &Connection, (incarnation, lane): (Incarnation, La
     })
 }
 
-/// Keeps the effective time of an entry; its samples get their real times.
+/// Keeps the effective time of an entry that is committed; its samples get their real times.
 fn decide(conn: &Connection, (log, schema): (&Log, &Schema), (incarnation, lane, seq): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
-    let sql = "UPDATE mobo_outbox SET eff = ?4 WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT ?4";
+    // Both at once: what is said of an entry stands behind all of its payload, and is written with it.
+    let sql = "UPDATE mobo_outbox SET eff = ?4, state = max(state, 1)
+               WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT ?4";
     let changed = conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(seq), eff.0))?;
     if changed == 0 || lane == Lane::State {
         return Ok(());

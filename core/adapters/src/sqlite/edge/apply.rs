@@ -16,6 +16,7 @@ use super::members::{self, BucketRow, Sweep};
 use super::meta::{self, Log};
 use super::outbox;
 use super::recover;
+use super::together::Arrival;
 use crate::sqlite::error::Failure;
 
 /// Applies a batch. Everything that can be wrong with it is found before anything is written.
@@ -44,17 +45,22 @@ pub(super) fn batch(
         items.push(read(schema, item)?);
     }
     let (mut desk, mut differed) = (Desk::new(conn, schema, log), Vec::new());
-    let looks_for_it = bucket.diverged > 0 && bucket.sweep != Sweep::No;
-    for (nth, (key, delivered)) in (0..).zip(items) {
+    if bucket.diverged > 0 && bucket.sweep != Sweep::No {
+        for (key, delivered) in items.iter().filter_map(|(key, delivered)| Some((key, delivered.as_ref()?))) {
+            if desk.differs(key, delivered)? {
+                differed.push(key.clone());
+            }
+        }
+    }
+    let arrival = |(nth, (key, delivered)): (u64, (RecordKey, Option<Delivered>))| {
         // Records come by position; only that they are in the bucket and which came last matters here.
         let at = Position(batch.to.0.saturating_sub(last as u64 - 1 - nth).max(1));
-        if let Some(delivered) = delivered.as_ref().filter(|_| looks_for_it)
-            && desk.differs(&key, delivered)?
-        {
-            differed.push(key.clone());
-        }
+        Arrival { key, spot: (batch.bucket, at), delivered }
+    };
+    let arrivals = (0..).zip(items).map(arrival).collect();
+    for Arrival { key, spot, delivered } in desk.deliver_together(arrivals, &batch.own_merged)? {
         match delivered {
-            Some(delivered) => desk.deliver(&key, (batch.bucket, at), delivered, &batch.own_merged)?,
+            Some(delivered) => desk.deliver(&key, spot, delivered, &batch.own_merged)?,
             None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
         }
     }

@@ -52,7 +52,7 @@ pub(super) fn checkpoint(
         compared.appended = desk.redo(schema, again)?;
         let merged = overlays::merged(conn, &checkpoint.own_merged)?;
         for key in merged.into_iter().filter(|_| mobo_core::protect!("overlay.dropped-when-merged:checkpoint", true)) {
-            overlays::drop_merged(conn, &key, &checkpoint.own_merged)?;
+            overlays::drop_merged(conn, &key, &checkpoint.own_merged, &mut desk.refused)?;
             desk.show(&key, (None, None))?;
         }
         compared.changed.extend(desk.finish()?);

@@ -9,7 +9,7 @@ use super::bases::{self, BaseRow};
 use super::fault::Try;
 use super::members::{self, Digests, Spot, is_confirmed};
 use super::meta::Log;
-use super::overlays::{self, Decoded};
+use super::overlays::{self, Decoded, Refused};
 use super::redo::{Laid, Misfits};
 use super::rows::{Kept, NewRow, Rows};
 
@@ -27,7 +27,7 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    fn row(&self, home: Option<Spot>) -> NewRow<'_> {
+    pub(super) fn row(&self, home: Option<Spot>) -> NewRow<'_> {
         NewRow { state: &self.state, ver: self.ver, mac: Some(self.mac), state_hash: self.state_hash, home }
     }
 }
@@ -40,9 +40,10 @@ pub(super) struct Desk<'c> {
     pub(super) rows: Rows<'c>,
     pub(super) digests: Digests,
     pub(super) decoded: Decoded,
+    pub(super) refused: Refused,
     /// Own entries that what was delivered leaves without what they build on.
     pub(super) misfits: Misfits,
-    changed: Vec<RecordKey>,
+    pub(super) changed: Vec<RecordKey>,
     /// False once it is known that no record is in more than one bucket.
     has_others: Option<bool>,
 }
@@ -50,8 +51,8 @@ pub(super) struct Desk<'c> {
 impl<'c> Desk<'c> {
     pub(super) fn new(conn: &'c Connection, schema: &'c Schema, log: Log) -> Self {
         let rows = Rows::new(conn, log.project, schema);
-        let (digests, decoded, misfits) = (Digests::default(), Decoded::default(), Misfits::default());
-        Self { conn, log, rows, digests, decoded, misfits, changed: Vec::new(), has_others: None }
+        let (digests, decoded, refused, misfits) = (Digests::default(), Decoded::default(), Refused::default(), Misfits::default());
+        Self { conn, log, rows, digests, decoded, refused, misfits, changed: Vec::new(), has_others: None }
     }
 
     /// Writes the digests that have changed, and gives the records that have.
@@ -82,7 +83,7 @@ impl<'c> Desk<'c> {
             self.digests.replace(self.conn, bucket, key, (hash, Some(delivered.state_hash)))?;
         }
         self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash)))?;
-        if !mobo_core::protect!("overlay.kept-over-delivery", base.is_some()) {
+        if !lies_over(base.is_some()) {
             self.put(key, &mut spots, spot)?;
             self.changed.push(key.clone());
             return self.rows.write(key, kept.as_ref(), &delivered.row(spots.home));
@@ -91,8 +92,8 @@ impl<'c> Desk<'c> {
             Some(base) => self.find_misfits(key, base, (&delivered.state, own_merged))?,
             None => None,
         };
-        let is_over = if mobo_core::protect!("overlay.dropped-when-merged:batch", true) {
-            overlays::drop_merged(self.conn, key, own_merged)?
+        let is_over = if drops_merged() {
+            overlays::drop_merged(self.conn, key, own_merged, &mut self.refused)?
         } else {
             overlays::is_over(self.conn, key)?
         };
@@ -128,7 +129,7 @@ impl<'c> Desk<'c> {
         if spots.home.is_some() {
             return Ok(());
         }
-        overlays::drop_merged(self.conn, key, own_merged)?;
+        overlays::drop_merged(self.conn, key, own_merged, &mut self.refused)?;
         self.show(key, (None, None))
     }
 
@@ -192,14 +193,29 @@ impl<'c> Desk<'c> {
         Ok(is_first)
     }
 
-    fn spots(&mut self, key: &RecordKey, kept: Option<&Kept>) -> Try<Spots> {
-        let home = kept.and_then(|kept| kept.home);
-        let has_others = match self.has_others {
+    /// True if a record may be in more than one bucket.
+    pub(super) fn any_others(&mut self) -> Try<bool> {
+        Ok(match self.has_others {
             Some(known) => known,
             None => *self.has_others.insert(members::has_others(self.conn)?),
-        };
+        })
+    }
+
+    fn spots(&mut self, key: &RecordKey, kept: Option<&Kept>) -> Try<Spots> {
+        let home = kept.and_then(|kept| kept.home);
+        let has_others = self.any_others()?;
         Ok(Spots { home, others: if has_others { members::others(self.conn, key)? } else { Vec::new() } })
     }
+}
+
+/// True if what is delivered goes under something of the device's own: a base is kept.
+pub(super) fn lies_over(has_base: bool) -> bool {
+    mobo_core::protect!("overlay.kept-over-delivery", has_base)
+}
+
+/// True: what a delivered row holds is laid over it no more.
+pub(super) fn drops_merged() -> bool {
+    mobo_core::protect!("overlay.dropped-when-merged:batch", true)
 }
 
 /// Version and hash of the record as it was delivered; `None` when it never was.

@@ -37,6 +37,7 @@ mod room;
 mod rows;
 mod status;
 mod stream;
+mod together;
 mod write;
 
 use std::path::Path;

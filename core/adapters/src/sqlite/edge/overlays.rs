@@ -162,23 +162,49 @@ pub(super) fn drop_entry(conn: &Connection, at: EntryAt) -> Try<()> {
 
 /// Drops what a delivered row holds: this record's entries up to `own_merged`, but not those that the hub has refused: they are to be
 /// written again. Says whether anything is left.
-pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)]) -> Try<bool> {
-    let sql = "SELECT v.incarnation, v.lane, v.seq, coalesce(o.state = 2, 0) FROM mobo_overlay v
-               LEFT JOIN mobo_outbox o ON o.incarnation = v.incarnation AND o.lane = v.lane AND o.seq = v.seq
-               WHERE v.collection = ?1 AND v.id = ?2";
+pub(super) fn drop_merged(conn: &Connection, key: &RecordKey, own_merged: &[(Lane, Incarnation, Seq)], refused: &mut Refused) -> Try<bool> {
+    let sql = "SELECT incarnation, lane, seq FROM mobo_overlay WHERE collection = ?1 AND id = ?2";
     let (collection, id) = (key.collection.sql(), key.id.as_str());
-    let entries = all(conn.prepare_cached(sql)?.query((collection, id))?, |row| Ok((entry_at(row)?, row.get::<_, bool>(3)?)))?;
-    let is_merged = |at: &EntryAt| own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
-    let (gone, left): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(at, is_refused)| !is_refused && is_merged(at));
+    let (mut gone, mut left) = (Vec::new(), Vec::new());
+    for at in all(conn.prepare_cached(sql)?.query((collection, id))?, entry_at)? {
+        let is_gone = is_merged(&at, own_merged) && !refused.holds(conn, at)?;
+        if is_gone { gone.push(at) } else { left.push(at) }
+    }
     if left.is_empty() && !gone.is_empty() {
         conn.prepare_cached("DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2")?.execute((collection, id))?;
         return Ok(false);
     }
     let sql = "DELETE FROM mobo_overlay WHERE collection = ?1 AND id = ?2 AND incarnation = ?3 AND lane = ?4 AND seq = ?5";
-    for ((incarnation, lane, seq), _) in gone {
+    for (incarnation, lane, seq) in gone {
         conn.prepare_cached(sql)?.execute((collection, id, incarnation.sql(), lane.number(), seq_sql(seq)))?;
     }
     Ok(!left.is_empty())
+}
+
+/// True if an entry is merged as far as this says.
+pub(super) fn is_merged(at: &EntryAt, own_merged: &[(Lane, Incarnation, Seq)]) -> bool {
+    own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq)
+}
+
+/// Which entries the hub has refused, each looked up once: what is said of one stands behind all of its payload.
+#[derive(Debug, Default)]
+pub(super) struct Refused(BTreeMap<EntryAt, bool>);
+
+impl Refused {
+    /// True for a refused entry.
+    pub(super) fn holds(&mut self, conn: &Connection, at: EntryAt) -> Try<bool> {
+        if let Some(known) = self.0.get(&at) {
+            return Ok(*known);
+        }
+        let is_refused = outbox::is_rejected(conn, at)?;
+        self.0.insert(at, is_refused);
+        Ok(is_refused)
+    }
+
+    /// Takes note of one that is to be written again.
+    pub(super) fn add(&mut self, at: EntryAt) {
+        self.0.insert(at, true);
+    }
 }
 
 /// The author that local operations are shown under: later than anything delivered, and later than what its own earlier logs wrote.
@@ -226,7 +252,7 @@ pub(super) fn merged(conn: &Connection, own_merged: &[(Lane, Incarnation, Seq)])
     Ok(found)
 }
 
-fn entry_at(row: &rusqlite::Row<'_>) -> Try<EntryAt> {
+pub(super) fn entry_at(row: &rusqlite::Row<'_>) -> Try<EntryAt> {
     let incarnation = known(Incarnation::from_sql(row.get(0)?), "incarnation")?;
     Ok((incarnation, known(Lane::from_number(row.get(1)?), "lane")?, known(outbox::seq(row.get(2)?), "position")?))
 }

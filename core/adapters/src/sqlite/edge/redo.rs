@@ -69,7 +69,7 @@ impl Desk<'_> {
         for at in &entries {
             let ops = self.decoded.ops(self.conn, *at)?.get(key).cloned().unwrap_or_default();
             let (ops, author) = (overlay::document_ops(&ops), overlays::author(self.log.device, at.0, 0).origin());
-            let is_merged = own_merged.iter().any(|(lane, incarnation, seq)| (*incarnation, *lane) == (at.0, at.1) && at.2 <= *seq);
+            let is_merged = overlays::is_merged(at, own_merged);
             let waited = mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?);
             // What is merged and not there is there under another name, or refused for what it is.
             let laid = if is_merged || waited {
@@ -92,6 +92,7 @@ impl Desk<'_> {
         self.misfits.before.extend(base.map(|base| (key.clone(), (base, entries))));
         for at in &found {
             outbox::set_state(self.conn, *at, EntryState::Rejected)?;
+            self.refused.add(*at);
         }
         self.misfits.entries.extend(found);
         Ok(None)

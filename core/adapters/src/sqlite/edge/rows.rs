@@ -192,7 +192,7 @@ fn made<T>(place: &mut Option<T>, make: impl FnOnce() -> Try<T>) -> Try<&mut T> 
 }
 
 /// A row of a table: `_mobo`, version, bucket, position, whether it is visible. One that cannot be read has the hash of nothing.
-fn meta_row(row: &Row<'_>) -> Try<Kept> {
+pub(super) fn meta_row(row: &Row<'_>) -> Try<Kept> {
     let meta = row::decode_meta(row.get_ref(0)?.as_bytes().unwrap_or_default()).ok();
     let bucket = row.get::<_, Option<i64>>(2)?.and_then(BucketId::from_sql);
     let position = row.get::<_, Option<i64>>(3)?.map(|position| Position(position.cast_unsigned()));

@@ -15,6 +15,7 @@ use super::schema::Schemas;
 use super::{changes, identity, lanes, write};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{RecordReader, StoredRecord};
+use crate::sqlite::table::quoted;
 
 /// Merges a batch.
 pub(super) fn merge(connection: &Connection, schemas: &Schemas, batch: MergeBatch) -> Result<MergeReport, Failure> {
@@ -25,7 +26,7 @@ pub(super) fn merge(connection: &Connection, schemas: &Schemas, batch: MergeBatc
     let merge = Merge::new(Context { project, schema: &schema, timeline, now, entropy, recovering }, submissions);
     let lanes = lanes::read(connection, project, &merge.wants())?;
     let admitted = merge.admit(lanes);
-    let read = read_records(connection, project, &schema, &admitted.wants())?;
+    let read = read_records(connection, project, &schema, admitted.wants())?;
     let applied = admitted.apply(read.records, &read.blocked);
     if applied.is_empty() {
         return Ok(MergeReport { outcomes: applied.place(Vec::new(), Rivals::new()).outcomes, ..MergeReport::default() });
@@ -54,7 +55,8 @@ pub(super) fn read_records(
     let mut blocked =
         connection.prepare_cached("SELECT device, incarnation FROM mobo_blocked WHERE project = ?1 AND collection = ?2 AND id = ?3")?;
     let mut reader = None;
-    for key in keys {
+    let keys: Vec<&RecordKey> = keys.iter().collect();
+    for key in present(connection, project, schema, &keys)? {
         let Some(collection) = schema.get(key.collection) else { continue };
         let reader = match &mut reader {
             Some((id, reader)) if *id == key.collection => reader,
@@ -72,6 +74,40 @@ pub(super) fn read_records(
         }
     }
     Ok(read)
+}
+
+/// Keys that are looked for at once.
+const PROBED: usize = 64;
+
+/// The keys without those of tables where nothing is between the first and the last of some: what is new there is not looked for by itself.
+fn present<'k>(
+    connection: &Connection,
+    project: ProjectId,
+    schema: &Schema,
+    keys: &[&'k RecordKey],
+) -> Result<Vec<&'k RecordKey>, Failure> {
+    let mut found = Vec::new();
+    for group in keys.chunk_by(|a, b| a.collection == b.collection) {
+        let collection = group.first().and_then(|key| schema.get(key.collection));
+        let Some(collection) = collection.filter(|collection| collection.kind == Kind::Table) else {
+            found.extend_from_slice(group);
+            continue;
+        };
+        let shown = format!("SELECT 1 FROM {} WHERE id BETWEEN ?1 AND ?2", quoted(&collection.name));
+        let hidden = "SELECT 1 FROM mobo_hidden WHERE project = ?1 AND collection = ?2 AND id BETWEEN ?3 AND ?4";
+        let (mut shown, mut hidden) = (connection.prepare_cached(&shown)?, connection.prepare_cached(hidden)?);
+        for some in group.chunks(PROBED) {
+            let [first, .., last] = some else {
+                found.extend_from_slice(some);
+                continue;
+            };
+            let (first, last) = (first.id.as_str(), last.id.as_str());
+            if shown.exists((first, last))? || hidden.exists((project.sql(), collection.id.sql(), first, last))? {
+                found.extend_from_slice(some);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Where records are, besides their homes.

@@ -15,8 +15,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
 
 use super::intake;
 use crate::sqlite::error::{Failure, known};
-use crate::sqlite::records::{RecordReader, number};
-use crate::sqlite::table::quoted;
+use crate::sqlite::records::{Deliverable, RecordReader, Shape, number};
 
 /// Answers a request.
 pub(super) fn pull(connection: &Connection, schema: &Schema, request: &PullRequest) -> Result<PullPage, Failure> {
@@ -62,7 +61,7 @@ struct Pulling<'p> {
     is_empty: bool,
 }
 
-impl Pulling<'_> {
+impl<'p> Pulling<'p> {
     fn bucket(&mut self, bucket: BucketId, from: Position) -> Result<Option<BucketPage>, Failure> {
         let mut statement = self.connection.prepare_cached("SELECT head, digest FROM mobo_bucket WHERE project = ?1 AND id = ?2")?;
         let found = statement.query_row((self.project.sql(), bucket.sql()), |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
@@ -95,11 +94,12 @@ impl Pulling<'_> {
         if self.items_left == 0 {
             return Ok(false);
         }
-        let item = match self.item(&change)? {
+        let position = change.position;
+        let item = match self.item(change)? {
             Ok(item) => item,
             Err(key) => {
                 page.damaged.push(key);
-                page.to = change.position;
+                page.to = position;
                 self.items_left -= 1;
                 return Ok(true);
             }
@@ -111,31 +111,36 @@ impl Pulling<'_> {
         self.is_empty = false;
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
         self.items_left -= 1;
-        page.to = change.position;
+        page.to = position;
         page.items.push(item);
         Ok(true)
     }
 
     /// The record as it is delivered; its key alone when its row does not fit its own hash, or is not there.
-    fn item(&mut self, change: &Change) -> Result<Result<PullItem, RecordKey>, Failure> {
-        let key = change.key.clone();
-        let Some(collection) = self.schema.get(key.collection) else { return Ok(Err(key)) };
-        let reader = match self.readers.entry(key.collection) {
+    fn item(&mut self, change: Change) -> Result<Result<PullItem, RecordKey>, Failure> {
+        let Change { key, present, found, .. } = change;
+        let stored = match found {
+            Some(found) => Some(found),
+            None => {
+                let Some(collection) = self.schema.get(key.collection) else { return Ok(Err(key)) };
+                self.reader(collection)?.deliverable(&key.id)?
+            }
+        };
+        if !present {
+            let ver = stored.map_or(Ver(0), |stored| stored.ver);
+            return Ok(Ok(PullItem { key, ver, state: None }));
+        }
+        let Some(Deliverable { state: Ok((epoch, bytes)), ver, state_hash: hash }) = stored else { return Ok(Err(key)) };
+        Ok(Ok(PullItem { key, ver, state: Some(PullState { epoch, bytes, hash }) }))
+    }
+
+    fn reader(&mut self, collection: &'p Collection) -> Result<&mut RecordReader<'p>, Failure> {
+        Ok(match self.readers.entry(collection.id) {
             std::collections::btree_map::Entry::Occupied(reader) => reader.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
                 place.insert(RecordReader::new(self.connection, self.project, collection)?)
             }
-        };
-        let stored = reader.read(&key.id)?;
-        if !change.present {
-            let ver = stored.map_or(Ver(0), |stored| stored.ver);
-            return Ok(Ok(PullItem { key, ver, state: None }));
-        }
-        let Some(stored) = stored else { return Ok(Err(key)) };
-        let Ok(state) = stored.state else { return Ok(Err(key)) };
-        let (epoch, bytes) = stored.bytes.map_or_else(|| state.encode(), |bytes| (0, bytes));
-        // Recomputed from the row when it was read.
-        Ok(Ok(PullItem { key, ver: stored.ver, state: Some(PullState { epoch, bytes, hash: stored.state_hash }) }))
+        })
     }
 }
 
@@ -144,19 +149,21 @@ struct Change {
     position: Position,
     key: RecordKey,
     present: bool,
+    /// The record, where it stands with its place.
+    found: Option<Deliverable>,
 }
 
-/// Where a bucket's records are: `position, id, collection, present`. A table knows its collection by itself.
-fn statements<'c>(connection: &'c Connection, schema: &Schema) -> Result<Vec<(Option<CollectionId>, CachedStatement<'c>)>, Failure> {
+/// Where a bucket's records are: `position, id, collection, present`; of a table, its rows.
+fn statements<'c>(connection: &'c Connection, schema: &'c Schema) -> Result<Vec<(Option<&'c Collection>, CachedStatement<'c>)>, Failure> {
     const REST: [&str; 3] = [
         "SELECT position, id, collection, 1 FROM mobo_hidden WHERE bucket = ?1 AND position > ?2 ORDER BY position",
         "SELECT position, id, collection, 1 FROM mobo_document WHERE bucket = ?1 AND position > ?2 ORDER BY position",
         "SELECT position, id, collection, present FROM mobo_member WHERE bucket = ?1 AND position > ?2 ORDER BY position",
     ];
-    let table = |collection: &Collection| {
-        let name = quoted(&collection.name);
-        let sql = format!("SELECT _position, id, NULL, 1 FROM {name} WHERE _bucket = ?1 AND _position > ?2 ORDER BY _position");
-        Ok((Some(collection.id), connection.prepare_cached(&sql)?))
+    let table = |collection: &'c Collection| {
+        // Few of all: they come by the index, whatever the statistics say.
+        let sql = Shape::new(collection).select("WHERE _bucket = ?1 AND unlikely(_position > ?2) ORDER BY _position");
+        Ok((Some(collection), connection.prepare_cached(&sql)?))
     };
     let tables = schema.iter().filter(|collection| collection.kind == Kind::Table).map(table);
     let rest = REST.iter().map(|sql| Ok((None, connection.prepare_cached(sql)?)));
@@ -165,20 +172,20 @@ fn statements<'c>(connection: &'c Connection, schema: &Schema) -> Result<Vec<(Op
 
 /// The changes of one bucket, by position, out of several tables.
 struct Changes<'s> {
-    sources: Vec<(Option<CollectionId>, Rows<'s>)>,
+    sources: Vec<(Option<Shape<'s>>, Rows<'s>)>,
     /// The next position of each source, smallest first.
     next: BinaryHeap<Reverse<(Position, usize)>>,
     heads: Vec<Option<Change>>,
 }
 
 impl<'s> Changes<'s> {
-    fn new(
-        statements: &'s mut [(Option<CollectionId>, CachedStatement<'_>)],
+    fn new<'c: 's>(
+        statements: &'s mut [(Option<&'c Collection>, CachedStatement<'c>)],
         (bucket, from): (BucketId, Position),
     ) -> Result<Self, Failure> {
         let mut sources = Vec::with_capacity(statements.len());
         for (collection, statement) in statements {
-            sources.push((*collection, statement.query((bucket.sql(), from.0.cast_signed()))?));
+            sources.push((collection.map(Shape::new), statement.query((bucket.sql(), from.0.cast_signed()))?));
         }
         let heads = sources.iter().map(|_| None).collect();
         let mut changes = Self { heads, next: BinaryHeap::with_capacity(sources.len()), sources };
@@ -196,9 +203,9 @@ impl<'s> Changes<'s> {
     }
 
     fn advance(&mut self, source: usize) -> Result<(), Failure> {
-        let (Some((collection, rows)), Some(head)) = (self.sources.get_mut(source), self.heads.get_mut(source)) else { return Ok(()) };
+        let (Some((shape, rows)), Some(head)) = (self.sources.get_mut(source), self.heads.get_mut(source)) else { return Ok(()) };
         if let Some(row) = rows.next()? {
-            let change = change(row, *collection)?;
+            let change = change(row, shape.as_ref())?;
             self.next.push(Reverse((change.position, source)));
             *head = Some(change);
         }
@@ -206,11 +213,12 @@ impl<'s> Changes<'s> {
     }
 }
 
-fn change(row: &Row<'_>, collection: Option<CollectionId>) -> Result<Change, Failure> {
-    let collection = match collection {
-        Some(collection) => collection,
-        None => known(CollectionId::from_sql(row.get(2)?), "collection")?,
-    };
+fn change(row: &Row<'_>, shape: Option<&Shape<'_>>) -> Result<Change, Failure> {
+    if let Some(shape) = shape {
+        let (position, key) = (Position(shape.position(row)?), shape.key(row)?);
+        return Ok(Change { position, key, present: true, found: Some(shape.deliverable(row)?) });
+    }
+    let collection = known(CollectionId::from_sql(row.get(2)?), "collection")?;
     let id = known(RecordId::new(row.get::<_, String>(1)?).ok(), "record id")?;
-    Ok(Change { position: Position(number(row, 0)?), key: RecordKey { collection, id }, present: row.get(3)? })
+    Ok(Change { position: Position(number(row, 0)?), key: RecordKey { collection, id }, present: row.get(3)?, found: None })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mobo_core::ids::{BucketId, FieldId, Position, RecordId, StateHash, Ver};
+use mobo_core::ids::{BucketId, FieldId, Position, RecordId, RecordKey, StateHash, Ver};
 use mobo_core::record::RecordState;
 use mobo_core::schema::Collection;
 use mobo_core::table::TableState;
@@ -10,7 +10,7 @@ use mobo_core::table::row::{self, RowMeta};
 use mobo_core::value::Value;
 use rusqlite::Row;
 
-use super::{StoredRecord, home, number};
+use super::{Deliverable, StoredRecord, home, number};
 use crate::sqlite::columns;
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::table::quoted;
@@ -54,6 +54,17 @@ impl<'c> Shape<'c> {
         known(RecordId::new(row.get::<_, String>(0)?).ok(), "record id")
     }
 
+    /// The record of a row.
+    pub(crate) fn key(&self, row: &Row<'_>) -> Result<RecordKey, Failure> {
+        let id = known(RecordId::new(row.get::<_, String>(self.first)?).ok(), "record id")?;
+        Ok(RecordKey { collection: self.collection.id, id })
+    }
+
+    /// The position of a row in its first bucket.
+    pub(crate) fn position(&self, row: &Row<'_>) -> Result<u64, Failure> {
+        number(row, self.first + 3)
+    }
+
     /// A row of a table.
     pub(crate) fn visible(&self, row: &Row<'_>) -> Result<StoredRecord, Failure> {
         let mut odd = false;
@@ -69,6 +80,22 @@ impl<'c> Shape<'c> {
         };
         let ver = meta.map_or(Ver(number(row, self.first + 1)?), |meta| meta.ver);
         Ok(stored(state, (ver, meta), true, home(row, (self.first + 2, self.first + 3))?))
+    }
+
+    /// A row of a table as it is delivered.
+    pub(crate) fn deliverable(&self, row: &Row<'_>) -> Result<Deliverable, Failure> {
+        let read = row::delivered(row.get_ref(self.first + 4)?.as_bytes().unwrap_or_default(), |field, writer| {
+            let place = self.places.get(&field).zip(self.collection.field_by_id(field));
+            let column = place.and_then(|(place, field)| Some((row.get_ref(*place).ok()?, field.kind)));
+            column.is_some_and(|(stored, kind)| columns::encode(stored, kind, writer))
+        });
+        Ok(match read {
+            Ok((bytes, meta)) => Deliverable { state: Ok((0, bytes)), ver: meta.ver, state_hash: meta.state_hash },
+            Err(error) => {
+                let ver = Ver(number(row, self.first + 1)?);
+                Deliverable { state: Err(error.to_string()), ver, state_hash: StateHash([0; 32]) }
+            }
+        })
     }
 
     /// A row of `mobo_hidden`: `row, ver, bucket, position`.
