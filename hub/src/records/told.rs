@@ -52,7 +52,7 @@ impl HubRecords {
         collection: &Collection,
         key: &RecordKey,
     ) -> Result<Option<(RecordRow, RowLog)>, BackendError> {
-        let Some(mut row) = store.record(self.project, key.clone()).await? else { return Ok(None) };
+        let Some(mut row) = self.taken_in(store, key).await? else { return Ok(None) };
         if collection.kind != Kind::Table {
             return Ok(Some((row, RowLog::default())));
         }
@@ -66,7 +66,7 @@ impl HubRecords {
             }
             let log = store.past(self.project, key.clone()).await?;
             let before = row.state.state_hash();
-            let Some(now) = store.record(self.project, key.clone()).await? else { return Ok(None) };
+            let Some(now) = self.taken_in(store, key).await? else { return Ok(None) };
             row = now;
             // Otherwise somebody has written it meanwhile, and the log tells more or less than the row.
             if row.state.state_hash() == before {
@@ -74,6 +74,17 @@ impl HubRecords {
             }
             if Instant::now() >= deadline {
                 return Err(BackendError::Unavailable("this record is written again and again; ask again".to_owned()));
+            }
+        }
+    }
+
+    /// A record. One that SQL has just written does not fit its hash until that is taken in, a moment later.
+    async fn taken_in(&self, store: &dyn HubStore, key: &RecordKey) -> Result<Option<RecordRow>, StoreError> {
+        let deadline = Instant::now() + limits::HISTORY_WAIT;
+        loop {
+            match store.record(self.project, key.clone()).await {
+                Err(StoreError::Damaged(_)) if Instant::now() < deadline => tokio::time::sleep(limits::HUB_INTAKE_LOOK).await,
+                found => return found,
             }
         }
     }
