@@ -434,13 +434,10 @@ fn hub_input(word: &str) -> hub::Input {
     let refuse = PeerError { code: Code::REVOKED, detail: "no".into(), fatal: true, retry_after_ms: 0 };
     match verb {
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
-        "enrol" => message(Message::Enrol(Enrol {
-            secret: vec![],
-            masked: false,
-            key: PublicKey([0; 32]),
-            name: String::new(),
-            signature: Signature([0; 64]),
-        })),
+        "enrol" => {
+            let (key, signature) = (PublicKey([0; 32]), Signature([0; 64]));
+            message(Message::Enrol(Enrol { secret: vec![], masked: false, key, name: String::new(), signature }))
+        }
         "admitted" => hub::Input::Admitted(Ok(Box::new(welcome()))),
         "takes" => hub::Input::Admitted(Ok(Box::new(Welcome { features: FORMER_LOGS, ..welcome() }))),
         "has" => hub::Input::Admitted(Ok(Box::new(welcome_with(numbers[0])))),

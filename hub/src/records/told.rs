@@ -1,5 +1,6 @@
 //! How a record came about, for whoever asks over the API: who wrote it, from which device, and what merges decided.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_adapters::desk::{Cell, Statement};
@@ -37,8 +38,8 @@ impl HubRecords {
         let said = log.writes.iter().map(|write| (write_of(&write.stamp()), &write.by));
         let mut writers: BTreeMap<_, _> = said.map(|(write, by)| (write, Writer { device: name(write.0), author: by.clone() })).collect();
         for write in wanted {
-            if !writers.contains_key(&write) {
-                writers.insert(write, Writer { device: name(write.0), author: self.author(write).await? });
+            if let Entry::Vacant(unnamed) = writers.entry(write) {
+                unnamed.insert(Writer { device: name(write.0), author: self.author(write).await? });
             }
         }
         let RecordRow { state, changes, .. } = row;

@@ -470,7 +470,7 @@ impl Device {
     pub(crate) async fn catch_up(&self, world: &World) -> Compared {
         loop {
             // A few records come one by one, many are taken in together.
-            let items_max = if world.draw::<1>()[0] % 2 == 0 { 7 } else { 40 };
+            let items_max = if world.draw::<1>()[0].is_multiple_of(2) { 7 } else { 40 };
             let (batches, checkpoint) = self.pull(world, items_max).await;
             for batch in batches {
                 self.store.apply(batch).await.unwrap();
