@@ -106,7 +106,7 @@ const ON_THE_HUB: &[Case<'_>] = &[
 const ON_THE_DEVICE: &[Case<'_>] = &[
     (&["put", "work_order", "w-1", "{}"], 4, &["this device knows no collection \"work_order\"", "perhaps you meant \"work_orders\""]),
     (&["put", "work_orders", "w-1", "{\"title\": "], 2, &["this is not JSON", "write the fields like"]),
-    (&["put", "work_orders", "w-1", "{\"title\": \"a\", \"title\": \"b\"}"], 2, &["\"title\" is there twice at line 1 column 23"]),
+    (&["put", "work_orders", "w-1", "{\"title\": \"a\", \"title\": \"b\"}"], 2, &["\"title\" is there twice at line 1 column 22"]),
     (&["put", "work_orders", "w-1", "[]"], 2, &["a record is a JSON object of its fields"]),
     (&["put", "work_orders", "w-1", "{\"titel\": \"x\"}"], 2, &["work_orders has no field \"titel\"; perhaps you meant \"title\""]),
     (&["put", "work_orders", "w-1", "{\"n\": \"ten\"}"], 2, &["field \"n\": takes an integer of 64 bits"]),

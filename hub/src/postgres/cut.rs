@@ -78,7 +78,7 @@ impl Cut for PostgresCut {
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>> {
         Box::pin(async {
             self.shut().await?;
-            Ok(self.catalog().await?.tables.iter().map(|(table, _)| table.clone()).collect())
+            Ok(self.catalog().await?.tables.iter().map(|(found, _)| found).filter(|found| is_copied(&found.table.name)).cloned().collect())
         })
     }
 
@@ -115,7 +115,7 @@ impl Cut for PostgresCut {
 /// What the database says of its tables, as of the moment of the cut.
 #[derive(Debug, Default)]
 struct Catalog {
-    /// With the form of each column.
+    /// Mobo's own ones first, with the form of each column.
     tables: Vec<(CutTable, Vec<Option<Form>>)>,
     /// The collections that SQL has written into since they were merged last, with their ids.
     written: BTreeMap<String, i64>,
@@ -145,8 +145,7 @@ impl Catalog {
             let name = if schema == "mobo" { TableName::Own(name) } else { TableName::Collection(name) };
             found.entry(name).or_default().add(row.try_get(2)?, (row.try_get(3)?, row.try_get(4)?));
         }
-        let is_own = |name: &TableName| matches!(name, TableName::Own(name) if !is_left_out(name));
-        let own: Vec<TableName> = found.keys().filter(|name| is_own(name)).cloned().collect();
+        let own: Vec<TableName> = found.keys().filter(|name| matches!(name, TableName::Own(_))).cloned().collect();
         let all = own.into_iter().chain(names.into_iter().map(TableName::Collection));
         let tables = all.filter_map(|name| found.remove(&name).map(|found| found.table(name))).collect();
         Ok(Self { tables, written })
@@ -177,8 +176,9 @@ impl Catalog {
     }
 }
 
-fn is_left_out(name: &str) -> bool {
-    STAY.contains(&name) || BACKUP_OWN.contains(&name)
+/// False for what is of the database, or of its backups: that is read, and in no copy.
+fn is_copied(name: &TableName) -> bool {
+    !matches!(name, TableName::Own(name) if STAY.contains(&name.as_str()) || BACKUP_OWN.contains(&name.as_str()))
 }
 
 /// The columns of a table with their forms, and the place that each has in its key.
