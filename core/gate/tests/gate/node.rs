@@ -87,7 +87,8 @@ async fn the_contract_is_whole_and_is_of_what_the_caller_may_use() {
     let order = &document["components"]["schemas"]["work_orders"]["properties"];
     assert_eq!(order["due"], json!({ "type": ["string", "null"], "format": "date-time" }));
     assert_eq!(order.get("old"), None, "a retired field");
-    let answering = |path: &&String| !path.ends_with("/slow") && !path.ends_with("/broken");
+    // Of a past, this backend keeps nothing.
+    let answering = |path: &&String| !path.ends_with("/slow") && !path.ends_with("/broken") && !path.contains('{');
     for path in document["paths"].as_object().unwrap().keys().filter(answering) {
         let words = if path == "/graphql/v1" { "query=%7BapiVersion%7D" } else { "limit=0" };
         let answer = world.ask(&format!("GET {path}?{words}"), &[("apikey", service.text())], "").await;
