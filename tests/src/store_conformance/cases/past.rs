@@ -1,13 +1,17 @@
 //! What rows were, from the entries that are kept.
 
+use std::collections::BTreeMap;
+
 use mobo_core::author::Intent;
-use mobo_core::ids::{Lane, RecordKey, Seq};
+use mobo_core::ids::{Lane, RecordKey, Seq, Ver};
 use mobo_core::limits;
 use mobo_core::merge::{Prepared, Retry, Rights};
 use mobo_core::message::{Code, PushedEntry};
 use mobo_core::record::RecordState;
 use mobo_core::table::past::{self, Known, Was};
+use mobo_core::table::{Action, TableOp};
 use mobo_core::time::Eff;
+use mobo_core::value::Value;
 use serde_json::json;
 
 use crate::store_conformance::world::{World, only_code};
@@ -42,14 +46,27 @@ fn now(world: &World, device: &Device) -> Prepared {
 /// Devices that do not know of each other, the hub, a delete, a refused entry that is merged after all: each moment is told, whenever it came.
 pub async fn is_told_from_the_log(place: Box<dyn Place>) {
     let world = World::new(place, 90).await;
-    let (mut a, mut b) = (Device::enrolled(&world, "a", &["site:a"]).await, Device::enrolled(&world, "b", &["site:a", "site:b"]).await);
+    let buckets = ["site:a", "line:1", "line:7"];
+    let (mut a, mut b) = (Device::enrolled(&world, "a", &buckets).await, Device::enrolled(&world, "b", &buckets).await);
     let key = world.key("pumps", "p");
     let mut moments = Vec::new();
     a.write(&world, "pumps", Intent::Put, ("p", json!({"site": "a", "line": 1, "runs": 2})));
     moments.push((world.merged(now(&world, &a)).await.effs[0], r#""a" 1 null 2"#));
     assert_eq!(world.traced().await, 1);
     moments.push((world.merged(world.local("pumps", Intent::Patch, "p", &json!({"speed": 0.5}))).await.effs[0], r#""a" 1 0.5 2"#));
-    b.write(&world, "pumps", Intent::Patch, ("p", json!({"line": 7, "runs": {"$inc": 5}})));
+    let field = |name: &str| world.collection("pumps").field(name).unwrap().id;
+    // As a device does that was told of the row.
+    b.rows(
+        &world,
+        &[TableOp {
+            key: key.clone(),
+            action: Action::Patch,
+            before_us: 0,
+            base_ver: Ver(0),
+            fields: BTreeMap::from([(field("line"), Value::Int(7).to_cbor())]),
+            deltas: BTreeMap::from([(field("runs"), 5)]),
+        }],
+    );
     moments.push((world.merged(now(&world, &b)).await.effs[0], r#""a" 7 0.5 7"#));
     // It may not write there, for now.
     a.write(&world, "pumps", Intent::Patch, ("p", json!({"site": "c", "runs": {"$inc": 10}})));
