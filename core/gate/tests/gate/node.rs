@@ -87,15 +87,12 @@ async fn the_contract_is_whole_and_is_of_what_the_caller_may_use() {
     let order = &document["components"]["schemas"]["work_orders"]["properties"];
     assert_eq!(order["due"], json!({ "type": ["string", "null"], "format": "date-time" }));
     assert_eq!(order.get("old"), None, "a retired field");
-    let answering = |path: &&String| !path.ends_with("/slow") && !path.contains("/broken");
+    // The backend of these tests keeps no past.
+    let answering = |path: &&String| !path.ends_with("/slow") && !path.ends_with("/broken") && !path.ends_with("/history");
     for path in document["paths"].as_object().unwrap().keys().filter(answering) {
-        let (words, status) = match path.as_str() {
-            "/graphql/v1" => ("query=%7BapiVersion%7D", 200),
-            _ if path.contains("{id}") => ("limit=1", 404),
-            _ => ("limit=0", 200),
-        };
+        let words = if path == "/graphql/v1" { "query=%7BapiVersion%7D" } else { "limit=0" };
         let answer = world.ask(&format!("GET {path}?{words}"), &[("apikey", service.text())], "").await;
-        assert_eq!(answer.status, status, "{path} is in the contract: {}", answer.text);
+        assert_eq!(answer.status, 200, "{path} is in the contract: {}", answer.text);
     }
 
     for headers in [vec![], vec![("apikey", key(Role::Anon).text().to_owned())]] {
