@@ -45,7 +45,8 @@ impl World {
                 }
             }
             let there = shown[&write.what].contains(write.witness().id.as_str());
-            if !there && !(write.refusable && is_decided(life, write)) {
+            let is_accounted_for = there || write.refusable && is_decided(life, write);
+            if !is_accounted_for {
                 let what = format!("{} was told that write {} is kept, and has lost it: {:?}", node.name, write.id, write.sealed);
                 return Err(Violation::new("L0", what));
             }

@@ -223,7 +223,7 @@ impl Plan {
             _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
         };
         let is_exact = part == "counter" || name == "provenance.sole";
-        self.faults.retain(|(fault, _)| !faults.contains(fault) && !(is_exact && matches!(fault, CloneDevice | RestoreDevice | LieDevice)));
+        self.faults.retain(|(fault, _)| !(faults.contains(fault) || is_exact && matches!(fault, CloneDevice | RestoreDevice | LieDevice)));
         self.faults.extend(faults.iter().map(|fault| (*fault, if rare(*fault) { 14_000_000 } else { 6_000_000 })));
         self.devices = self.devices.max(2);
         self.hub_write_every_us.get_or_insert(3_000_000);
