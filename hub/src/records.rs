@@ -36,13 +36,15 @@ type Whose = (Option<String>, Option<Arc<Bounds>>);
 pub struct HubRecords {
     hub: Arc<Hub>,
     project: ProjectId,
+    /// Held by whoever is told of the past of a record.
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl HubRecords {
     /// A gate's backend. `project` is the one that the store serves.
     #[must_use]
     pub fn new(hub: Arc<Hub>, project: ProjectId) -> Self {
-        Self { hub, project }
+        Self { hub, project, telling: tokio::sync::Mutex::default() }
     }
 
     async fn merge(&self, collection: &Collection, body: LocalBody, (author, bounds): Whose) -> Result<Merged, BackendError> {

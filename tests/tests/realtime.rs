@@ -129,9 +129,10 @@ struct Seen {
 }
 
 /// Reads until `last` was committed, and cuts itself off at random.
-fn subscribe(address: &str, key: &str, mut random: Option<Rng>, last: &AtomicU64) -> Seen {
+/// Without `from` it begins with what comes once it listens.
+fn subscribe((address, key, from): (&str, &str, Option<&str>), mut random: Option<Rng>, last: &AtomicU64) -> Seen {
     let mut seen = Seen::default();
-    let mut stream = Stream::open(address, "/rest/v1/orders", (key, None));
+    let mut stream = Stream::open(address, "/rest/v1/orders", (key, from));
     let number = |at: &str| at.split_once('-').unwrap().1.parse::<u64>().unwrap();
     let mut at = number(&stream.at);
     loop {
@@ -195,12 +196,14 @@ fn everybody_sees_everything(address: &str, key: &str) {
     std::thread::scope(|scope| {
         let mut rng = seed.rng();
         let start = Stream::open(address, "/rest/v1/orders", (key, None)).at;
-        let whole = scope.spawn(|| subscribe(address, key, None, &last));
+        // Who starts where nothing has happened yet misses nothing, however late he is.
+        let (from, until) = (start.clone(), Arc::clone(&last));
+        let whole = scope.spawn(move || subscribe((address, key, Some(&from)), None, &until));
         let others: Vec<_> = (0..size.subscribers)
             .map(|_| {
                 let random = Some(rng.fork());
                 let last = Arc::clone(&last);
-                scope.spawn(move || subscribe(address, key, random, &last))
+                scope.spawn(move || subscribe((address, key, None), random, &last))
             })
             .collect();
         let writers: Vec<_> = (0..2)

@@ -156,6 +156,8 @@ pub struct DeviceSession {
     unconfirmed_bytes: u64,
     equal: bool,
     drained: bool,
+    /// The revision of the collections that is here, and the one that the hub has: what is newer is on its way.
+    schema_rev: (u64, u64),
     last_heard: Instant,
     pinged: Option<Instant>,
 }
@@ -164,7 +166,7 @@ impl DeviceSession {
     /// Starts a conversation by saying hello.
     #[must_use]
     pub fn new(now: Instant, settings: Settings, hello: SignedHello) -> Self {
-        let incarnation = hello.hello.incarnation;
+        let (incarnation, schema_rev) = (hello.hello.incarnation, hello.hello.schema_rev);
         let hello = Effect::Send(Channel::Control, Box::new(Message::Hello(Box::new(hello))));
         Self {
             state: State::HelloSent,
@@ -182,6 +184,7 @@ impl DeviceSession {
             unconfirmed_bytes: 0,
             equal: false,
             drained: false,
+            schema_rev: (schema_rev, 0),
             last_heard: now,
             pinged: None,
         }
@@ -338,6 +341,7 @@ impl DeviceSession {
     }
 
     fn welcome(&mut self, welcome: Box<Welcome>) {
+        self.schema_rev.1 = welcome.schema_rev;
         for status in &welcome.lanes {
             self.lanes.start(status.lane, status.last, status.credit_bytes);
         }
@@ -382,7 +386,8 @@ impl DeviceSession {
         while let Some(next) = self.lanes.next_read(self.pushes_max) {
             self.effects.push_back(Effect::Read(next.lane, next.after, next.bytes_max));
         }
-        if self.equal && !self.drained && self.lanes.are_idle() {
+        let knows_all = self.schema_rev.0 >= self.schema_rev.1;
+        if self.equal && knows_all && !self.drained && self.lanes.are_idle() {
             self.drained = true;
             self.effects.push_back(Effect::Drained);
         }

@@ -9,6 +9,7 @@ fn device_input(word: &str) -> device::Input {
     let message = |message| device::Input::Message(Box::new(message));
     match verb {
         "welcome" => message(Message::Welcome(Box::new(welcome()))),
+        "newer" => message(Message::Welcome(Box::new(Welcome { schema_rev: 2, ..welcome() }))),
         "welcomeback" => message(Message::Welcome(Box::new(welcome_with(numbers[0])))),
         "admitted" => device::Input::Admitted(vec![(BUCKET, Position(numbers[0]))]),
         "undecided" => device::Input::Undecided(vec![(Lane::State, seq(numbers[0]))]),
@@ -193,6 +194,15 @@ fn a_batch_that_is_ahead_of_its_schema_is_pulled_again_behind_it() {
         let got: Vec<_> = std::iter::from_fn(|| session.poll_effect()).map(|effect| device_effect(&effect)).collect();
         assert_eq!(got.join(", "), want, "{queued}");
     }
+}
+
+/// A program that had joined and synced did not know the collections yet.
+#[test]
+fn a_device_is_not_done_before_it_has_the_collections_of_the_hub() {
+    let live = LIVE.replace("welcome", "newer");
+    device_row(&format!("{live}; checkpoint 1; equal"), ">cursorack");
+    device_row(&format!("{live}; checkpoint 1; equal; schema"), "putschema, drained");
+    device_row(&format!("{live}; schema; checkpoint 1; equal"), ">cursorack, drained");
 }
 
 #[test]

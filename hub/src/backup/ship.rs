@@ -237,6 +237,10 @@ impl Shipper {
         if let Err(error) = self.owner.store.note_backup(self.owner.project, row, safe).await {
             // Without room, nothing is noted, and the store stands where it stood.
             open.excused = noted.filter(|_| matches!(error, StoreError::Full(_)));
+            // What the marks say to be bare may hold what was just shipped.
+            if let Some(marks) = &mut open.marks {
+                marks.bare.clear();
+            }
             return Err(error.into());
         }
         open.settle(&manifest, gathered.marks);

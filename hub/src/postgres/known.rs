@@ -95,9 +95,10 @@ impl Known {
         Ok(())
     }
 
-    /// True from the time that it was found to be behind.
-    pub(super) fn has_gone_back(&self) -> bool {
-        lock(&self.heads).gone_back
+    /// True from the time that it was found to be behind, until that timeline has ended, whoever ended it.
+    pub(super) fn has_gone_back(&self, timeline: Timeline) -> bool {
+        let heads = lock(&self.heads);
+        heads.gone_back && heads.timeline == Some(timeline)
     }
 
     /// Another timeline has begun.

@@ -44,8 +44,8 @@ impl RecoveryStore for PostgresHubStore {
         })
     }
 
-    fn has_gone_back(&self) -> bool {
-        self.inner.known.has_gone_back()
+    fn has_gone_back(&self, timeline: Timeline) -> bool {
+        self.inner.known.has_gone_back(timeline)
     }
 
     fn recovery(&self, project: ProjectId) -> StoreFuture<'_, Option<Recovery>> {

@@ -58,6 +58,10 @@ impl HubRecords {
             return Ok(Some((row, RowLog::default())));
         }
         let deadline = Instant::now() + limits::HISTORY_WAIT;
+        // One at a time: a crowd that asks for what was leaves the store to those who write what is.
+        let Ok(_telling) = tokio::time::timeout(limits::HISTORY_WAIT, self.telling.lock()).await else {
+            return Err(BackendError::Unavailable("the past of other records is being read; ask again".to_owned()));
+        };
         loop {
             while store.trace(self.project).await? {
                 if Instant::now() >= deadline {

@@ -73,10 +73,14 @@ impl DeviceSession {
         if let Some(flow) = &mut self.flow {
             flow.definitions_came(&update);
         }
+        if !update.more {
+            self.schema_rev.0 = self.schema_rev.0.max(update.rev);
+        }
         self.effects.push_back(Effect::PutSchema(Box::new(update)));
         if !self.awaiting_schema.is_empty() {
             self.pull();
         }
+        self.advance();
     }
 
     /// Pulls what differs again, once: where that did not help, the next session tries again.
