@@ -75,7 +75,7 @@ pub async fn look(store: &dyn HubStore, history: &History) -> Result<(Seen, Time
 pub async fn settle(store: &dyn HubStore, history: &History, seen: Option<&Seen>) -> Result<Seen, StoreError> {
     let was = history.era().timeline.timeline;
     let (now, info) = look(store, history).await?;
-    let lost = store.has_gone_back(was) || seen.is_some_and(|seen| seen.is_ahead_of(&now, &info));
+    let lost = store.has_gone_back() || seen.is_some_and(|seen| seen.is_ahead_of(&now, &info));
     if !mobo_core::protect!("history.went-back", lost) {
         return Ok(now);
     }

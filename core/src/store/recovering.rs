@@ -24,10 +24,9 @@ pub trait RecoveryStore: fmt::Debug + Send + Sync {
     /// nothing happens. Gives the hub as it is then.
     fn fork_timeline(&self, project: ProjectId, fork: Fork) -> StoreFuture<'_, HubRow>;
 
-    /// True once the store was found to hold less than this process has committed to it under that timeline: it was put back under a running
-    /// hub. Nothing is merged then until a new timeline has begun. A store that nobody else can put back says no.
-    fn has_gone_back(&self, timeline: Timeline) -> bool {
-        let _ = timeline;
+    /// True once the store was found to hold less than this process has committed to it: it was put back under a running hub. Nothing is
+    /// merged then until a new timeline has begun. A store that nobody else can put back says no.
+    fn has_gone_back(&self) -> bool {
         false
     }
 

@@ -95,10 +95,17 @@ impl Known {
         Ok(())
     }
 
-    /// True from the time that it was found to be behind, until that timeline has ended, whoever ended it.
-    pub(super) fn has_gone_back(&self, timeline: Timeline) -> bool {
-        let heads = lock(&self.heads);
-        heads.gone_back && heads.timeline == Some(timeline)
+    /// True from the time that it was found to be behind.
+    pub(super) fn has_gone_back(&self) -> bool {
+        lock(&self.heads).gone_back
+    }
+
+    /// What was found of an earlier timeline has ended with it, whoever ended it.
+    pub(super) fn see_timeline(&self, timeline: Timeline) {
+        let mut heads = lock(&self.heads);
+        if heads.gone_back && heads.timeline != Some(timeline) {
+            *heads = Heads::default();
+        }
     }
 
     /// Another timeline has begun.

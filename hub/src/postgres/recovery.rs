@@ -27,7 +27,13 @@ macro_rules! transaction {
 
 impl RecoveryStore for PostgresHubStore {
     fn current(&self) -> StoreFuture<'_, HubRow> {
-        transaction!(self, Read, |tx| hub::read(tx))
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Read).await?;
+            let row = hub::read(&mut tx).await;
+            let row = tx.finish(row).await?;
+            self.inner.known.see_timeline(row.timeline.timeline);
+            Ok(row)
+        })
     }
 
     fn heads(&self, project: ProjectId) -> StoreFuture<'_, Vec<(BucketId, Position)>> {
@@ -44,8 +50,8 @@ impl RecoveryStore for PostgresHubStore {
         })
     }
 
-    fn has_gone_back(&self, timeline: Timeline) -> bool {
-        self.inner.known.has_gone_back(timeline)
+    fn has_gone_back(&self) -> bool {
+        self.inner.known.has_gone_back()
     }
 
     fn recovery(&self, project: ProjectId) -> StoreFuture<'_, Option<Recovery>> {
