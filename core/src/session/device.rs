@@ -377,22 +377,6 @@ impl DeviceSession {
         }
     }
 
-    /// Reads what may be sent, and says when nothing is left to do.
-    fn advance(&mut self) {
-        if self.state != State::Live || self.flow.as_ref().is_some_and(|flow| !flow.may_push()) {
-            return;
-        }
-        self.pushed();
-        while let Some(next) = self.lanes.next_read(self.pushes_max) {
-            self.effects.push_back(Effect::Read(next.lane, next.after, next.bytes_max));
-        }
-        let knows_all = self.schema_rev.0 >= self.schema_rev.1;
-        if self.equal && knows_all && !self.drained && self.lanes.are_idle() {
-            self.drained = true;
-            self.effects.push_back(Effect::Drained);
-        }
-    }
-
     fn send(&mut self, channel: Channel, message: Message) {
         self.effects.push_back(Effect::Send(channel, Box::new(message)));
     }

@@ -1,6 +1,6 @@
 //! What the device pushes: entries as they are read, and pushes that the hub did not take.
 
-use super::DeviceSession;
+use super::{DeviceSession, Effect, State};
 use crate::ids::Lane;
 use crate::link::Channel;
 use crate::message::{Code, Message, Nack, Push};
@@ -8,6 +8,22 @@ use crate::session::CloseReason;
 use crate::time::Instant;
 
 impl DeviceSession {
+    /// Reads what may be sent, and says when nothing is left to do.
+    pub(super) fn advance(&mut self) {
+        if self.state != State::Live || self.flow.as_ref().is_some_and(|flow| !flow.may_push()) {
+            return;
+        }
+        self.pushed();
+        while let Some(next) = self.lanes.next_read(self.pushes_max) {
+            self.effects.push_back(Effect::Read(next.lane, next.after, next.bytes_max));
+        }
+        let knows_all = self.schema_rev.0 >= self.schema_rev.1;
+        if self.equal && knows_all && !self.drained && self.lanes.are_idle() {
+            self.drained = true;
+            self.effects.push_back(Effect::Drained);
+        }
+    }
+
     pub(super) fn nack(&mut self, nack: &Nack) {
         if nack.code == Code::GAP {
             self.lanes.nacked(nack.lane, nack.expect);
