@@ -1,4 +1,6 @@
-//! Near misses: "perhaps you meant …".
+//! Names as people write them: near misses ("perhaps you meant …"), and what is named twice.
+
+use std::collections::BTreeSet;
 
 /// The candidate closest to `name`, if it is close enough to be a slip: at most a third of its letters wrong.
 pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
@@ -27,6 +29,13 @@ fn distance(left: &str, right: &str) -> usize {
     rows.last().and_then(|row| row.last()).copied().unwrap_or(usize::MAX)
 }
 
+/// The first name that is in a list for the second time. The list is somebody else's, and as long as it likes.
+#[must_use]
+pub fn twice(names: &[String]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    names.iter().map(String::as_str).find(|name| !seen.insert(*name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +46,13 @@ mod tests {
         for (name, want) in [("titel", Some("title")), ("stauts", Some("status")), ("hour", Some("hours")), ("colour", None), ("", None)] {
             assert_eq!(nearest(name, known), want, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_named_twice_is_found_in_the_widest_list() {
+        let mut names: Vec<String> = (0..300_000).map(|n| n.to_string()).collect();
+        assert_eq!(twice(&names), None);
+        names.extend(["7".to_owned(), "3".to_owned()]);
+        assert_eq!(twice(&names), Some("7"));
     }
 }

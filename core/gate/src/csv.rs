@@ -1,9 +1,9 @@
 //! Rows as CSV (RFC 4180), and as forms: text that the types of columns turn into values.
 
 use mobo_core::json::value_to_json;
-use mobo_core::limits;
 use mobo_core::query::{Column, read_value};
 use mobo_core::schema::FieldType;
+use mobo_core::{limits, names};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value as Json};
 
@@ -58,7 +58,7 @@ pub(crate) fn read(bytes: &[u8], columns: &[Column]) -> Result<Rows, Problem> {
         return Err(Problem::bad_body("the body is empty").hint("send a line with the names of the columns, and a line for each row"));
     };
     let names: Vec<String> = names.into_iter().map(|field| field.text).collect();
-    if let Some(name) = (1..).zip(&names).find_map(|(n, name)| names.iter().skip(n).any(|other| other == name).then_some(name)) {
+    if let Some(name) = names::twice(&names) {
         return Err(Problem::bad_body(format!("the first line names \"{name}\" twice")));
     }
     let mut rows = Vec::new();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use mobo_core::level::AckLevel;
-use mobo_core::{json, limits};
+use mobo_core::{json, limits, names};
 use mobo_runtime::command::{self, block_on};
 use mobo_runtime::control::ControlClient;
 use mobo_runtime::output::{Failure, exit};
@@ -129,7 +129,7 @@ impl Lines {
         let values = split(line).ok_or_else(|| wrong("a quote is not closed, or something stands behind it".to_owned()))?;
         let Some(names) = &self.names else {
             let names: Vec<String> = values.into_iter().map(|value| value.unwrap_or_default().trim().to_owned()).collect();
-            if let Some(name) = (1..).zip(&names).find_map(|(n, name)| names.iter().skip(n).any(|other| other == name).then_some(name)) {
+            if let Some(name) = names::twice(&names) {
                 return Err(wrong(format!("it names \"{name}\" twice")));
             }
             self.names = Some(names);
