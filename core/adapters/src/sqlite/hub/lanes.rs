@@ -161,7 +161,8 @@ fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -
         return Ok(LaneState { fenced, ..LaneState::fresh(project, key, log.ordinal, ancestors, begin) });
     };
     let clock = boot.zip(mono).map(|(boot, mono)| (BootId(boot), Mono(mono.cast_unsigned())));
-    let last = Some(known(Seq::new(last.cast_unsigned()), "position in a lane")?);
+    // 0 is none: Postgres makes the row of a lane before its first entry, to have something to lock, and a move brings it here.
+    let last = Seq::new(last.cast_unsigned());
     Ok(LaneState { last, chain: Chain(chain), time: LaneTime { eff: Eff(eff), clock }, ordinal: log.ordinal, ancestors, fenced })
 }
 
