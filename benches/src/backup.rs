@@ -67,8 +67,9 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
 
     let backup_key = rig.hub.folder.join("backup.key");
     let hub = |words: &[&OsStr]| {
+        // Not where somebody keeps a node of his own.
         let mut command = Command::new(&binaries.hub);
-        command.args(words).arg(&vault).arg("--key-file").arg(&backup_key).args(["-o", "json"]);
+        command.current_dir(&home).args(words).arg(&vault).arg("--key-file").arg(&backup_key).args(["-o", "json"]);
         command
     };
     let took = timed(hub(&["backup".as_ref(), "verify".as_ref()])).await?;

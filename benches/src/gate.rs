@@ -1,5 +1,7 @@
-//! The records API beside a handler that does the same SQL and nothing else: hyper with rusqlite or sqlx, as durable, the same rows, in one run.
+//! The records API beside a handler that does the same SQL and nothing else (hyper with rusqlite or sqlx, as durable), and beside PocketBase where
+//! its program is named: the same rows, in one run, each in a process of its own.
 
+mod pocketbase;
 mod raw;
 
 use std::path::Path;
@@ -10,7 +12,7 @@ use hyper::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use self::raw::Raw;
+pub(crate) use self::raw::serve as serve_raw;
 use crate::http::Client;
 use crate::node::Launch;
 use crate::place::Binaries;
@@ -60,21 +62,50 @@ impl Asked {
         }
     }
 
-    /// The `n`th request of a caller: the same for both.
-    fn request(self, (caller, n): (usize, usize)) -> (Method, String, Option<String>) {
+    /// The `n`th request of a caller: the same rows of everybody.
+    fn request(self, words: Words, (caller, n): (usize, usize)) -> (Method, String, Option<String>) {
         let draw = (caller.wrapping_mul(7_919).wrapping_add(n)).wrapping_mul(2_654_435_761) >> 7;
-        match self {
-            Self::Point => (Method::GET, format!("/rest/v1/shelf?id=eq.r{}", draw % ROWS), None),
-            Self::Scan | Self::List => (Method::GET, format!("/rest/v1/shelf?site=eq.s{}&order=rank&limit=50", draw % SITES), None),
-            Self::Insert => {
-                let row = json!({ "id": format!("new-{caller}-{n}"), "title": "a new thing", "site": "s-new", "rank": n, "open": true });
-                (Method::POST, "/rest/v1/shelf".to_owned(), Some(row.to_string()))
-            }
+        let (row, site) = (draw % ROWS, draw % SITES);
+        let path = match (self, words) {
+            (Self::Point, Words::Mobo) => format!("/rest/v1/shelf?id=eq.r{row}"),
+            (Self::Point, Words::PocketBase) => format!("{}/r{row}", pocketbase::RECORDS),
+            (Self::Scan | Self::List, Words::Mobo) => format!("/rest/v1/shelf?site=eq.s{site}&order=rank&limit=50"),
+            (Self::Scan | Self::List, Words::PocketBase) => pocketbase::list(&format!("s{site}")),
+            (Self::Insert, Words::Mobo) => "/rest/v1/shelf".to_owned(),
+            (Self::Insert, Words::PocketBase) => pocketbase::RECORDS.to_owned(),
+        };
+        if self != Self::Insert {
+            return (Method::GET, path, None);
         }
+        let row = json!({ "id": format!("new-{caller}-{n}"), "title": "a new thing", "site": "s-new", "rank": n, "open": true });
+        (Method::POST, path, Some(row.to_string()))
     }
 }
 
-/// Requests of each kind at both, in turns.
+/// How somebody is asked.
+#[derive(Clone, Copy, Debug)]
+enum Words {
+    /// As the hub is, which the handler understands, too.
+    Mobo,
+    PocketBase,
+}
+
+/// Somebody who is asked.
+#[derive(Debug)]
+struct Contender {
+    name: &'static str,
+    words: Words,
+    client: Client,
+    figures: Figures,
+}
+
+impl Contender {
+    fn new(name: &'static str, words: Words, client: Client) -> Self {
+        Self { name, words, client, figures: Figures::default() }
+    }
+}
+
+/// Requests of each kind at everybody, in turns.
 pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) -> anyhow::Result<Report> {
     let home = tempfile::Builder::new().prefix("mobo-bench.").tempdir()?;
     let launch = Launch::new("hub", &binaries.hub, home.path()).set("quic.listen", "127.0.0.1:0").set("mqtt.listen", "127.0.0.1:0");
@@ -94,7 +125,16 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     for from in (0..ROWS).step_by(BATCH) {
         gate.write(Method::POST, "/rest/v1/shelf", &(from..from + BATCH).map(row).collect::<Value>()).await?;
     }
-    let raw = Raw::fill(database.as_ref(), home.path()).await?.serve().await?;
+    let raw = raw::Process::start(database.as_ref(), home.path()).await?;
+    let pocketbase = match &plan.pocketbase {
+        Some(program) => Some(pocketbase::Process::start(program, home.path()).await?),
+        None => None,
+    };
+    let mut contenders = vec![Contender::new("gate", Words::Mobo, gate), Contender::new("raw", Words::Mobo, raw.client.clone())];
+    if let Some(pocketbase) = &pocketbase {
+        report.put("pocketbase", pocketbase.version.as_str());
+        contenders.push(Contender::new("pocketbase", Words::PocketBase, pocketbase.client.clone()));
+    }
     report.put("rows", ROWS);
     report.put("callers", CALLERS);
     let span = Duration::from_secs(plan.seconds) / TURNS;
@@ -103,17 +143,22 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
             index(database.as_ref(), home.path()).await?;
         }
         say!("gate: {} for {} s at each", asked.name(), plan.seconds);
-        let mut figures = [Figures::default(), Figures::default()];
         for turn in 0..TURNS {
-            for (client, figures) in [&gate, &raw].into_iter().zip(&mut figures) {
-                figures.add(measure(client, asked, (span, turn)).await?);
+            for contender in &mut contenders {
+                let figures = measure(contender, asked, (span, turn)).await?;
+                contender.figures.add(figures);
             }
         }
-        let [gate, raw] = figures.map(Figures::shown);
-        report.put(&format!("{}_ratio", asked.name()), rounded(gate.0 / raw.0));
-        for (name, (rate, p99)) in [("gate", gate), ("raw", raw)] {
-            report.put(&format!("{}_{name}_per_s", asked.name()), rounded(rate));
-            report.put(&format!("{}_{name}_p99_ms", asked.name()), millis(p99));
+        let mut own = None;
+        for contender in &mut contenders {
+            let (rate, p99) = std::mem::take(&mut contender.figures).shown();
+            let of = |what: &str| format!("{}_{}_{what}", asked.name(), contender.name);
+            match own {
+                None => own = Some(rate),
+                Some(own) => report.put(&of("ratio"), rounded(own / rate)),
+            }
+            report.put(&of("per_s"), rounded(rate));
+            report.put(&of("p99_ms"), millis(p99));
         }
     }
     node.stop().await?;
@@ -123,8 +168,12 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     Ok(report)
 }
 
-/// Somebody makes an index by SQL, on both sides.
+/// Somebody makes an index by SQL, everywhere.
 async fn index(database: Option<&Database>, home: &Path) -> anyhow::Result<()> {
+    let pocketbase = pocketbase::file(home);
+    if pocketbase.exists() {
+        Connection::open(&pocketbase)?.execute_batch("PRAGMA busy_timeout = 10000; CREATE INDEX shelf_site ON shelf(site, rank)")?;
+    }
     let Some(database) = database else {
         for file in [home.join("hub").join(HUB_FILE), home.join(RAW_FILE)] {
             Connection::open(file)?.execute_batch("PRAGMA busy_timeout = 10000; CREATE INDEX shelf_site ON shelf(site, rank)")?;
@@ -162,14 +211,14 @@ impl Figures {
 }
 
 /// All callers ask, one request after the other, for so long.
-async fn measure(client: &Client, asked: Asked, (span, turn): (Duration, u32)) -> anyhow::Result<(Vec<Duration>, Duration)> {
+async fn measure(contender: &Contender, asked: Asked, (span, turn): (Duration, u32)) -> anyhow::Result<(Vec<Duration>, Duration)> {
     let began = Instant::now();
     let caller = |number: usize| {
-        let client = client.clone();
+        let (client, words) = (contender.client.clone(), contender.words);
         async move {
             let mut took = Vec::new();
             while began.elapsed() < span {
-                let (method, path, body) = asked.request((number + CALLERS * usize::try_from(turn)?, took.len()));
+                let (method, path, body) = asked.request(words, (number + CALLERS * usize::try_from(turn)?, took.len()));
                 let asked_at = Instant::now();
                 let (status, answer) = client.send(method, &path, body).await?;
                 anyhow::ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer));

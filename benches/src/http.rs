@@ -13,7 +13,8 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     base: String,
-    key: Option<String>,
+    /// The header that says who asks.
+    shows: Option<(&'static str, String)>,
     inner: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -23,14 +24,19 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let inner = legacy::Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build(connector);
-        Self { base: format!("http://{address}"), key, inner }
+        Self { base: format!("http://{address}"), shows: key.map(|key| ("apikey", key)), inner }
+    }
+
+    /// A client of another product, which shows `token`.
+    pub(crate) fn with_token(address: &str, token: &str) -> Self {
+        Self { shows: Some(("authorization", token.to_owned())), ..Self::new(address, None) }
     }
 
     /// Sends a request, with a JSON body or without one, and gives status and body.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method.clone()).uri(format!("{}{path}", self.base));
-        if let Some(key) = &self.key {
-            request = request.header("apikey", key);
+        if let Some((header, value)) = &self.shows {
+            request = request.header(*header, value);
         }
         if body.is_some() {
             request = request.header("content-type", "application/json");

@@ -62,6 +62,9 @@ fn main() -> ExitCode {
 
 /// Runs what was asked for, and prints a line after each run.
 async fn race(plan: &Plan) -> anyhow::Result<()> {
+    if let Some(place) = &plan.serve_raw {
+        return gate::serve_raw(place).await;
+    }
     let binaries = Binaries::find(plan.profile.as_deref())?;
     if binaries.build == "debug" {
         say!("these are debug binaries: the figures are good for finding faults, and for nothing else");

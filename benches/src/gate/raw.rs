@@ -1,10 +1,11 @@
 //! The handler that does the same SQL, and nothing else.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -15,7 +16,9 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
 
 use super::{CALLERS, RAW_FILE, RAW_SCHEMA, ROWS, row};
 use crate::http::Client;
@@ -26,20 +29,40 @@ const BATCH: usize = 10_000;
 
 /// Where the handler has its rows.
 #[derive(Debug)]
-pub(super) enum Raw {
+enum Raw {
     Sqlite { path: PathBuf, readers: Mutex<Vec<Connection>>, writer: Mutex<Connection> },
     Postgres(PgPool),
 }
 
+/// The handler in a process of its own: in that of its callers it would share their threads, and nobody else does.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Of the handler.
+    pub(super) client: Client,
+    _child: Child,
+}
+
+impl Process {
+    /// Fills its own rows, then serves them.
+    pub(super) async fn start(database: Option<&Database>, home: &Path) -> anyhow::Result<Self> {
+        let place = database.map_or_else(|| home.join(RAW_FILE).into_os_string(), |database| database.url.clone().into());
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["gate", "--serve-raw"]).arg(place);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true).spawn()?;
+        let mut said = BufReader::new(child.stdout.take().context("standard output is not piped")?).lines();
+        let address = said.next_line().await?.context("the handler ended before it served")?;
+        Ok(Self { client: Client::new(&address, None), _child: child })
+    }
+}
+
+/// The handler's own process: over a file or a database, until it is killed. It prints its address once it serves.
+pub(crate) async fn serve(place: &str) -> anyhow::Result<()> {
+    let raw = if place.contains("://") { Raw::postgres(place).await? } else { Raw::sqlite(place.into())? };
+    raw.serve().await
+}
+
 impl Raw {
     /// Over rows of its own, the same as the hub's.
-    pub(super) async fn fill(database: Option<&Database>, home: &Path) -> anyhow::Result<Self> {
-        match database {
-            None => Self::sqlite(home.join(RAW_FILE)),
-            Some(database) => Self::postgres(&database.url).await,
-        }
-    }
-
     fn sqlite(path: PathBuf) -> anyhow::Result<Self> {
         let mut writer = open(&path)?;
         writer.execute_batch("CREATE TABLE shelf(id TEXT PRIMARY KEY, title TEXT, site TEXT, rank INTEGER, open INTEGER) WITHOUT ROWID")?;
@@ -67,20 +90,17 @@ impl Raw {
         Ok(Self::Postgres(pool))
     }
 
-    /// Serves them; gives a client of that.
-    pub(super) async fn serve(self) -> anyhow::Result<Client> {
+    async fn serve(self) -> anyhow::Result<()> {
         let raw = Arc::new(self);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address: SocketAddr = listener.local_addr()?;
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                drop(stream.set_nodelay(true));
-                let raw = Arc::clone(&raw);
-                let service = service_fn(move |request| answer(Arc::clone(&raw), request));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        Ok(Client::new(&address.to_string(), None))
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            drop(stream.set_nodelay(true));
+            let raw = Arc::clone(&raw);
+            let service = service_fn(move |request| answer(Arc::clone(&raw), request));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
     }
 
     async fn done(self: Arc<Self>, method: Method, query: String, body: Bytes) -> anyhow::Result<(u16, Vec<u8>)> {
