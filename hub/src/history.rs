@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId, Timeline};
 use mobo_core::limits;
-use mobo_core::merge::HubAuthor;
+use mobo_core::merge::{Hint, HubAuthor};
 use mobo_core::message::{SchemaUpdate, TimelineInfo};
 use mobo_core::schema::Schema;
 use mobo_core::session::hub::HubIdentity;
@@ -145,25 +145,30 @@ impl History {
         });
     }
 
-    /// A device has given back all that it holds.
+    /// A device has given back all that it holds. What others had pushed before may build on what it pushed: that is tried again. Gives the
+    /// buckets that changed.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn offered_all(&self, device: DeviceId) -> Result<(), StoreError> {
-        let ended = self.store.offered_all(self.era().identity.project, device, self.time.now()).await?;
-        if ended { self.refresh().await } else { Ok(()) }
+    pub async fn offered_all(&self, device: DeviceId) -> Result<Vec<Hint>, StoreError> {
+        let hints = self.try_again(None).await?;
+        if self.store.offered_all(self.era().identity.project, device, self.time.now()).await? {
+            self.refresh().await?;
+        }
+        Ok(hints)
     }
 
-    /// Ends recovery by the operator's word; false when none goes on.
+    /// Ends recovery by the operator's word; `None` when none goes on. Gives the buckets that a last try has changed.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn finish(&self) -> Result<bool, StoreError> {
+    pub async fn finish(&self) -> Result<Option<Vec<Hint>>, StoreError> {
+        let hints = self.try_again(None).await?;
         let was = self.store.finish_recovery(self.era().identity.project, self.time.now()).await?;
         self.refresh().await?;
-        Ok(was)
+        Ok(was.then_some(hints))
     }
 
     /// Joins a page of what a device offers.
@@ -184,7 +189,7 @@ impl History {
         };
         let documents = self.documents_of(&batch.offer);
         let mut report = self.store.join_offer(era.identity.project, batch).await?;
-        report.hints.extend(self.try_again(&documents).await?);
+        report.hints.extend(self.try_again(Some(&documents)).await?);
         for refused in &report.refused {
             let (collection, id, why) = (refused.item.collection, refused.item.id.as_str(), &refused.detail);
             tracing::warn!(%device, %collection, id, why, "an offered record was refused; it is kept");

@@ -102,7 +102,9 @@ impl Rig {
         for (device, count) in &self.written.samples {
             assert_eq!(likes(&format!("n-{device}")), json!(count), "a like of device {device} went with each of its samples");
         }
-        assert_eq!(likes(SHARED), json!(self.written.samples.values().sum::<u64>()), "and one in the note that all of them write");
+        let (shared, want) = (likes(SHARED), json!(self.written.samples.values().sum::<u64>()));
+        let parked = || self.cluster.cli().args(["quarantine", "list", "-o", "json"]).run().text();
+        assert_eq!(shared, want, "and one in the note that all of them write; quarantine: {}", parked());
         self.cluster.healthy();
     }
 }

@@ -87,6 +87,11 @@ pub(super) fn check(open: &Open<'_>, bytes: &[u8], author: Option<Actor>) -> Res
     Ok(Verdict::Fresh(Box::new(Fresh { change, actor: envelope.actor, touched })))
 }
 
+/// True if the document holds this change.
+pub(super) fn is_held(open: &Open<'_>, bytes: &[u8]) -> bool {
+    envelope::read(bytes).is_ok_and(|envelope| open.history.position(&envelope.hash).is_some())
+}
+
 fn bad(what: &str) -> Refusal {
     Refusal::new(Code::BAD_CHANGE, format!("no author makes such a change: {what}"))
 }

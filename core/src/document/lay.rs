@@ -53,6 +53,13 @@ impl<'a> Laying<'a> {
         self.take(ops, Actor::of(author), false)
     }
 
+    /// True if the document, or what was laid over it, holds every change of an entry: it is merged, whatever was said of it.
+    #[must_use]
+    pub fn holds(&self, ops: &[&DocumentOp]) -> bool {
+        let Some(open) = &self.open else { return false };
+        ops.iter().flat_map(|op| &op.changes).all(|change| guard::is_held(open, change))
+    }
+
     /// The document with all that was laid over it, found to load again; `None` when nothing was.
     ///
     /// # Errors

@@ -52,8 +52,11 @@ impl Desk {
                 Ok(self.recovery_status().await.0)
             }
             "finish" => {
-                if !opened.history.finish().await? {
+                let Some(hints) = opened.history.finish().await? else {
                     return Err(AdminError::Usage("no recovery is going on".to_owned()));
+                };
+                if let Ok(merges) = self.0.merges() {
+                    merges.tell(hints);
                 }
                 Ok(self.recovery_status().await.0)
             }

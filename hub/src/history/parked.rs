@@ -32,10 +32,11 @@ impl History {
         rows.map(|item| (item.collection, item.id.as_str().to_owned())).collect()
     }
 
-    /// Tries the entries again that were refused for what these documents lacked. Gives the buckets that changed.
-    pub(super) async fn try_again(&self, documents: &Documents) -> Result<Vec<Hint>, StoreError> {
+    /// Tries the entries again that were refused for what these documents lacked; all that were, where none are named. Gives the buckets that
+    /// changed.
+    pub(super) async fn try_again(&self, documents: Option<&Documents>) -> Result<Vec<Hint>, StoreError> {
         let mut hints = Vec::new();
-        if !mobo_core::protect!("recovery.tried-again", !documents.is_empty()) {
+        if !mobo_core::protect!("recovery.tried-again", documents.is_none_or(|documents| !documents.is_empty())) {
             return Ok(hints);
         }
         loop {
@@ -54,14 +55,14 @@ impl History {
     }
 
     /// Entries that wait for something of these documents, each log in the order in which it was written.
-    async fn waiting(&self, documents: &Documents) -> Result<Vec<(LaneKey, Seq)>, StoreError> {
+    async fn waiting(&self, documents: Option<&Documents>) -> Result<Vec<(LaneKey, Seq)>, StoreError> {
         let project = self.era().identity.project;
         let (mut found, mut after) = (BTreeSet::new(), None);
         loop {
             let rows = self.store.quarantine(project, after, LOOK_MAX).await?;
             let waits = |row: &&QuarantineRow| {
                 matches!(Code(row.code), Code::MISSING_DEPENDENCY | Code::BLOCKED)
-                    && row.record.as_ref().is_some_and(|record| documents.contains(record))
+                    && row.record.as_ref().is_some_and(|record| documents.is_none_or(|documents| documents.contains(record)))
             };
             found.extend(rows.iter().filter(waits).map(|row| (row.lane, row.seq)));
             after = rows.last().map(|row| row.n);

@@ -53,8 +53,11 @@ impl<F: Frames> Conversation<F> {
     pub(super) fn offered_all(&mut self) {
         let (Some(device), sessions) = (self.device(), Arc::clone(&self.sessions)) else { return };
         self.start(async move {
-            if let Err(error) = sessions.door.history.offered_all(device).await {
-                tracing::warn!(%device, %error, "it was not noted that a device has given back what it holds; its next session will say so again");
+            match sessions.door.history.offered_all(device).await {
+                Ok(hints) => sessions.merges.tell(hints),
+                Err(error) => {
+                    tracing::warn!(%device, %error, "it was not noted that a device has given back what it holds; its next session will say so again");
+                }
             }
             Done::input(Input::HintsLost)
         });

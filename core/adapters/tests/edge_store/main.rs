@@ -10,6 +10,7 @@ mod documents;
 mod ingest;
 mod intake;
 mod keeping;
+mod parked;
 mod random;
 mod refencing;
 mod refusals;

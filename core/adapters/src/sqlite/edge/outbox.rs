@@ -16,6 +16,7 @@ use crate::sqlite::error::known;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum EntryState {
     Pending,
+    Acknowledged,
     Rejected,
     Superseded,
 }
@@ -24,6 +25,7 @@ impl EntryState {
     pub(super) const fn code(self) -> i64 {
         match self {
             Self::Pending => 0,
+            Self::Acknowledged => 1,
             Self::Rejected => 2,
             Self::Superseded => 3,
         }

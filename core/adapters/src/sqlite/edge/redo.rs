@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::document::lay::Laying;
+use mobo_core::engine::Refusal as Refused;
 use mobo_core::ids::{Lane, Nonce, RecordKey};
 use mobo_core::message::Code;
 use mobo_core::overlay;
@@ -16,12 +17,14 @@ use mobo_core::schema::{Kind, Schema};
 use mobo_core::time::Wall;
 use rusqlite::Connection;
 
-use super::bases::BaseRow;
+use super::bases::{self, BaseRow};
 use super::desk::{Desk, OwnMerged};
 use super::fault::Try;
+use super::meta::Log;
 use super::outbox::{self, EntryState};
-use super::overlays::{self, EntryAt};
+use super::overlays::{self, Decoded, EntryAt};
 use super::refusals::{Refusal, Why};
+use super::rows::Rows;
 
 /// Entries that do not fit what was delivered.
 #[derive(Debug, Default)]
@@ -39,15 +42,47 @@ pub(super) struct Laid {
     pub(super) entries: Vec<EntryAt>,
 }
 
-/// True if a refused entry waits for what the hub delivers next, to be written again on that: it stays laid over its records until then.
-pub(super) fn waits(conn: &Connection, at: EntryAt, code: Code) -> Try<bool> {
-    if !mobo_core::protect!("redo.waits", matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED))
-        || overlays::of_entry(conn, at)?.is_empty()
-    {
-        return Ok(false);
+/// True if there is nothing to do about a refusal yet, or at all.
+///
+/// An entry that is laid over its records waits for what the hub delivers next, to be written again on that; it stays laid over them until then.
+/// One whose changes the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets
+/// both back with the documents that are offered to it (rule R18).
+pub(super) fn waits(conn: &Connection, (schema, log): (&Schema, Log), at: EntryAt, code: Code) -> Try<bool> {
+    let is_about_place = matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED);
+    let is_laid = !overlays::of_entry(conn, at)?.is_empty();
+    if mobo_core::protect!("redo.waits", is_about_place) && is_laid {
+        outbox::set_state(conn, at, EntryState::Rejected)?;
+        return Ok(true);
     }
-    outbox::set_state(conn, at, EntryState::Rejected)?;
-    Ok(true)
+    let may_be_here = !is_laid && (is_about_place || code == Code::BAD_CHANGE);
+    Ok(mobo_core::protect!("redo.here-already", may_be_here) && is_here(conn, (schema, log), at)?)
+}
+
+/// True if the documents, as they were delivered, hold all of an entry's changes.
+fn is_here(conn: &Connection, (schema, log): (&Schema, Log), at: EntryAt) -> Try<bool> {
+    let (ops, mut rows) = (Decoded::default().ops(conn, at)?, Rows::new(conn, log.project, schema));
+    for (key, ops) in ops.iter() {
+        let Some(collection) = schema.get(key.collection).filter(|collection| collection.kind == Kind::Document) else { return Ok(false) };
+        let delivered = match bases::row(conn, key)? {
+            Some(base) => base.state(collection, key)?,
+            None => rows.read(key)?.and_then(|(state, _)| state.ok()),
+        };
+        let Some(RecordState::Document(document)) = delivered else { return Ok(false) };
+        if !Laying::over(collection, &document).is_ok_and(|laying| laying.holds(&overlay::document_ops(ops))) {
+            return Ok(false);
+        }
+    }
+    Ok(!ops.is_empty())
+}
+
+/// True if what an entry builds on is not there.
+fn lacks(refusal: &Refused) -> bool {
+    mobo_core::protect!("redo.misfits", refusal.code == Code::MISSING_DEPENDENCY)
+}
+
+/// True if something else has an entry's place in its log's line of changes: the same log made that while it did not see the entry.
+fn collides(refusal: &Refused) -> bool {
+    mobo_core::protect!("redo.collides", refusal.code == Code::BAD_CHANGE)
 }
 
 impl Desk<'_> {
@@ -69,19 +104,29 @@ impl Desk<'_> {
         for at in &entries {
             let ops = self.decoded.ops(self.conn, *at)?.get(key).cloned().unwrap_or_default();
             let (ops, author) = (overlay::document_ops(&ops), overlays::author(self.log.device, at.0, 0).origin());
-            let is_merged = overlays::is_merged(at, own_merged);
             let waited = mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?);
-            // What is merged and not there is there under another name, or refused for what it is.
-            let laid = if is_merged || waited {
+            let is_here = laying.holds(&ops);
+            if waited && mobo_core::protect!("redo.came-back", is_here) {
+                // It was refused for what it lacked, and that has come back meanwhile, by its own offer or another device's.
+                outbox::set_state(self.conn, *at, EntryState::Acknowledged)?;
+            }
+            if overlays::is_merged(at, own_merged) && (is_here || !waited) {
+                // What is merged and not there is there under another name, or refused for what it is.
+                if !is_here && laying.fits(&ops, author).is_err_and(|refusal| lacks(&refusal)) {
+                    found.push(*at);
+                }
+                continue;
+            }
+            let is_refused = waited && !is_here;
+            let laid = if is_refused {
                 laying.fits(&ops, author)
             } else {
                 over.push(*at);
                 laying.lay(&ops, author)
             };
             match laid {
-                Err(refusal) if mobo_core::protect!("redo.misfits", refusal.code == Code::MISSING_DEPENDENCY) => found.push(*at),
-                // It was refused for what it lacked, and that has come back meanwhile: by its own offer, or another device's.
-                Ok(()) if waited => found.push(*at),
+                Err(refusal) if lacks(&refusal) || collides(&refusal) => found.push(*at),
+                Ok(()) if is_refused => found.push(*at),
                 Ok(()) | Err(_) => {}
             }
         }

@@ -49,7 +49,7 @@ pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject
     let Some(log) = Log::read(conn)? else { return Ok(Refused::default()) };
     // An entry that its ack has trimmed before was known, too: only this device drops what is its own.
     let lost = reject.code == Code::LOST && outbox::entry(conn, at.0, at.1, at.2)?.is_none_or(|row| room::is_known_loss(&row));
-    if lost || inbox::knows(conn, at)? || redo::waits(conn, at, reject.code)? {
+    if lost || inbox::knows(conn, at)? || redo::waits(conn, (schema, log), at, reject.code)? {
         return Ok(Refused::default());
     }
     let mut refusal = Refusal::new((conn, schema, log), heard);

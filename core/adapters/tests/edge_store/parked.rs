@@ -1,0 +1,99 @@
+//! A hub that has gone back in time refuses changes of documents for what it has lost, and gets that back: nobody has to do anything (R16, R18).
+
+use mobo_core::author::Intent;
+use mobo_core::ids::{Lane, Seq};
+use mobo_core::message::{Code, Reject};
+use serde_json::json;
+
+use crate::world::{Device, World, seq};
+
+/// What the hub says of an entry whose ground it has lost.
+async fn refused(world: &World, device: &Device, at: u64, code: Code) -> Reject {
+    let incarnation = device.store.report().await.unwrap().node.incarnation.unwrap();
+    let record = world.key("notes", "n");
+    Reject {
+        lane: Lane::State,
+        incarnation,
+        seq: seq(at),
+        code,
+        detail: "a change builds on one that is not here".to_owned(),
+        hub_ver: mobo_core::ids::Ver(0),
+        record: Some((record.collection, record.id)),
+    }
+}
+
+async fn last(device: &Device) -> Option<Seq> {
+    let report = device.store.report().await.unwrap();
+    report.lanes.iter().find(|report| report.lane == Lane::State).map(|report| report.last)
+}
+
+async fn like(world: &World, device: &Device, more: i64) {
+    device.write(world, "notes", Intent::Patch, "n", json!({ "likes": { "$inc": more } })).await;
+}
+
+async fn begun(world: &World) -> Device {
+    let device = world.device("a", &["all"]).await;
+    device.write(world, "notes", Intent::Put, "n", json!({ "likes": 1 })).await;
+    device.sync(world).await;
+    device
+}
+
+/// Refused is what was delivered long ago: the device holds it, and gives it back with the document. Before, it was shown as refused, and what
+/// was written on top of it was written again, under names that met the first ones when these were merged after all.
+#[tokio::test]
+async fn a_refusal_of_what_the_delivered_document_holds_says_nothing() {
+    for code in [Code::MISSING_DEPENDENCY, Code::BLOCKED, Code::BAD_CHANGE] {
+        let world = World::new().await;
+        let device = begun(&world).await;
+        like(&world, &device, 10).await;
+        device.sync(&world).await;
+        like(&world, &device, 100).await;
+        let written = last(&device).await;
+        for at in [1, 2] {
+            device.store.rejected(refused(&world, &device, at, code).await).await.unwrap();
+        }
+        assert_eq!(device.store.inbox(None, 10).await.unwrap(), [], "{code:?}");
+        assert_eq!(last(&device).await, written, "{code:?}: nothing is written again");
+        device.sync(&world).await;
+        assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(111));
+        assert_eq!(world.rows("notes").await, device.rows(&world, "notes").await);
+    }
+}
+
+/// Refused is what waits for the hub, and the hub merges it after all: it is not written again, nor what was made on top of it.
+#[tokio::test]
+async fn what_was_refused_and_comes_with_the_document_is_not_written_again() {
+    let world = World::new().await;
+    let device = begun(&world).await;
+    like(&world, &device, 10).await;
+    like(&world, &device, 100).await;
+    let written = last(&device).await;
+    device.store.rejected(refused(&world, &device, 2, Code::MISSING_DEPENDENCY).await).await.unwrap();
+    device.push_all(&world).await;
+    device.catch_up(&world).await;
+    assert_eq!((last(&device).await, device.store.inbox(None, 10).await.unwrap()), (written, Vec::new()));
+    like(&world, &device, 1_000).await;
+    device.sync(&world).await;
+    assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(1111));
+    assert_eq!(world.rows("notes").await, device.rows(&world, "notes").await);
+}
+
+/// What meets another change of its log in its place is written again on that: it would be refused. The other card of a copied device stands
+/// for what a log may have made while it did not see one of its own entries.
+#[tokio::test]
+async fn an_entry_whose_place_is_taken_is_written_again() {
+    let world = World::new().await;
+    let device = begun(&world).await;
+    let clone = device.clone_to(&world, "clone").await;
+    like(&world, &device, 10).await;
+    like(&world, &clone, 100).await;
+    device.sync(&world).await;
+    let written = last(&clone).await;
+    for mut batch in clone.pull(&world, 100).await.0 {
+        batch.own_merged.clear();
+        clone.store.apply(batch).await.unwrap();
+    }
+    assert_eq!(clone.row(&world, "notes", "n").await["likes"], json!(111), "nothing is taken back");
+    assert!(last(&clone).await > written, "it is written again");
+    assert_eq!(clone.store.inbox(None, 10).await.unwrap(), [], "nobody has to decide anything");
+}
