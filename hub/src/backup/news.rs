@@ -36,3 +36,17 @@ pub fn take_restored(folder: &Path) -> Option<String> {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_restored_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(take_restored(folder.path()), None);
+        std::fs::write(folder.path().join(FILE), "the backup 7").unwrap();
+        assert_eq!(take_restored(folder.path()).as_deref(), Some("the backup 7"));
+        assert_eq!(take_restored(folder.path()), None);
+    }
+}
