@@ -9,6 +9,9 @@ mod drill;
 mod gather;
 mod looked;
 mod marks;
+mod news;
+mod opened;
+mod overheard;
 mod pack;
 mod part;
 mod place;
@@ -32,6 +35,7 @@ use mobo_core::store::StoreError;
 
 pub use drill::{DRILLS, Drill, Drills, clear_drill, drill};
 pub use looked::Looked;
+pub use news::{note_restored, take_restored};
 pub use part::{Part, Wanted, fields};
 pub use place::{Access, open_pruner, open_vault};
 pub use points::{Base, points};
@@ -62,6 +66,9 @@ pub enum BackupFailure {
     /// Somebody else has written this manifest in the place of the next one.
     #[error("the manifest {0} was written by somebody else meanwhile")]
     Taken(Anchor),
+    /// Another hub of the store is at the repository. It passes.
+    #[error("another hub of this store writes a backup at the moment: try again when it has")]
+    Busy,
     /// It must not go on without a person: the sentence says why, and what to do.
     #[error("{0}")]
     Refused(String),

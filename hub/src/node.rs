@@ -42,7 +42,7 @@ use tokio::sync::{Mutex, watch};
 pub use backup::BACKUP_KEY_FILE;
 pub use store::{assemble, settle_place};
 
-pub(crate) use backup::{Backups, Job, Prune, Pruned};
+pub(crate) use backup::{Backups, COPIED_FILE, Job, Prune, Pruned};
 
 use crate::auth::Accounts;
 use crate::control::Desk;

@@ -62,8 +62,7 @@ impl Seen {
 /// The store's.
 pub async fn look(store: &dyn HubStore, history: &History) -> Result<(Seen, TimelineInfo), StoreError> {
     let row = store.current().await?;
-    let heads = store.heads(history.era().identity.project).await?;
-    let positions = heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.1.0));
+    let positions = store.positions(history.era().identity.project).await?;
     Ok((Seen { timeline: row.timeline.timeline, time_us: row.time.0, positions }, row.timeline))
 }
 

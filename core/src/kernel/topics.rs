@@ -80,7 +80,7 @@ static REFENCED: TopicSpec = topic(
 static BACKUP: TopicSpec = topic(
     "backup.finished",
     Priority::High,
-    "A backup, a verification or a drill ended.",
+    "A backup, a verification, a restore or a drill ended: `what` says which.",
     &[FieldSpec::text("what"), FieldSpec::flag("ok"), DETAIL],
 );
 static PUBLISHING: TopicSpec = topic(
@@ -231,7 +231,7 @@ pub fn refenced(device: &str, reason: &str) -> Event {
     made(&REFENCED, [device.into(), reason.into()])
 }
 
-/// A backup, a verification or a drill ended.
+/// A backup, a verification, a restore or a drill ended.
 #[must_use]
 pub fn backup(what: &str, ok: bool, detail: Option<String>) -> Event {
     made(&BACKUP, [what.into(), ok.into(), detail.into()])

@@ -22,8 +22,14 @@ pub const BACKUP_MEMBERS_MAX: usize = 60_000;
 pub const BACKUP_NAMES_MAX: u64 = 4;
 /// Keyrings of writers that were cut short, which one that goes on adopts.
 pub const BACKUP_KEYRINGS_LEFT_MAX: usize = 8;
-/// Manifests whose answer was lost that a writer knows again.
+/// Manifests that were about to be written which a store knows again.
 pub const BACKUP_TRIED_MAX: usize = 64;
+/// How long after another hub of its store has shipped a hub leaves that to it.
+pub const BACKUP_BESIDE: std::time::Duration = std::time::Duration::from_secs(15);
+/// How long one that was asked for something waits until another hub of its store has ended its turn: less than a command waits.
+pub const BACKUP_TURN_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often one shipment begins again behind what other hubs of its store have written meanwhile.
+pub const BACKUP_GOES_MAX: usize = 4;
 /// How long after a snapshot that did not come about the schedule has to wait for the next one: what is new goes first.
 pub const BACKUP_SNAPSHOT_RETRY: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 /// Snapshots below the floor that one repository keeps, and those under a hold.

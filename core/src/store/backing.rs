@@ -1,6 +1,7 @@
 //! What a backup needs of a hub's store: everything that is in it, as of one moment, and a place for the hub's own record of its backups.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::StoreFuture;
 use super::transfer::{Cell, Row, Table};
@@ -9,7 +10,7 @@ use crate::backup::manifest::Anchor;
 use crate::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
 
 /// Tables that stay out of backups, by name: they are about the backups themselves, and a restored hub begins them anew.
-pub const BACKUP_OWN: [&str; 2] = ["backup", "backup_head"];
+pub const BACKUP_OWN: [&str; 3] = ["backup", "backup_head", "backup_tried"];
 
 /// The part of a hub's store that backups need.
 pub trait BackupStore: fmt::Debug + Send + Sync {
@@ -19,8 +20,40 @@ pub trait BackupStore: fmt::Debug + Send + Sync {
     /// The hub's own record of its backups; `None` before the first one.
     fn backup(&self) -> StoreFuture<'_, Option<BackupRow>>;
 
-    /// Keeps the record and raises what counts as safe, in one transaction.
-    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, ()>;
+    /// The right to write into this store's repository and to remove from it, for one hub of the store at a time: at once, or within
+    /// `patience`. `None` where another one has it longer than that.
+    fn turn(&self, patience: Duration) -> StoreFuture<'_, Option<Box<dyn Turn>>>;
+
+    /// Keeps that this manifest is about to be written. Whoever finds it in the vault later, and it is not noted, knows by this that a hub of
+    /// this store wrote it, out of what the store holds. The last [`crate::limits::BACKUP_TRIED_MAX`] of them are kept.
+    fn try_backup(&self, repository: RepositoryId, anchor: Anchor) -> StoreFuture<'_, ()>;
+
+    /// Keeps the record of a manifest that was tried, and raises what counts as safe, in one transaction; those that were tried before it are
+    /// forgotten. False, and nothing is kept, where another hub of this store has noted one as new or newer since it was tried.
+    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, bool>;
+}
+
+/// A turn of one hub at the repository of its store. Dropped, it ends.
+pub trait Turn: fmt::Debug + Send + Sync {
+    /// True while nobody else can have a turn.
+    fn holds(&mut self) -> StoreFuture<'_, bool>;
+
+    /// Ends it. One that is dropped without this may cost a connection.
+    fn end(&mut self) -> StoreFuture<'_, ()>;
+}
+
+/// The turn of a hub that has its store to itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SoleTurn;
+
+impl Turn for SoleTurn {
+    fn holds(&mut self) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn end(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What a hub knows of its own backups, besides what the vault says.

@@ -19,6 +19,9 @@ pub trait RecoveryStore: fmt::Debug + Send + Sync {
     /// The head of every bucket.
     fn heads(&self, project: ProjectId) -> StoreFuture<'_, Vec<(BucketId, Position)>>;
 
+    /// Positions used in all buckets of a project together: they never get fewer (rule R28).
+    fn positions(&self, project: ProjectId) -> StoreFuture<'_, u64>;
+
     /// Starts a new timeline (rule R17), durable when it is ready: the parents with every bucket's head, a new log for the hub itself, and
     /// recovery begins. Sessions count from the start again. Where `fork.from` is not the current timeline, somebody else was first, and
     /// nothing happens. Gives the hub as it is then.

@@ -4,14 +4,15 @@ use mobo_core::backup::manifest::{Anchor, Manifest, Member, Retained, hash};
 use mobo_core::backup::seal::Kind;
 use mobo_core::ids::{BucketId, Position, Timeline};
 use mobo_core::limits;
-use mobo_core::store::{BackupRow, Cut, StoreError};
+use mobo_core::store::{BackupRow, Cut, HubStore, StoreError};
 use mobo_core::time::Eff;
 
 use super::BackupFailure;
 use super::gather::{Gather, Gathered};
 use super::marks::Marks;
+use super::opened::Open;
 use super::pack::Packer;
-use super::ship::{Open, micros};
+use super::ship::micros;
 
 /// What is being shipped.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Plan {
 pub(super) type Carried = Option<(Manifest, Anchor, Gathered)>;
 
 /// Ships what a plan asks for, as one manifest. `None` when nothing is new.
-pub(super) async fn carry(mut cut: Box<dyn Cut>, (open, tried): (&Open, &mut Vec<[u8; 32]>), plan: Plan) -> Result<Carried, BackupFailure> {
+pub(super) async fn carry(mut cut: Box<dyn Cut>, (open, store): (&Open, &dyn HubStore), plan: Plan) -> Result<Carried, BackupFailure> {
     let Plan { is_base, now, bytes_per_s } = plan;
     let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
     let kind = if is_base { Kind::Snapshot } else { Kind::Segment };
@@ -47,17 +48,14 @@ pub(super) async fn carry(mut cut: Box<dyn Cut>, (open, tried): (&Open, &mut Vec
         return Ok(None);
     }
     let manifest = next(open, (number, is_base), (timeline, now), members, &gathered);
-    match open.repository.publish(&manifest).await {
-        Ok(anchor) => Ok(Some((manifest, anchor, gathered))),
-        Err(error) => {
-            // Perhaps only its answer is lost, and the next one finds it in its place.
-            if tried.len() >= limits::BACKUP_TRIED_MAX {
-                tried.remove(0);
-            }
-            tried.push(hash(&manifest.sign(&open.repository.keyring().hub)));
-            Err(error)
-        }
+    let hash = hash(&manifest.sign(&open.repository.keyring().hub));
+    match store.try_backup(manifest.repository, Anchor { number, hash }).await {
+        // What is in the vault is there, also where the store has no room to know of it.
+        Ok(()) | Err(StoreError::Full(_)) => {}
+        Err(error) => return Err(error.into()),
     }
+    let anchor = open.repository.publish(&manifest).await?;
+    Ok(Some((manifest, anchor, gathered)))
 }
 
 fn next(

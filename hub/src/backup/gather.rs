@@ -305,7 +305,7 @@ fn is_own(table: &TableName, name: &str) -> bool {
     matches!(table, TableName::Own(own) if own == name)
 }
 
-fn lane_end((_, device, incarnation, lane): &LaneId, last: i64, chain: &[u8]) -> Option<(LaneKey, Seq, Chain)> {
+pub(super) fn lane_end((_, device, incarnation, lane): &LaneId, last: i64, chain: &[u8]) -> Option<(LaneKey, Seq, Chain)> {
     let lane = LaneKey {
         device: DeviceId(device.as_slice().try_into().ok()?),
         incarnation: Incarnation::from_sql(*incarnation)?,

@@ -44,6 +44,26 @@ impl Marks {
         *last = n.max(*last);
         Ok(())
     }
+
+    /// What may have been shipped after this, as `shipped` has it, was not noted: what is built on it must hold whether it counts or not. So of
+    /// each row of a small table that differs, nobody knows any more how it was shipped: where it is still there it is put, else it is dropped.
+    pub(super) fn doubt(&mut self, shipped: &Self) {
+        for (name, rows) in &mut self.small {
+            let none = BTreeMap::new();
+            let now = shipped.small.get(name).unwrap_or(&none);
+            let doubtful = |mark: &Mark| Mark { key: mark.key.clone(), all: None, news: None };
+            for (place, mark) in rows.iter_mut() {
+                if now.get(place) != Some(&*mark) {
+                    *mark = doubtful(mark);
+                }
+            }
+            for (place, mark) in now {
+                rows.entry(place.clone()).or_insert_with(|| doubtful(mark));
+            }
+        }
+        // They may hold what was just shipped.
+        self.bare.clear();
+    }
 }
 
 /// A row as it was shipped.
@@ -51,10 +71,10 @@ impl Marks {
 pub(super) struct Mark {
     /// The cells of its key.
     pub(super) key: Row,
-    /// Of all its cells.
-    pub(super) all: u64,
+    /// Of all its cells; `None` where nobody knows what was shipped of it last.
+    pub(super) all: Option<u64>,
     /// Of those that say more than that somebody was here.
-    pub(super) news: u64,
+    pub(super) news: Option<u64>,
 }
 
 /// Columns that change without anything having happened: they are shipped along, or once a minute.
@@ -76,7 +96,7 @@ impl Mark {
         let all = hash(row.iter());
         let loud = || columns.iter().zip(row).filter(|(column, _)| !quiet.contains(&column.as_str())).map(|(_, cell)| cell);
         let news = if quiet.is_empty() { all } else { hash(loud()) };
-        (encoded(key.iter()), Self { all, news, key })
+        (encoded(key.iter()), Self { all: Some(all), news: Some(news), key })
     }
 }
 
@@ -123,5 +143,21 @@ mod tests {
         let (_, elsewhere) = Mark::of("grant", (&columns, &key), &row("a", 2));
         let (_, there) = Mark::of("grant", (&columns, &key), &row("a", 1));
         assert_ne!(elsewhere.news, there.news);
+    }
+
+    #[test]
+    fn what_was_shipped_and_not_noted_is_doubtful() {
+        let mark = |all: u64| Mark { key: vec![], all: Some(all), news: Some(all) };
+        let of = |rows: &[(u8, u64)]| Marks {
+            small: BTreeMap::from([("grant".to_owned(), rows.iter().map(|(place, all)| (vec![*place], mark(*all))).collect())]),
+            ..Marks::default()
+        };
+        let mut marks = of(&[(1, 1), (2, 2), (3, 3)]);
+        marks.doubt(&of(&[(1, 1), (2, 20), (4, 4)]));
+        let is_sure: Vec<(u8, bool)> = marks.small["grant"].iter().map(|(place, mark)| (place[0], mark.all.is_some())).collect();
+        assert_eq!(is_sure, [(1, true), (2, false), (3, false), (4, false)], "changed, gone and new ones are not");
+        let mut unknown = Marks::default();
+        unknown.doubt(&of(&[(1, 1)]));
+        assert!(unknown.small.is_empty(), "of a table that nobody knows, everything is shipped anyway");
     }
 }

@@ -7,6 +7,7 @@ use mobo_core::backup::keys;
 use mobo_core::backup::manifest::{self, Manifest};
 use mobo_core::backup::prune::Staying;
 use mobo_core::backup::vault::{KEYS, MANIFESTS, Pruner, SEGMENTS, SNAPSHOTS, VaultError};
+use mobo_core::store::Turn;
 
 use super::repository::{answer, get, list};
 use super::{BackupFailure, Base, Repository};
@@ -44,12 +45,13 @@ pub async fn sweep_keys(pruner: &dyn Pruner, repository: &Repository) -> Result<
     Ok(swept)
 }
 
-/// Removes everything that neither `newest` nor any of its bases needs. Nobody may write into the repository meanwhile.
+/// Removes everything that neither `newest` nor any of its bases needs. Nobody may write into the repository meanwhile: it goes on only while the
+/// turn of this hub does.
 ///
 /// # Errors
 ///
-/// The vault's; [`BackupFailure::Refused`] where it is not certain what stays.
-pub async fn sweep(pruner: &dyn Pruner, newest: &Manifest, bases: &[Base]) -> Result<Swept, BackupFailure> {
+/// The vault's; [`BackupFailure::Refused`] where it is not certain what stays; [`BackupFailure::Busy`] where the turn is lost.
+pub async fn sweep((pruner, turn): (&dyn Pruner, &mut dyn Turn), newest: &Manifest, bases: &[Base]) -> Result<Swept, BackupFailure> {
     let bases: Vec<(Manifest, u64)> = bases.iter().map(|base| (base.manifest.clone(), base.below)).collect();
     let uncertain = || BackupFailure::Refused("not all snapshots that stay could be read, so nothing was removed".to_owned());
     let staying = Staying::new(newest, &bases).ok_or_else(uncertain)?;
@@ -68,6 +70,10 @@ pub async fn sweep(pruner: &dyn Pruner, newest: &Manifest, bases: &[Base]) -> Re
             let page = answer(pruner.vault().list(folder, after.as_ref())).await?;
             let Some(last) = page.last() else { break };
             let next = last.name.clone();
+            // Another hub may be about to name what nobody names yet.
+            if !turn.holds().await? {
+                return Err(BackupFailure::Busy);
+            }
             for listed in page {
                 if staying.ends_with(&listed.name) && folder != SNAPSHOTS {
                     break 'pages;

@@ -14,7 +14,9 @@ use mobo_adapters::sqlite::hub::transfer::Import;
 use mobo_core::backup::manifest::{Anchor, Manifest};
 use mobo_core::backup::verify::check;
 use mobo_core::backup::{BackupError, change};
+use mobo_core::ids::Timeline;
 use mobo_core::limits;
+use mobo_core::recover::knows;
 use mobo_core::store::transfer::{Row, TableName};
 use mobo_core::store::{HubStore, StoreError};
 use mobo_runtime::machine::Machine;
@@ -25,7 +27,7 @@ use super::placing::{Begun, aside, into_postgres, placed, private, rename, timel
 use super::repository::{get, newest_number};
 use super::{BackupFailure, Repository, StateHash};
 use crate::migrate::{self, Place};
-use crate::node::assemble;
+use crate::node::{COPIED_FILE, assemble};
 
 /// Which moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,7 +74,7 @@ pub struct Restored {
     /// The newest manifest of the repository.
     pub newest: Manifest,
     /// The timeline that it goes on under.
-    pub timeline: mobo_core::ids::Timeline,
+    pub timeline: Timeline,
     /// Bytes that were read.
     pub bytes: u64,
     /// Rows that were applied.
@@ -106,7 +108,7 @@ pub async fn restore(
     };
     progress(Step::Begins(Box::new((manifest.clone(), newest.clone()))));
     let folder = target.folder.join(FOLDER);
-    let mut restored = Restored { manifest, anchor, newest, timeline: mobo_core::ids::Timeline([0; 16]), bytes: 0, rows: 0 };
+    let mut restored = Restored { manifest, anchor, newest, timeline: Timeline([0; 16]), bytes: 0, rows: 0 };
     let (ready, point) = (folder.join(READY), folder.join(POINT));
     let begun = Begun::read(&point);
     let is_same = begun.as_ref().is_some_and(|begun| begun.anchor == anchor);
@@ -115,6 +117,7 @@ pub async fn restore(
     {
         // It has taken its place already; only tidying was left.
         restored.timeline = timeline;
+        is_no_copy(target)?;
         return clear(&folder).map(|()| restored);
     }
     vacant(target)?;
@@ -123,7 +126,7 @@ pub async fn restore(
         private(&folder)?;
         Begun { anchor, placing: None, is_bare: false }.keep(&point)?;
         build(repository, &chain.manifests, &folder.join(BUILDING), &mut restored, &mut progress).await?;
-        fork(repository, &folder.join(BUILDING), &machine).await?;
+        fork(repository, &folder.join(BUILDING), (&machine, &chain.timelines)).await?;
         rename(&folder.join(BUILDING), &ready)?;
     }
     progress(Step::Placing);
@@ -137,8 +140,18 @@ pub async fn restore(
         }
         Place::Postgres(url) => into_postgres(&ready, url, restored.timeline).await?,
     }
+    is_no_copy(target)?;
     clear(&folder)?;
     Ok(restored)
+}
+
+/// What is restored is nobody's copy, whatever was in the folder before: a person has said which state goes on.
+fn is_no_copy(target: &Target) -> Result<(), BackupFailure> {
+    let mark = target.folder.join(COPIED_FILE);
+    match std::fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&mark, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Builds the newest state in a scratch folder, proves that it is what its manifest says, and removes it again. `known` must be in the chain.
@@ -177,6 +190,8 @@ pub(super) async fn unpack(
 struct Chain {
     manifests: Vec<(Anchor, Manifest)>,
     newest: Manifest,
+    /// The timelines of all manifests from there up to the newest, that one's first.
+    timelines: Vec<Timeline>,
 }
 
 async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Result<Chain, BackupFailure> {
@@ -189,7 +204,7 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
     if newest == 0 {
         return Err(BackupFailure::Refused("there is no backup in this vault".to_owned()));
     }
-    let (mut number, mut expected, mut base) = (newest, None, None);
+    let (mut number, mut expected, mut base, mut timelines) = (newest, None, None, Vec::new());
     let (mut found, mut first): (Vec<(Anchor, Manifest)>, Option<Manifest>) = (Vec::new(), None);
     loop {
         let (anchor, manifest) = repository.manifest(number).await?.ok_or_else(|| gone(number, "it is gone".to_owned()))?;
@@ -198,6 +213,9 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
             return Err(gone(number, "it is not the one that was written".to_owned()).into());
         }
         expected = Some(manifest.previous);
+        if !timelines.contains(&manifest.timeline) {
+            timelines.push(manifest.timeline);
+        }
         first.get_or_insert_with(|| manifest.clone());
         let fits = match point {
             Point::Newest => true,
@@ -215,7 +233,7 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
         let floor = first.as_ref().map_or(manifest.floor, |first| first.floor);
         if number <= floor {
             let newest = first.unwrap_or(manifest);
-            return kept(repository, point, newest).await;
+            return kept(repository, point, (newest, timelines)).await;
         }
         number -= 1;
     }
@@ -224,13 +242,13 @@ async fn chain(repository: &Repository, point: Point, known: &[Anchor]) -> Resul
         (Some(_), Point::Number(wanted)) if found.last().is_some_and(|(anchor, _)| anchor.number != wanted) => {
             Err(BackupFailure::Refused(format!("there is no manifest {wanted}: the newest is {newest}")))
         }
-        (Some(newest), _) => Ok(Chain { manifests: found, newest }),
+        (Some(newest), _) => Ok(Chain { manifests: found, newest, timelines }),
         (None, _) => Err(BackupFailure::Refused("there is no backup in this vault".to_owned())),
     }
 }
 
 /// A base below the floor that stays alone: the wanted one, or the last one at or before the wanted time.
-async fn kept(repository: &Repository, point: Point, newest: Manifest) -> Result<Chain, BackupFailure> {
+async fn kept(repository: &Repository, point: Point, (newest, timelines): (Manifest, Vec<Timeline>)) -> Result<Chain, BackupFailure> {
     for (number, hash) in newest.retained.kept.iter().rev() {
         if matches!(point, Point::Number(wanted) if wanted != *number) {
             continue;
@@ -239,7 +257,7 @@ async fn kept(repository: &Repository, point: Point, newest: Manifest) -> Result
         let why = || BackupError::Damaged { object: format!("manifest {number}"), why: "it is not the one that is kept".to_owned() };
         let found = found.ok_or_else(why)?;
         if !matches!(point, Point::At(time) if found.1.taken_us > time) {
-            return Ok(Chain { manifests: vec![found], newest });
+            return Ok(Chain { manifests: vec![found], newest, timelines });
         }
     }
     Err(BackupFailure::Refused("there is no backup that old: see `mobo-hub backup list`".to_owned()))
@@ -339,14 +357,17 @@ pub(super) fn broken(error: tokio::task::JoinError) -> BackupFailure {
     BackupFailure::Store(StoreError::Refused(format!("this restore met a defect in mobo ({error}); please report it with the log")))
 }
 
-/// Begins the new timeline, with the hub's own keys out of the backup.
-async fn fork(repository: &Repository, place: &Path, machine: &Arc<dyn Machine>) -> Result<(), BackupFailure> {
+/// Begins the new timeline, with the hub's own keys out of the backup. Where the hub has lived on later timelines than that of the point, it comes
+/// from them as well: its devices do, and its newest backup is of one of them.
+async fn fork(repository: &Repository, place: &Path, (machine, later): (&Arc<dyn Machine>, &[Timeline])) -> Result<(), BackupFailure> {
     let path = place.to_owned();
     let opened = tokio::task::spawn_blocking(move || SqliteHubStore::open(&path)).await.map_err(broken)??;
     let store: Arc<dyn HubStore> = Arc::new(opened);
     let forked = async {
         let opened = assemble(Arc::clone(&store), &repository.keyring().hub, Arc::clone(machine)).await?;
-        opened.history.fork(opened.history.era().timeline.timeline, Vec::new()).await
+        let known = opened.history.era().timeline.clone();
+        let foreign = later.iter().copied().filter(|timeline| !knows(&known, *timeline)).collect();
+        opened.history.fork(known.timeline, foreign).await
     };
     let forked = forked.await;
     store.close().await;

@@ -4,11 +4,14 @@
 //! shipped on top of the manifests of the time that is gone would verify, and not restore. So the store's own record of its backups is read in
 //! each cut: it is written behind every manifest, and a store that went back has an older one, or none.
 
+use std::collections::BTreeSet;
+
 use mobo_core::backup::RepositoryId;
 use mobo_core::backup::manifest::{Anchor, Manifest};
 use mobo_core::ids::Timeline;
 use mobo_core::store::transfer::{Row, Table, TableName};
 use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
+use mobo_core::time::Eff;
 
 use super::marks::Marks;
 use super::state::{Cells, StateHash};
@@ -31,18 +34,53 @@ pub(super) enum Standing {
     Foreign,
 }
 
-/// The newest manifest of this repository, as the store has noted it; `None` where it has noted none.
-pub(super) async fn noted(cut: &mut dyn Cut, repository: RepositoryId) -> Result<Option<Anchor>, StoreError> {
-    let (columns, rows) = read(cut, "backup", &["repository", "number", "hash"]).await?;
-    for row in &rows {
-        let cells = Cells { columns: &columns, row };
-        if cells.bytes("repository")? == repository.0 {
+/// What a store has on record of its repository.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Noted {
+    /// The newest manifest, and when it was taken; `None` where none is noted.
+    newest: Option<(Anchor, i64)>,
+    /// Manifests that a hub of this store was about to write.
+    tried: BTreeSet<[u8; 32]>,
+}
+
+impl Noted {
+    /// The newest manifest.
+    pub(super) fn anchor(&self) -> Option<Anchor> {
+        self.newest.map(|(anchor, _)| anchor)
+    }
+
+    /// True where a hub of this store has written this manifest, or would have: the store holds what is in it.
+    pub(super) fn knows(&self, manifest: &Anchor) -> bool {
+        self.anchor() == Some(*manifest) || self.tried.contains(&manifest.hash)
+    }
+
+    /// The newest manifest and its age, where it is newer than this one.
+    pub(super) fn beyond(&self, number: u64, now: Eff) -> Option<(Anchor, i64)> {
+        self.newest.filter(|(anchor, _)| anchor.number > number).map(|(anchor, taken_us)| (anchor, now.0.saturating_sub(taken_us)))
+    }
+}
+
+/// What the store has on record of this repository.
+pub(super) async fn noted(cut: &mut dyn Cut, repository: RepositoryId) -> Result<Noted, StoreError> {
+    let mut noted = Noted::default();
+    for (table, names) in [("backup", &["repository", "number", "hash", "taken_us"][..]), ("backup_tried", &["repository", "hash"])] {
+        let (columns, rows) = read(cut, table, names).await?;
+        for row in &rows {
+            let cells = Cells { columns: &columns, row };
+            if cells.bytes("repository")? != repository.0 {
+                continue;
+            }
             let bad = |_| StoreError::Damaged("the record of the backups has no hash".to_owned());
             let hash = cells.bytes("hash")?.try_into().map_err(bad)?;
-            return Ok(Some(Anchor { number: cells.int("number")?.cast_unsigned(), hash }));
+            if table == "backup" {
+                let anchor = Anchor { number: cells.int("number")?.cast_unsigned(), hash };
+                noted.newest = Some((anchor, cells.int("taken_us")?));
+            } else {
+                noted.tried.insert(hash);
+            }
         }
     }
-    Ok(None)
+    Ok(noted)
 }
 
 /// How the store stands to the newest manifest. `under` is the timeline of the last manifest that it has noted.
@@ -91,7 +129,7 @@ pub(super) async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Resu
     Ok(marks)
 }
 
-async fn read(cut: &mut dyn Cut, table: &str, columns: &[&str]) -> Result<(Vec<String>, Vec<Row>), StoreError> {
+pub(super) async fn read(cut: &mut dyn Cut, table: &str, columns: &[&str]) -> Result<(Vec<String>, Vec<Row>), StoreError> {
     let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
     let table = Table { name: TableName::Own(table.to_owned()), columns: columns.clone() };
     cut.open(table, Filter::default()).await?;

@@ -168,7 +168,7 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
         known.extend(status.pointer("/backup/anchor").and_then(Value::as_str).and_then(Anchor::parse));
     }
     let bar = bar(common.output);
-    let verdict = block_on(async {
+    let verified = block_on(async {
         let repository = repository(&address, &key).await?;
         let scope = Scope { read_above: since, known: known.clone() };
         let verdict = backup::verify(&repository, scope, |so_far| {
@@ -180,10 +180,13 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
             replay(&repository, &known).await?;
         }
         Ok(verdict)
-    })?;
+    });
     bar.finish_and_clear();
+    let verdict = verified.inspect_err(|failure| told(common, "verify", (false, failure.message.as_str())))?;
     let damages: Vec<String> = verdict.damages.iter().map(ToString::to_string).collect();
     let whole = damages.is_empty();
+    let newest = verdict.newest.map_or_else(|| "nothing".to_owned(), |anchor| anchor.to_string());
+    told(common, "verify", (whole, damages.first().unwrap_or(&newest).as_str()));
     let shown = json!({
         "whole": whole, "newest": verdict.newest.map(|anchor| anchor.to_string()), "manifests": verdict.manifests, "read": verdict.read,
         "erased": verdict.erased,
@@ -195,6 +198,11 @@ fn verify(common: &Common, args: &VaultArgs, (anchors, since, deep): (&[String],
         let _ = Looked { number: newest.number, at_us: machine()?.moment().wall.0 }.keep(&common.data_dir);
     }
     if whole { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) }
+}
+
+/// Tells the bus of the hub that runs in the data folder, if one does, what this command has come to.
+pub(super) fn told(common: &Common, what: &str, (ok, detail): (bool, &str)) {
+    let _ = ask(&common.data_dir, "backup told", json!({ "what": what, "ok": ok, "detail": detail }));
 }
 
 /// Restores into a folder that goes again: everything is recomputed and compared on the way. Nothing begins there, and no timeline does.
@@ -256,6 +264,7 @@ pub(super) fn failed(error: &BackupFailure) -> Failure {
         BackupFailure::Vault(_) => "see that the vault can be reached, then run it again",
         BackupFailure::Format(_) => "run `mobo-hub backup verify`; `--at NUMBER` restores an older moment, which is a fork",
         BackupFailure::Store(_) => "see that there is room and that the target can be reached, then run it again",
+        BackupFailure::Busy => "run it again in a moment",
         BackupFailure::WentBack(_) | BackupFailure::Taken(_) | BackupFailure::Refused(_) => "do what the sentence says",
     };
     Failure::failed(error.to_string(), hint)

@@ -13,7 +13,7 @@ use mobo_runtime::output::Failure;
 use serde_json::{Value, json};
 
 use super::Common;
-use super::backup::{bar, failed, place, repository};
+use super::backup::{bar, failed, place, repository, told};
 use super::restore::RestoreArgs;
 use super::scratch::Scratch;
 use super::store::say;
@@ -39,6 +39,10 @@ pub(super) fn restore(common: &Common, args: &RestoreArgs, point: (Point, &[Anch
     });
     bar.finish_and_clear();
     drop(scratch);
+    if !args.dry_run {
+        let detail = done.as_ref().map_or_else(|failure| failure.message.clone(), |done| said(done));
+        told(common, "restore", (done.is_ok(), detail.as_str()));
+    }
     command::show(common.output, &Value::Array(done?))?;
     if args.dry_run {
         say("nothing was written: leave --dry-run out to do it");
@@ -60,6 +64,12 @@ fn tell(step: &Step, bar: &ProgressBar) {
         }
         Step::Auditing | Step::Placing => bar.set_message("recomputing digests and chains"),
     }
+}
+
+/// What became of the records, in a sentence.
+fn said(done: &[Value]) -> String {
+    let sum = |name: &str| done.iter().filter_map(|of| of.get(name)?.as_u64()).sum::<u64>();
+    format!("of {} collections, {} records came back and {} were changed", done.len(), sum("back"), sum("changed"))
 }
 
 async fn write(hub: &mut ControlClient, part: &mut Part, dry_run: bool) -> Result<Vec<Value>, Failure> {

@@ -102,6 +102,9 @@ pub(super) fn run(common: &Common, args: &RestoreArgs) -> Result<ExitCode, Failu
         restored.await.map_err(|error| failed(&error))
     })?;
     bar.finish_and_clear();
+    if let Err(error) = backup::note_restored(folder.path(), &restored) {
+        say(&format!("the next boot will not tell its bus of this: {error}"));
+    }
     command::show(common.output, &report(&restored, folder.path()))?;
     say(&format!("next: mobo-hub boot --data-dir {}; its devices give back what it lacks, as `status` shows", folder.path().display()));
     Ok(ExitCode::SUCCESS)

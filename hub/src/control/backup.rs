@@ -1,6 +1,7 @@
 //! Verbs about backups, and how they are going.
 
 use mobo_core::backup::vault::VaultError;
+use mobo_core::kernel::topics;
 use mobo_core::rfc3339;
 use mobo_runtime::control::ControlError;
 use serde_json::{Value, json};
@@ -47,9 +48,21 @@ impl Desk {
                 let held = self.0.backups.ask(|reply| Job::Hold((number, flag("hold")), reply)).await;
                 Some(held.map(|held| json!({ "held": held })).map_err(|error| explain(&error)))
             }
+            "backup told" => Some(self.backup_told(args)),
             "backup drill" => Some(self.0.backups.drill().await.map_err(|error| explain(&error))),
             _ => None,
         }
+    }
+
+    /// What a command has done by itself, and the bus is to hear of.
+    fn backup_told(&self, args: &Value) -> Result<Value, ControlError> {
+        let word = |name: &str| args.get(name).and_then(Value::as_str);
+        let what = word("what").filter(|what| ["verify", "restore"].contains(what));
+        let Some((what, ok)) = what.zip(args.get("ok").and_then(Value::as_bool)) else {
+            return Err(ControlError::usage("usage", "nothing is said of a backup".to_owned(), "give `what`, verify or restore, and `ok`"));
+        };
+        self.0.board.tell(topics::backup(what, ok, word("detail").map(str::to_owned)));
+        Ok(json!({}))
     }
 
     fn show_shipped(&self, shipped: Option<&Shipped>) -> Value {
@@ -99,6 +112,7 @@ fn explain(error: &BackupFailure) -> ControlError {
         BackupFailure::Format(_) => ControlError::failed("damaged", text, "run `mobo-hub backup verify`"),
         BackupFailure::Store(_) => ControlError::failed("store", text, "run `mobo-hub health check`"),
         BackupFailure::WentBack(_) => ControlError::failed("went_back", text, "run it again: the hub goes on under a new timeline"),
+        BackupFailure::Busy => ControlError::failed("busy", text, "run it again in a moment"),
         BackupFailure::Taken(_) | BackupFailure::Refused(_) => ControlError::usage("refused", text, "do what the sentence says"),
     }
 }

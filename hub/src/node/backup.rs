@@ -26,13 +26,13 @@ pub(crate) use shared::{Backups, Job, Last, Report};
 
 use super::vault::Target;
 use super::{BACKUP, Hub, STORE, VAULT, VERSION, store_fault};
-use crate::backup::{Asked, BackupFailure, Fresh, Owner, Shipped, Shipper};
+use crate::backup::{Asked, BackupFailure, Fresh, Owner, Shipped, Shipper, take_restored};
 use crate::{metrics, settings};
 
 /// The backup key's file in the data folder.
 pub const BACKUP_KEY_FILE: &str = "backup.key";
 /// Says that the data folder is a copy, and has not shipped anything yet.
-pub(super) const COPIED_FILE: &str = "copied";
+pub(crate) const COPIED_FILE: &str = "copied";
 /// Where the next one waits until the vault has its keyring.
 const NEXT_KEY_FILE: &str = "backup.key.next";
 
@@ -50,6 +50,9 @@ impl Component for BackupPart {
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let merges = self.0.merges().map_err(|error| store_fault(&error, ""))?;
+            if let Some(what) = take_restored(&self.0.folder) {
+                self.0.board.tell(topics::backup("restore", true, Some(what)));
+            }
             let (jobs, asked) = mpsc::channel(1);
             self.0.backups.jobs.fill(jobs);
             let (drills, wanted) = mpsc::channel(1);
@@ -134,7 +137,7 @@ impl Running {
         }
         // What was merged since is shipped yet, if the vault is quick. A snapshot is not begun any more.
         if self.is_well() {
-            let _ = tokio::time::timeout(limits::BACKUP_LAST, self.shipment(Asked::default())).await;
+            let _ = tokio::time::timeout(limits::BACKUP_LAST, self.shipment(Asked { waits: true, ..Asked::default() })).await;
         }
     }
 
@@ -146,7 +149,7 @@ impl Running {
     /// where the vault is quick enough for more than one shipment in a second.
     async fn ship(&mut self, bytes: &watch::Receiver<u64>) -> (Instant, Option<u64>) {
         let (began, before) = (Instant::now(), *bytes.borrow());
-        let asked = Asked { due: self.snapshot_is_due().await, ..Asked::default() };
+        let asked = Asked { due: self.snapshot_is_due().await, waits: true, ..Asked::default() };
         let pause = match self.shipment(asked).await {
             Ok(_) => limits::BACKUP_LOOK,
             Err(_) => {
@@ -185,13 +188,28 @@ impl Running {
                 let _ = reply.send(shipped);
             }
             Job::Prune(ask, reply) => {
-                let _ = reply.send(self.prune(ask).await);
+                let done = match self.keep_others().await {
+                    Ok(()) => self.prune(ask).await,
+                    Err(error) => Err(error),
+                };
+                self.let_others().await;
+                let _ = reply.send(done);
             }
             Job::Shred(reply) => {
-                let _ = reply.send(self.shred(None).await);
+                let done = match self.keep_others().await {
+                    Ok(()) => self.shred(None).await,
+                    Err(error) => Err(error),
+                };
+                self.let_others().await;
+                let _ = reply.send(done);
             }
             Job::Hold((number, hold), reply) => {
-                let _ = reply.send(self.hold(number, hold).await);
+                let done = match self.keep_others().await {
+                    Ok(()) => self.hold(number, hold).await,
+                    Err(error) => Err(error),
+                };
+                self.let_others().await;
+                let _ = reply.send(done);
             }
             Job::Rotate(reply) => {
                 let _ = reply.send(self.rotate().await);
@@ -201,6 +219,10 @@ impl Running {
 
     async fn shipment(&mut self, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         let shipped = self.try_ship(asked).await;
+        if shipped == Err(BackupFailure::Busy) {
+            // It passes, and what is new becomes safe by the other hub.
+            return shipped;
+        }
         metrics::backup::shipped(&shipped);
         let was_well = self.hub.backups.report().problem.is_none();
         match &shipped {
@@ -233,13 +255,15 @@ impl Running {
     }
 
     /// What is safe now is told to whoever waits for it.
-    fn told(&self, shipped: Option<&Shipped>) {
+    fn told(&mut self, shipped: Option<&Shipped>) {
         let head = self.open.as_ref().and_then(|(_, shipper)| shipper.head());
         let last = head.map(|(anchor, head)| Last { anchor: *anchor, taken_us: head.taken_us, totals: head.totals });
         let place = self.open.as_ref().map(|(_, shipper)| shipper.place());
         self.hub.backups.change(|report| *report = Report { place, last, problem: None });
-        if let (Some(shipped), Some(sessions)) = (shipped, self.hub.sessions()) {
-            sessions.safe(&shipped.safe);
+        let heard = self.open.as_mut().map(|(_, shipper)| shipper.heard()).unwrap_or_default();
+        if let Some(sessions) = self.hub.sessions() {
+            sessions.safe(&heard);
+            shipped.inspect(|shipped| sessions.safe(&shipped.safe));
         }
     }
 
@@ -333,6 +357,7 @@ fn advice(error: &BackupFailure) -> &'static str {
         BackupFailure::Store(_) => "look at the store: `mobo-hub health check`",
         BackupFailure::WentBack(_) => "the hub goes on under a new timeline",
         BackupFailure::Taken(_) => "see that no other hub ships there",
+        BackupFailure::Busy => "wait for the other hub",
         BackupFailure::Refused(_) => "do what the sentence says",
     }
 }

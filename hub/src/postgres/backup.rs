@@ -1,15 +1,21 @@
 //! The hub's own record of its backups, and what is safe by them.
 
+use std::time::Duration;
+
 use mobo_core::backup::RepositoryId;
 use mobo_core::backup::manifest::Anchor;
 use mobo_core::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
-use mobo_core::store::{BackupRow, BackupStore, Cut, StoreFuture};
+use mobo_core::limits;
+use mobo_core::store::{BackupRow, BackupStore, Cut, StoreError, StoreFuture, Turn};
 use sqlx::Row;
 
 use super::PostgresHubStore;
 use super::cut::PostgresCut;
 use super::error::{Failure, known};
 use super::session::{Purpose, Tx};
+
+/// Held by the hub that writes into the repository. Any number, as long as it is the same in every hub.
+const TURN_LOCK: i64 = 0x6d6f_626f_7475_726e;
 
 impl BackupStore for PostgresHubStore {
     fn cut(&self) -> StoreFuture<'_, Box<dyn Cut>> {
@@ -28,13 +34,70 @@ impl BackupStore for PostgresHubStore {
         })
     }
 
-    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, ()> {
+    fn turn(&self, patience: Duration) -> StoreFuture<'_, Option<Box<dyn Turn>>> {
+        Box::pin(async move {
+            // Nothing is read before it has the lock, and nothing is written: it keeps no row from being forgotten.
+            let mut tx = self.begin(Purpose::Write).await?;
+            if !lock(&mut tx, patience).await? {
+                tx.rollback().await?;
+                return Ok(None);
+            }
+            Ok(Some(Box::new(PostgresTurn(tx)) as Box<dyn Turn>))
+        })
+    }
+
+    fn try_backup(&self, repository: RepositoryId, anchor: Anchor) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let kept = attempt(&mut tx, repository, anchor).await;
+            Ok(tx.finish(kept).await?)
+        })
+    }
+
+    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, bool> {
         Box::pin(async move {
             let mut tx = self.begin(Purpose::Write).await?;
             let noted = note(&mut tx, project, &row, &safe).await;
             Ok(tx.finish(noted).await?)
         })
     }
+}
+
+/// A transaction that has the lock. The database ends it when the hub dies.
+#[derive(Debug)]
+struct PostgresTurn(Tx);
+
+impl Turn for PostgresTurn {
+    fn holds(&mut self) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(self.0.row(sqlx::query("SELECT 1")).await.is_ok()) })
+    }
+
+    fn end(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async { self.0.reset().await.map_err(StoreError::from) })
+    }
+}
+
+async fn lock(tx: &mut Tx, patience: Duration) -> Result<bool, Failure> {
+    tx.patient().await?;
+    if patience.is_zero() {
+        let row = tx.row(sqlx::query("SELECT pg_try_advisory_xact_lock($1)").bind(TURN_LOCK)).await?;
+        return Ok(known(row, "lock")?.try_get(0)?);
+    }
+    tx.script(format!("SET LOCAL lock_timeout = {}", patience.as_millis())).await?;
+    match tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TURN_LOCK)).await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.is_locked_out() => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn attempt(tx: &mut Tx, repository: RepositoryId, anchor: Anchor) -> Result<(), Failure> {
+    const KEEP: &str = "INSERT INTO mobo.backup_tried(repository, number, hash) VALUES ($1, $2, $3)";
+    const FORGET: &str = "DELETE FROM mobo.backup_tried WHERE n <= (SELECT max(n) FROM mobo.backup_tried) - $1";
+    let keep = sqlx::query(KEEP).bind(repository.0.to_vec()).bind(anchor.number.cast_signed()).bind(anchor.hash.to_vec());
+    tx.run(keep).await?;
+    tx.run(sqlx::query(FORGET).bind(i64::try_from(limits::BACKUP_TRIED_MAX).unwrap_or(i64::MAX))).await?;
+    Ok(())
 }
 
 async fn read(tx: &mut Tx) -> Result<Option<BackupRow>, Failure> {
@@ -53,7 +116,9 @@ async fn read(tx: &mut Tx) -> Result<Option<BackupRow>, Failure> {
     Ok(Some(BackupRow { repository: RepositoryId(repository), place, anchor, taken_us, base, heads }))
 }
 
-async fn note(tx: &mut Tx, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<(), Failure> {
+async fn note(tx: &mut Tx, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<bool, Failure> {
+    const TRIED: &str = "SELECT 1 FROM mobo.backup_tried WHERE repository = $1 AND hash = $2 FOR UPDATE";
+    const DONE: &str = "DELETE FROM mobo.backup_tried WHERE repository = $1 AND number <= $2";
     const FORGET: &str = "DELETE FROM mobo.backup_head WHERE NOT EXISTS (SELECT FROM mobo.backup WHERE repository = $1)";
     const KEEP: &str = "INSERT INTO mobo.backup(one, repository, place, number, hash, taken_us, base) VALUES (1, $1, $2, $3, $4, $5, $6) \
                         ON CONFLICT (one) DO UPDATE SET repository = excluded.repository, place = excluded.place, \
@@ -67,6 +132,10 @@ async fn note(tx: &mut Tx, project: ProjectId, row: &BackupRow, safe: &[(LaneKey
                           USING (device, incarnation, lane) WHERE l.project = $1 \
                           ORDER BY l.device, l.incarnation, l.lane FOR UPDATE OF l) s \
                          WHERE l.project = s.project AND l.device = s.device AND l.incarnation = s.incarnation AND l.lane = s.lane";
+    if tx.row(sqlx::query(TRIED).bind(row.repository.0.to_vec()).bind(row.anchor.hash.to_vec())).await?.is_none() {
+        return Ok(false);
+    }
+    tx.run(sqlx::query(DONE).bind(row.repository.0.to_vec()).bind(row.anchor.number.cast_signed())).await?;
     tx.run(sqlx::query(FORGET).bind(row.repository.0.to_vec())).await?;
     let keep = sqlx::query(KEEP).bind(row.repository.0.to_vec()).bind(&row.place).bind(row.anchor.number.cast_signed());
     tx.run(keep.bind(row.anchor.hash.to_vec()).bind(row.taken_us).bind(row.base.cast_signed())).await?;
@@ -78,5 +147,5 @@ async fn note(tx: &mut Tx, project: ProjectId, row: &BackupRow, safe: &[(LaneKey
     let lanes: Vec<i16> = safe.iter().map(|(lane, _)| i16::from(lane.lane.number())).collect();
     let seqs: Vec<i64> = safe.iter().map(|(_, seq)| seq.get().cast_signed()).collect();
     tx.run(sqlx::query(RAISE).bind(project.sql()).bind(devices).bind(incarnations).bind(lanes).bind(seqs)).await?;
-    Ok(())
+    Ok(true)
 }

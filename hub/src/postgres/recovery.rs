@@ -40,6 +40,14 @@ impl RecoveryStore for PostgresHubStore {
         transaction!(self, Read, |tx| heads(tx, Some(project)))
     }
 
+    fn positions(&self, project: ProjectId) -> StoreFuture<'_, u64> {
+        transaction!(self, Read, |tx| async {
+            let sum = sqlx::query("SELECT coalesce(sum(head), 0)::int8 FROM mobo.bucket WHERE project = $1").bind(project.sql());
+            let sum: i64 = known(tx.row(sum).await?, "sum")?.try_get(0)?;
+            Ok::<u64, Failure>(sum.cast_unsigned())
+        })
+    }
+
     fn fork_timeline(&self, _: ProjectId, fork: Fork) -> StoreFuture<'_, HubRow> {
         Box::pin(async move {
             let mut tx = self.begin(Purpose::Write).await?;

@@ -1,6 +1,7 @@
 //! The cases, by subject. Each takes a place of its own.
 
 pub mod auditing;
+pub mod backing;
 pub mod bounds;
 pub mod changing;
 pub mod collections;

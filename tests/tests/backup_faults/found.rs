@@ -10,14 +10,14 @@ use mobo_core::backup::manifest::{Anchor, Manifest, Member};
 use mobo_core::backup::vault::{KEYS, ObjectName, SNAPSHOTS, Vault, VaultError};
 use mobo_core::ids::{Incarnation, ProjectId, Timeline};
 use mobo_core::limits;
-use mobo_core::store::Fork;
+use mobo_core::store::{Fork, SoleTurn};
 use mobo_hub::backup::{Asked, BackupFailure, Repository, points, sweep, sweep_keys};
 
 use super::rig::{Fault, KEY, MemoryVault, Rig, bring_back, held, repository, runtime, verdict};
 
-const SNAPSHOT: Asked = Asked { snapshot: true, due: false, anew: false, copied: false };
-const DUE: Asked = Asked { snapshot: false, due: true, anew: false, copied: false };
-const NEWS: Asked = Asked { snapshot: false, due: false, anew: false, copied: false };
+const NEWS: Asked = Asked { snapshot: false, due: false, anew: false, copied: false, waits: false };
+const SNAPSHOT: Asked = Asked { snapshot: true, ..NEWS };
+const DUE: Asked = Asked { due: true, ..NEWS };
 
 /// What is in the vault comes back as what is in the store.
 async fn comes_back(rig: &Rig, vault: &Arc<MemoryVault>) {
@@ -257,9 +257,9 @@ fn nothing_is_removed_in_another_vault() {
         let newest = shipper.head().unwrap().1.clone();
         let bases = points(&repository(&other).await.unwrap().unwrap(), &newest).await.unwrap();
         let before = one.objects();
-        assert!(matches!(sweep(one.as_ref(), &newest, &bases).await, Err(BackupFailure::Refused(_))));
+        assert!(matches!(sweep((one.as_ref(), &mut SoleTurn), &newest, &bases).await, Err(BackupFailure::Refused(_))));
         assert_eq!(one.objects(), before);
-        assert_eq!(sweep(other.as_ref(), &newest, &bases).await.unwrap().removed, 0);
+        assert_eq!(sweep((other.as_ref(), &mut SoleTurn), &newest, &bases).await.unwrap().removed, 0);
     });
 }
 

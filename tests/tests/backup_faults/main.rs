@@ -6,6 +6,7 @@
 
 mod found;
 mod rig;
+mod turns;
 mod twice;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use mobo_hub::backup::{Asked, BackupFailure, Shipper};
 
 use super::rig::{MemoryVault, Rig, bring_back, held, runtime, verdict};
 
-const NEWS: Asked = Asked { snapshot: false, due: false, anew: false, copied: false };
+pub(super) const NEWS: Asked = Asked { snapshot: false, due: false, anew: false, copied: false, waits: false };
 const COPIED: Asked = Asked { copied: true, ..NEWS };
 const ANEW: Asked = Asked { snapshot: true, anew: true, ..NEWS };
 
@@ -28,7 +28,7 @@ async fn twins(seed: u64) -> (Rig, Rig, Arc<MemoryVault>) {
 }
 
 /// As a hub does that finds itself in another file than before.
-async fn fork(rig: &Rig, fresh: u8) {
+pub(super) async fn fork(rig: &Rig, fresh: u8) {
     let incarnation = Incarnation::new(u64::from(fresh)).unwrap();
     let from = rig.world.store.current().await.unwrap().timeline.timeline;
     let fork = Fork { from, fresh: Timeline([fresh; 16]), incarnation, foreign: Vec::new(), now: rig.world.now() };
@@ -44,7 +44,7 @@ async fn is_refused(rig: &Rig, shipper: &mut Shipper, vault: &Arc<MemoryVault>, 
     assert_eq!(vault.objects().keys().filter(|name| name.as_str().starts_with("manifests/")).count(), before);
 }
 
-async fn comes_back(rig: &Rig, vault: &Arc<MemoryVault>) {
+pub(super) async fn comes_back(rig: &Rig, vault: &Arc<MemoryVault>) {
     let folder = tempfile::tempdir().unwrap();
     bring_back(vault, folder.path(), &[], |_| {}).await.unwrap();
     let want = Rig::everything(&rig.world.store, &rig.world).await;
@@ -114,28 +114,5 @@ fn a_hub_that_runs_notices_a_clone_of_its_machine() {
         comes_back(&other, &vault).await;
         one.write_here(4..5).await;
         is_refused(&one, &mut first, &vault, (NEWS, "was written by somebody else")).await;
-    });
-}
-
-/// Goal: two hubs of one store take turns, as they may: what one has shipped is noted in the store of both.
-// faults: B-8
-#[test]
-fn hubs_of_one_store_take_turns() {
-    runtime().block_on(async {
-        let mut rig = Rig::new(43).await;
-        let vault = MemoryVault::with(BTreeMap::new());
-        let (mut first, mut second) = (rig.shipper(&vault), rig.shipper(&vault));
-        for round in 0..4 {
-            for shipper in [&mut first, &mut second] {
-                rig.write().await;
-                // Of the other one's manifest it hears by its number only.
-                let shipped = match rig.ship(shipper, NEWS).await {
-                    Err(BackupFailure::Refused(_)) => rig.ship(shipper, NEWS).await,
-                    shipped => shipped,
-                };
-                assert!(shipped.unwrap().is_some(), "round {round}");
-                comes_back(&rig, &vault).await;
-            }
-        }
     });
 }

@@ -1,5 +1,6 @@
 //! SQL that waits to be taken in, and what else may meet it there; and what somebody's open transaction keeps out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,32 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use crate::world;
+use crate::{another_hub, world};
 
 async fn sql(world: &World, statement: &str) {
     world.place.sql(statement).await.unwrap();
+}
+
+/// One hub of a store at a time has its turn at the repository; the next one has it when that one ends it, or dies.
+// faults: B-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hubs_take_turns_at_their_repository() {
+    const LONG: Duration = Duration::from_secs(60);
+    let world = world(72).await;
+    let other = another_hub(&world).await;
+    let mut turn = world.store.turn(Duration::ZERO).await.unwrap().expect("nobody else has it");
+    for patience in [Duration::ZERO, Duration::from_millis(50)] {
+        assert!(other.turn(patience).await.unwrap().is_none(), "{patience:?}");
+    }
+    assert!(turn.holds().await.unwrap());
+    let waiting = tokio::spawn({
+        let other = Arc::clone(&other);
+        async move { other.turn(LONG).await.unwrap().is_some_and(|turn| format!("{turn:?}").contains("Turn")) }
+    });
+    turn.end().await.unwrap();
+    assert!(waiting.await.unwrap(), "whoever waits has it next");
+    // That one was dropped, as by a hub that dies: its connection goes with it.
+    assert!(world.store.turn(LONG).await.unwrap().is_some());
 }
 
 /// Two programs count on one row while it is taken in again and again: each step is there once, and the row fits what was merged.

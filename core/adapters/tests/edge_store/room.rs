@@ -175,3 +175,51 @@ async fn a_stream_that_stops_does_not_hold_up_another_one() {
     device.sync(&world).await;
     assert_eq!(world.rows("alarms").await.len(), limits::RELIEF_ENTRIES_MAX as usize + 20);
 }
+
+/// Whoever makes room does not look at the same entries again, and does once they may go.
+///
+/// What broke: the whole backlog of a stream that stops was walked through for each entry of another one.
+// faults: S-7
+#[tokio::test]
+async fn what_may_not_go_is_passed_once_and_goes_when_it_may() {
+    let mut world = World::new().await;
+    world.create(collection(6, "alarms", Kind::Stream, "cpu:float", &[])).await;
+    let device = world.device("a", &["all"]).await;
+    let alarm = async || try_append_to(&world, &device, ("alarms", 1)).await.unwrap().entry.unwrap().seq.get();
+    let mut last = 0;
+    for _ in 0..200 {
+        last = alarm().await;
+    }
+    let tighten = async |policy: FullPolicy| {
+        let used = device.store.counts().await.unwrap().used_bytes;
+        let streams = BTreeMap::from([("alarms".to_owned(), policy)]);
+        let bytes_max = used + MIB / 2 - 4096;
+        device.store.set_room(Room { bytes_max, reserve_bytes: MIB / 2, streams, others: FullPolicy::DropOldest });
+    };
+    let lost = async || -> BTreeMap<_, _> {
+        device.store.counts().await.unwrap().losses.iter().map(|loss| (loss.collection, loss.entries)).collect()
+    };
+    let passed = || -> u64 {
+        let sql = "SELECT value FROM mobo_meta WHERE key = 'room_passed_2'";
+        let kept: String = device.raw().query_row(sql, [], |row| row.get(0)).unwrap();
+        kept.split(' ').next().unwrap().parse().unwrap()
+    };
+    let (vitals, alarms) = (world.collection("vitals").id, world.collection("alarms").id);
+    try_append(&world, &device).await.unwrap();
+    tighten(FullPolicy::Stop).await;
+    let mut before = 0;
+    for _ in 0..100 {
+        try_append(&world, &device).await.unwrap();
+        assert!(passed() >= before, "it never goes back");
+        before = passed();
+    }
+    assert!(before >= last, "{before} is behind all {last} alarms");
+    assert!(lost().await.get(&vitals).is_some_and(|entries| *entries > 0));
+    assert_eq!(lost().await.get(&alarms), None);
+    // What was passed is the oldest, and gives way first where it may.
+    tighten(FullPolicy::DropOldest).await;
+    while !lost().await.contains_key(&alarms) {
+        try_append(&world, &device).await.unwrap();
+    }
+    assert!(device.store.audit().await.unwrap().is_clean(), "the chains are whole");
+}

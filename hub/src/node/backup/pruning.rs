@@ -1,4 +1,5 @@
-//! Retiring old backups, removing them, and holding some. All of it between two shipments, so that nobody writes meanwhile.
+//! Retiring old backups, removing them, and holding some. All of it between two shipments, and while no other hub of the store has its turn, so
+//! that nobody writes meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,6 +35,23 @@ pub(crate) struct Pruned {
 }
 
 impl Running {
+    /// Keeps the other hubs of this store from the repository: what one of them has found in the vault, and is about to name, must stay there.
+    pub(super) async fn keep_others(&mut self) -> Result<(), BackupFailure> {
+        // The first shipment opens the repository.
+        self.shipment(Asked::default()).await?;
+        match &mut self.open {
+            Some((_, shipper)) => shipper.keep_others().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Lets them go on.
+    pub(super) async fn let_others(&mut self) {
+        if let Some((_, shipper)) = &mut self.open {
+            shipper.let_others().await;
+        }
+    }
+
     pub(super) async fn prune(&mut self, ask: Prune) -> Result<Pruned, BackupFailure> {
         self.shipment(Asked::default()).await?;
         let (repository, newest) = self.standing()?;
@@ -63,7 +81,8 @@ impl Running {
         }
         let (repository, newest) = self.standing()?;
         let staying = points(&repository, &newest).await?;
-        let swept = sweep(pruner.as_ref(), &newest, &staying).await?;
+        let turn = self.open.as_mut().and_then(|(_, shipper)| shipper.turn()).ok_or(BackupFailure::Busy)?;
+        let swept = sweep((pruner.as_ref(), turn), &newest, &staying).await?;
         crate::metrics::backup::pruned(&swept);
         self.hub.board.tell(topics::backup("prune", true, Some(format!("{} objects, {} bytes", swept.removed, swept.bytes))));
         // What is locked goes another time: the next run finds it.

@@ -4,6 +4,8 @@
 //! entries that the hub has, then what the hub does not have, by the policy of its stream. What is lost so is told to the hub in an entry
 //! of its own, on the stream's lane; the dropped entries keep their places in the chain by their hashes.
 
+mod passed;
+
 use std::collections::BTreeMap;
 
 use mobo_core::entry::{Entry, Header, Payload};
@@ -25,6 +27,7 @@ use super::stream;
 use super::write::header;
 use crate::sqlite::error::known;
 use crate::sqlite::table::quoted;
+use passed::Passed;
 
 /// What gives way when a stream has no more room.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -258,26 +261,37 @@ impl Relief<'_> {
         Ok(freed > 0)
     }
 
-    /// Walks on past what may not go, as samples of a stream that stops: others have to give way before somebody is refused.
+    /// Goes on where this ended the last time.
     fn drop_oldest(&self, lane: Lane, now: &Moment, victims: &mut BTreeMap<CollectionId, Victims>) -> Try<()> {
+        let passed = Passed::of(self.conn, self.room, (self.log.incarnation, lane))?;
+        let from = passed.read(self.conn)?;
+        let to = self.drop_behind((lane, from), now, victims)?;
+        if to > from { passed.keep(self.conn, to) } else { Ok(()) }
+    }
+
+    /// Walks on past what may not go, as samples of a stream that stops: others have to give way before somebody is refused. Gives up to where.
+    fn drop_behind(&self, (lane, from): (Lane, i64), now: &Moment, victims: &mut BTreeMap<CollectionId, Victims>) -> Try<i64> {
         let sql = "SELECT seq, substr(payload, 1, ?5) FROM mobo_outbox
                    WHERE incarnation = ?1 AND lane = ?2 AND seq > ?3 AND state = 0 AND payload IS NOT NULL ORDER BY seq LIMIT ?4";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let (mut after, mut dropped) = (0, 0);
+        let (mut after, mut dropped) = (from, 0);
         loop {
             let key = (self.log.incarnation.sql(), lane.number(), after, limits::RELIEF_ENTRIES_MAX, limits::SEGMENT_HEAD_BYTES);
             let page: Vec<(i64, Vec<u8>)> = all(statement.query(key)?, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            after = *last;
+            if page.is_empty() {
+                return Ok(after);
+            }
             for (seq, head) in &page {
                 if !self.may_go(head) {
+                    after = *seq;
                     continue;
                 }
                 // Pages come free by the dozen: looking each time would only take time.
                 if dropped == limits::RELIEF_ENTRIES_MAX || dropped % 32 == 0 && self.is_enough()? {
-                    return Ok(());
+                    return Ok(after);
                 }
                 dropped += 1;
+                after = *seq;
                 let seq = known(outbox::seq(*seq), "position of an entry")?;
                 if let Some(row) = outbox::entry(self.conn, self.log.incarnation, lane, seq)? {
                     self.drop(lane, &row, now, victims)?;

@@ -1,11 +1,13 @@
 //! The hub's own record of its backups, and what is safe by them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mobo_core::backup::RepositoryId;
 use mobo_core::backup::manifest::Anchor;
 use mobo_core::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
-use mobo_core::store::{BackupRow, BackupStore, Cut, StoreFuture};
+use mobo_core::limits;
+use mobo_core::store::{BackupRow, BackupStore, Cut, SoleTurn, StoreFuture, Turn};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteHubStore;
@@ -22,7 +24,16 @@ impl BackupStore for SqliteHubStore {
         Box::pin(self.readers.read(read))
     }
 
-    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, ()> {
+    fn turn(&self, _: Duration) -> StoreFuture<'_, Option<Box<dyn Turn>>> {
+        // One hub alone has the file.
+        Box::pin(async { Ok(Some(Box::new(SoleTurn) as Box<dyn Turn>)) })
+    }
+
+    fn try_backup(&self, repository: RepositoryId, anchor: Anchor) -> StoreFuture<'_, ()> {
+        Box::pin(self.writer.run(move |connection| attempt(connection, repository, anchor)))
+    }
+
+    fn note_backup(&self, project: ProjectId, row: BackupRow, safe: Vec<(LaneKey, Seq)>) -> StoreFuture<'_, bool> {
         Box::pin(self.writer.run(move |connection| note(connection, project, &row, &safe)))
     }
 }
@@ -43,7 +54,21 @@ fn read(connection: &Connection) -> Result<Option<BackupRow>, Failure> {
     Ok(Some(found))
 }
 
-fn note(connection: &Connection, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<(), Failure> {
+fn attempt(connection: &Connection, repository: RepositoryId, anchor: Anchor) -> Result<(), Failure> {
+    let keep = "INSERT INTO mobo_backup_tried(repository, number, hash) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(keep)?.execute((repository.0, anchor.number.cast_signed(), anchor.hash))?;
+    let forget = "DELETE FROM mobo_backup_tried WHERE n <= (SELECT max(n) FROM mobo_backup_tried) - ?1";
+    connection.prepare_cached(forget)?.execute([i64::try_from(limits::BACKUP_TRIED_MAX).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
+fn note(connection: &Connection, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<bool, Failure> {
+    let tried = "SELECT EXISTS (SELECT 1 FROM mobo_backup_tried WHERE repository = ?1 AND hash = ?2)";
+    if !connection.query_row(tried, (row.repository.0, row.anchor.hash), |found| found.get(0))? {
+        return Ok(false);
+    }
+    let forget = "DELETE FROM mobo_backup_tried WHERE repository = ?1 AND number <= ?2";
+    connection.prepare_cached(forget)?.execute((row.repository.0, row.anchor.number.cast_signed()))?;
     connection
         .execute("DELETE FROM mobo_backup_head WHERE NOT EXISTS (SELECT 1 FROM mobo_backup WHERE repository = ?1)", [&row.repository.0])?;
     connection.execute(
@@ -59,5 +84,5 @@ fn note(connection: &Connection, project: ProjectId, row: &BackupRow, safe: &[(L
     for (lane, seq) in safe {
         raise.execute((project.sql(), lane.device.as_bytes(), lane.incarnation.sql(), lane.lane.number(), seq.get().cast_signed()))?;
     }
-    Ok(())
+    Ok(true)
 }

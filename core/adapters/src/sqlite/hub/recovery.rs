@@ -22,6 +22,14 @@ impl RecoveryStore for SqliteHubStore {
         Box::pin(self.readers.read(move |connection| heads(connection, Some(project))))
     }
 
+    fn positions(&self, project: ProjectId) -> StoreFuture<'_, u64> {
+        Box::pin(self.readers.read(move |connection| {
+            let sql = "SELECT coalesce(sum(head), 0) FROM mobo_bucket WHERE project = ?1";
+            let sum: i64 = connection.prepare_cached(sql)?.query_row([project.sql()], |row| row.get(0))?;
+            Ok(sum.cast_unsigned())
+        }))
+    }
+
     fn fork_timeline(&self, _: ProjectId, fork: Fork) -> StoreFuture<'_, HubRow> {
         Box::pin(self.writer.run(move |connection| self::fork(connection, &fork)))
     }
