@@ -89,8 +89,8 @@ pub(super) fn write(connection: &Connection, project: ProjectId, entries: &[Entr
 
 /// Recomputes the chain of every lane from its entries.
 pub(super) fn audit(connection: &Connection, project: ProjectId) -> Result<Vec<LaneAudit>, Failure> {
-    let mut statement = connection
-        .prepare("SELECT device, incarnation, lane, last, chain FROM mobo_lane WHERE project = ?1 ORDER BY device, incarnation, lane")?;
+    let sql = "SELECT device, incarnation, lane, last, chain FROM mobo_lane WHERE project = ?1 ORDER BY device, incarnation, lane";
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([project.sql()])?;
     let mut audits = Vec::new();
     while let Some(row) = rows.next()? {
