@@ -32,13 +32,7 @@ fn device_input(word: &str) -> device::Input {
         "behind" => device::Input::Compared { equal: false, diverged: vec![] },
         "diverged" => device::Input::Compared { equal: false, diverged: vec![BUCKET] },
         "error" => message(error(Code::BUSY, rest == "fatal")),
-        "refence" => message(Message::Refence(Refence {
-            lane: Lane::State,
-            hub_last: None,
-            chains: vec![],
-            reason: RefenceReason::Behind,
-            closed: None,
-        })),
+        "refence" => message(Message::Refence(behind())),
         "bye" => message(Message::Bye),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
@@ -73,6 +67,10 @@ fn device_input(word: &str) -> device::Input {
         "timeout" => device::Input::Timeout(moment()),
         _ => panic!("{word}"),
     }
+}
+
+fn behind() -> Refence {
+    Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind, closed: None }
 }
 
 fn device_effect(effect: &device::Effect) -> String {

@@ -196,9 +196,7 @@ impl<F: Frames> Driver<F> {
                 self.disputed = disputed;
                 self.feed(Input::Compared { equal, diverged });
             }
-            Effect::Granted(grant) => {
-                store.grant(grant).await?;
-            }
+            Effect::Granted(grant) => store.grant(grant).await?,
             Effect::Revoked(bucket) => {
                 store.revoke(bucket).await?;
             }
