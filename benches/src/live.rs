@@ -147,7 +147,8 @@ impl Driver {
                 | Effect::Sweep(..)
                 // It holds nothing, and is never told that it has to give it back.
                 | Effect::ReadDefinitions
-                | Effect::ReadFormer(_)
+                | Effect::ReadFormer(..)
+                | Effect::GaveUp(..)
                 | Effect::ReadOffer(..)
                 | Effect::Resume => {}
             }

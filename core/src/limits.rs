@@ -259,6 +259,8 @@ pub const REBUCKET_LOOK: Duration = Duration::from_secs(15);
 pub const OUTBOX_KEEP: Duration = Duration::from_secs(14 * 86_400);
 /// Bytes of such entries.
 pub const OUTBOX_KEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of entries that are looked through for the writes of one row, each entry counted with the longest header.
+pub const PAST_LOOKED_AT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Room that the device's database may take, unless its settings say otherwise.
 pub const EDGE_STORE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// The part of it that samples may not take.

@@ -11,7 +11,7 @@ use mobo_core::author::{Edit, Intent};
 use mobo_core::entry::{Entry, Header, Payload, Provenance, chain_next, chain_start};
 use mobo_core::ids::*;
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared, Retry, Rights, prepare_push};
-use mobo_core::message::{Code, Push, PushedEntry};
+use mobo_core::message::{Code, Push, PushedEntry, RefenceReason};
 use mobo_core::table::{Action, TableOp, op::encode_payload};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, Statement};
@@ -154,6 +154,29 @@ fn a_gap_is_nacked_and_a_fork_is_refenced() {
         let outcome = hub.merge(vec![clone.prepared(first, last)]).remove(0);
         assert!(matches!(outcome, Outcome::Refence { .. }), "I11: {first}..{last}: {outcome:?}");
     }
+    hub.check();
+}
+
+/// A restored hub may have closed a log before it had back what it lost of it. Whoever still speaks for that log is not heard.
+#[test]
+fn r22_a_closed_log_takes_what_its_device_gives_back_and_nothing_else() {
+    let (mut device, mut clone) = (Device::new(1), Device::new(1));
+    for n in 0..4 {
+        device.put("r", "a", &format!("t{n}"), 1);
+        clone.put("r", "a", &format!("t{}", n / 2 * 5), 1);
+    }
+    let mut hub = hub(&[&device]);
+    hub.merge(vec![device.prepared(1, 2)]);
+    hub.lanes.get_mut(&device.lane()).unwrap().fenced = true;
+    let mut one = |push: Prepared| hub.merge(vec![push]).remove(0);
+    let refence = |hub_last| Outcome::Refence { hub_last: Seq::new(hub_last), reason: RefenceReason::Forked };
+    assert_eq!(one(device.prepared(3, 4)), refence(2));
+    assert_eq!(one(device.prepared(4, 4).giving_back()), Outcome::Nack { expect: Seq::new(3).unwrap(), code: Code::GAP });
+    assert_eq!(one(clone.prepared(3, 4).giving_back()), refence(2), "another history");
+    assert_eq!(merged(&one(device.prepared(3, 4).giving_back())).acked, Seq::new(4).unwrap());
+    assert_eq!(merged(&one(device.prepared(4, 4).giving_back())).acked, Seq::new(4).unwrap(), "once more");
+    assert_eq!(one(device.prepared(4, 4)), refence(4), "it is closed as before");
+    assert!(hub.rows()["r"].contains("Int(4)"), "{:?}", hub.rows());
     hub.check();
 }
 

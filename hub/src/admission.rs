@@ -3,13 +3,14 @@
 mod carried;
 mod herd;
 mod instances;
+mod orders;
 mod pace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mobo_core::buckets::rights_of;
-use mobo_core::ids::{BootId, BucketId, DeviceId, Incarnation, Lane, LaneKey, ProjectId, RecordId, Seq, Ver};
+use mobo_core::ids::{BootId, BucketId, DeviceId, Incarnation, Lane, LaneKey, ProjectId, RecordId, Ver};
 use mobo_core::limits;
 use mobo_core::merge::Rights;
 use mobo_core::message::{
@@ -30,9 +31,6 @@ use crate::auth::Accounts;
 use crate::auth::book::Event;
 use crate::history::History;
 use crate::hub_time::HubTime;
-
-/// Chains that an order to refence carries, newest ones: what is older is found by its provenance.
-const REFENCE_CHAINS_MAX: u64 = 1_000;
 
 /// Lets devices in.
 #[derive(Debug)]
@@ -166,7 +164,7 @@ impl Door {
         for status in &admission.lanes {
             let report = hello.lanes.iter().find(|report| report.lane == status.lane);
             if let Some(reason) = self.unfit(hello, status, report).await? {
-                return Ok(Some(self.order(hello, status, reason).await?));
+                return Ok(Some(self.order(hello, &admission.lanes, (status, reason)).await?));
             }
         }
         // A log without entries is one that a refence has just started: it cannot be behind, whatever session its device remembers.
@@ -174,7 +172,7 @@ impl Door {
         let stale = shown < admission.confirmed && !is_fresh;
         let stale = mobo_core::protect!("hello.stale-session", stale);
         let Some(status) = admission.lanes.first().filter(|_| stale || admission.fenced) else { return Ok(None) };
-        Ok(Some(self.order(hello, status, RefenceReason::StaleSession).await?))
+        Ok(Some(self.order(hello, &admission.lanes, (status, RefenceReason::StaleSession)).await?))
     }
 
     async fn unfit(&self, hello: &Hello, status: &LaneStatus, report: Option<&LaneReport>) -> Result<Option<RefenceReason>, StoreError> {
@@ -189,47 +187,6 @@ impl Door {
         let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
         let chain = self.store.chain_at(self.project(), lane, proof.acked).await?;
         Ok(chain.filter(|chain| *chain != proof.chain).map(|_| RefenceReason::Forked))
-    }
-
-    async fn order(&self, hello: &Hello, status: &LaneStatus, reason: RefenceReason) -> Result<Refence, StoreError> {
-        let report = hello.lanes.iter().find(|report| report.lane == status.lane);
-        let acked = report.and_then(|report| report.proof).map(|proof| proof.acked);
-        let lane = LaneKey { device: hello.device, incarnation: hello.incarnation, lane: status.lane };
-        self.write_order(lane, (acked, report.map(|report| report.last)), status.last, reason).await
-    }
-
-    /// The order to start a new incarnation after a push that the lane's chain contradicts; the old log is closed.
-    ///
-    /// # Errors
-    ///
-    /// The store's.
-    pub async fn forked(&self, lane: LaneKey, hub_last: Option<Seq>, reason: RefenceReason) -> Result<Refence, StoreError> {
-        if let Err(Turned::Store(error)) = self.twice((lane.device, lane.incarnation), word(reason)).await {
-            return Err(error);
-        }
-        let refence = self.write_order(lane, (None, hub_last), hub_last, reason).await?;
-        self.store.fence(self.project(), lane.device, lane.incarnation).await?;
-        Ok(refence)
-    }
-
-    /// The hub's chains between what the device knows to be acknowledged and what both may have: the longest common prefix counts.
-    async fn write_order(
-        &self,
-        lane: LaneKey,
-        (acked, device_last): (Option<Seq>, Option<Seq>),
-        hub_last: Option<Seq>,
-        reason: RefenceReason,
-    ) -> Result<Refence, StoreError> {
-        let last = device_last.min(hub_last).map_or(0, Seq::get);
-        let first = (acked.map_or(0, Seq::get) + 1).max(last.saturating_sub(REFENCE_CHAINS_MAX));
-        let mut chains = Vec::new();
-        for seq in (first..=last).filter_map(Seq::new) {
-            if let Some(chain) = self.store.chain_at(self.project(), lane, seq).await? {
-                chains.push((seq, chain));
-            }
-        }
-        tracing::warn!(device = %lane.device, ?reason, "a device's log does not continue what the hub has: it starts a new incarnation");
-        Ok(Refence { lane: lane.lane, hub_last, chains, reason })
     }
 
     async fn admit(&self, hello: &Hello, device: DeviceRow, admission: Admission) -> Result<Guest, Turned> {

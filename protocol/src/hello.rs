@@ -4,7 +4,7 @@ use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{BootId, Chain, DeviceId, Incarnation, Lane, Ordinal, Position, ProjectId, Seq, Signature, Timeline};
 use mobo_core::limits;
 use mobo_core::message::{
-    AckProof, BucketReport, Hello, LaneReport, LaneStatus, Message, Parent, Refence, RefenceReason, SignedHello, TimelineInfo,
+    AckProof, BucketReport, Closed, Hello, LaneReport, LaneStatus, Message, Parent, Refence, RefenceReason, SignedHello, TimelineInfo,
     TimelineParent, Welcome,
 };
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
@@ -246,7 +246,8 @@ fn decode_lane_status(r: &mut Reader<'_>) -> Result<LaneStatus, Malformed> {
 }
 
 pub(crate) fn encode_refence(w: &mut Writer, refence: &Refence) -> u8 {
-    w.map(4).u64(0).u64(u64::from(refence.lane.number())).u64(1).u64(refence.hub_last.map_or(0, Seq::get));
+    w.map(4 + usize::from(refence.closed.is_some()));
+    w.u64(0).u64(u64::from(refence.lane.number())).u64(1).u64(refence.hub_last.map_or(0, Seq::get));
     w.u64(2).array(refence.chains.len());
     for (seq, chain) in &refence.chains {
         w.array(2).u64(seq.get()).bytes(chain.as_bytes());
@@ -256,11 +257,17 @@ pub(crate) fn encode_refence(w: &mut Writer, refence: &Refence) -> u8 {
         RefenceReason::Forked => 2,
         RefenceReason::StaleSession => 3,
     });
+    if let Some(closed) = &refence.closed {
+        w.u64(4).array(2).bytes(closed.timeline.as_bytes()).array(closed.shared.len());
+        for (lane, seq, chain) in &closed.shared {
+            w.array(3).u64(u64::from(lane.number())).u64(seq.get()).bytes(chain.as_bytes());
+        }
+    }
     kind::REFENCE
 }
 
 pub(crate) fn decode_refence(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut on, mut hub_last, mut chains, mut reason) = (None, None, Vec::new(), None);
+    let (mut on, mut hub_last, mut chains, mut reason, mut closed) = (None, None, Vec::new(), None, None);
     r.each_key(|key, r| {
         match key {
             0 => on = Some(lane(r)?),
@@ -273,10 +280,19 @@ pub(crate) fn decode_refence(r: &mut Reader<'_>) -> Result<Message, Malformed> {
                     _ => Some(RefenceReason::StaleSession),
                 }
             }
+            4 => closed = Some(decode_closed(r)?),
             _ => r.skip()?,
         }
         Ok(())
     })?;
     let reason = need(reason, "reason")?;
-    Ok(Message::Refence(Refence { lane: need(on, "lane")?, hub_last, chains, reason }))
+    Ok(Message::Refence(Refence { lane: need(on, "lane")?, hub_last, chains, reason, closed }))
+}
+
+fn decode_closed(r: &mut Reader<'_>) -> Result<Closed, Malformed> {
+    r.tuple(2, |r| {
+        let timeline = Timeline(r.fixed()?);
+        let shared = list(r, Lane::ALL.len(), |r| r.tuple(3, |r| Ok((lane(r)?, seq(r)?, Chain(r.fixed()?)))))?;
+        Ok(Closed { timeline, shared: distinct(shared, |(lane, _, _)| *lane)? })
+    })
 }

@@ -62,7 +62,7 @@ pub struct LaneState {
     pub ordinal: Ordinal,
     /// The numbers of the incarnations that it continues.
     pub ancestors: BTreeSet<Ordinal>,
-    /// True after a refence: this log is closed.
+    /// True after a refence: this log is closed, but for what a restored hub has lost of it ([`PreparedPush::gives_back`]).
     pub fenced: bool,
 }
 
@@ -202,7 +202,8 @@ fn refence(hub_last: Option<Seq>) -> Outcome {
 
 fn admit_push(push: PreparedPush, lanes: &mut BTreeMap<LaneKey, LaneState>, reads: &mut LaneReads, now: Eff) -> Admission {
     let Some(state) = lanes.get_mut(&push.lane) else { return Admission::Settled(refence(None)) };
-    if crate::protect!("lane.fenced", state.fenced) {
+    // What was acknowledged before a log was closed is no second writer's: a restored hub may have closed it before it had that back.
+    if crate::protect!("lane.fenced", state.fenced && !push.gives_back) {
         return Admission::Settled(refence(state.last));
     }
     let expect = Seq::after(state.last);

@@ -24,6 +24,17 @@ pub enum Prepared {
     Retry(Box<Retry>),
 }
 
+impl Prepared {
+    /// The same, of a log that its device has left behind ([`PreparedPush::gives_back`]).
+    #[must_use]
+    pub fn giving_back(mut self) -> Self {
+        if let Self::Push(push) = &mut self {
+            push.gives_back = true;
+        }
+        self
+    }
+}
+
 /// A push whose signature and chain hold in themselves.
 #[derive(Clone, Debug)]
 pub struct PreparedPush {
@@ -39,6 +50,9 @@ pub struct PreparedPush {
     pub signature: Option<Signature>,
     /// What the author may write.
     pub rights: Rights,
+    /// True where the device speaks for another log by now, and gives back what it keeps of this one: a closed log takes that, if it continues
+    /// it, and nothing else (rule R22).
+    pub gives_back: bool,
 }
 
 /// An entry, decoded.
@@ -107,6 +121,7 @@ pub fn prepare_push(project: ProjectId, lane: LaneKey, key: &PublicKey, push: Pu
         entries,
         signature: Some(push.signature),
         rights,
+        gives_back: false,
     })))
 }
 

@@ -179,6 +179,17 @@ pub struct Refence {
     pub chains: Vec<(Seq, Chain)>,
     /// Why.
     pub reason: RefenceReason,
+    /// What the hub had of the log when it closed it; absent where the device has had its word for that in this session.
+    pub closed: Option<Closed>,
+}
+
+/// What a hub has of a log that it closes at a hello.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Closed {
+    /// The hub's timeline: what was acknowledged on another one, it may have lost (rule R17).
+    pub timeline: Timeline,
+    /// Of each lane the last position that both have, and the hub's chain there.
+    pub shared: Vec<(Lane, Seq, Chain)>,
 }
 
 /// Why a hub orders a new incarnation.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{BucketId, CollectionId, Incarnation, Lane, Position, Seq};
-use crate::message::SchemaUpdate;
+use crate::message::{Code, Nack, SchemaUpdate};
 
 /// What a store says when a welcome is of another timeline than the buckets that it holds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,8 +23,18 @@ pub struct Former {
     pub incarnation: Incarnation,
     /// The lane.
     pub lane: Lane,
-    /// The hub has it up to there again; `None`: from the first entry that is kept.
-    pub after: Option<Seq>,
+    /// What is pushed of it next.
+    pub tail: Tail,
+}
+
+/// Where the next push of a former log begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tail {
+    /// With the last entry that a hub had acknowledged, and that one alone: a hub that has it has all before it, too. Most have, and a weak
+    /// link has no time for what they have.
+    Last,
+    /// Behind that position, `None`: with the first entry. The hub has said that it has no more.
+    Behind(Option<Seq>),
 }
 
 /// What is to be done next.
@@ -139,23 +149,31 @@ impl Flow {
     /// The hub has a lane of a former log up to there.
     pub fn former_acked(&mut self, (incarnation, lane): (Incarnation, Lane), acked: Seq) -> Step {
         let Stage::Former(Some(last)) = self.stage else { return Step::Wait };
-        match self.former.front_mut().filter(|former| (former.incarnation, former.lane) == (incarnation, lane) && acked >= last) {
-            Some(former) => {
-                former.after = Some(acked);
-                self.next_former()
-            }
-            None => Step::Wait,
+        let at_hand = |former: &&mut Former| (former.incarnation, former.lane) == (incarnation, lane) && acked >= last;
+        let Some(former) = self.former.front_mut().filter(at_hand) else { return Step::Wait };
+        if former.tail == Tail::Last {
+            self.former.pop_front();
+        } else {
+            former.tail = Tail::Behind(Some(acked));
         }
+        self.next_former()
     }
 
-    /// The hub cannot go on with a lane of a former log: what it did is in the rows that are offered (rule R22).
-    pub fn former_refused(&mut self, (incarnation, lane): (Incarnation, Lane)) -> Step {
-        let at_hand = self.former.front().is_some_and(|former| (former.incarnation, former.lane) == (incarnation, lane));
-        if !at_hand || !matches!(self.stage, Stage::Former(_)) {
-            return Step::Wait;
+    /// The hub cannot take a push of a former log. Where it has less than what was before it, the lane goes on from there; otherwise nothing
+    /// more of the lane is pushed, and what it did is in the rows that are offered (rule R22): the lane that is given up.
+    pub fn former_refused(&mut self, nack: &Nack) -> (Step, Option<Former>) {
+        let at_hand = |former: &&mut Former| (former.incarnation, former.lane) == (nack.incarnation, nack.lane);
+        let Some(former) = self.former.front_mut().filter(at_hand) else { return (Step::Wait, None) };
+        if !matches!(self.stage, Stage::Former(Some(_))) {
+            return (Step::Wait, None);
         }
-        self.former.pop_front();
-        self.next_former()
+        // From there on each push continues the one before: a hub that has a gap all the same has lost what it had a moment ago.
+        if former.tail == Tail::Last && nack.code == Code::GAP {
+            former.tail = Tail::Behind(Seq::new(nack.expect.get() - 1));
+            return (self.next_former(), None);
+        }
+        let given_up = self.former.pop_front();
+        (self.next_former(), given_up)
     }
 
     /// A page of a bucket is on its way; `more` is its last position where others follow.
@@ -273,28 +291,65 @@ mod tests {
         assert!(!flow.holds());
     }
 
+    fn seq(number: u64) -> Option<Seq> {
+        Seq::new(number)
+    }
+
+    fn tail(number: u64, tail: Tail) -> Former {
+        Former { incarnation: Incarnation::new(number).unwrap(), lane: Lane::State, tail }
+    }
+
+    /// A flow that has pushed its own log and comes to these logs.
+    fn at_former(former: Vec<Former>, bucket: BucketId) -> (Flow, Step) {
+        let mut flow = Flow::new(Moved { offers: vec![bucket], lasts: Vec::new(), former });
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        let step = flow.pushed(|_| None);
+        (flow, step)
+    }
+
+    fn nack(of: u64, expect: u64, code: Code) -> Nack {
+        Nack { lane: Lane::State, incarnation: Incarnation::new(of).unwrap(), expect: Seq::new(expect).unwrap(), code }
+    }
+
     #[test]
     fn r22_the_tails_of_former_logs_are_pushed_before_anything_is_offered() {
         let bucket = BucketId::new(1).unwrap();
         let log = |number| (Incarnation::new(number).unwrap(), Lane::State);
-        let tail = |number, after: u64| Former { incarnation: log(number).0, lane: Lane::State, after: Seq::new(after) };
-        let seq = |number| Seq::new(number).unwrap();
-        let moved = Moved { offers: vec![bucket], lasts: Vec::new(), former: vec![tail(3, 0), tail(4, 0)] };
-        let mut flow = Flow::new(moved);
-        flow.definitions_offered(&said(&[]));
-        flow.definitions_came(&said(&[]));
-        assert_eq!(flow.pushed(|_| None), Step::ReadFormer(tail(3, 0)));
-        assert_eq!(flow.former_sent(Some(seq(9))), Step::Wait);
+        let (mut flow, step) = at_former(vec![tail(3, Tail::Last), tail(4, Tail::Last)], bucket);
+        assert_eq!(step, Step::ReadFormer(tail(3, Tail::Last)));
+        assert_eq!(flow.former_sent(seq(9)), Step::Wait);
         for (of, acked) in [(3, 8), (4, 9)] {
-            assert_eq!(flow.former_acked(log(of), seq(acked)), Step::Wait, "not what is waited for");
+            assert_eq!(flow.former_acked(log(of), seq(acked).unwrap()), Step::Wait, "not what is waited for");
         }
-        assert_eq!(flow.former_refused(log(4)), Step::Wait, "not its turn");
-        assert_eq!(flow.former_acked(log(3), seq(9)), Step::ReadFormer(tail(3, 9)));
-        assert_eq!(flow.former_sent(None), Step::ReadFormer(tail(4, 0)));
-        assert_eq!(flow.former_sent(Some(seq(2))), Step::Wait);
-        assert_eq!(flow.former_refused(log(4)), Step::Read(bucket, None), "what it did is offered");
-        assert_eq!(flow.former_acked(log(4), seq(2)), Step::Wait);
+        assert_eq!(flow.former_refused(&nack(4, 1, Code::GAP)), (Step::Wait, None), "not its turn");
+        assert_eq!(flow.former_refused(&nack(3, 6, Code::GAP)), (Step::ReadFormer(tail(3, Tail::Behind(seq(5)))), None));
+        assert_eq!(flow.former_sent(seq(7)), Step::Wait);
+        assert_eq!(flow.former_acked(log(3), seq(7).unwrap()), Step::ReadFormer(tail(3, Tail::Behind(seq(7)))));
+        assert_eq!(flow.former_sent(None), Step::ReadFormer(tail(4, Tail::Last)));
+        assert_eq!(flow.former_sent(seq(2)), Step::Wait);
+        let given_up = Some(tail(4, Tail::Last));
+        assert_eq!(flow.former_refused(&nack(4, 1, Code::BROKEN_CHAIN)), (Step::Read(bucket, None), given_up), "what it did is offered");
+        assert_eq!(flow.former_acked(log(4), seq(2).unwrap()), Step::Wait);
         assert!(flow.holds());
+    }
+
+    /// It began with the first entry that was kept, in each session: a link that is cut before all of them are through never ended that.
+    #[test]
+    fn r22_a_hub_that_has_a_former_log_is_told_one_entry_of_it() {
+        let bucket = BucketId::new(1).unwrap();
+        let (mut flow, step) = at_former(vec![tail(3, Tail::Last)], bucket);
+        assert_eq!(step, Step::ReadFormer(tail(3, Tail::Last)));
+        flow.former_sent(seq(40_000));
+        assert_eq!(flow.former_acked((Incarnation::new(3).unwrap(), Lane::State), seq(40_000).unwrap()), Step::Read(bucket, None));
+        // A hub with nothing at all, and one that goes back while it is given back to.
+        let (mut flow, _) = at_former(vec![tail(3, Tail::Last)], bucket);
+        flow.former_sent(seq(9));
+        assert_eq!(flow.former_refused(&nack(3, 1, Code::GAP)).0, Step::ReadFormer(tail(3, Tail::Behind(None))));
+        assert_eq!(flow.former_refused(&nack(3, 1, Code::GAP)), (Step::Wait, None), "nothing was pushed since");
+        flow.former_sent(seq(5));
+        let given_up = Some(tail(3, Tail::Behind(None)));
+        assert_eq!(flow.former_refused(&nack(3, 1, Code::GAP)), (Step::Read(bucket, None), given_up), "no circle");
     }
 
     #[test]

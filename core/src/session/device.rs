@@ -91,8 +91,10 @@ pub enum Effect {
     Sweep(BucketId, Position),
     /// Read entries of a lane behind a position, at most one push of them and so many bytes, then answer [`Input::Entries`].
     Read(Lane, Option<Seq>, usize),
-    /// Read entries of a log that was left behind, at most one push of them, then answer [`Input::Former`].
-    ReadFormer(Former),
+    /// Read entries of a log that was left behind, at most one push of them and so many bytes, then answer [`Input::Former`].
+    ReadFormer(Former, usize),
+    /// The hub cannot go on with a log that was left behind: tell somebody that the rest of it stays where it is.
+    GaveUp(Former, Code),
     /// Store an ack.
     Acked(Box<Ack>),
     /// Store a rejection, tell the user.

@@ -89,7 +89,7 @@ impl Lanes {
 
     /// What a push of a lane may take: telemetry at most what the link carries in a second, so that a change of state behind it does not wait
     /// for longer (invariant I15); state what it carries in some seconds, because a push is merged whole or not at all.
-    fn push_bytes_max(&self, lane: Lane) -> usize {
+    pub(super) fn push_bytes_max(&self, lane: Lane) -> usize {
         let (seconds, unpaced) = if lane <= Lane::Events {
             (limits::PUSH_STATE_SECONDS, limits::PUSH_STATE_BYTES_UNPACED)
         } else {

@@ -32,9 +32,7 @@ fn device_input(word: &str) -> device::Input {
         "behind" => device::Input::Compared { equal: false, diverged: vec![] },
         "diverged" => device::Input::Compared { equal: false, diverged: vec![BUCKET] },
         "error" => message(error(Code::BUSY, rest == "fatal")),
-        "refence" => {
-            message(Message::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind }))
-        }
+        "refence" => message(Message::Refence(behind())),
         "bye" => message(Message::Bye),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
@@ -45,16 +43,16 @@ fn device_input(word: &str) -> device::Input {
         "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))], former: vec![] }),
         // The same, and the tail of a log that was left behind.
         "left" => {
-            let former = Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, after: None };
+            let former = Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, tail: Tail::Last };
             device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![], former: vec![former] })
         }
         "former" => device::Input::Former(numbers.first().map(|first| Box::new(of_former(push(*first, 1))))),
         "ackformer" => message(Message::Ack(Ack { incarnation: Incarnation::new(3).unwrap(), ..ack(numbers[0]) })),
-        "nackformer" => message(Message::Nack(Nack {
+        "nackformer" | "forkformer" => message(Message::Nack(Nack {
             lane: Lane::State,
             incarnation: Incarnation::new(3).unwrap(),
             expect: seq(numbers[0]),
-            code: Code::GAP,
+            code: if verb == "forkformer" { Code::BROKEN_CHAIN } else { Code::GAP },
         })),
         "definitions" => device::Input::Definitions(SchemaUpdate { timeline: TIMELINE, rev: 1, definitions: vec![], more: false }),
         "page" => {
@@ -71,10 +69,16 @@ fn device_input(word: &str) -> device::Input {
     }
 }
 
+fn behind() -> Refence {
+    Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind, closed: None }
+}
+
 fn device_effect(effect: &device::Effect) -> String {
     match effect {
         device::Effect::Send(_, message) => format!(">{}", name(message)),
         device::Effect::Read(lane, after, _) => format!("read {} {}", lane.number(), after.map_or(0, Seq::get)),
+        device::Effect::ReadFormer(Former { tail: Tail::Last, .. }, _) => "readformer last".to_owned(),
+        device::Effect::ReadFormer(Former { tail: Tail::Behind(after), .. }, _) => format!("readformer {}", after.map_or(0, Seq::get)),
         device::Effect::Close(reason) => format!("close {}", format!("{reason:?}").split(['(', ' ']).next().unwrap()),
         other => format!("{other:?}").split(['(', ' ']).next().unwrap().to_lowercase(),
     }
@@ -258,13 +262,21 @@ fn r18_a_device_offers_before_it_pulls() {
 #[test]
 fn r22_a_device_pushes_what_it_keeps_of_former_logs_before_it_offers() {
     const LEFT: &str = "open; welcome; left; definitions; schema; none 0; none 1; none 2; none 3";
-    device_row("open; welcome; left; definitions; schema", "putschema, readformer, read 0 0");
+    device_row("open; welcome; left; definitions; schema", "putschema, readformer last, read 0 0");
     device_row(&format!("{LEFT}; former 5"), ">push 5");
-    device_row(&format!("{LEFT}; former 5; ackformer 5"), "acked, readformer");
+    // The hub has it, and so all before it.
+    device_row(&format!("{LEFT}; former 5; ackformer 5"), "acked, readoffer");
     device_row(&format!("{LEFT}; former 5; ack 5"), "acked");
-    device_row(&format!("{LEFT}; former 5; ackformer 5; former"), "readoffer");
-    device_row(&format!("{LEFT}; former 5; nackformer 2"), "readoffer");
-    device_row(&format!("{LEFT}; former 5; appended; entries 1 1; ackformer 5; former; page; joined"), "offered, resume");
+    device_row(&format!("{LEFT}; former"), "readoffer");
+    // The hub has less.
+    device_row(&format!("{LEFT}; former 5; nackformer 2"), "readformer 1");
+    device_row(&format!("{LEFT}; former 5; nackformer 1; former 1; ackformer 1"), "acked, readformer 1");
+    device_row(&format!("{LEFT}; former 5; nackformer 2; former 2; ackformer 2; former"), "readoffer");
+    device_row(&format!("{LEFT}; former 5; nackformer 2; former 2; nackformer 2"), "gaveup, readoffer");
+    // It has something else in its place, or less than is kept.
+    device_row(&format!("{LEFT}; former 5; forkformer 2"), "gaveup, readoffer");
+    device_row(&format!("{LEFT}; former 5; nackformer 2; former"), "readoffer");
+    device_row(&format!("{LEFT}; former 5; appended; entries 1 1; ackformer 5; page; joined"), "offered, resume");
     // One that belongs to nothing: it is kept, and moves nothing.
     device_row(&format!("{LIVE}; ackformer 5"), "acked");
     device_row(&format!("{LIVE}; nackformer 5"), "");

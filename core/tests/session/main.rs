@@ -16,7 +16,7 @@ use mobo_core::ids::*;
 use mobo_core::limits;
 use mobo_core::merge::{Hint, Merged, Outcome};
 use mobo_core::message::*;
-use mobo_core::recover::{Former, Moved};
+use mobo_core::recover::{Former, Moved, Tail};
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::session::{DeviceSession, HubSession, device, hub};
 use mobo_core::store::{BucketPage, PullPage};

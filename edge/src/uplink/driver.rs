@@ -196,14 +196,13 @@ impl<F: Frames> Driver<F> {
                 self.disputed = disputed;
                 self.feed(Input::Compared { equal, diverged });
             }
-            Effect::Granted(grant) => {
-                store.grant(grant).await?;
-            }
+            Effect::Granted(grant) => store.grant(grant).await?,
             Effect::Revoked(bucket) => {
                 store.revoke(bucket).await?;
             }
             effect @ (Effect::ReadDefinitions
-            | Effect::ReadFormer(_)
+            | Effect::ReadFormer(..)
+            | Effect::GaveUp(..)
             | Effect::ReadOffer(..)
             | Effect::Offered(_)
             | Effect::Resume
@@ -233,13 +232,22 @@ impl<F: Frames> Driver<F> {
                 self.feed(Input::Offer(Box::new(offer), more));
             }
             Effect::Offered(bucket) => store.offered(bucket).await?,
-            Effect::ReadFormer(former) => {
-                let outgoing = store.former(former, (limits::PUSH_ENTRIES_MAX, limits::PUSH_STATE_BYTES_UNPACED)).await?;
-                let push = match outgoing {
-                    Some(outgoing) => Some(Box::new(self.uplink.push(former.lane, outgoing).await?)),
-                    None => None,
+            Effect::ReadFormer(former, bytes_max) => {
+                let (incarnation, lane) = (former.incarnation, former.lane.number());
+                let push = match store.former(former, (limits::PUSH_ENTRIES_MAX, bytes_max)).await? {
+                    Pending::Nothing => None,
+                    Pending::Entries(outgoing) => Some(Box::new(self.uplink.push(former.lane, outgoing).await?)),
+                    Pending::Trimmed(kept) => {
+                        let kept = kept.get();
+                        tracing::warn!(%incarnation, lane, kept, "the hub has lost entries of a former log that this device keeps no more");
+                        None
+                    }
                 };
                 self.feed(Input::Former(push));
+            }
+            Effect::GaveUp(former, code) => {
+                let (incarnation, lane, code) = (former.incarnation, former.lane.number(), code.name());
+                tracing::warn!(%incarnation, lane, code, "the hub cannot go on with a former log: what it did is in the rows that are offered");
             }
             Effect::Resume => {
                 store.given_back().await?;

@@ -130,7 +130,7 @@ fn device_event(event: u8, world: &World) -> device::Input {
 fn device_answer(effect: device::Effect, world: &World, pushed: &mut Vec<Lane>) -> Option<device::Input> {
     Some(match effect {
         device::Effect::Admit(welcome) => device::Input::Admitted(welcome.grants.iter().map(|grant| (grant.bucket, Position(0))).collect()),
-        device::Effect::ReadFormer(_) => device::Input::Former(None),
+        device::Effect::ReadFormer(..) => device::Input::Former(None),
         device::Effect::ReadDefinitions => device::Input::Definitions(schema(world)),
         device::Effect::ReadOffer(bucket, after) => {
             let offer = Offer { bucket, timeline: world.timeline, rows: vec![], more: after.is_none() };
@@ -145,6 +145,7 @@ fn device_answer(effect: device::Effect, world: &World, pushed: &mut Vec<Lane>) 
         device::Effect::Apply(batch) => device::Input::Applied { bucket: batch.bucket, cursor: batch.to },
         device::Effect::Compare(checkpoint) => device::Input::Compared { equal: checkpoint.heads.is_empty(), diverged: vec![] },
         device::Effect::Send(..)
+        | device::Effect::GaveUp(..)
         | device::Effect::Offered(_)
         | device::Effect::Resync(_)
         | device::Effect::Sweep(..)
@@ -212,7 +213,7 @@ fn hub_answer(effect: hub::Effect, world: &World) -> Option<hub::Input> {
     Some(match effect {
         hub::Effect::Admit(hello) if hello.hello.lanes.len() > 3 => {
             let reason = mobo_core::message::RefenceReason::Behind;
-            hub::Input::Admitted(Err(Refusal::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason })))
+            hub::Input::Admitted(Err(Refusal::Refence(Refence { lane: Lane::State, hub_last: None, chains: vec![], reason, closed: None })))
         }
         hub::Effect::Admit(_) => hub::Input::Admitted(Ok(Box::new(welcome(world)))),
         hub::Effect::Merge(lane, push) => {
@@ -234,7 +235,7 @@ fn hub_answer(effect: hub::Effect, world: &World) -> Option<hub::Input> {
             hub::Input::Enrolled(Err(error))
         }
         hub::Effect::Refence(lane, hub_last, reason) => {
-            hub::Input::Admitted(Err(Refusal::Refence(Refence { lane: lane.lane, hub_last, chains: vec![], reason })))
+            hub::Input::Admitted(Err(Refusal::Refence(Refence { lane: lane.lane, hub_last, chains: vec![], reason, closed: None })))
         }
         hub::Effect::Send(..) | hub::Effect::OfferedAll | hub::Effect::Pong(_) | hub::Effect::Cursors(_) | hub::Effect::Close(_) => {
             return None;

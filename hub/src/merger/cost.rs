@@ -97,9 +97,9 @@ fn cut(push: &PreparedPush, mut before: impl FnMut(usize, &PreparedEntry) -> boo
         match pieces.last_mut().filter(|_| !cuts) {
             Some(piece) => piece.entries.push(entry.clone()),
             None => {
-                let rights = push.rights.clone();
+                let (lane, rights, gives_back) = (push.lane, push.rights.clone(), push.gives_back);
                 let entries = vec![entry.clone()];
-                pieces.push(PreparedPush { lane: push.lane, prev_chain: chain, first: entry.seq, entries, signature: None, rights });
+                pieces.push(PreparedPush { lane, prev_chain: chain, first: entry.seq, entries, signature: None, rights, gives_back });
             }
         }
         chain = entry.chain;
@@ -153,7 +153,7 @@ pub(super) mod tests {
         }
         let signature = Some(Signature([7; 64]));
         let (prev_chain, first) = (Chain([0; 32]), Seq::FIRST);
-        Prepared::Push(Box::new(PreparedPush { lane, prev_chain, first, entries, signature, rights: Rights::All }))
+        Prepared::Push(Box::new(PreparedPush { lane, prev_chain, first, entries, signature, rights: Rights::All, gives_back: false }))
     }
 
     /// The numbers of entries of the pieces, and each continues the one before.

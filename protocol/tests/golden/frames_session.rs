@@ -2,8 +2,8 @@
 
 use mobo_core::ids::{Chain, Lane, Ordinal, Position, Seq, Timeline};
 use mobo_core::message::{
-    AccessUpdate, AckProof, BucketReport, Code, Definition, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, Parent, PeerError, Ping,
-    Refence, RefenceReason, SchemaUpdate, SignedHello, TimelineInfo, TimelineParent, Welcome,
+    AccessUpdate, AckProof, BucketReport, Closed, Code, Definition, Enrol, Enrolled, Grant, Hello, LaneReport, LaneStatus, Parent,
+    PeerError, Ping, Refence, RefenceReason, SchemaUpdate, SignedHello, TimelineInfo, TimelineParent, Welcome,
 };
 use mobo_core::rights::Access;
 use mobo_core::schema::Collection;
@@ -75,6 +75,11 @@ fn admission() -> Vec<Frame> {
             "refence-stale-session",
             "Refence: the session generation is older than the last confirmed one.",
             refence(RefenceReason::StaleSession, Some(seq(3)), 1),
+        ),
+        frame(
+            "refence-closed",
+            "Refence of a restored hub at a hello: its timeline, and of two lanes the last position that both have.",
+            closed_refence(),
         ),
         frame("enrol", "Enrol with an invitation's secret; the signature covers the channel binding and the secret.", enrol()),
         frame("enrol-masked", "Enrol over a link whose carriers can read: the secret is masked with the channel binding.", enrol_masked()),
@@ -207,7 +212,13 @@ fn welcome(restored: bool) -> Welcome {
 
 fn refence(reason: RefenceReason, hub_last: Option<Seq>, chains: u8) -> Message {
     let chains = (1..=chains).map(|index| (seq(u64::from(index) * 3), Chain([0xc0 + index; 32]))).collect();
-    Message::Refence(Refence { lane: Lane::State, hub_last, chains, reason })
+    Message::Refence(Refence { lane: Lane::State, hub_last, chains, reason, closed: None })
+}
+
+fn closed_refence() -> Message {
+    let shared = vec![(Lane::State, seq(9), Chain([0xc3; 32])), (Lane::Telemetry, seq(300), Chain([0xc4; 32]))];
+    let closed = Some(Closed { timeline: TIMELINE, shared });
+    Message::Refence(Refence { lane: Lane::State, hub_last: Some(seq(12)), chains: vec![], reason: RefenceReason::Forked, closed })
 }
 
 fn schema(collections: &[Collection], more: bool) -> SchemaUpdate {

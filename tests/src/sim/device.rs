@@ -98,6 +98,8 @@ pub(super) struct Life {
     pub(super) writer: InlineWriter,
     pub(super) uplink: Arc<Uplink>,
     pub(super) talk: Option<Talk>,
+    /// What its disk had done when its store was found to be sound.
+    pub(super) sound_at: Option<u64>,
 }
 
 /// A session at the device's end.
@@ -134,7 +136,7 @@ impl Device {
             wake: Arc::default(),
             pauses: None,
         });
-        self.life = Some(Life { store, writer, uplink, talk: None });
+        self.life = Some(Life { store, writer, uplink, talk: None, sound_at: None });
         Ok(())
     }
 }

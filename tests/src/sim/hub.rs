@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mobo_adapters::sqlite::{InlineWriter, SqliteHubStore};
 use mobo_core::ids::{Chain, LaneKey, Seq, Timeline};
-use mobo_core::store::{HubStore, StoreError};
+use mobo_core::store::{HubStore, LaneAudit, StoreError};
 use mobo_core::trust::KeyPair;
 use mobo_hub::admission::Door;
 use mobo_hub::merger::{MergeDesk, MergeQueue, Merger, News};
@@ -62,6 +62,8 @@ pub(super) struct HubLife {
     pub(super) talks: BTreeMap<u64, HubTalk>,
     /// The timeline that its sessions know.
     pub(super) timeline: Timeline,
+    /// What its disk had done when its store was found to be sound, and its lanes then.
+    pub(super) sound_at: Option<(u64, Vec<LaneAudit>)>,
 }
 
 /// One session at the hub's end.
@@ -124,7 +126,7 @@ impl HubNode {
         let place = self.place.to_be_bytes().to_vec();
         wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
-        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new(), timeline });
+        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new(), timeline, sound_at: None });
         Ok(())
     }
 }

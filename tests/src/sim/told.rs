@@ -1,7 +1,7 @@
 //! What the hub has told must stay true: its time goes on, an entry's effective time is decided once, a closed log is closed, and an older image
 //! of a device is found out by its session (rules R5, R6, R7; replication.md D2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::ids::{DeviceId, Incarnation, Lane, LaneKey, Timeline};
 use mobo_core::message::{Ack, Message};
@@ -32,12 +32,15 @@ pub(super) struct Told {
     welcomed: BTreeMap<(Log, Timeline), Vec<(u64, u64)>>,
     /// Closed logs, and where their lanes ended.
     closed: BTreeMap<Log, Option<BTreeMap<Lane, u64>>>,
+    /// Logs that a device has left behind and gives back: these grow, closed or not.
+    given_back: BTreeSet<Log>,
 }
 
 impl Told {
     /// The hub was put back: what it said since does not bind it.
     pub(super) fn forget(&mut self) {
         (self.time, self.effs, self.closed) = (0, BTreeMap::new(), BTreeMap::new());
+        self.given_back.clear();
     }
 
     /// Looks at a frame that a session has sent; `now` is the hub's time.
@@ -53,6 +56,12 @@ impl Told {
             (End::Hub, Message::Refence(_)) => {
                 if let Some(shown) = self.hellos.get(&link) {
                     self.closed.entry(shown.log).or_default();
+                }
+                Ok(())
+            }
+            (End::Device, Message::Push(push)) => {
+                if let Some(shown) = self.hellos.get(&link).filter(|shown| shown.log.1 != push.incarnation) {
+                    self.given_back.insert((shown.log.0, push.incarnation));
                 }
                 Ok(())
             }
@@ -116,7 +125,7 @@ impl Told {
 
     /// Looks at the lanes as the hub has them.
     pub(super) fn lanes(&mut self, lanes: &[LaneAudit]) -> Try {
-        for (log, ends) in &mut self.closed {
+        for (log, ends) in self.closed.iter_mut().filter(|(log, _)| !self.given_back.contains(log)) {
             let own = lanes.iter().filter(|audit| (audit.lane.device, audit.lane.incarnation) == *log);
             let now: BTreeMap<Lane, u64> = own.map(|audit| (audit.lane.lane, audit.last.get())).collect();
             let ends = ends.get_or_insert_with(|| now.clone());

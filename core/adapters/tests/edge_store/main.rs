@@ -7,6 +7,7 @@ mod bootstrap;
 mod differential;
 mod diverging;
 mod documents;
+mod going_back;
 mod ingest;
 mod intake;
 mod keeping;

@@ -20,7 +20,7 @@ async fn order(world: &World, device: &Device, lane: Lane) -> Refence {
         let chain = mobo_core::store::HubStore::chain_at(&world.hub, world.project, key, seq(number)).await.unwrap();
         chains.extend(chain.map(|chain| (seq(number), chain)));
     }
-    Refence { lane, hub_last: chains.last().map(|last| last.0), chains, reason: RefenceReason::Forked }
+    Refence { lane, hub_last: chains.last().map(|last| last.0), chains, reason: RefenceReason::Forked, closed: None }
 }
 
 async fn refence(world: &World, device: &Device, order: Option<Refence>) -> mobo_adapters::sqlite::edge::Refenced {

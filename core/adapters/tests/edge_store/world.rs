@@ -19,7 +19,7 @@ use mobo_core::message::{
 };
 use mobo_core::query::Select;
 use mobo_core::schema::{Collection, Field, FieldChanges, FieldType, Kind, Schema, altered};
-use mobo_core::store::{Admission, Arrival, DeviceRow, HubRow, HubStore, Invite, MergeBatch, PullRequest};
+use mobo_core::store::{Admission, Arrival, DeviceRow, Fork, HubRow, HubStore, Invite, MergeBatch, PullRequest, RecoveryStore};
 use mobo_core::stream::{Column, Segment};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, OfferKey, Statement};
@@ -169,6 +169,21 @@ impl World {
         let (now, entropy) = (self.now(), self.draw());
         let batch = MergeBatch { project, schema, timeline, now, entropy, recovering: false, submissions: Vec::new() };
         self.hub.take_in(batch).await.unwrap();
+    }
+
+    /// A copy of the hub's database, as it is now.
+    pub(crate) fn copy_of_hub(&self) -> PathBuf {
+        let path = self.folder.path().join("copy.db");
+        self.raw().execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
+        path
+    }
+
+    /// That copy takes the hub's place, and goes on under a new timeline.
+    pub(crate) async fn goes_back(&mut self, copy: &std::path::Path) {
+        self.hub = SqliteHubStore::open(copy).unwrap();
+        let (fresh, now) = (Timeline(self.draw()), self.now());
+        let fork = Fork { from: self.timeline, fresh, incarnation: Incarnation::new(78).unwrap(), foreign: Vec::new(), now };
+        self.timeline = RecoveryStore::fork_timeline(&self.hub, self.project, fork).await.unwrap().timeline.timeline;
     }
 
     /// The hub's database, as any other program has it.
@@ -407,7 +422,7 @@ impl Device {
         Some(Self::answer((lane, incarnation), world.merge(self.submission_as(world, lane, outgoing, rights)).await))
     }
 
-    fn answer((lane, incarnation): (Lane, Incarnation), merged: Merged) -> Answer {
+    pub(crate) fn answer((lane, incarnation): (Lane, Incarnation), merged: Merged) -> Answer {
         let ack = Ack {
             lane,
             incarnation,

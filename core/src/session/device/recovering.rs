@@ -51,10 +51,12 @@ impl DeviceSession {
     }
 
     pub(super) fn former_refused(&mut self, nack: &Nack) {
-        if let Some(flow) = &mut self.flow {
-            let step = flow.former_refused((nack.incarnation, nack.lane));
-            self.step(step);
+        let Some(flow) = &mut self.flow else { return };
+        let (step, given_up) = flow.former_refused(nack);
+        if let Some(former) = given_up {
+            self.effects.push_back(Effect::GaveUp(former, nack.code));
         }
+        self.step(step);
     }
 
     pub(super) fn offer(&mut self, offer: Offer, more: Option<Position>) {
@@ -75,7 +77,10 @@ impl DeviceSession {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wait => {}
-            Step::ReadFormer(former) => self.effects.push_back(Effect::ReadFormer(former)),
+            Step::ReadFormer(former) => {
+                let bytes_max = self.lanes.push_bytes_max(former.lane);
+                self.effects.push_back(Effect::ReadFormer(former, bytes_max));
+            }
             Step::Read(bucket, after) => self.effects.push_back(Effect::ReadOffer(bucket, after)),
             Step::Done => self.effects.push_back(Effect::Resume),
         }

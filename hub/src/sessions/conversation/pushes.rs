@@ -27,6 +27,7 @@ impl<F: Frames> Conversation<F> {
         }
         let Some((key, rights)) = &self.guest else { return };
         let prepared = match prepare_push(self.identity.project, lane, key, push, rights.clone()) {
+            Ok(prepared) if is_former => prepared.giving_back(),
             Ok(prepared) => prepared,
             Err(code) => return self.feed(Input::PushRefused(lane, code)),
         };

@@ -73,8 +73,8 @@ pub(super) fn undecided(conn: &Connection, (incarnation, lane): (Incarnation, La
 
 /// Keeps the effective time of an entry that is committed; its samples get their real times.
 fn decide(conn: &Connection, (log, schema): (&Log, &Schema), (incarnation, lane, seq): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
-    // Both at once: what is said of an entry stands behind all of its payload, and is written with it.
-    let sql = "UPDATE mobo_outbox SET eff = ?4, state = max(state, 1)
+    // Both at once, and in the room that was left for them: what is said of an entry stands behind all of its payload.
+    let sql = "UPDATE mobo_outbox SET eff = ?4, eff_room = NULL, state = max(state, 1)
                WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT ?4";
     let changed = conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(seq), eff.0))?;
     if changed == 0 || lane == Lane::State {
@@ -197,6 +197,8 @@ fn drop_first(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, S
 
 #[cfg(test)]
 mod tests {
+    use mobo_core::entry::Entry;
+    use mobo_core::ids::{DeviceId, ProjectId};
     use rusqlite::StatementStatus;
 
     use super::*;
@@ -218,5 +220,37 @@ mod tests {
         let statement = conn.prepare_cached(NEWEST).unwrap();
         let steps = statement.get_status(StatementStatus::VmStep);
         assert!((1..200).contains(&steps), "{steps} steps for one lane: every kept entry was looked at");
+    }
+
+    /// What broke: the effective time of an entry stands behind its payload, and made the row longer. So each ack wrote all of it once more: 50
+    /// pages for an entry of 200,000 bytes, 64 for the largest.
+    // faults: S-13
+    #[test]
+    fn an_ack_does_not_write_the_payload_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let conn = open_writer(&folder.path().join("edge.db"), Role::Edge, 1_024).unwrap();
+        let (project, incarnation) = (ProjectId::new(5).unwrap(), Incarnation::new(1).unwrap());
+        let log = Log { project, device: DeviceId([3; 16]), incarnation, timeline: None };
+        let entry = Entry { header: vec![0; 60], payload: Payload::Present(vec![7; 200_000]) };
+        for _ in 0..4 {
+            outbox::append(&conn, &log, Lane::State, &entry, 1).unwrap();
+        }
+        // Two rows of an earlier version, which left no room.
+        conn.execute("UPDATE mobo_outbox SET eff_room = NULL WHERE seq <= 2", []).unwrap();
+        let frames = || conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1)).unwrap();
+        let pages = [1, 2, 3, 4].map(|number| {
+            let (seq, before) = (Seq::new(number).unwrap(), frames());
+            let transaction = conn.unchecked_transaction().unwrap();
+            let eff = Eff(1_780_000_000_000_000 + i64::try_from(number).unwrap());
+            decide(&conn, (&log, &Schema::default()), (incarnation, Lane::State, seq), eff).unwrap();
+            advance(&conn, (incarnation, Lane::State), seq, None).unwrap();
+            transaction.commit().unwrap();
+            let row = "SELECT eff, state, length(payload), eff_room IS NULL FROM mobo_outbox WHERE seq = ?1";
+            let row = conn.query_row(row, [seq_sql(seq)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
+            assert_eq!(row, (eff.0, 1, 200_000, true));
+            frames() - before
+        });
+        assert!(pages[..2].iter().all(|pages| *pages > 48), "{pages:?}: this test would not see what it is for");
+        assert!(pages[2..].iter().all(|pages| *pages <= 8), "{pages:?} pages for two acks with no room, and two with");
     }
 }

@@ -6,7 +6,7 @@ use mobo_core::recover::Former;
 use mobo_core::store::StoreError;
 use rusqlite::Connection;
 
-use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Outgoing, Refenced};
+use super::answers::{Acknowledged, Admitted, Applied, ApplyError, Change, Compared, Keep, Pending, Refenced};
 use super::counts::EdgeAudit;
 use super::members::{self, Sweep};
 use super::refence::Why;
@@ -235,12 +235,12 @@ impl EdgeStore {
     }
 
     /// The next entries of a log that was left behind, which a restored hub may have lost: at most so many and so many bytes, but at least
-    /// one; `None` when there are no more.
+    /// one. [`Pending::Trimmed`] where the hub is further back than what is kept of it.
     ///
     /// # Errors
     ///
     /// A [`StoreError`].
-    pub async fn former(&self, former: Former, max: (usize, usize)) -> Result<Option<Outgoing>, StoreError> {
+    pub async fn former(&self, former: Former, max: (usize, usize)) -> Result<Pending, StoreError> {
         self.inner.readers.read(move |conn| outbox::former(conn, &former, max)).await
     }
 

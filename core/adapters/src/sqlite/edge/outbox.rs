@@ -3,7 +3,7 @@
 use mobo_core::entry::{Entry, Payload, chain_next, chain_start};
 use mobo_core::ids::{Chain, Incarnation, Lane, Seq, Signature, Timeline};
 use mobo_core::message::{AckProof, LaneReport, PushedEntry};
-use mobo_core::recover::Former;
+use mobo_core::recover::{Former, Tail};
 use mobo_core::time::Eff;
 use rusqlite::{Connection, Row};
 
@@ -96,8 +96,9 @@ pub(super) fn append(conn: &Connection, log: &Log, number: Lane, entry: &Entry, 
         Payload::Present(bytes) => Some(bytes),
         Payload::Lost(_) => None,
     };
-    let sql = "INSERT INTO mobo_outbox (incarnation, lane, seq, header, payload, payload_hash, chain, sealed_us)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    // With room for what the hub will say of it: a row that stays as long as it is, is not written anew behind its payload.
+    let sql = "INSERT INTO mobo_outbox (incarnation, lane, seq, header, payload, payload_hash, chain, sealed_us, eff_room)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, zeroblob(8))";
     let key = (log.incarnation.sql(), number.number(), seq_sql(seq));
     conn.prepare_cached(sql)?.execute((key.0, key.1, key.2, &entry.header, payload, entry.payload.hash(), chain.as_bytes(), sealed_us))?;
     meta::add(conn, meta::OUTBOX_BYTES, sql_len(entry.bytes()))?;
@@ -156,14 +157,24 @@ pub(super) fn outgoing(conn: &Connection, number: Lane, after: Option<Seq>, (ent
     Ok(if outgoing.entries.is_empty() { Pending::Nothing } else { Pending::Entries(outgoing) })
 }
 
-/// The next entries of a log that was left behind, from the first that is kept, as far as a hub had acknowledged them; `None`: no more.
-pub(super) fn former(conn: &Connection, former: &Former, max: (usize, usize)) -> Try<Option<Outgoing>> {
-    let Some(log) = Log::read(conn)? else { return Ok(None) };
-    let Some(row) = lane(conn, former.incarnation, former.lane)? else { return Ok(None) };
-    let after = former.after.max(row.trimmed.map(|trimmed| trimmed.0));
-    let Some(acked) = row.acked.filter(|acked| after < Some(*acked)) else { return Ok(None) };
-    let outgoing = between(conn, &log, (former.incarnation, former.lane), (after, acked), max)?;
-    Ok((!outgoing.entries.is_empty()).then_some(outgoing))
+/// The next entries of a log that was left behind, as far as a hub had acknowledged them.
+pub(super) fn former(conn: &Connection, former: &Former, (entries_max, bytes_max): (usize, usize)) -> Try<Pending> {
+    let Some(log) = Log::read(conn)? else { return Ok(Pending::Nothing) };
+    let Some(row) = lane(conn, former.incarnation, former.lane)? else { return Ok(Pending::Nothing) };
+    let (Some(acked), trimmed) = (row.acked, row.trimmed.map(|trimmed| trimmed.0)) else { return Ok(Pending::Nothing) };
+    let (after, entries_max) = match former.tail {
+        Tail::Last if trimmed >= Some(acked) => return Ok(Pending::Nothing),
+        Tail::Last => (Seq::new(acked.get() - 1), 1),
+        Tail::Behind(after) => (after, entries_max),
+    };
+    if after >= Some(acked) {
+        return Ok(Pending::Nothing);
+    }
+    if let Some(trimmed) = trimmed.filter(|trimmed| after < Some(*trimmed)) {
+        return Ok(Pending::Trimmed(trimmed.next()));
+    }
+    let outgoing = between(conn, &log, (former.incarnation, former.lane), (after, acked), (entries_max, bytes_max))?;
+    Ok(if outgoing.entries.is_empty() { Pending::Nothing } else { Pending::Entries(outgoing) })
 }
 
 /// The entries behind `after` up to `last`: at most so many and so many bytes, but at least one.
@@ -241,6 +252,13 @@ pub(super) fn is_rejected(conn: &Connection, (incarnation, lane, at): (Incarnati
 pub(super) fn set_state(conn: &Connection, (incarnation, lane, at): (Incarnation, Lane, Seq), state: EntryState) -> Try<()> {
     let sql = "UPDATE mobo_outbox SET state = ?4 WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(at), state.code()))?;
+    Ok(())
+}
+
+/// Keeps the effective time of an entry that is authored again: that of its first sealing.
+pub(super) fn set_eff(conn: &Connection, (incarnation, lane, at): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
+    let sql = "UPDATE mobo_outbox SET eff = ?4, eff_room = NULL WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(at), eff.0))?;
     Ok(())
 }
 

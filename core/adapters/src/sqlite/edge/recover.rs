@@ -3,11 +3,11 @@
 //! What is to be offered stands as members that no pull has named: it is shown, it counts in no digest, and the pull that follows names it
 //! again or, when that is complete, ends it.
 
-use mobo_core::ids::{BucketId, Incarnation, Lane, Position, RecordKey, Timeline};
+use mobo_core::ids::{BucketId, Chain, Incarnation, Lane, Position, RecordKey, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::message::{Item, ItemBody, Offer, Welcome};
 use mobo_core::record::RecordState;
-use mobo_core::recover::{Former, Moved, fork_head};
+use mobo_core::recover::{Former, Moved, Tail, fork_head};
 use mobo_core::schema::Schema;
 use rusqlite::Connection;
 
@@ -77,7 +77,7 @@ pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Lo
     if !mobo_core::protect!("recovery.offer-first:session", is_new || !offers.is_empty() || was_giving) {
         return Ok(None);
     }
-    let former = former(conn, before.incarnation)?;
+    let former = former(conn, before.incarnation, now)?;
     if !former.is_empty() {
         meta::set(conn, meta::GIVING_BACK, true)?;
     }
@@ -85,15 +85,19 @@ pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Lo
     Ok(Some(Moved { offers, lasts: lanes.into_iter().map(|(lane, row)| (lane, row.last)).collect(), former }))
 }
 
-/// The kept tails of the logs that were left behind, in the order of their last entries. What was pending in them when they ended was authored
-/// again; what a hub had acknowledged, a restored one may have lost.
-fn former(conn: &Connection, own: Incarnation) -> Try<Vec<Former>> {
-    let sql = "SELECT incarnation, lane FROM mobo_outbox WHERE state = 1 AND incarnation <> ?1
-               GROUP BY incarnation, lane ORDER BY max(eff), incarnation, lane";
+/// The kept tails of the logs that were left behind, in the order of their last entries, but for those that the hub of this timeline has
+/// acknowledged to their end. What was pending in them when they ended was authored again; what a hub had acknowledged, a restored one may have
+/// lost.
+fn former(conn: &Connection, own: Incarnation, now: Timeline) -> Try<Vec<Former>> {
+    // A lane is trimmed from its start: where its last acknowledged entry is gone, nothing of it is left.
+    let sql = "SELECT l.incarnation, l.lane FROM mobo_lane l
+               JOIN mobo_outbox o ON o.incarnation = l.incarnation AND o.lane = l.lane AND o.seq = l.acked
+               WHERE l.incarnation <> ?1 AND (l.proof_timeline IS NOT ?2 OR l.proof_seq < l.acked)
+               ORDER BY o.eff, l.incarnation, l.lane";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut found = all(statement.query([own.sql()])?, |row| {
+    let mut found = all(statement.query((own.sql(), now.as_bytes()))?, |row| {
         let (incarnation, lane) = (Incarnation::from_sql(row.get(0)?), Lane::from_number(row.get(1)?));
-        Ok(Former { incarnation: known(incarnation, "incarnation")?, lane: known(lane, "lane")?, after: None })
+        Ok(Former { incarnation: known(incarnation, "incarnation")?, lane: known(lane, "lane")?, tail: Tail::Last })
     })?;
     // Of more logs than a hub takes, the latest.
     let mut latest = Vec::new();
@@ -115,13 +119,37 @@ pub(super) fn given_back(conn: &Connection) -> Try<()> {
 fn go_back(conn: &Connection, log: &Log, welcome: &Welcome) -> Try<()> {
     for lane in Lane::ALL {
         let status = welcome.lanes.iter().find(|status| status.lane == lane);
-        let (last, safe) = (status.and_then(|status| status.last), status.and_then(|status| status.safe));
-        let key = (log.incarnation.sql(), lane.number(), last.map_or(0, seq_sql));
-        let sql = "UPDATE mobo_lane SET acked = min(acked, ?3), safe = min(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
-        conn.prepare_cached(sql)?.execute((key.0, key.1, key.2, safe.map_or(0, seq_sql)))?;
-        let sql = "UPDATE mobo_outbox SET state = 0 WHERE incarnation = ?1 AND lane = ?2 AND seq > ?3 AND state = 1";
-        conn.prepare_cached(sql)?.execute(key)?;
+        let safe = status.and_then(|status| status.safe);
+        let last = status.and_then(|status| Some((status.last?, status.chain)));
+        let last = match last {
+            // Another instance has written there since the hub went back: how much of it both have, nobody has said.
+            Some(last) if !is_shared(conn, (log.incarnation, lane), last)? => None,
+            last => last.map(|last| last.0),
+        };
+        forget_acks(conn, (log.incarnation, lane), (last, last.and(safe)))?;
     }
+    Ok(())
+}
+
+/// True if the hub's lane is this one up to there, as far as that is kept.
+pub(super) fn is_shared(conn: &Connection, (incarnation, lane): (Incarnation, Lane), (last, chain): (Seq, Chain)) -> Try<bool> {
+    Ok(match outbox::chain_at(conn, incarnation, lane, last)? {
+        Some(own) => own == chain,
+        None => outbox::is_trimmed(conn, incarnation, lane, last)?,
+    })
+}
+
+/// Entries behind `last` are not acknowledged any more.
+pub(super) fn forget_acks(
+    conn: &Connection,
+    (incarnation, lane): (Incarnation, Lane),
+    (last, safe): (Option<Seq>, Option<Seq>),
+) -> Try<()> {
+    let key = (incarnation.sql(), lane.number(), last.map_or(0, seq_sql));
+    let sql = "UPDATE mobo_lane SET acked = min(acked, ?3), safe = min(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
+    conn.prepare_cached(sql)?.execute((key.0, key.1, key.2, safe.map_or(0, seq_sql)))?;
+    let sql = "UPDATE mobo_outbox SET state = 0 WHERE incarnation = ?1 AND lane = ?2 AND seq > ?3 AND state = 1";
+    conn.prepare_cached(sql)?.execute(key)?;
     Ok(())
 }
 

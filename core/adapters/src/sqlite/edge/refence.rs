@@ -28,6 +28,7 @@ use super::inbox::{self, Note};
 use super::meta::{self, Log};
 use super::outbox::{self, EntryRow, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
+use super::recover;
 use super::refusals::origin_of;
 use super::stream;
 use crate::sqlite::error::{Failure, known};
@@ -78,6 +79,7 @@ pub(super) fn refence(
     let Some(old) = Log::read(conn)? else { return Err(Failure::refused("this device has not joined a hub yet")) };
     let mut refenced = Refenced { incarnation: fresh, settled: 0, reauthored: 0, dropped: 0, lost: 0 };
     if let Some(order) = order {
+        take_back(conn, &old, order)?;
         refenced.settled = settle_prefix(conn, &old, order)?;
     }
     let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
@@ -105,6 +107,27 @@ pub(super) fn refence(
     }
     desk.finish()?;
     Ok(refenced)
+}
+
+/// What was acknowledged on another timeline, a restored hub may have lost. Where its lane is the beginning of this one, it is given the rest
+/// back as it is (rule R22); where it has something else in the same places, what was acknowledged there is authored again.
+fn take_back(conn: &Connection, old: &Log, order: &Refence) -> Try<()> {
+    let Some(closed) = order.closed.as_ref().filter(|closed| old.timeline.is_some_and(|known| known != closed.timeline)) else {
+        return Ok(());
+    };
+    for (lane, last, chain) in &closed.shared {
+        if recover::is_shared(conn, (old.incarnation, *lane), (*last, *chain))? {
+            continue;
+        }
+        let mut common = None;
+        for (seq, chain) in order.chains.iter().filter(|_| *lane == order.lane) {
+            if outbox::chain_at(conn, old.incarnation, *lane, *seq)? == Some(*chain) {
+                common = common.max(Some(*seq));
+            }
+        }
+        recover::forget_acks(conn, (old.incarnation, *lane), (common, None))?;
+    }
+    Ok(())
 }
 
 /// Finds the longest common prefix with what the hub has; entries inside it are acknowledged. Says how many that are.
@@ -145,12 +168,22 @@ impl Move<'_> {
         let from = (self.old.incarnation, lane, row.seq);
         let keys = overlays::of_entry(self.conn, from)?;
         let header = Header::decode(&row.entry.header)?;
-        let is_offered = self.why == Why::Trimmed && row.eff.is_some() && keys.is_empty() && header.kind() != Some(Kind::Stream);
+        // Acknowledged, and came back: a document that is offered has its changes, and after a gap the rows that are have what it did.
+        let came_back = row.eff.is_some() && keys.is_empty();
+        let is_offered = match header.kind() {
+            Some(Kind::Document) => came_back,
+            Some(Kind::Stream) => false,
+            Some(Kind::Table) | None => came_back && self.why == Why::Trimmed,
+        };
         let resealed = if is_offered { None } else { self.reseal(from, &row, &header, nonce)? };
         outbox::set_state(self.conn, from, EntryState::Superseded)?;
         overlays::drop_entry(self.conn, from)?;
         let Some(entry) = resealed else { return Ok(false) };
         let at = outbox::append(self.conn, &self.new, lane, &entry, header.moment.wall.0)?;
+        if let Some(eff) = row.eff {
+            // When it was made was decided once (rule R7).
+            outbox::set_eff(self.conn, (at.incarnation, at.lane, at.seq), eff)?;
+        }
         let touched = if header.kind() == Some(Kind::Document) { Some(overlays::decode(&entry)?) } else { None };
         for key in keys.iter().filter(|key| touched.as_ref().is_none_or(|touched| touched.contains_key(*key))) {
             overlays::put(self.conn, key, (at.incarnation, at.lane, at.seq))?;

@@ -35,7 +35,7 @@ pub(super) fn buckets(connection: &Connection, project: ProjectId, schema: &Sche
 }
 
 fn stored(connection: &Connection, project: ProjectId) -> Result<BTreeMap<BucketId, BucketAudit>, Failure> {
-    let mut statement = connection.prepare("SELECT id, key, head, digest FROM mobo_bucket WHERE project = ?1")?;
+    let mut statement = connection.prepare_cached("SELECT id, key, head, digest FROM mobo_bucket WHERE project = ?1")?;
     let mut rows = statement.query([project.sql()])?;
     let mut buckets = BTreeMap::new();
     while let Some(row) = rows.next()? {
@@ -56,7 +56,7 @@ struct Audit<'a> {
 impl Audit<'_> {
     fn rows(&mut self, collection: &Collection) -> Result<(), Failure> {
         let shape = Shape::new(collection);
-        let mut statement = self.connection.prepare(&shape.select(""))?;
+        let mut statement = self.connection.prepare_cached(&shape.select(""))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let key = RecordKey { collection: collection.id, id: Shape::id(row)? };
@@ -73,7 +73,7 @@ impl Audit<'_> {
     fn hidden(&mut self, collection: &Collection) -> Result<(), Failure> {
         let shape = Shape::new(collection);
         let sql = "SELECT row, ver, bucket, position, id FROM mobo_hidden WHERE project = ?1 AND collection = ?2";
-        let mut statement = self.connection.prepare(sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query((self.project.sql(), collection.id.sql()))?;
         while let Some(row) = rows.next()? {
             let key = RecordKey { collection: collection.id, id: known(RecordId::new(row.get::<_, String>(4)?).ok(), "record id")? };
@@ -86,10 +86,10 @@ impl Audit<'_> {
 
     fn documents(&mut self, collection: &Collection) -> Result<(), Failure> {
         let shape = Shape::new(collection);
-        let mut projected = self.connection.prepare(&shape.select("WHERE id = ?1"))?;
+        let mut projected = self.connection.prepare_cached(&shape.select("WHERE id = ?1"))?;
         let sql = "SELECT doc, ver, bucket, position, epoch, state_hash, mac, visible, id FROM mobo_document \
                    WHERE project = ?1 AND collection = ?2";
-        let mut statement = self.connection.prepare(sql)?;
+        let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query((self.project.sql(), collection.id.sql()))?;
         while let Some(row) = rows.next()? {
             let key = RecordKey { collection: collection.id, id: known(RecordId::new(row.get::<_, String>(8)?).ok(), "record id")? };
@@ -107,7 +107,7 @@ impl Audit<'_> {
 
     /// The records that are in a bucket besides their home, and those that have left one.
     fn members(&mut self, schema: &Schema) -> Result<(), Failure> {
-        let mut statement = self.connection.prepare("SELECT bucket, collection, id, position, present FROM mobo_member")?;
+        let mut statement = self.connection.prepare_cached("SELECT bucket, collection, id, position, present FROM mobo_member")?;
         let mut rows = statement.query([])?;
         let mut readers: BTreeMap<CollectionId, RecordReader<'_>> = BTreeMap::new();
         while let Some(row) = rows.next()? {

@@ -89,7 +89,7 @@ pub(super) fn write(connection: &Connection, project: ProjectId, entries: &[Entr
 
 /// Recomputes the chain of every lane from its entries.
 pub(super) fn audit(connection: &Connection, project: ProjectId) -> Result<Vec<LaneAudit>, Failure> {
-    let mut statement = connection.prepare(
+    let mut statement = connection.prepare_cached(
         "SELECT device, incarnation, lane, last, chain FROM mobo_lane WHERE project = ?1 AND last > 0 ORDER BY device, incarnation, lane",
     )?;
     let mut rows = statement.query([project.sql()])?;

@@ -81,9 +81,10 @@ pub(super) fn set_history(connection: &Connection, history: &TimelineInfo, incar
 
 fn stored(connection: &Connection) -> Result<Option<HubRow>, Failure> {
     let sql = "SELECT hub_key, incarnation, timeline, time_us FROM mobo_hub";
-    let row = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).optional()?;
     let Some((key, incarnation, timeline, time)) = row else { return Ok(None) };
-    let mut statement = connection.prepare("SELECT timeline, heads FROM mobo_timeline_parent ORDER BY depth")?;
+    let mut statement = connection.prepare_cached("SELECT timeline, heads FROM mobo_timeline_parent ORDER BY depth")?;
     let mut rows = statement.query([])?;
     let mut parents = Vec::new();
     while let Some(row) = rows.next()? {

@@ -20,11 +20,12 @@ use crate::sqlite::error::{Failure, known};
 /// Takes note of a hello. The hub's own log comes through here, too, and is no device's.
 pub(super) fn arrive(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Result<Admission, Failure> {
     let (id, device) = ((project.sql(), arrival.device.as_bytes()), arrival.device);
-    connection.execute("UPDATE mobo_device SET seen_us = ?3 WHERE project = ?1 AND id = ?2", (id.0, id.1, arrival.now.0))?;
+    let sql = "UPDATE mobo_device SET seen_us = ?3 WHERE project = ?1 AND id = ?2";
+    connection.prepare_cached(sql)?.execute((id.0, id.1, arrival.now.0))?;
     if let Some((boot, offset)) = arrival.boot {
         let sql = "INSERT INTO mobo_boot(project, device, boot, offset_us) VALUES (?1, ?2, ?3, ?4) \
                    ON CONFLICT (project, device, boot) DO UPDATE SET offset_us = min(offset_us, excluded.offset_us)";
-        connection.execute(sql, (id.0, id.1, boot.as_bytes(), offset))?;
+        connection.prepare_cached(sql)?.execute((id.0, id.1, boot.as_bytes(), offset))?;
         forget_boots(connection, id, boot)?;
     }
     note_log(connection, project, arrival)?;
@@ -65,7 +66,8 @@ fn session(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Re
     let sql = "UPDATE mobo_incarnation SET session = 1 + max(session, ?4), confirmed = max(confirmed, ?4) \
                WHERE project = ?1 AND device = ?2 AND incarnation = ?3 RETURNING session, confirmed";
     let key = (project.sql(), arrival.device.as_bytes(), arrival.incarnation.sql());
-    let found = connection.query_row(sql, (key.0, key.1, key.2, shown), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row((key.0, key.1, key.2, shown), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
     let (session, confirmed) = found.optional()?.unwrap_or_default();
     Ok((session.cast_unsigned(), confirmed.cast_unsigned()))
 }
@@ -73,7 +75,7 @@ fn session(connection: &Connection, project: ProjectId, arrival: &Arrival) -> Re
 /// Closes a log.
 pub(super) fn fence(connection: &Connection, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> Result<(), Failure> {
     let sql = "UPDATE mobo_incarnation SET fenced = 1 WHERE project = ?1 AND device = ?2 AND incarnation = ?3";
-    connection.execute(sql, (project.sql(), device.as_bytes(), incarnation.sql()))?;
+    connection.prepare_cached(sql)?.execute((project.sql(), device.as_bytes(), incarnation.sql()))?;
     Ok(())
 }
 
@@ -132,7 +134,7 @@ fn note_log(connection: &Connection, project: ProjectId, arrival: &Arrival) -> R
                ON CONFLICT (project, device, incarnation) DO UPDATE SET parent = coalesce(parent, excluded.parent), \
                parent_seq = coalesce(parent_seq, excluded.parent_seq)";
     let ordinal = arrival.ordinal.map(|ordinal| ordinal.0);
-    connection.execute(sql, (project.sql(), device, incarnation, ordinal, parent, parent_seq))?;
+    connection.prepare_cached(sql)?.execute((project.sql(), device, incarnation, ordinal, parent, parent_seq))?;
     // The hub's own log comes through here, too.
     if arrival.boot.is_some() { bound_logs(connection, project, arrival) } else { Ok(()) }
 }

@@ -70,7 +70,8 @@ impl RecoveryStore for SqliteHubStore {
     fn is_continued(&self, project: ProjectId, device: DeviceId, incarnation: Incarnation) -> StoreFuture<'_, bool> {
         Box::pin(self.readers.read(move |connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM mobo_incarnation WHERE project = ?1 AND device = ?2 AND parent = ?3)";
-            Ok(connection.query_row(sql, (project.sql(), device.as_bytes(), incarnation.sql()), |row| row.get(0))?)
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row((project.sql(), device.as_bytes(), incarnation.sql()), |row| row.get(0))?)
         }))
     }
 }
@@ -105,7 +106,8 @@ fn fork(connection: &Connection, fork: &Fork) -> Result<HubRow, Failure> {
 
 fn recovery(connection: &Connection, project: ProjectId) -> Result<Option<Recovery>, Failure> {
     let sql = "SELECT timeline, since_us, ended_us, by_operator, joined, refused FROM mobo_recovery";
-    let row = connection.query_row(sql, [], |row| {
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = statement.query_row([], |row| {
         Ok(Recovery {
             timeline: Timeline(row.get(0)?),
             since: Eff(row.get(1)?),
@@ -133,7 +135,7 @@ fn unseen(connection: &Connection, project: ProjectId) -> Result<Vec<(DeviceId, 
 
 fn offered_all(connection: &Connection, project: ProjectId, (device, now): (DeviceId, Eff)) -> Result<bool, Failure> {
     let sql = "INSERT INTO mobo_offered(project, device, at_us) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-    connection.execute(sql, (project.sql(), device.as_bytes(), now.0))?;
+    connection.prepare_cached(sql)?.execute((project.sql(), device.as_bytes(), now.0))?;
     if unseen(connection, project)?.is_empty() { end(connection, now, false) } else { Ok(false) }
 }
 

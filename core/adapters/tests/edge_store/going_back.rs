@@ -1,0 +1,274 @@
+//! A hub that goes back in time, and a device that has begun a new log before or since: every entry that it keeps comes back, each once (R15, R22).
+//!
+//! Nothing is joined of what devices offer here: what is at the hub in the end has come back in entries.
+
+use std::path::PathBuf;
+
+use mobo_adapters::sqlite::edge::{Keep, Pending, Refenced};
+use mobo_core::author::Intent;
+use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
+use mobo_core::merge::Outcome;
+use mobo_core::message::{Closed, Code, Nack, Refence, RefenceReason, SchemaUpdate};
+use mobo_core::recover::{Flow, Moved, Step};
+use mobo_core::store::HubStore;
+use serde_json::json;
+
+use crate::world::{Device, World, seq};
+
+/// What a device does on a new timeline, but that nobody joins its offers. Gives the entries and bytes of each push of a former log.
+async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, usize)> {
+    device.push_all(world).await;
+    let nothing = SchemaUpdate { timeline: world.timeline, rev: 1, definitions: vec![], more: false };
+    let (mut flow, mut pushes) = (Flow::new(Moved { lasts: vec![], ..moved }), Vec::new());
+    flow.definitions_offered(&nothing);
+    flow.definitions_came(&nothing);
+    let mut step = flow.pushed(|_| None);
+    loop {
+        step = match step {
+            Step::ReadFormer(former) => {
+                let Pending::Entries(outgoing) = device.store.former(former, (1_000, 1 << 20)).await.unwrap() else {
+                    step = flow.former_sent(None);
+                    continue;
+                };
+                let last = seq(outgoing.first.get() + outgoing.entries.len() as u64 - 1);
+                pushes.push((outgoing.entries.len(), outgoing.entries.iter().map(|pushed| pushed.entry.bytes()).sum()));
+                assert_eq!(flow.former_sent(Some(last)), Step::Wait);
+                let (incarnation, lane) = (former.incarnation, former.lane);
+                let nack = |expect, code| Nack { lane, incarnation, expect, code };
+                match world.outcome(device.submission(world, lane, outgoing).giving_back()).await {
+                    Outcome::Merged(merged) => {
+                        let answer = Device::answer((lane, incarnation), merged);
+                        let acked = answer.ack.acked;
+                        device.take(answer).await;
+                        flow.former_acked((incarnation, lane), acked)
+                    }
+                    Outcome::Nack { expect, code } => flow.former_refused(&nack(expect, code)).0,
+                    Outcome::Refence { hub_last, .. } => flow.former_refused(&nack(Seq::after(hub_last), Code::BROKEN_CHAIN)).0,
+                    Outcome::Refused(error) => panic!("{error}"),
+                }
+            }
+            Step::Read(bucket, after) => {
+                let (_, more) = device.store.offer(bucket, after).await.unwrap();
+                flow.sent(more);
+                let (done, step) = flow.joined(bucket);
+                if let Some(bucket) = done {
+                    device.store.offered(bucket).await.unwrap();
+                }
+                step
+            }
+            Step::Wait => panic!("nothing goes on: {flow:?}"),
+            Step::Done => break,
+        }
+    }
+    device.store.given_back().await.unwrap();
+    pushes
+}
+
+/// Says hello to a hub on a new timeline and gives back.
+async fn come_back(world: &World, device: &Device) -> Vec<(usize, usize)> {
+    let admitted = device.hello(world).await;
+    assert_eq!(admitted.forked, None);
+    let pushes = give_back(world, device, admitted.moved.unwrap()).await;
+    device.sync(world).await;
+    pushes
+}
+
+async fn put(world: &World, device: &Device, ids: impl Iterator<Item = String>) {
+    for id in ids {
+        device.write(world, "orders", Intent::Put, &id, json!({"title": "x".repeat(1_000), "hours": 1})).await;
+    }
+}
+
+fn named(name: &str, numbers: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = String> {
+    let name = name.to_owned();
+    numbers.map(move |number| format!("{name}{number}"))
+}
+
+async fn new_log(world: &World, device: &Device, order: Option<Refence>) -> Refenced {
+    let refenced = device.store.refence(order, Incarnation::from_entropy(world.draw())).await.unwrap();
+    device.is_sound().await;
+    refenced
+}
+
+/// What the hub has, each with what was counted.
+async fn orders(world: &World) -> Vec<(String, i64)> {
+    let rows = world.rows("orders").await.into_iter();
+    rows.map(|row| (row["id"].as_str().unwrap().to_owned(), row["hours"].as_i64().unwrap())).collect()
+}
+
+/// A device that wrote `kept` entries under a log that it has left behind, all of them acknowledged, and a copy of its hub after so many.
+async fn left_behind(copied_after: u64, kept: u64) -> (World, Device, PathBuf) {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    put(&world, &device, named("o", 1..=copied_after)).await;
+    device.sync(&world).await;
+    let copy = world.copy_of_hub();
+    put(&world, &device, named("o", copied_after + 1..=kept)).await;
+    device.sync(&world).await;
+    new_log(&world, &device, None).await;
+    (world, device, copy)
+}
+
+/// What broke: in each session the former log was pushed from the first entry that was kept, whatever the hub had of it, so that a link that is cut
+/// after some pushes never came to the offers.
+#[tokio::test]
+async fn r22_of_a_former_log_the_hub_gets_what_it_lacks_and_one_entry() {
+    for (copied_after, kept, want) in [(40, 40, vec![1]), (39, 40, vec![1]), (36, 40, vec![1, 4]), (0, 3, vec![1, 3])] {
+        let (mut world, device, copy) = left_behind(copied_after, kept).await;
+        world.goes_back(&copy).await;
+        let pushes = come_back(&world, &device).await;
+        let entries: Vec<usize> = pushes.iter().map(|push| push.0).collect();
+        assert_eq!(entries, want, "{copied_after} of {kept}");
+        assert!(pushes[0].1 < 1_500, "{pushes:?}");
+        let back = orders(&world).await;
+        assert_eq!(back.len() as u64, kept);
+        assert!(back.iter().all(|(_, hours)| *hours == 1), "{back:?}");
+    }
+}
+
+/// What the hub of this timeline has acknowledged to its end is not pushed again in the next session, and on the next timeline it is.
+#[tokio::test]
+async fn r22_a_former_log_that_is_given_back_is_done() {
+    let (mut world, device, copy) = left_behind(2, 5).await;
+    world.goes_back(&copy).await;
+    let first = device.hello(&world).await.moved.unwrap();
+    assert_eq!(first.former.len(), 1);
+    assert_eq!(give_back(&world, &device, Moved { offers: vec![], ..first.clone() }).await.len(), 2);
+    let second = device.hello(&world).await.moved.unwrap();
+    assert_eq!((second.former.len(), second.offers.len()), (0, first.offers.len()), "the link broke before anything was offered");
+    world.goes_back(&copy).await;
+    assert_eq!(device.hello(&world).await.moved.unwrap().former.len(), 1);
+}
+
+/// The hub is back before what is kept: nothing of the lane can follow, and what it did is in the rows that are offered.
+#[tokio::test]
+async fn r22_a_former_log_that_was_trimmed_is_given_up() {
+    let (mut world, device, copy) = left_behind(2, 6).await;
+    let bytes = device.store.counts().await.unwrap().kept_bytes;
+    assert!((3..=4).contains(&device.store.trim(Keep { age_us: u64::MAX, bytes_max: bytes / 2 }).await.unwrap()));
+    world.goes_back(&copy).await;
+    let pushes = come_back(&world, &device).await;
+    assert_eq!(pushes.len(), 1, "one entry, and the hub says that it lacks others: {pushes:?}");
+    assert_eq!(orders(&world).await.len(), 2);
+}
+
+/// The hub's order at a hello, as it writes it.
+async fn order(world: &World, device: &Device, reason: RefenceReason) -> Refence {
+    let report = device.store.report().await.unwrap();
+    let incarnation = report.node.incarnation.unwrap();
+    let admission = world.arrive(&device.keys, incarnation, None).await;
+    let (mut shared, mut chains) = (Vec::new(), Vec::new());
+    for status in &admission.lanes {
+        let own = report.lanes.iter().find(|own| own.lane == status.lane);
+        let (Some(own), Some(last)) = (own, status.last) else { continue };
+        let key = LaneKey { device: device.keys.device(), incarnation, lane: status.lane };
+        let at = last.min(own.last);
+        shared.push((status.lane, at, world.hub.chain_at(world.project, key, at).await.unwrap().unwrap()));
+        if status.lane == Lane::State {
+            for number in 1..=at.get() {
+                chains.push((seq(number), world.hub.chain_at(world.project, key, seq(number)).await.unwrap().unwrap()));
+            }
+        }
+    }
+    world.hub.fence(world.project, device.keys.device(), incarnation).await.unwrap();
+    let closed = Some(Closed { timeline: world.timeline, shared });
+    Refence { lane: Lane::State, hub_last: admission.lanes[0].last, chains, reason, closed }
+}
+
+/// The sequence that lost acknowledged entries:
+///
+/// 1. A device has log A, entries 1 to 3, which its hub has. The hub is copied, and so is the device's folder.
+/// 2. The device writes 4 to 6, and samples. The hub acknowledges them.
+/// 3. The hub is put back to the copy and starts a new timeline.
+/// 4. The copy of the device comes first. Its hello shows log A, too: it is behind, so the hub closes A; or it writes 4' to 6' into A.
+/// 5. The device comes, for the first time since: **its hello is answered by an order to refence**, not by a welcome. It begins log B and authors
+///    again what was pending. 4 to 6 were not: they were acknowledged, by a hub that is no more.
+/// 6. In its next session it gives back the tail of A, and the hub refuses it: A is closed, or goes on otherwise. Nobody else has 4 to 6.
+///
+/// Now a closed log takes what its device gives back, if it continues the log; and the order says on which timeline the hub is and what both have,
+/// so that a device finds what was acknowledged by another life of the hub and cannot follow, and authors it again.
+// faults: H-5, I-1
+#[tokio::test]
+async fn r22_a_device_that_is_refenced_at_its_first_hello_gives_back_what_was_acknowledged() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Copied {
+        /// The copy of the device has less than the hub, and says so.
+        Behind,
+        /// It has written as many entries as the device.
+        AsFar,
+        /// Fewer: the hub cannot see it, the device does.
+        Less,
+        /// More.
+        Further,
+    }
+    for case in [Copied::Behind, Copied::AsFar, Copied::Less, Copied::Further] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        put(&world, &device, named("o", 1..=2)).await;
+        device.sync(&world).await;
+        let behind = device.clone_to(&world, "behind").await;
+        put(&world, &device, named("o", 3..=3)).await;
+        device.sync(&world).await;
+        let (copy, level) = (world.copy_of_hub(), device.clone_to(&world, "level").await);
+        put(&world, &device, named("o", 4..=6)).await;
+        device.append(&world, &[0.5, 0.75]).await;
+        device.sync(&world).await;
+        world.goes_back(&copy).await;
+
+        let (clone, theirs) = match case {
+            Copied::Behind => (&behind, 0),
+            Copied::AsFar => (&level, 3),
+            Copied::Less => (&level, 2),
+            Copied::Further => (&level, 5),
+        };
+        if case == Copied::Behind {
+            let refence = order(&world, clone, RefenceReason::Behind).await;
+            new_log(&world, clone, Some(refence)).await;
+        }
+        put(&world, clone, named("c", 1..=theirs)).await;
+        come_back(&world, clone).await;
+
+        put(&world, &device, named("p", 1..=1)).await;
+        let refenced = if case == Copied::Less {
+            let admitted = device.hello(&world).await;
+            assert_eq!(admitted.forked, Some(Lane::State));
+            new_log(&world, &device, None).await
+        } else {
+            let refence = order(&world, &device, RefenceReason::Forked).await;
+            new_log(&world, &device, Some(refence)).await
+        };
+        // Where the hub says what both have, only what is behind that; where the device finds out by itself, all that it keeps.
+        let want = match case {
+            Copied::Behind => 1,
+            Copied::AsFar | Copied::Further => 4,
+            Copied::Less => 7 + 1,
+        };
+        assert_eq!(refenced.reauthored, want, "{case:?}: {refenced:?}");
+        come_back(&world, &device).await;
+        let mut want: Vec<(String, i64)> =
+            named("c", 1..=theirs).chain(named("o", 1..=6)).chain(["p1".to_owned()]).map(|id| (id, 1)).collect();
+        want.sort();
+        assert_eq!(orders(&world).await, want, "{case:?}");
+        assert_eq!(world.rows("vitals").await.len(), 2, "{case:?}: samples are in no row that is offered");
+        assert_eq!(device.rows(&world, "vitals").await.len(), 2, "{case:?}");
+        // Once more, in another session, changes nothing.
+        device.hello(&world).await;
+        device.sync(&world).await;
+        assert_eq!(orders(&world).await, want, "{case:?}");
+    }
+}
+
+/// Without the word of another timeline, what was acknowledged stays so: a clone that is found out pushes its pending entries and no more.
+#[tokio::test]
+async fn r15_on_the_timeline_that_acknowledged_them_entries_are_not_authored_again() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    put(&world, &device, named("o", 1..=3)).await;
+    device.sync(&world).await;
+    put(&world, &device, named("p", 1..=1)).await;
+    let refence = order(&world, &device, RefenceReason::StaleSession).await;
+    assert_eq!(new_log(&world, &device, Some(refence)).await.reauthored, 1);
+    assert!(device.hello(&world).await.moved.is_none());
+    device.sync(&world).await;
+    assert_eq!(orders(&world).await.len(), 4);
+}
