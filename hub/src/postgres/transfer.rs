@@ -20,8 +20,20 @@ use super::{audit, intake, migrate, schemas, table};
 use binary::{Encoder, Form};
 
 /// Tables of ours that stay where they are: what they say is of the database, not of the hub.
-pub(super) const STAY: [&str; 11] =
-    ["backup", "backup_head", "intake", "intake_refused", "intake_seen", "live", "live_follow", "live_log", "migration", "trace", "traced"];
+pub(super) const STAY: [&str; 12] = [
+    "backup",
+    "backup_head",
+    "intake",
+    "intake_refused",
+    "intake_seen",
+    "live",
+    "live_follow",
+    "live_log",
+    "migration",
+    "publisher",
+    "trace",
+    "traced",
+];
 /// Any number but that of the migrations, as long as it is the same in every hub.
 const LOCK: i64 = 0x6d6f_626f_6d6f_7665;
 /// How often to look whether another hub, or another move, has gone, and how long to wait in between.

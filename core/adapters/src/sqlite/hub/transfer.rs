@@ -23,8 +23,20 @@ use crate::sqlite::open::{Role, open_reader, open_writer};
 use crate::sqlite::table::{self, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
-const STAY: [&str; 11] =
-    ["backup", "backup_head", "flag", "intake", "intake_refused", "live", "live_follow", "live_log", "meta", "trace", "traced"];
+const STAY: [&str; 12] = [
+    "backup",
+    "backup_head",
+    "flag",
+    "intake",
+    "intake_refused",
+    "live",
+    "live_follow",
+    "live_log",
+    "meta",
+    "publisher",
+    "trace",
+    "traced",
+];
 
 /// A hub's database whose rows are read. Nobody may write to it meanwhile.
 #[derive(Debug)]
