@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::cbor::Reader;
 use crate::document::{DocumentOp, edit};
-use crate::ids::{DeviceId, FieldId, Incarnation, RecordId, RecordKey, Ver};
+use crate::ids::{DeviceId, FieldId, Incarnation, RecordId, RecordKey, StateHash, Ver};
 use crate::json;
 use crate::limits;
 use crate::record::RecordState;
@@ -27,7 +27,15 @@ pub const VERSION_KEY: &str = "mobo_ver";
 /// What an ETag holds: it is another one whenever anything of the record is.
 #[must_use]
 pub fn tag(state: &RecordState) -> String {
-    state.state_hash().0.iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    tag_of(&state.state_hash())
+}
+
+/// The [`tag`] of the state of this hash.
+#[must_use]
+pub fn tag_of(hash: &StateHash) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
+    hash.0.iter().take(12).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// What a caller wants done to one record.

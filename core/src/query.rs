@@ -217,19 +217,22 @@ impl Select {
     /// The name of a column that the query uses and the collection does not have.
     #[must_use]
     pub fn foreign_column(&self) -> Option<&str> {
-        let known = columns(&self.collection);
         let mut used: Vec<&Operand> = self.columns.iter().map(|selected| &selected.operand).collect();
         used.extend(self.order.iter().filter(|order| order.through.is_none()).map(|order| &order.operand));
         self.filter.each(&mut |condition| used.push(&condition.operand));
-        let own = used.into_iter().map(|operand| &operand.column).find(|column| !known.contains(column)).map(|column| column.name.as_str());
-        own.or_else(|| self.embeds.iter().find_map(|embed| self.foreign_to(embed, &known)))
+        let own = used
+            .into_iter()
+            .map(|operand| &operand.column)
+            .find(|column| !has(&self.collection, column))
+            .map(|column| column.name.as_str());
+        own.or_else(|| self.embeds.iter().find_map(|embed| self.foreign_to(embed)))
     }
 
-    fn foreign_to<'s>(&'s self, embed: &'s Embed, known: &[Column]) -> Option<&'s str> {
-        let far = columns(&embed.select.collection);
+    fn foreign_to<'s>(&'s self, embed: &'s Embed) -> Option<&'s str> {
+        let far = &embed.select.collection;
         let through = self.order.iter().filter(|order| order.through.and_then(|at| self.embeds.get(at)) == Some(embed));
-        let ordering = through.map(|order| &order.operand.column).find(|column| !far.contains(column));
-        let link = Some(&embed.field).filter(|field| !if embed.to_one { known } else { &far }.contains(field));
+        let ordering = through.map(|order| &order.operand.column).find(|column| !has(far, column));
+        let link = Some(&embed.field).filter(|field| !has(if embed.to_one { &self.collection } else { far }, field));
         ordering.or(link).map(|column| column.name.as_str()).or_else(|| embed.select.foreign_column())
     }
 
@@ -266,6 +269,19 @@ impl Select {
         }
         Ok(members)
     }
+}
+
+/// True for one of the [`columns`] of a collection.
+fn has(collection: &Collection, column: &Column) -> bool {
+    let name = column.name.as_str();
+    let is_own = match collection.kind {
+        Kind::Table | Kind::Document => name == "id" && column.kind == ColumnType::Key,
+        Kind::Stream => match column.kind {
+            ColumnType::Key => name == "device",
+            ColumnType::Field(kind) => name == "at" && kind == FieldType::Timestamp,
+        },
+    };
+    is_own || collection.live_fields().any(|field| field.name == name && column.kind == ColumnType::Field(field.kind))
 }
 
 /// The columns that a collection's table shows to readers, in order: `id` and the fields, or `at`, `device` and the fields of a stream.

@@ -6,6 +6,7 @@ mod alter;
 mod check;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use alter::{FieldChanges, altered};
 pub use check::{SchemaError, check_collection};
@@ -309,35 +310,41 @@ fn label(reader: &mut Reader<'_>, bytes_max: usize) -> Result<String, Malformed>
 pub struct Schema {
     /// Counts the changes of any collection, from 1; 0 is "none yet".
     pub rev: u64,
-    collections: BTreeMap<CollectionId, Collection>,
+    collections: BTreeMap<CollectionId, Arc<Collection>>,
 }
 
 impl Schema {
     /// A schema of these collections.
     #[must_use]
     pub fn new(rev: u64, collections: impl IntoIterator<Item = Collection>) -> Self {
-        Self { rev, collections: collections.into_iter().map(|collection| (collection.id, collection)).collect() }
+        Self { rev, collections: collections.into_iter().map(|collection| (collection.id, Arc::new(collection))).collect() }
     }
 
     /// The collection of that id.
     #[must_use]
     pub fn get(&self, id: CollectionId) -> Option<&Collection> {
-        self.collections.get(&id)
+        self.collections.get(&id).map(|collection| &**collection)
     }
 
     /// The collection of that name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Collection> {
+        self.shared(name).map(|collection| &**collection)
+    }
+
+    /// The same, for whoever keeps it: every request does, and a copy of all its fields would cost each of them.
+    #[must_use]
+    pub fn shared(&self, name: &str) -> Option<&Arc<Collection>> {
         self.collections.values().find(|collection| collection.name == name)
     }
 
     /// All collections, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Collection> {
-        self.collections.values()
+        self.collections.values().map(|collection| &**collection)
     }
 
     /// Puts a collection in, or a newer definition in place of an older one.
     pub fn insert(&mut self, collection: Collection) {
-        self.collections.insert(collection.id, collection);
+        self.collections.insert(collection.id, Arc::new(collection));
     }
 }

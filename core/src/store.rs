@@ -12,6 +12,7 @@ mod rows;
 pub mod transfer;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use backing::*;
 pub use changing::*;
@@ -21,7 +22,7 @@ pub use recovering::*;
 pub use rows::*;
 
 use crate::future::BoxFuture;
-use crate::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use crate::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordId, RecordKey, Seq};
 use crate::live::LiveStore;
 use crate::query::{Page, Select};
 use crate::schema::{Collection, Schema};
@@ -173,13 +174,12 @@ pub trait HubStore: RecoveryStore + LiveStore + BackupStore + PastStore + fmt::D
     /// One record with its merge state; `None` when it was never written.
     fn record(&self, project: ProjectId, key: RecordKey) -> StoreFuture<'_, Option<RecordRow>>;
 
-    /// A record, as [`record`](Self::record) gives it, and rows, as [`select`](Self::select) does. The record is never newer than the rows.
-    fn record_and_rows(&self, key: RecordKey, select: Select) -> StoreFuture<'_, (Option<RecordRow>, Page)> {
-        Box::pin(async move {
-            let record = self.record(select.project, key).await?;
-            Ok((record, self.select(select).await?))
-        })
-    }
+    /// What readers see of a record, without its state.
+    fn shown(&self, project: ProjectId, collection: Arc<Collection>, id: RecordId) -> StoreFuture<'_, Shown>;
+
+    /// Rows, as [`select`](Self::select) gives them, and what readers see of the record that the filter names, as [`shown`](Self::shown) does:
+    /// both as they are at one moment.
+    fn rows_and_shown(&self, select: Select, id: RecordId) -> StoreFuture<'_, (Page, Shown)>;
 
     /// Open conflicts, newest first, behind a place in that list; `None` starts it.
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>>;

@@ -294,7 +294,7 @@ impl Accounts {
         self.book.note(project, (event, self.now())).await
     }
 
-    /// Rows of a statement that only reads, about whatever else is in the store.
+    /// Rows of one statement, about whatever else is in the store.
     pub(crate) async fn rows_of(&self, statement: Statement) -> Result<Vec<Vec<Cell>>, StoreError> {
         self.read(statement.sql, statement.cells).await
     }

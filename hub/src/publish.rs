@@ -2,11 +2,12 @@
 //!
 //! Each change of the collections that are named goes, in the order of the commits, to the channel `private-{collection}` as an event `insert`,
 //! `update` or `delete`. What waits, waits in the log of committed changes: a server that is away costs no memory, and what it has not taken when
-//! the log or [`limits::PUBLISH_WAITING_MAX`] ends is given up, counted and told. An event may come twice, when an answer was lost: its
-//! `position` tells. What is committed while this part does not run is not published.
+//! the log drops it is given up, counted and told. An event may come twice, when an answer was lost or another hub went on: its `position`
+//! tells. Of the hubs of a store one publishes at a time. What is committed while this part runs nowhere is not published.
 
 mod events;
 mod server;
+mod turn;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,13 +32,14 @@ use tokio_util::sync::CancellationToken;
 use crate::node::{Hub, Opened, STORE, VERSION, store_fault};
 use events::{Waiting, events_of, waiting};
 use server::{Server, Trouble};
+use turn::{Turn, Whose};
 
 /// Where the server is.
 pub static URL: Setting<String> = Setting::new(
     "publish.url",
     "",
     "0.1.0",
-    "Where a server of Pusher's protocol takes events, such as https://soketi.example.com:6001. Set it on one hub of a store. Empty: nothing is published.",
+    "Where a server of Pusher's protocol takes events, such as https://soketi.example.com:6001. Of the hubs of a store that have it, one publishes at a time. Empty: nothing is published.",
 );
 /// Which app of it.
 pub static APP: Setting<String> = Setting::new("publish.app", "", "0.1.0", "The id of the app at publish.url.");
@@ -136,7 +138,8 @@ impl Component for PublishPart {
         Box::pin(async move {
             let Some((server, names)) = self.wanted()? else { return Ok(()) };
             let (hub, standing) = (Arc::clone(&self.hub), Arc::clone(&self.standing));
-            let mut publisher = Publisher { hub, standing, server, names, place: None, renewed: None };
+            let drawn = entropy::bytes().map_err(|error| Fault::new(error.to_string(), "look at the system's randomness"))?;
+            let mut publisher = Publisher { hub, standing, server, names, turn: Turn::new(drawn), place: None, renewed: None };
             // What is committed once this part works is published.
             let opened = self.hub.opened().map_err(|error| store_fault(&error, ""))?;
             if let Err(trouble) = publisher.follow(&opened).await {
@@ -173,6 +176,7 @@ struct Publisher {
     standing: Arc<Mutex<Standing>>,
     server: Server,
     names: Vec<String>,
+    turn: Turn,
     /// Everything up to here was published, or given up.
     place: Option<LivePoint>,
     /// When the log was last told that these are followed, and which.
@@ -210,7 +214,7 @@ impl Publisher {
                 }
             };
             tokio::select! {
-                () = stopping.cancelled() => return,
+                () = stopping.cancelled() => return self.end().await,
                 () = tokio::time::sleep(pause) => {}
                 () = hinted => {}
                 // One of the collections may be new.
@@ -223,27 +227,77 @@ impl Publisher {
     async fn step(&mut self) -> Result<bool, Trouble> {
         let opened = self.hub.opened()?;
         self.follow(&opened).await?;
+        if !self.is_our_turn(&opened).await? {
+            return Ok(false);
+        }
         let Some(mut at) = self.place else { return Ok(false) };
         let page = loop {
             let page = opened.store.changes(opened.project, at.n, limits::LIVE_PAGE_ROWS_MAX).await?;
             let Waiting::Lost { from, lost } = waiting(at, &page) else { break page };
             self.give_up("behind", lost);
-            at = from;
-            self.place = Some(at);
+            if from.log != at.log {
+                // Nobody has told this log yet what it is to keep.
+                self.renewed = None;
+            }
+            self.place = Some(from);
+            self.follow(&opened).await?;
+            at = self.place.unwrap_or(from);
         };
         let schema = Arc::clone(&opened.schema.borrow());
         for batch in events_of(&page, &schema, &self.names).chunks(limits::EVENT_BATCH_MAX) {
-            if self.server.publish(batch, self.hub.clock.wall()).await? {
-                SENT.add(batch.len() as u64);
-            } else {
-                self.give_up("refused", batch.len() as u64);
+            if !self.is_our_turn(&opened).await? {
+                return Ok(false);
             }
-            at.n = batch.last().map_or(at.n, |event| event.n);
-            self.place = Some(at);
+            self.send(batch).await?;
         }
         at.n = page.read;
         self.place = Some(at);
         Ok(page.read < page.head.head)
+    }
+
+    /// Whether this hub is the one that publishes. While it is not, it keeps up with the one that does.
+    async fn is_our_turn(&mut self, opened: &Opened) -> Result<bool, Trouble> {
+        let Some(at) = self.place else { return Ok(false) };
+        let accounts = self.hub.accounts().ok_or_else(|| StoreError::Unavailable("the store is not open yet".to_owned()))?;
+        match self.turn.ask(&accounts, (at, opened.time.now())).await? {
+            Whose::Ours => Ok(true),
+            Whose::Theirs(place) => {
+                // One that knows another log knows less than this one.
+                self.place = Some(if place.log == at.log { place } else { at });
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends events. Of those that the server does not take together it gets every one that it takes, and the others are given up.
+    async fn send(&mut self, batch: &[events::Event]) -> Result<(), Trouble> {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let is_taken = self.server.publish(part, self.hub.clock.wall()).await?;
+            if !is_taken && part.len() > 1 {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+                continue;
+            }
+            if is_taken {
+                SENT.add(part.len() as u64);
+            } else {
+                self.give_up("refused", part.len() as u64);
+            }
+            if let (Some(place), Some(last)) = (&mut self.place, part.last()) {
+                place.n = last.n;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another hub need not wait until the turn is over.
+    async fn end(mut self) {
+        if let (Some(accounts), Some(at)) = (self.hub.accounts(), self.place)
+            && let Err(error) = self.turn.end(&accounts, at).await
+        {
+            tracing::debug!(%error, "whoever publishes next waits until this turn is over");
+        }
     }
 
     /// Has the log keep the changes of what is published, and begins at its end where it is another one.

@@ -4,9 +4,9 @@ mod told;
 
 use std::sync::Arc;
 
-use mobo_core::author::{EditError, tag};
+use mobo_core::author::{EditError, tag_of};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{CollectionId, Nonce, ProjectId, RecordId, RecordKey};
+use mobo_core::ids::{CollectionId, Nonce, ProjectId, RecordId};
 use mobo_core::limits;
 use mobo_core::live::{LiveHead, LivePage};
 use mobo_core::merge::{LocalBody, LocalWrite, Merged, Outcome, Prepared};
@@ -14,7 +14,7 @@ use mobo_core::message::Code;
 use mobo_core::query::{Page, Select};
 use mobo_core::rights::{Bounds, Scope};
 use mobo_core::schema::{Collection, Schema};
-use mobo_core::store::RecordRow;
+use mobo_core::store::Shown;
 use mobo_core::stream::Segment;
 use mobo_core::time::Wall;
 use mobo_gate::auth::token::TokenError;
@@ -24,6 +24,7 @@ use mobo_gate::backend::{
 };
 use mobo_gate::key::KeyHash;
 use mobo_runtime::{board_desk, entropy};
+use tokio::time::Instant;
 
 use crate::metrics;
 use crate::node::{Hub, Opened, STORE, Verified};
@@ -120,9 +121,12 @@ impl HubRecords {
     }
 }
 
-/// The tag of a record that is visible.
-fn shown_tag(record: &RecordRow, collection: &Collection) -> Option<String> {
-    record.state.project(collection).is_some().then(|| tag(&record.state))
+/// The tag of what readers see. What SQL has just written has none yet: the one of the state before would say that nothing has changed.
+fn tag_of_shown(shown: Shown) -> Option<String> {
+    match shown {
+        Shown::State(hash) => Some(tag_of(&hash)),
+        Shown::Nothing | Shown::Unsettled => None,
+    }
 }
 
 impl Backend for HubRecords {
@@ -148,18 +152,23 @@ impl Backend for HubRecords {
 
     fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>> {
         Box::pin(async move {
-            let key = RecordKey { collection: collection.id, id };
-            let record = self.hub.opened()?.store.record(self.project, key).await?;
-            Ok(record.and_then(|record| shown_tag(&record, &collection)))
+            let opened = self.hub.opened()?;
+            let deadline = Instant::now() + limits::TAG_WAIT;
+            loop {
+                let shown = opened.store.shown(self.project, Arc::clone(&collection), id.clone()).await?;
+                if shown != Shown::Unsettled || Instant::now() >= deadline {
+                    return Ok(tag_of_shown(shown));
+                }
+                // It is taken in a moment later, and whoever compares versions is to meet the one that it has then.
+                tokio::time::sleep(limits::HUB_INTAKE_LOOK).await;
+            }
         })
     }
 
     fn select_with_tag(&self, select: Select, id: RecordId) -> BackendFuture<'_, (Page, Option<String>)> {
         Box::pin(async move {
-            let collection = Arc::clone(&select.collection);
-            let key = RecordKey { collection: collection.id, id };
-            let (record, page) = metrics::timed("select", self.hub.opened()?.store.record_and_rows(key, select)).await?;
-            Ok((page, record.and_then(|record| shown_tag(&record, &collection))))
+            let (page, shown) = metrics::timed("select", self.hub.opened()?.store.rows_and_shown(select, id)).await?;
+            Ok((page, tag_of_shown(shown)))
         })
     }
 

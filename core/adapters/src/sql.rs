@@ -54,16 +54,35 @@ pub struct Statement<'q> {
 ///
 /// A sentence, when the query uses a column that the collection does not have.
 pub fn rows(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String> {
+    rows_and(dialect, select, "")
+}
+
+/// The same, with columns of the store's own behind them: SQL without parameters that begins with a comma and names columns of the collection's
+/// table, by the table's name where a query around it needs that. Such a query embeds nothing.
+///
+/// # Errors
+///
+/// As [`rows`].
+pub fn rows_and<'s>(dialect: Dialect, select: &'s Select, more: &str) -> Result<Statement<'s>, String> {
     let mut writer = Writer::of(dialect, select)?;
     let near = writer.level();
-    let mut columns: Vec<String> = select.needed().into_iter().map(|column| quoted(&column.name)).collect();
+    writer.text.reserve(TEXT_BYTES);
+    writer.text.push_str("SELECT ");
+    let mut is_first = true;
+    for column in select.needed() {
+        writer.text.push_str(if is_first { "" } else { ", " });
+        quote(&mut writer.text, &column.name);
+        is_first = false;
+    }
     for (n, embed) in select.shown_embeds().enumerate() {
         // With a name that no order can mean.
-        columns.push(format!("{} AS \"mobo_cell_{n}\"", writer.cell(embed, near)));
+        let cell = writer.cell(embed, near);
+        let _ = write!(writer.text, "{}{cell} AS \"mobo_cell_{n}\"", if is_first { "" } else { ", " });
+        is_first = false;
     }
     // A row without columns is a row all the same.
-    let columns = if columns.is_empty() { "NULL".to_owned() } else { columns.join(", ") };
-    let _ = write!(writer.text, "SELECT {columns}");
+    writer.text.push_str(if is_first { "NULL" } else { "" });
+    writer.text.push_str(more);
     writer.from(select, near, None);
     writer.order(select, near);
     let rows = |number: u64| Argument::Rows(i64::try_from(number).unwrap_or(i64::MAX));
@@ -85,6 +104,8 @@ pub fn total(dialect: Dialect, select: &Select) -> Result<Statement<'_>, String>
     Ok(writer.finish())
 }
 
+/// Room that most statements need.
+const TEXT_BYTES: usize = 256;
 /// Conditions in one chain.
 const GROUP: usize = 64;
 
@@ -245,7 +266,19 @@ impl<'q> Writer<'q> {
 
 /// A name in SQL.
 fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let mut text = String::with_capacity(name.len() + 2);
+    quote(&mut text, name);
+    text
+}
+
+/// Adds a name in SQL.
+fn quote(text: &mut String, name: &str) {
+    text.push('"');
+    for (n, part) in name.split('"').enumerate() {
+        text.push_str(if n == 0 { "" } else { "\"\"" });
+        text.push_str(part);
+    }
+    text.push('"');
 }
 
 #[cfg(test)]

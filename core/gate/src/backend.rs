@@ -49,7 +49,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Rows of a collection.
     fn select(&self, select: Select) -> BackendFuture<'_, Page>;
 
-    /// The tag of a record ([`mobo_core::author::tag`]) as it is now; `None` when it is not visible.
+    /// The tag of a record ([`mobo_core::author::tag`]) as it is now; `None` when it is not visible, and while SQL has written it and that is
+    /// not taken in.
     fn tag(&self, collection: Arc<Collection>, id: RecordId) -> BackendFuture<'_, Option<String>>;
 
     /// Rows, as [`select`](Self::select) gives them, and the tag of a record of theirs, as [`tag`](Self::tag) does. The tag is never newer than

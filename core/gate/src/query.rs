@@ -36,6 +36,10 @@ fn read(raw: Option<&str>, mut parser: Parser<'_>) -> Result<Query, Problem> {
 ///
 /// 400 for what is no text, and for two of them.
 pub(crate) fn moment(raw: Option<&str>) -> Result<(Option<String>, Option<String>), Problem> {
+    // No other word can be read as that one.
+    if raw.is_none_or(|raw| !raw.contains("at=") && !raw.contains('%')) {
+        return Ok((None, raw.map(str::to_owned)));
+    }
     let mut at = None;
     let mut rest = Vec::new();
     for part in raw.unwrap_or_default().split('&') {
@@ -63,6 +67,9 @@ pub(crate) fn word(raw: Option<&str>, name: &str) -> Result<Option<String>, Prob
 
 /// `+` is a space and `%XX` a byte, as in a form.
 fn decode(text: &str) -> Result<String, Problem> {
+    if !text.contains(['+', '%']) {
+        return Ok(text.to_owned());
+    }
     let spaced = text.replace('+', " ");
     match percent_decode_str(&spaced).decode_utf8() {
         Ok(decoded) => Ok(decoded.into_owned()),

@@ -194,7 +194,11 @@ impl Standing {
             (POLICY, format!("\"{}\";q={};w={}", self.policy, self.quota, limits::RATE_WINDOW.as_secs())),
             (LIMIT, format!("\"{}\";r={};t={reset}", self.policy, self.left)),
         ];
-        headers.extend(texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))));
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        }
         headers.insert(X_LIMIT, HeaderValue::from(self.quota));
         headers.insert(X_REMAINING, HeaderValue::from(self.left));
         headers.insert(X_RESET, HeaderValue::from(reset));

@@ -22,6 +22,12 @@ pub const HISTORY_CHANGES_MAX: usize = 50;
 pub const HISTORY_ENTRIES_MAX: usize = 5_000;
 /// Bytes of what they wrote to it.
 pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long whoever compares the version of a record waits until what SQL has just written to it is taken in.
+pub const TAG_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of the entries that are read for that: whatever else they wrote, they are read as a whole.
+pub const HISTORY_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of them that a database is asked for at once, but at least one entry.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long somebody who asks what a row was waits until the index of the log is there.
 pub const HISTORY_WAIT: Duration = Duration::from_secs(5);
 /// Entries that one transaction takes into the index.

@@ -78,8 +78,12 @@ pub const EVENT_BYTES_MAX: usize = 100 * 1024;
 pub const EVENT_BATCH_MAX: usize = 10;
 /// Events of clients on one connection in a second.
 pub const CLIENT_EVENTS_PER_SECOND_MAX: u32 = 50;
-/// Changes that wait for an external server of Pusher's protocol; older ones are given up.
-pub const PUBLISH_WAITING_MAX: u64 = 10_000;
+/// How long the turn of a hub that publishes lasts after it was last renewed: whoever has stopped without a word is waited for so long.
+pub const PUBLISH_TURN: Duration = Duration::from_secs(30);
+/// How often it is renewed, with the place: of what another hub has sent since then, it sends again when it goes on.
+pub const PUBLISH_TURN_RENEW: Duration = Duration::from_secs(5);
+/// How often the others look.
+pub const PUBLISH_TURN_LOOK: Duration = Duration::from_secs(1);
 /// Bytes of what one such event says: what Pusher itself takes. A larger row is named and not shown.
 pub const PUBLISH_EVENT_BYTES_MAX: usize = 10 * 1024;
 /// First pause after that server took nothing.

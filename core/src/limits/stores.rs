@@ -23,6 +23,12 @@ pub const SQLITE_WAL_WAIT: Duration = Duration::from_millis(500);
 pub const SQLITE_WAL_FILE_BYTES: i64 = 4 * 1024 * 1024;
 /// Reads that run at the same time on a hub's database.
 pub const SQLITE_HUB_READERS_MAX: usize = 4;
+/// A read of a few pages that takes longer has waited for the disk, or for a core: waking a thread takes about a tenth of it.
+pub const SQLITE_GLANCE_MAX: Duration = Duration::from_micros(300);
+/// Such reads that are done on other threads after a slow one.
+pub const SQLITE_AWAY_MIN: u32 = 4;
+/// The same while the first one after these is slow again, and again.
+pub const SQLITE_AWAY_MAX: u32 = 1_024;
 /// Pages that each connection of a hub keeps in memory, in KiB.
 pub const SQLITE_HUB_CACHE_KIB: u32 = 16 * 1024;
 /// How often an audit is made again whose tables other programs write into meanwhile.

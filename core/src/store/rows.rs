@@ -319,6 +319,17 @@ pub struct Counts {
     pub buckets: Vec<(BucketId, String, Position, Digest)>,
 }
 
+/// What readers see of a record: by what it is told from what it was and will be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shown {
+    /// Nothing: it was never written, or is deleted.
+    Nothing,
+    /// What SQL has just written. It has a state once that is taken in.
+    Unsettled,
+    /// The state of this hash, as it was written with it.
+    State(StateHash),
+}
+
 /// Rows that other programs wrote by SQL, and that could not be taken in: they are what they were before. Those on record, which the newest are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct SqlRefused {

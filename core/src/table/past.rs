@@ -4,7 +4,11 @@
 //! together, and a write that came late is where it was made. A log that does not give the row as it is now lacks something: then what was
 //! is told from where nothing of it can be missing any more, and refused before that.
 
+mod gather;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use gather::Gathering;
 
 use super::engine::TableEngine;
 use super::op::{Action, TableOp, decode_payload};
@@ -211,7 +215,9 @@ impl<'r> Replay<'r> {
         let mut given = TableState::default();
         writes.iter().for_each(|write| write.apply(collection, &mut given, Eff(i64::MAX)));
         if !log.is_own && !log.is_cut && given.hash() == now.hash() {
-            return Self { collection, writes, rest: TableState::default(), known: Known::Whole };
+            // What was lost when the hub was restored, and overwritten by what is kept, is in no row any more.
+            let known = log.restored.map_or(Known::Whole, |_| known(&TableState::default(), &writes, log));
+            return Self { collection, writes, rest: TableState::default(), known };
         }
         let rest = rest(now, &given, &writes);
         let known = if log.is_own { Known::Now } else { known(&rest, &writes, log) };
@@ -321,7 +327,9 @@ fn known(rest: &TableState, writes: &[&PastWrite], log: &RowLog) -> Known {
     let mut since = rest.stamps().last().map(|stamp| stamp.eff).max(log.restored);
     let mut first: BTreeMap<FieldId, Eff> = BTreeMap::new();
     let mut shown = None;
-    for (stamp, op) in writes.iter().flat_map(|write| &write.ops) {
+    // Of what came before the hub was restored, nobody knows what followed it and was lost.
+    let is_sure = |(stamp, _): &&(Stamp, TableOp)| log.restored.is_none_or(|restored| stamp.eff > restored);
+    for (stamp, op) in writes.iter().flat_map(|write| &write.ops).filter(is_sure) {
         for field in op.fields.keys() {
             let at = first.entry(*field).or_insert(stamp.eff);
             *at = stamp.eff.min(*at);

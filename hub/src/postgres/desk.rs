@@ -1,15 +1,37 @@
 //! Statements of the small tables, as Postgres reads them.
 
-use mobo_adapters::desk::{Done, Statement};
+use mobo_adapters::desk::{Desk, Done, Outcome, Statement};
+use mobo_core::store::StoreFuture;
 use mobo_core::store::transfer::Cell;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Column, Row, TypeInfo};
 
+use super::PostgresHubStore;
 use super::error::Failure;
-use super::session::Tx;
+use super::session::{Purpose, Tx};
+
+impl Desk for PostgresHubStore {
+    fn run(&self, statements: Vec<Statement>) -> StoreFuture<'_, Outcome> {
+        Box::pin(async move {
+            let mut tx = self.begin(Purpose::Write).await?;
+            let mut done = Vec::with_capacity(statements.len());
+            for (at, statement) in statements.iter().enumerate() {
+                match run(&mut tx, statement).await {
+                    Ok(step) if statement.must && step.changed == 0 => {
+                        tx.rollback().await?;
+                        return Ok(Outcome::Missed(at));
+                    }
+                    Ok(step) => done.push(step),
+                    Err(failure) => return Ok(tx.finish(Err(failure)).await?),
+                }
+            }
+            Ok(tx.finish(Ok(Outcome::Done(done))).await?)
+        })
+    }
+}
 
 /// Runs one statement.
-pub(super) async fn run(tx: &mut Tx, statement: &Statement) -> Result<Done, Failure> {
+async fn run(tx: &mut Tx, statement: &Statement) -> Result<Done, Failure> {
     // The text is ours: `Statement` holds nothing else.
     // A statement that is kept prepared keeps the types of its first cells, and nothing tells the type of a null.
     let is_kept = !statement.cells.contains(&Cell::Null);

@@ -163,8 +163,7 @@ impl Intake<'_> {
         for round in notes::rounds(&works, said) {
             let (round, wrong): (Vec<&Work<'_>>, Vec<&Work<'_>>) = round.iter().partition(|work| !work.edits.is_empty());
             for work in wrong {
-                let why = work.noted.iter().find_map(|noted| noted.wrong.as_deref());
-                refuse(tx, work, why.unwrap_or_default()).await?;
+                refuse(tx, work, work.wrong.as_deref().unwrap_or_default()).await?;
                 self.is_changed = true;
             }
             let submissions: Vec<Prepared> = round.iter().filter_map(|work| self.local(work)).collect();

@@ -32,6 +32,7 @@ mod schemas;
 mod select;
 mod session;
 mod shell;
+mod shown;
 mod stored;
 mod table;
 mod transfer;
@@ -40,9 +41,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use mobo_adapters::desk::{Desk, Outcome, Statement};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
@@ -50,7 +50,7 @@ use mobo_core::stamp::Origin;
 use mobo_core::store::{
     Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Connections, Counts, DeviceRow, Elsewhere,
     HubRow, HubStore, Invite, InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry,
-    RebucketBatch, Rebucketed, Rebucketing, RecordRow, SqlRefused, StoreError, StoreFuture, StoreInfo,
+    RebucketBatch, Rebucketed, Rebucketing, RecordRow, Shown, SqlRefused, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 use sqlx::postgres::PgPool;
@@ -140,26 +140,6 @@ macro_rules! transaction {
             Ok(transaction.finish(result).await?)
         })
     };
-}
-
-impl Desk for PostgresHubStore {
-    fn run(&self, statements: Vec<Statement>) -> StoreFuture<'_, Outcome> {
-        Box::pin(async move {
-            let mut tx = self.begin(Purpose::Write).await?;
-            let mut done = Vec::with_capacity(statements.len());
-            for (at, statement) in statements.iter().enumerate() {
-                match desk::run(&mut tx, statement).await {
-                    Ok(step) if statement.must && step.changed == 0 => {
-                        tx.rollback().await?;
-                        return Ok(Outcome::Missed(at));
-                    }
-                    Ok(step) => done.push(step),
-                    Err(failure) => return Ok(tx.finish(Err(failure)).await?),
-                }
-            }
-            Ok(tx.finish(Ok(Outcome::Done(done))).await?)
-        })
-    }
 }
 
 impl HubStore for PostgresHubStore {
@@ -313,6 +293,22 @@ impl HubStore for PostgresHubStore {
 
     fn select(&self, select: Select) -> StoreFuture<'_, Page> {
         transaction!(self, Read, |tx| select::select(tx, &select))
+    }
+
+    fn shown(&self, project: ProjectId, collection: Arc<Collection>, id: RecordId) -> StoreFuture<'_, Shown> {
+        transaction!(self, Read, |tx| shown::of(tx, project, (&collection, &id)))
+    }
+
+    fn rows_and_shown(&self, select: Select, id: RecordId) -> StoreFuture<'_, (Page, Shown)> {
+        Box::pin(async move {
+            // Both in one statement sees one moment without a transaction, whose beginning and end are each a way to the database and back.
+            if let Some(found) = shown::at_once(&self.inner.pool, &select).await? {
+                return Ok(found);
+            }
+            let mut tx = self.begin(Purpose::Read).await?;
+            let found = shown::with_rows(&mut tx, &select, &id).await;
+            Ok(tx.finish(found).await?)
+        })
     }
 
     fn record(&self, project: ProjectId, key: RecordKey) -> StoreFuture<'_, Option<RecordRow>> {

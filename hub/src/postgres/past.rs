@@ -3,7 +3,7 @@
 use mobo_core::ids::{DeviceId, Incarnation, Lane, LaneKey, Ordinal, ProjectId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::store::{PastStore, StoreFuture};
-use mobo_core::table::past::{PastEntry, PastWrite, RowLog, rows_of};
+use mobo_core::table::past::{Gathering, PastEntry, RowLog, rows_of};
 use mobo_core::time::Eff;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -117,48 +117,45 @@ async fn last(tx: &mut Tx, project: ProjectId, log: &Behind) -> Result<Option<i6
 }
 
 async fn past(tx: &mut Tx, project: ProjectId, key: &RecordKey) -> Result<RowLog, Failure> {
-    let mut log = RowLog { restored: restored(tx).await?, ..RowLog::default() };
-    let (mut bytes, mut offset) = (0, 0);
+    let mut gathering = Gathering::new(key, restored(tx).await?);
+    let mut offset = 0;
     loop {
         let rows = page(tx, project, (key, offset)).await?;
         for row in &rows {
-            if log.writes.len() >= limits::HISTORY_ENTRIES_MAX || bytes >= limits::HISTORY_BYTES_MAX {
-                log.is_cut = true;
-                return Ok(log);
+            if !gathering.goes_on() {
+                return Ok(gathering.finish());
             }
-            match entry(tx, project, row).await?.map(|entry| PastWrite::of(entry, key)) {
-                Some(Some(write)) => {
-                    bytes += write.bytes();
-                    log.writes.push(write);
-                }
-                Some(None) => {}
-                None => log.is_cut = true,
-            }
+            gathering.take(entry(tx, project, row).await?);
         }
-        if rows.len() < PAGE {
-            return Ok(log);
+        // A page ends where it is large, too.
+        if rows.is_empty() {
+            return Ok(gathering.finish());
         }
-        offset += PAGE;
+        offset += rows.len();
     }
 }
 
-/// The last ones first. One that was refused and is merged all the same was tried again.
+/// The last ones first, at most [`limits::HISTORY_PAGE_BYTES_MAX`] of them, but at least one. One that was refused and is merged all the same was
+/// tried again.
 async fn page(tx: &mut Tx, project: ProjectId, (key, offset): (&RecordKey, usize)) -> Result<Vec<PgRow>, Failure> {
     let look = sqlx::query(
-        "SELECT t.device, t.incarnation, t.seq, t.eff, e.header, e.payload, i.ordinal, \
-         (SELECT p.eff FROM mobo.entry p WHERE p.project = t.project AND p.device = t.device AND p.incarnation = t.incarnation \
-          AND p.lane = $4 AND p.seq = t.seq - 1), \
-         EXISTS (SELECT 1 FROM mobo.quarantine q WHERE q.project = t.project AND q.device = t.device AND q.incarnation = t.incarnation \
-          AND q.lane = $4 AND q.seq = t.seq) \
-         FROM mobo.trace t LEFT JOIN mobo.entry e ON e.project = t.project AND e.device = t.device AND e.incarnation = t.incarnation \
-         AND e.lane = $4 AND e.seq = t.seq \
-         LEFT JOIN mobo.incarnation i ON i.project = t.project AND i.device = t.device AND i.incarnation = t.incarnation \
-         WHERE t.project = $1 AND t.collection = $2 AND t.id = $3 AND coalesce(e.outcome, 0) = 0 \
-         ORDER BY t.eff DESC, t.device, t.incarnation, t.seq LIMIT $5 OFFSET $6",
+        "SELECT p.device, p.incarnation, p.seq, p.eff, p.header, p.payload, i.ordinal, \
+         (SELECT b.eff FROM mobo.entry b WHERE b.project = $1 AND b.device = p.device AND b.incarnation = p.incarnation \
+          AND b.lane = $4 AND b.seq = p.seq - 1), \
+         EXISTS (SELECT 1 FROM mobo.quarantine q WHERE q.project = $1 AND q.device = p.device AND q.incarnation = p.incarnation \
+          AND q.lane = $4 AND q.seq = p.seq) \
+         FROM (SELECT *, sum(coalesce(length(payload), 0)) OVER (ORDER BY eff DESC, device, incarnation, seq) \
+          - coalesce(length(payload), 0) AS ahead FROM \
+          (SELECT t.device, t.incarnation, t.seq, t.eff, e.header, e.payload FROM mobo.trace t LEFT JOIN mobo.entry e \
+           ON e.project = t.project AND e.device = t.device AND e.incarnation = t.incarnation AND e.lane = $4 AND e.seq = t.seq \
+           WHERE t.project = $1 AND t.collection = $2 AND t.id = $3 AND coalesce(e.outcome, 0) = 0 \
+           ORDER BY t.eff DESC, t.device, t.incarnation, t.seq LIMIT $5 OFFSET $6) AS page) AS p \
+         LEFT JOIN mobo.incarnation i ON i.project = $1 AND i.device = p.device AND i.incarnation = p.incarnation \
+         WHERE p.ahead < $7 ORDER BY p.eff DESC, p.device, p.incarnation, p.seq",
     );
     let look = look.bind(project.sql()).bind(key.collection.sql()).bind(key.id.as_str()).bind(i16::from(Lane::State.number()));
-    let (limit, offset) = (i64::try_from(PAGE).unwrap_or(i64::MAX), i64::try_from(offset).unwrap_or(i64::MAX));
-    tx.rows(look.bind(limit).bind(offset)).await
+    let [limit, offset, bytes] = [PAGE, offset, limits::HISTORY_PAGE_BYTES_MAX].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    tx.rows(look.bind(limit).bind(offset).bind(bytes)).await
 }
 
 /// An entry; `None` where its bytes are kept no more.

@@ -3,6 +3,7 @@
 use mobo_adapters::sql::{self, Argument, Dialect};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select, Unreadable};
+use serde_json::{Map, Value as Json};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 
@@ -11,7 +12,16 @@ use super::error::Failure;
 use super::session::{Statement, Tx};
 
 /// The rows, and how many there are in all where it is asked.
-pub(super) async fn select(tx: &mut Tx, select: &Select) -> Result<Page, Failure> {
+pub(super) async fn select(tx: &mut Tx, query: &Select) -> Result<Page, Failure> {
+    select_and(tx, query, ("", |_, _| Ok(()))).await
+}
+
+/// The same; `more` are further columns ([`sql::rows_and`]), and what takes them from each row, given the place of the first.
+pub(super) async fn select_and(
+    tx: &mut Tx,
+    select: &Select,
+    (more, take): (&str, impl FnMut(&PgRow, usize) -> Result<(), Failure>),
+) -> Result<Page, Failure> {
     let total = if select.count {
         let row = tx.row(statement(sql::total(Dialect::Postgres, select).map_err(Failure::refused)?)?).await?;
         row.map(|row| row.try_get::<i64, _>(0)).transpose()?.map(i64::cast_unsigned)
@@ -27,12 +37,27 @@ pub(super) async fn select(tx: &mut Tx, select: &Select) -> Result<Page, Failure
         }
         if related_bytes > limits::EMBEDDED_BYTES_MAX { Err(Failure::refused(sql::TOO_MUCH_RELATED)) } else { Ok(()) }
     };
-    let rows = statement(sql::rows(Dialect::Postgres, select).map_err(Failure::refused)?)?;
+    let rows = rows(select, more)?;
     // Nobody collects more than an answer holds.
     let found = if shown > 0 { tx.rows_while(rows, fits).await? } else { tx.rows(rows).await? };
-    let needed = select.needed();
+    Ok(Page { rows: read(select, &found, take)?, total })
+}
+
+/// The statement that gives the rows, and behind their columns these.
+pub(super) fn rows(select: &Select, more: &str) -> Result<Statement<'static>, Failure> {
+    statement(sql::rows_and(Dialect::Postgres, select, more).map_err(Failure::refused)?)
+}
+
+/// The rows as readers see them; `take` gets each of them, with the place of the first column that is none of theirs.
+pub(super) fn read(
+    select: &Select,
+    found: &[PgRow],
+    mut take: impl FnMut(&PgRow, usize) -> Result<(), Failure>,
+) -> Result<Vec<Map<String, Json>>, Failure> {
+    let (needed, shown) = (select.needed(), select.shown_embeds().count());
+    let first = needed.len();
     let mut rows = Vec::with_capacity(found.len());
-    for row in &found {
+    for row in found {
         let mut values = Vec::with_capacity(needed.len());
         for (index, column) in needed.iter().enumerate() {
             let kind = column.kind.field();
@@ -47,9 +72,11 @@ pub(super) async fn select(tx: &mut Tx, select: &Select) -> Result<Page, Failure
                 Unreadable::Damaged(why) => Failure::damaged(why),
             })?;
         }
+        // A row without columns holds a NULL.
+        take(row, first.max(usize::from(shown == 0)) + shown)?;
         rows.push(members);
     }
-    Ok(Page { rows, total })
+    Ok(rows)
 }
 
 fn statement(sql: sql::Statement<'_>) -> Result<Statement<'static>, Failure> {

@@ -189,6 +189,29 @@ impl Drop for Tx {
     }
 }
 
+/// A connection for one statement. Dropped before that has answered, it is closed.
+struct Alone {
+    connection: PoolConnection<Postgres>,
+    is_done: bool,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// The rows of one statement that reads little, outside any transaction: the database keeps no limit on it but its own, and after
+/// [`limits::POSTGRES_STATEMENT_TIMEOUT`] nobody waits for it any more.
+pub(super) async fn alone(pool: &PgPool, statement: Statement<'_>) -> Result<Vec<PgRow>, Failure> {
+    let mut alone = Alone { connection: pool.acquire().await?, is_done: false };
+    let rows = answered(limits::POSTGRES_STATEMENT_TIMEOUT, statement.fetch_all(&mut *alone.connection)).await;
+    alone.is_done = rows.as_ref().map_or_else(Failure::keeps_connection, |_| true);
+    rows
+}
+
 /// Runs statements on a connection of one's own, outside any transaction.
 pub(super) async fn script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Failure> {
     answered(limits::POSTGRES_LONG_STATEMENT_TIMEOUT, sqlx::raw_sql(sql).execute(connection)).await.map(|_| ())

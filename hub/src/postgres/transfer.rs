@@ -20,7 +20,7 @@ use super::{audit, intake, migrate, schemas, table};
 use binary::{Encoder, Form};
 
 /// Tables of ours that stay where they are: what they say is of the database, not of the hub.
-pub(super) const STAY: [&str; 12] = [
+pub(super) const STAY: [&str; 13] = [
     "backup",
     "backup_head",
     "backup_tried",
@@ -31,6 +31,7 @@ pub(super) const STAY: [&str; 12] = [
     "live_follow",
     "live_log",
     "migration",
+    "publisher",
     "trace",
     "traced",
 ];

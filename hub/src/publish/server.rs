@@ -40,6 +40,14 @@ impl Server {
     /// The app of this id on the server at a URL.
     pub(super) fn at(url: &str, id: &str, app: PusherApp) -> Result<Self, String> {
         let base = url.trim_end_matches('/').to_owned();
+        if base.contains('@') {
+            // It is not repeated: it may hold a password.
+            return Err(
+                "publish.url holds a user or a password, which everybody can read who sees the settings: leave that out. What proves that \
+                        this hub may publish belongs in publish.secret"
+                    .to_owned(),
+            );
+        }
         let wrong = || format!("\"{url}\" is no address such as http://127.0.0.1:6001 or https://soketi.example.com");
         let uri: Uri = base.parse().map_err(|_| wrong())?;
         let is_bare = uri.host().is_some_and(|host| !host.is_empty()) && ["", "/"].contains(&uri.path()) && uri.query().is_none();
@@ -95,6 +103,27 @@ impl Server {
             }
             // A wrong secret, or a limit: somebody mends it, or it passes.
             status => Err(Trouble { reason: "refused", detail: format!("{} answers {status}: {text}", self.base) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What broke: a password in the address was taken, shown at boot and written into the log.
+    #[test]
+    fn an_address_is_bare() {
+        let at = |url: &str| Server::at(url, "1", PusherApp::new("1", "key", "secret")).map(|server| server.shown().to_owned());
+        assert_eq!(at("http://127.0.0.1:6001/"), Ok("http://127.0.0.1:6001".to_owned()));
+        assert_eq!(at("https://soketi.example.com"), Ok("https://soketi.example.com".to_owned()));
+        for secret in ["http://ann:s3cret@127.0.0.1:6001", "https://s3cret@soketi.example.com", "http://ann:s3cret@[::1", "ann:s3cret@host"]
+        {
+            let why = at(secret).unwrap_err();
+            assert!(why.contains("publish.secret") && !why.contains("s3cret"), "{why}");
+        }
+        for bad in ["", "soketi.example.com", "ftp://soketi.example.com", "http://soketi.example.com/apps", "http://a/?b=c"] {
+            assert!(at(bad).unwrap_err().contains("is no address"), "{bad}");
         }
     }
 }

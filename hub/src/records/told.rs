@@ -55,7 +55,7 @@ impl HubRecords {
     ) -> Result<Option<(RecordRow, RowLog)>, BackendError> {
         let Some(mut row) = self.taken_in(store, key).await? else { return Ok(None) };
         if collection.kind != Kind::Table {
-            return Ok(Some((row, RowLog::default())));
+            return Ok(Some((row, RowLog { restored: self.restored().await?, ..RowLog::default() })));
         }
         let deadline = Instant::now() + limits::HISTORY_WAIT;
         // One at a time: a crowd that asks for what was leaves the store to those who write what is.
@@ -92,6 +92,12 @@ impl HubRecords {
                 found => return found,
             }
         }
+    }
+
+    /// When the hub was restored last.
+    async fn restored(&self) -> Result<Option<Eff>, BackendError> {
+        let rows = self.small("SELECT since_us FROM mobo_recovery", []).await?;
+        Ok(rows.first().and_then(|row| number(row, 0)).map(Eff))
     }
 
     /// What merges decided about a record, newest first.

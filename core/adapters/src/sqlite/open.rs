@@ -71,6 +71,7 @@ impl Role {
                 ("0009_hub_intake", &[include_str!("schema/0009_hub_intake.sql")]),
                 ("0010_hub_trace", &[include_str!("schema/0010_hub_trace.sql")]),
                 ("0011_hub_tried", &[include_str!("schema/0011_hub_tried.sql")]),
+                ("0012_hub_publisher", &[include_str!("schema/0012_hub_publisher.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

@@ -3,16 +3,25 @@
 use mobo_core::limits;
 use mobo_core::query::{Page, Select, Unreadable};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, ToSql};
+use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
 use super::columns;
 use super::error::Failure;
 use crate::sql::{self, Argument, Dialect};
 
 /// The rows that a query asks for. Run it in a snapshot, so that the total fits the rows.
-pub(crate) fn select(connection: &Connection, select: &Select) -> Result<Page, Failure> {
+pub(crate) fn select(connection: &Connection, query: &Select) -> Result<Page, Failure> {
+    select_and(connection, query, ("", |_, _| Ok(())))
+}
+
+/// The same; `more` are further columns ([`sql::rows_and`]), and what takes them from each row, given the place of the first.
+pub(crate) fn select_and(
+    connection: &Connection,
+    select: &Select,
+    (more, mut take): (&str, impl FnMut(&Row<'_>, usize) -> Result<(), Failure>),
+) -> Result<Page, Failure> {
     let total = if select.count { Some(count(connection, select)?) } else { None };
-    let mut statement = prepare(connection, &sql::rows(Dialect::Sqlite, select).map_err(Failure::refused)?)?;
+    let mut statement = prepare(connection, &sql::rows_and(Dialect::Sqlite, select, more).map_err(Failure::refused)?)?;
     let needed = select.needed();
     let (shown, mut related_bytes) = (select.shown_embeds().count(), 0);
     let mut page = Page { rows: Vec::new(), total };
@@ -33,6 +42,8 @@ pub(crate) fn select(connection: &Connection, select: &Select) -> Result<Page, F
                 Unreadable::Damaged(why) => Failure::damaged(format!("{why}; run a health check")),
             })?;
         }
+        // A row without columns holds a NULL.
+        take(row, needed.len().max(usize::from(shown == 0)) + shown)?;
         page.rows.push(members);
     }
     Ok(page)

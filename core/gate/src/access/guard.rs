@@ -57,8 +57,13 @@ impl Guard {
         &self.principal
     }
 
+    /// What is open to whom.
+    pub(crate) fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
     /// All collections, whatever the caller may.
-    pub(super) fn schema(&self) -> Arc<Schema> {
+    pub(crate) fn schema(&self) -> Arc<Schema> {
         self.gate.backend().schema()
     }
 
@@ -83,8 +88,8 @@ impl Guard {
     /// 404 with a similar name for those who may see all names; for others the same refusal, whether it is there or not.
     pub(crate) fn collection(&self, name: &str) -> Result<Arc<Collection>, Problem> {
         let schema = self.gate.backend().schema();
-        match schema.by_name(name) {
-            Some(collection) if Action::ALL.into_iter().any(|action| self.may(collection, action)) => Ok(Arc::new(collection.clone())),
+        match schema.shared(name) {
+            Some(collection) if Action::ALL.into_iter().any(|action| self.may(collection, action)) => Ok(Arc::clone(collection)),
             None if self.principal.role.is_trusted() && self.principal.scopes.is_empty() && self.is_at_home() => {
                 Err(no_collection(&schema, name))
             }

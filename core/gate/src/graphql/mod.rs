@@ -5,14 +5,14 @@
 //! `Accept: text/event-stream`, one operation to a connection.
 
 mod live;
+mod made;
 mod names;
 mod page;
 mod schema;
 mod values;
 mod write;
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_graphql::dynamic::{ResolverContext, Schema};
 use async_graphql::{Error, ErrorExtensions as _, Request as Asked, Response as Done, Value};
@@ -39,6 +39,9 @@ use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::realtime::{Viewer, flow, sse};
 use crate::{body, idempotent, query};
+use made::By;
+
+pub(crate) use made::Schemas;
 
 /// Who asks.
 struct Caller {
@@ -98,10 +101,6 @@ impl Table {
     }
 }
 
-/// Schemas that were made, the latest first.
-#[derive(Debug, Default)]
-pub(crate) struct Schemas(Mutex<VecDeque<(String, Schema)>>);
-
 /// The problem as GraphQL tells it: with its stable code.
 fn failed(problem: Problem) -> Error {
     let (code, status) = (problem.code(), problem.status().as_u16());
@@ -144,7 +143,7 @@ async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response,
         Method::GET => (from_address(parts)?, body::Held::default()),
         _ => return Err(problem::method("GET, POST")),
     };
-    let schema = gate.schemas().of(gate, &guard)?;
+    let schema = gate.schemas().of(By::of(&guard), || tables(&guard), gate.settings().graphql_introspection)?;
     let key = idempotent::key(parts)?.map(|key| idempotent::Name::of(guard.principal(), parts, key));
     let standing = Arc::new(Notify::new());
     let asked = asked.data(Caller::of(gate, parts, (guard, Arc::clone(&standing))));
@@ -255,27 +254,6 @@ async fn tell(gate: Gate, writer: mpsc::Sender<Bytes>, mut given: BoxStream<'sta
         if writer.send(Bytes::from(text)).await.is_err() {
             return;
         }
-    }
-}
-
-impl Schemas {
-    /// The schema of what this caller may use.
-    fn of(&self, gate: &Gate, guard: &Guard) -> Result<Schema, Problem> {
-        let tables = tables(guard);
-        let key = format!("{tables:?}");
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = known.iter().position(|(other, _)| *other == key)
-            && let Some(found) = known.remove(at)
-        {
-            let schema = found.1.clone();
-            known.push_front(found);
-            return Ok(schema);
-        }
-        let made = schema::make(&tables, gate.settings().graphql_introspection);
-        let schema = made.map_err(|error| crate::backend::BackendError::Refused(format!("these collections make no schema: {error}")))?;
-        known.truncate(limits::GRAPHQL_SCHEMAS_MAX - 1);
-        known.push_front((key, schema.clone()));
-        Ok(schema)
     }
 }
 

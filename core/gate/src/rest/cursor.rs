@@ -4,7 +4,7 @@ use axum::http::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mobo_core::json::value_from_json;
-use mobo_core::query::{Column, Condition, Filter, Op, Order, SelectedColumn};
+use mobo_core::query::{Column, Condition, Embedded, Filter, Op, Order, SelectedColumn};
 use mobo_core::value::Value;
 use serde_json::{Map, Value as Json, json};
 
@@ -35,7 +35,44 @@ pub(crate) fn take(rows: &mut [Map<String, Json>], total: &[Order]) -> Option<St
     for row in rows {
         place = (0..total.len()).map(|n| row.shift_remove(&alias(n)).unwrap_or(Json::Null)).collect();
     }
-    (!place.is_empty()).then(|| URL_SAFE_NO_PAD.encode(json!([VERSION, named(total), place]).to_string()))
+    (!place.is_empty()).then(|| written(total, place))
+}
+
+/// Where each row of an answer has its values of the order.
+pub(super) struct Marks(Vec<Mark>);
+
+/// The name of a column, and whether it was asked for only for this.
+type Mark = (String, bool);
+
+impl Marks {
+    /// Looks for them among the columns, and asks for those that are not there.
+    pub(super) fn ask(columns: &mut Vec<SelectedColumn>, total: &[Order], embeds: &[Embedded]) -> Self {
+        let is_embedded = |alias: &str| embeds.iter().flat_map(Embedded::names).any(|name| name == alias);
+        let is_alone = |SelectedColumn { alias, .. }: &SelectedColumn| {
+            columns.iter().filter(|other| other.alias == *alias).count() == 1 && !is_embedded(alias)
+        };
+        let there =
+            |order: &Order| columns.iter().find(|column| column.cast.is_none() && column.operand == order.operand && is_alone(column));
+        let known: Vec<Option<String>> = total.iter().map(|order| there(order).map(|column| column.alias.clone())).collect();
+        let own = self::columns(total).zip(&known).filter(|(_, known)| known.is_none()).map(|(column, _)| column).collect::<Vec<_>>();
+        columns.extend(own);
+        Self(known.into_iter().enumerate().map(|(n, known)| known.map_or_else(|| (alias(n), true), |alias| (alias, false))).collect())
+    }
+
+    /// Takes what was asked for out of the rows; gives the cursor of the last one where it `is_wanted`.
+    pub(super) fn take(&self, rows: &mut [Map<String, Json>], total: &[Order], is_wanted: bool) -> Option<String> {
+        let value = |row: &Map<String, Json>| self.0.iter().map(|(alias, _)| row.get(alias).cloned().unwrap_or(Json::Null)).collect();
+        let cursor = rows.last().filter(|_| is_wanted).map(|row| written(total, value(row)));
+        for (alias, _) in self.0.iter().filter(|(_, is_own)| *is_own) {
+            rows.iter_mut().for_each(|row| drop(row.shift_remove(alias)));
+        }
+        cursor
+    }
+}
+
+/// The cursor of the row with these values of the order.
+fn written(total: &[Order], place: Vec<Json>) -> String {
+    URL_SAFE_NO_PAD.encode(json!([VERSION, named(total), place]).to_string())
 }
 
 /// What is behind the row of a cursor.

@@ -179,7 +179,10 @@ async fn was(collection: &Arc<Collection>, history: Option<History>, point: Poin
 fn row_was(collection: &Collection, history: &History, (state, point): (&TableState, &Point)) -> Result<Option<Vec<Value>>, Problem> {
     let written = state.stamps().last().map(|stamp| stamp.eff);
     let is_now = match point {
-        Point::Time(time) => written.is_none_or(|written| written <= *time) && state.counters.is_empty(),
+        Point::Time(time) => {
+            let is_later = |moment: Option<Eff>| moment.is_none_or(|moment| moment <= *time);
+            is_later(written) && is_later(history.log.restored) && state.counters.is_empty()
+        }
         Point::Version(version) => mobo_core::author::tag(&history.state).starts_with(version.as_str()),
     };
     if is_now {

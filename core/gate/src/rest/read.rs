@@ -25,9 +25,9 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     let own_order = call.query.order.iter().all(|order| order.through.is_none());
     let has_cursor = call.collection.kind != Kind::Stream && !call.accept.singular && limit > 0 && own_order;
     let (mut columns, mut filter) = (call.wanted(), call.query.filter.clone());
-    if has_cursor {
-        columns.extend(cursor::columns(&total));
-    }
+    // Of one record there is no next page.
+    let is_page = has_cursor && !(pinned.is_some() && limit > 1);
+    let marks = is_page.then(|| cursor::Marks::ask(&mut columns, &total, &call.query.embeds));
     if let Some(after) = &call.query.after {
         if !has_cursor || offset > 0 {
             return Err(Problem::parse(
@@ -41,14 +41,14 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
         Some(id) => call.guard.select_with_tag(select, id).await?,
         None => (call.guard.select(select).await?, None),
     };
-    let last = if has_cursor { cursor::take(&mut page.rows, &total) } else { None };
     let is_full = page.rows.len() as u64 == limit;
+    let last = marks.and_then(|marks| marks.take(&mut page.rows, &total, is_full));
     let (status, content_range) = range::status(offset, page.rows.len(), page.total)?;
     let mut response = call.accept.body(page, call.names())?;
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_RANGE, content_range);
-    if let Some(last) = last.filter(|_| is_full) {
+    if let Some(last) = last {
         headers.extend(cursor::link(call.parts.uri.path(), call.parts.uri.query(), &last).map(|link| (LINK, link)));
     }
     headers.extend(tag.map(|tag| (ETAG, version::header(&tag))));

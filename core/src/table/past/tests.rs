@@ -184,3 +184,65 @@ fn what_a_log_lacks_is_not_made_up() {
     assert_eq!(told.steps.iter().map(|step| step.stamp.eff.0).collect::<Vec<_>>(), [50, 40, 20]);
     assert_eq!(told.steps[2].wrote, BTreeMap::from([(TITLE, Value::Text("two".into()))]));
 }
+
+/// What broke: a write that was lost, and that a kept one had overwritten, left a history that called itself whole.
+#[test]
+fn nothing_is_whole_across_a_restore() {
+    for (restored, since) in [(5, 10), (15, 40), (45, 50), (60, 60)] {
+        let log = RowLog { restored: Some(Eff(restored)), ..log(&ALL) };
+        let told = steps(&collection(), &now(), &log, (None, 100));
+        assert_eq!(told.known, Known::Since(Eff(since)), "restored at {restored}");
+        assert_eq!(told.steps.len(), ALL.len());
+        assert!(told.steps.iter().all(|step| step.rows.is_some() == (step.stamp.eff > Eff(since))), "{told:?}");
+        assert_eq!(was(&log, since - 1), format!("Since(Eff({since}))"), "restored at {restored}");
+        assert_eq!(was(&log, i64::MAX), "new 9 0", "restored at {restored}");
+    }
+}
+
+/// What broke: entries that wrote a thousand other rows, too, were read as long as what they wrote to this one was little.
+#[test]
+fn what_is_read_of_a_log_is_bounded() {
+    let read = |others: usize, most: usize| {
+        let (key, other) = (key(), RecordKey { id: RecordId::new("other").unwrap(), ..key() });
+        let op = |key: &RecordKey, text: &str| TableOp {
+            key: key.clone(),
+            action: Action::Put,
+            before_us: 0,
+            base_ver: Ver(0),
+            fields: BTreeMap::from([(TITLE, Value::Text(text.into()).to_cbor())]),
+            deltas: BTreeMap::new(),
+        };
+        let payload = encode_payload(&[op(&key, "x"), op(&other, &"y".repeat(others))], None);
+        let header = Header {
+            engine: Kind::Table.code(),
+            moment: Moment { boot: BootId([0; 8]), mono: Mono(1), wall: Wall(0), quality: WallQuality::None },
+            nonce: Nonce([0; 8]),
+            timeline: None,
+            provenance: None,
+        };
+        let entry = |seq: usize| PastEntry {
+            lane: LaneKey { device: DeviceId([1; 16]), incarnation: Incarnation::new(1).unwrap(), lane: Lane::State },
+            ordinal: Ordinal(1),
+            seq: Seq::new(seq as u64 + 1).unwrap(),
+            eff: Eff(seq as i64 + 1),
+            before: Eff(0),
+            retried: false,
+            header: header.encode(),
+            payload: payload.clone(),
+        };
+        let mut gathering = Gathering::new(&key, None);
+        let taken = (0..most).take_while(|seq| gathering.goes_on() && (gathering.take(Some(entry(*seq))), true).1).count();
+        (taken, gathering.finish().is_cut)
+    };
+    const LARGE: usize = 60_000;
+    let fit = crate::limits::HISTORY_READ_BYTES_MAX.div_ceil(LARGE);
+    let (taken, is_cut) = read(LARGE, fit + 10);
+    assert!((fit - 1..=fit).contains(&taken) && is_cut, "{taken} of {fit}");
+    assert_eq!(read(10, 20), (20, false));
+    let mut gathering_key = key();
+    gathering_key.id = RecordId::new("kept no more").unwrap();
+    let mut gathering = Gathering::new(&gathering_key, None);
+    assert!(gathering.goes_on());
+    gathering.take(None);
+    assert!(gathering.finish().is_cut);
+}

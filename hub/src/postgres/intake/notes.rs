@@ -24,7 +24,7 @@ pub(super) struct Noted {
     new: Option<Map<String, Json>>,
     /// The row after the statement as Postgres spells it, and what is wrong with that where it cannot be read.
     text: Option<String>,
-    pub(super) wrong: Option<String>,
+    wrong: Option<String>,
 }
 
 /// What transactions say to have read of records, where it was not what there was.
@@ -64,10 +64,13 @@ pub(super) fn key(row: &PgRow, first: usize) -> Result<RecordKey, Failure> {
     Ok(RecordKey { collection, id })
 }
 
-/// What is to be one entry: a transaction, or a part of one that does not fit; without edits where it cannot be read.
+/// What is to be one entry: a transaction, or a part of one that does not fit; without edits where it cannot be taken in.
+#[derive(Default)]
 pub(super) struct Work<'n> {
     pub(super) edits: Vec<SeenEdit>,
     pub(super) noted: Vec<&'n Noted>,
+    /// Why it cannot be taken in.
+    pub(super) wrong: Option<String>,
 }
 
 /// The transactions in the order in which they were committed, as far as they met: whoever wrote a row later has its last number later.
@@ -80,17 +83,18 @@ pub(super) fn works<'n>(schema: &Schema, noted: &'n [Noted], said: &Said) -> Vec
     transactions.sort_unstable_by_key(|noted| noted.last().map(|last| last.n));
     let mut works = Vec::new();
     for transaction in transactions {
-        if transaction.iter().any(|noted| noted.wrong.is_some()) {
-            works.push(Work { edits: Vec::new(), noted: transaction });
-            continue;
-        }
-        let (mut work, mut bytes) = (Work { edits: Vec::new(), noted: Vec::new() }, 0);
-        for noted in transaction {
-            let Some(collection) = schema.get(noted.key.collection) else { continue };
-            let Some(seen) = edit(collection, noted, said) else { continue };
+        let edits = match edits(schema, &transaction, said) {
+            Ok(edits) => edits,
+            Err(why) => {
+                works.push(Work { edits: Vec::new(), noted: transaction, wrong: Some(why) });
+                continue;
+            }
+        };
+        let (mut work, mut bytes) = (Work::default(), 0);
+        for (noted, seen) in edits {
             let more = Json::Object(seen.edit.fields.clone()).to_string().len() + 128;
             if !work.edits.is_empty() && (work.edits.len() >= limits::ENTRY_OPS_MAX || bytes + more > limits::ENTRY_PAYLOAD_BYTES_MAX / 2) {
-                works.push(std::mem::replace(&mut work, Work { edits: Vec::new(), noted: Vec::new() }));
+                works.push(std::mem::take(&mut work));
                 bytes = 0;
             }
             bytes += more;
@@ -121,10 +125,23 @@ pub(super) fn rounds<'w, 'n>(works: &'w [Work<'n>], said: &Said) -> Vec<&'w [Wor
     rounds
 }
 
+/// What a transaction did, statement by statement; the error says why it cannot be taken in, nothing of it.
+fn edits<'n>(schema: &Schema, transaction: &[&'n Noted], said: &Said) -> Result<Vec<(&'n Noted, SeenEdit)>, String> {
+    let mut edits = Vec::new();
+    for noted in transaction {
+        if let Some(why) = &noted.wrong {
+            return Err(why.clone());
+        }
+        let Some(collection) = schema.get(noted.key.collection) else { continue };
+        edits.extend(edit(collection, noted, said)?.map(|seen| (*noted, seen)));
+    }
+    Ok(edits)
+}
+
 /// What a statement did to a record, as somebody would write it; `None` for nothing.
-fn edit(collection: &Collection, noted: &Noted, said: &Said) -> Option<SeenEdit> {
+fn edit(collection: &Collection, noted: &Noted, said: &Said) -> Result<Option<SeenEdit>, String> {
     let (intent, mut fields) = match (&noted.old, &noted.new) {
-        (None, None) => return None,
+        (None, None) => return Ok(None),
         (Some(_), None) => (Intent::Delete, Map::new()),
         (None, Some(_)) => (Intent::Put, Map::new()),
         (Some(_), Some(_)) => (Intent::Patch, Map::new()),
@@ -136,27 +153,28 @@ fn edit(collection: &Collection, noted: &Noted, said: &Said) -> Option<SeenEdit>
             if before == Some(value) {
                 continue;
             }
-            fields.insert(field.name.clone(), shown(field.kind, before, value));
+            let value = shown(field.kind, before, value).ok_or_else(|| format!("field \"{}\" counts too far", field.name))?;
+            fields.insert(field.name.clone(), value);
         }
         if intent == Intent::Patch && fields.is_empty() {
-            return None;
+            return Ok(None);
         }
     }
     let seen = said.get(&(noted.txid, noted.key.clone())).copied();
     let edit = Edit { id: noted.key.id.clone(), intent, fields };
-    Some(SeenEdit { collection: collection.id, edit, seen })
+    Ok(Some(SeenEdit { collection: collection.id, edit, seen }))
 }
 
-/// A value as callers of the API write it: bytes in base64; what a counter was raised by.
-fn shown(kind: FieldType, before: Option<&Json>, value: &Json) -> Json {
-    match (kind, value) {
+/// A value as callers of the API write it: bytes in base64; what a counter was raised by, which can be more than a counter takes at once.
+fn shown(kind: FieldType, before: Option<&Json>, value: &Json) -> Option<Json> {
+    Some(match (kind, value) {
         (FieldType::Bytes, Json::String(hex)) => value_to_json(&Value::Bytes(bytes(hex)), kind),
         (FieldType::Counter, value) => {
             let seen = before.and_then(Json::as_i64).unwrap_or_default();
-            json!({ "$inc": value.as_i64().unwrap_or_default().saturating_sub(seen) })
+            json!({ "$inc": value.as_i64().unwrap_or_default().checked_sub(seen)? })
         }
         (_, value) => value.clone(),
-    }
+    })
 }
 
 /// The bytes that `\x00ff` stands for.
@@ -164,4 +182,43 @@ fn bytes(hex: &str) -> Vec<u8> {
     let digits = hex.strip_prefix("\\x").unwrap_or(hex).as_bytes();
     let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap_or_default()).unwrap_or_default();
     digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, one| byte << 4 | digit(*one))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mobo_core::ids::{FieldId, Lane};
+    use mobo_core::schema::{Field, Kind};
+
+    use super::*;
+
+    const ORDERS: CollectionId = CollectionId::new(7).unwrap();
+
+    fn schema() -> Schema {
+        let field =
+            |id, name: &str, kind| Field { id: FieldId::new(id).unwrap(), name: name.into(), kind, retired: false, references: None };
+        let fields = vec![field(1, "title", FieldType::Text), field(2, "hours", FieldType::Counter)];
+        let (name, store) = ("orders".to_owned(), "default".to_owned());
+        Schema::new(1, [Collection { id: ORDERS, name, kind: Kind::Table, rev: 1, fields, rules: vec![], lane: Lane::State, store }])
+    }
+
+    fn noted((n, txid): (i64, i64), old: Option<i64>, new: Option<i64>) -> Noted {
+        let row = |hours: i64| Map::from_iter([("title".to_owned(), json!("x")), ("hours".to_owned(), json!(hours))]);
+        let key = RecordKey { collection: ORDERS, id: RecordId::new(format!("r{n}")).unwrap() };
+        Noted { n, txid, key, old: old.map(row), new: new.map(row), text: None, wrong: None }
+    }
+
+    /// What broke: a step that a counter cannot take at once was taken in as a smaller one, without a word.
+    #[test]
+    fn a_counter_that_counts_too_far_keeps_its_whole_transaction_out() {
+        let told = |noted: &[Noted]| -> Vec<Result<Vec<Json>, String>> {
+            let works = works(&schema(), noted, &Said::new());
+            let hours = |work: &Work<'_>| work.edits.iter().map(|seen| seen.edit.fields["hours"]["$inc"].clone()).collect();
+            works.iter().map(|work| work.wrong.clone().map_or_else(|| Ok(hours(work)), Err)).collect()
+        };
+        let far = || Err("field \"hours\" counts too far".to_owned());
+        assert_eq!(told(&[noted((1, 1), Some(2), Some(7)), noted((2, 1), None, Some(i64::MAX))]), [Ok(vec![json!(5), json!(i64::MAX)])]);
+        assert_eq!(told(&[noted((1, 1), Some(-1), Some(i64::MAX))]), [far()]);
+        let both = [noted((1, 1), Some(2), Some(3)), noted((2, 1), Some(i64::MIN), Some(1)), noted((3, 2), Some(0), Some(i64::MIN))];
+        assert_eq!(told(&both), [far(), Ok(vec![json!(i64::MIN)])]);
+    }
 }

@@ -1,10 +1,14 @@
 //! What other programs write into the tables by SQL: it waits, and is taken in as writes of the hub's own (rule R24).
 
+use std::sync::Arc;
+
 use mobo_core::author::Intent;
-use mobo_core::ids::Position;
+use mobo_core::ids::{Position, RecordId, StateHash};
 use mobo_core::limits;
+use mobo_core::query::{Condition, Filter as Only, Op, Select};
 use mobo_core::store::transfer::TableName;
-use mobo_core::store::{Filter, PullPage, PullRequest, RebucketBatch, SqlRefused};
+use mobo_core::store::{Filter, PullPage, PullRequest, RebucketBatch, Shown, SqlRefused};
+use mobo_core::value::Value;
 use serde_json::json;
 
 use crate::store_conformance::Place;
@@ -134,6 +138,74 @@ pub async fn is_counted_when_it_is_refused(place: Box<dyn Place>) {
     while world.store.take_in(world.batch(Vec::new())).await.unwrap().is_some() {}
     assert_eq!(world.store.sql_refused().await.unwrap().count, most);
     world.is_sound().await;
+}
+
+/// Whoever reads a record by its key gets its row and the hash of its state; of one that waits, the row as SQL left it and no hash: it has no
+/// state yet.
+///
+/// What broke: a reader of such a row was told that the store is damaged.
+pub async fn is_shown_without_a_state_while_it_waits(place: Box<dyn Place>) {
+    let world = World::new(place, 71).await;
+    pumps(&world).await;
+    let told = |ids: [&'static str; 5]| {
+        let world = &world;
+        async move {
+            let mut told = Vec::new();
+            for id in ids {
+                let (site, shown) = shown(world, ("pumps", id), Op::IsNull).await;
+                let state = match shown {
+                    Shown::State(hash) => {
+                        assert_eq!(hash, state_hash(world, ("pumps", id)).await, "{id}");
+                        "state"
+                    }
+                    Shown::Unsettled => "unsettled",
+                    Shown::Nothing => "nothing",
+                };
+                told.push(format!("{site} {state}"));
+            }
+            told
+        }
+    };
+    let ids = ["p1", "p2", "p3", "p4", "p9"];
+    assert_eq!(told(ids).await, ["a state", "b unsettled", "- nothing", "a unsettled", "- nothing"]);
+    world.store.take_in(world.batch(Vec::new())).await.unwrap().unwrap();
+    assert_eq!(told(ids).await, ["a state", "b state", "- nothing", "a state", "- nothing"]);
+    // Another filter keeps the row out, and the record is what it is.
+    let (site, shown_apart) = shown(&world, ("pumps", "p1"), Op::Eq(Value::Text("elsewhere".to_owned()))).await;
+    assert_eq!((site.as_str(), shown_apart), ("-", Shown::State(state_hash(&world, ("pumps", "p1")).await)));
+    // Documents are not loaded for it.
+    world.merged(world.local("notes", Intent::Insert, "n", &json!({"title": "x"}))).await;
+    let (_, before) = shown(&world, ("notes", "n"), Op::IsNull).await;
+    assert_eq!(before, Shown::State(state_hash(&world, ("notes", "n")).await));
+    world.merged(world.local("notes", Intent::Patch, "n", &json!({"title": "y"}))).await;
+    let (_, after) = shown(&world, ("notes", "n"), Op::IsNull).await;
+    assert_eq!((after, after == before), (Shown::State(state_hash(&world, ("notes", "n")).await), false));
+    world.merged(world.local("notes", Intent::Delete, "n", &json!({}))).await;
+    assert_eq!(shown(&world, ("notes", "n"), Op::IsNull).await, ("-".to_owned(), Shown::Nothing));
+    world.is_sound().await;
+}
+
+/// What is told of a record, by both ways, and its site; another filter than `IsNull` is one of the site.
+async fn shown(world: &World, (collection, id): (&str, &str), op: Op) -> (String, Shown) {
+    let key = world.order(collection, "id", false).operand;
+    let named = Only::Is(Condition { operand: key, op: Op::Eq(Value::Text(id.to_owned())) });
+    let site = |op| Only::Is(Condition { operand: world.order(collection, "site", false).operand, op });
+    let other = if op == Op::IsNull { Only::all() } else { site(op) };
+    let select = Select { filter: Only::And(vec![named]).and(other), limit: 10, ..world.all(collection) };
+    let id = RecordId::new(id).unwrap();
+    let counted = Select { count: true, ..select.clone() };
+    let (page, shown) = world.store.rows_and_shown(select, id.clone()).await.unwrap();
+    let again = world.store.rows_and_shown(counted, id.clone()).await.unwrap();
+    assert_eq!((&again.0.rows, again.0.total, again.1), (&page.rows, Some(page.rows.len() as u64), shown));
+    let alone = world.store.shown(world.project, Arc::new(world.collection(collection).clone()), id).await.unwrap();
+    assert_eq!(alone, shown, "by either way");
+    let site = page.rows.first().map(|row| row.get("site").and_then(|site| site.as_str()).unwrap_or("?").to_owned());
+    (site.unwrap_or_else(|| "-".to_owned()), shown)
+}
+
+async fn state_hash(world: &World, (collection, id): (&str, &str)) -> StateHash {
+    let record = world.store.record(world.project, world.key(collection, id)).await.unwrap().unwrap();
+    record.state.state_hash()
 }
 
 /// A backup holds the rows as they were merged last.

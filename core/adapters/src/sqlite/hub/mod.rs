@@ -25,6 +25,7 @@ mod rebucket;
 mod recovery;
 pub mod restore;
 mod schema;
+mod shown;
 pub mod transfer;
 mod write;
 
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use crate::desk::{Desk, Outcome, Statement};
 use mobo_core::future::BoxFuture;
-use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select};
 use mobo_core::schema::{Collection, Schema};
@@ -41,7 +42,7 @@ use mobo_core::stamp::Origin;
 use mobo_core::store::{
     Admission, ApiKeyRow, Arrival, BucketAudit, ConflictPlace, ConflictPolicy, ConflictRow, Counts, DeviceRow, HubRow, HubStore, Invite,
     InviteState, LaneAudit, MergeBatch, MergeReport, PullPage, PullRequest, QuarantineRow, QuarantinedEntry, RebucketBatch, Rebucketed,
-    Rebucketing, RecordRow, SqlRefused, StoreError, StoreFuture, StoreInfo,
+    Rebucketing, RecordRow, Shown, SqlRefused, StoreError, StoreFuture, StoreInfo,
 };
 use mobo_core::time::Eff;
 
@@ -299,12 +300,12 @@ impl HubStore for SqliteHubStore {
         }))
     }
 
-    fn record_and_rows(&self, key: RecordKey, query: Select) -> StoreFuture<'_, (Option<RecordRow>, Page)> {
-        let schemas = Arc::clone(&self.schemas);
-        Box::pin(self.readers.read(move |connection| {
-            let schema = schemas.of(connection, query.project)?;
-            Ok((ledger::record(connection, query.project, &schema, &key)?, select(connection, &query)?))
-        }))
+    fn shown(&self, project: ProjectId, collection: Arc<Collection>, id: RecordId) -> StoreFuture<'_, Shown> {
+        Box::pin(self.readers.glance(move |connection| shown::of(connection, project, (&collection, &id))))
+    }
+
+    fn rows_and_shown(&self, query: Select, id: RecordId) -> StoreFuture<'_, (Page, Shown)> {
+        Box::pin(self.readers.glance(move |connection| shown::with_rows(connection, &query, &id)))
     }
 
     fn conflicts(&self, project: ProjectId, after: Option<ConflictPlace>, limit: u32) -> StoreFuture<'_, Vec<ConflictRow>> {

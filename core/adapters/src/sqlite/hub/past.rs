@@ -3,7 +3,7 @@
 use mobo_core::ids::{DeviceId, Incarnation, Lane, LaneKey, Ordinal, ProjectId, RecordKey, Seq};
 use mobo_core::limits;
 use mobo_core::store::{PastStore, StoreFuture};
-use mobo_core::table::past::{PastEntry, PastWrite, RowLog, rows_of};
+use mobo_core::table::past::{Gathering, PastEntry, RowLog, rows_of};
 use mobo_core::time::Eff;
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -95,23 +95,14 @@ fn past(connection: &Connection, project: ProjectId, key: &RecordKey) -> Result<
          WHERE t.project = ?1 AND t.collection = ?2 AND t.id = ?3 AND coalesce(e.outcome, 0) = 0 ORDER BY t.eff DESC",
     )?;
     let mut rows = statement.query((project.sql(), key.collection.sql(), key.id.as_str(), Lane::State.number()))?;
-    let mut log = RowLog { restored: restored(connection)?, ..RowLog::default() };
-    let mut bytes = 0;
+    let mut gathering = Gathering::new(key, restored(connection)?);
     while let Some(row) = rows.next()? {
-        if log.writes.len() >= limits::HISTORY_ENTRIES_MAX || bytes >= limits::HISTORY_BYTES_MAX {
-            log.is_cut = true;
+        if !gathering.goes_on() {
             break;
         }
-        match entry(connection, project, row)?.map(|entry| PastWrite::of(entry, key)) {
-            Some(Some(write)) => {
-                bytes += write.bytes();
-                log.writes.push(write);
-            }
-            Some(None) => {}
-            None => log.is_cut = true,
-        }
+        gathering.take(entry(connection, project, row)?);
     }
-    Ok(log)
+    Ok(gathering.finish())
 }
 
 /// An entry; `None` where its bytes are kept no more.

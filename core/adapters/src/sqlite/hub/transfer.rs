@@ -23,7 +23,7 @@ use crate::sqlite::open::{Role, open_reader, open_writer};
 use crate::sqlite::table::{self, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
-const STAY: [&str; 12] = [
+const STAY: [&str; 13] = [
     "backup",
     "backup_head",
     "backup_tried",
@@ -34,6 +34,7 @@ const STAY: [&str; 12] = [
     "live_follow",
     "live_log",
     "meta",
+    "publisher",
     "trace",
     "traced",
 ];

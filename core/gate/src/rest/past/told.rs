@@ -95,7 +95,8 @@ impl Teller<'_> {
             self.is_shown(&rows).then(|| self.change(past.stamp.as_ref(), Some(document::hex(&past.hash)), &rows))
         };
         let changes = told.iter().filter_map(change).collect();
-        Ok(Told { changes, known: Known::Whole, next })
+        // A change that was lost with the hub's store, and that no device had, is missing in silence.
+        Ok(Told { changes, known: self.history.log.restored.map_or(Known::Whole, Known::Since), next })
     }
 
     fn row(&self, state: &TableState, asked: &Asked) -> Result<Told, Problem> {
