@@ -34,8 +34,9 @@ pub struct Provenance {
     pub seq: Seq,
     /// The original identity.
     pub eid: Eid,
-    /// True where nobody else can have written that position: the log ended there because a restored hub had lost what was before it. Then
-    /// its increments count for that position, wherever they come from.
+    /// True where the rows that devices hold may have what was written at that position: the log ended there because a restored hub had lost
+    /// what was before it, or a hub had acknowledged the entry before it was lost. Then its increments count for that position, wherever they
+    /// come from.
     pub sole: bool,
 }
 

@@ -152,8 +152,12 @@ impl History {
     ///
     /// The store's.
     pub async fn offered_all(&self, device: DeviceId) -> Result<Vec<Hint>, StoreError> {
-        let hints = self.try_again(None).await?;
-        if self.store.offered_all(self.era().identity.project, device, self.time.now()).await? {
+        let project = self.era().identity.project;
+        let recovery = self.store.recovery(project).await?;
+        // Each of its later sessions offers again, and has nothing to add to what was tried.
+        let is_first = recovery.is_some_and(|recovery| recovery.unseen.iter().any(|(unseen, _)| *unseen == device));
+        let hints = if is_first { self.try_all_again().await } else { Vec::new() };
+        if self.store.offered_all(project, device, self.time.now()).await? {
             self.refresh().await?;
         }
         Ok(hints)
@@ -165,7 +169,7 @@ impl History {
     ///
     /// The store's.
     pub async fn finish(&self) -> Result<Option<Vec<Hint>>, StoreError> {
-        let hints = self.try_again(None).await?;
+        let hints = self.try_all_again().await;
         let was = self.store.finish_recovery(self.era().identity.project, self.time.now()).await?;
         self.refresh().await?;
         Ok(was.then_some(hints))

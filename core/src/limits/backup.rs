@@ -28,6 +28,11 @@ pub const BACKUP_TRIED_MAX: usize = 64;
 pub const BACKUP_BESIDE: std::time::Duration = std::time::Duration::from_secs(15);
 /// How long one that was asked for something waits until another hub of its store has ended its turn: less than a command waits.
 pub const BACKUP_TURN_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a hub may keep its turn at the backups without a word to the store; a shipment that takes longer goes on without it, and finds out
+/// whether another hub has been faster.
+pub const BACKUP_TURN_IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+/// How long a hub waits for its turn before it says that nothing it holds becomes safe.
+pub const BACKUP_TURN_LONG: std::time::Duration = std::time::Duration::from_secs(900);
 /// How often one shipment begins again behind what other hubs of its store have written meanwhile.
 pub const BACKUP_GOES_MAX: usize = 4;
 /// How long after a snapshot that did not come about the schedule has to wait for the next one: what is new goes first.

@@ -49,11 +49,8 @@ pub(super) async fn carry(mut cut: Box<dyn Cut>, (open, store): (&Open, &dyn Hub
     }
     let manifest = next(open, (number, is_base), (timeline, now), members, &gathered);
     let hash = hash(&manifest.sign(&open.repository.keyring().hub));
-    match store.try_backup(manifest.repository, Anchor { number, hash }).await {
-        // What is in the vault is there, also where the store has no room to know of it.
-        Ok(()) | Err(StoreError::Full(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
+    // Where the store has no room to know of it, nothing is written that it would not know.
+    store.try_backup(manifest.repository, Anchor { number, hash }).await?;
     let anchor = open.repository.publish(&manifest).await?;
     Ok(Some((manifest, anchor, gathered)))
 }

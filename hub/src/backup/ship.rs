@@ -82,6 +82,8 @@ pub struct Shipper {
     /// This hub's turn among those of its store, and whether it goes on behind this shipment.
     turn: Option<Box<dyn Turn>>,
     goes_on: bool,
+    /// Since when another hub has had its turn whenever this one looked.
+    waiting_since: Option<Eff>,
     overheard: Overheard,
     heard: Vec<(LaneKey, Seq, Chain)>,
 }
@@ -94,7 +96,7 @@ impl Shipper {
     #[must_use]
     pub fn new(owner: Owner, vault: Arc<dyn Vault>, (key, bytes_per_s): (BackupKey, u64)) -> Self {
         let (overheard, heard) = (Overheard::default(), Vec::new());
-        Self { owner, vault, key, bytes_per_s, open: None, taken: None, turn: None, goes_on: false, overheard, heard }
+        Self { owner, vault, key, bytes_per_s, open: None, taken: None, turn: None, goes_on: false, waiting_since: None, overheard, heard }
     }
 
     /// The newest manifest, once the repository was opened: also one that another hub of the store has written.
@@ -127,6 +129,12 @@ impl Shipper {
         {
             tracing::debug!(%error, "a turn at the repository ends with its connection");
         }
+    }
+
+    /// True while another hub of the store has its turn: what this one said last of its backups still holds.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting_since.is_some()
     }
 
     /// The turn that keeps the others away; `None` where nothing does.
@@ -185,8 +193,14 @@ impl Shipper {
     pub async fn ship(&mut self, now: Eff, fresh: Fresh, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         let patience = if asked.waits { Duration::ZERO } else { limits::BACKUP_TURN_WAIT };
         if !self.begin_turn(patience).await? {
-            return if asked.waits { Ok(None) } else { Err(BackupFailure::Busy) };
+            let since = *self.waiting_since.get_or_insert(now);
+            return match asked.waits {
+                true if now.0 - since.0 > micros(limits::BACKUP_TURN_LONG) => Err(BackupFailure::Refused(long_turn(now.0 - since.0))),
+                true => Ok(None),
+                false => Err(BackupFailure::Busy),
+            };
         }
+        self.waiting_since = None;
         let shipped = self.ship_in_turn(now, fresh, asked).await;
         if !self.goes_on {
             self.let_others().await;
@@ -218,7 +232,8 @@ impl Shipper {
                 }
             }
         }
-        Err(BackupFailure::Busy)
+        let why = "other hubs of this store were faster each time, or the store does not take down what was written".to_owned();
+        Err(StoreError::Unavailable(why).into())
     }
 
     /// Nobody else ships into the repository but hubs of the same store, which note what they ship, or what they were about to.
@@ -303,6 +318,13 @@ impl Shipper {
         self.overheard = Overheard::default();
         Ok(Gone::Break(Some(Shipped { manifest, anchor, safe: gathered.lanes })))
     }
+}
+
+fn long_turn(waited_us: i64) -> String {
+    let minutes = waited_us / 60_000_000;
+    format!(
+        "another hub of this store has been at the backups for {minutes} minutes, and nothing new is safe meanwhile: look at that hub, or stop it"
+    )
 }
 
 pub(super) fn micros(duration: std::time::Duration) -> i64 {

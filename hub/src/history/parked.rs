@@ -54,6 +54,14 @@ impl History {
         }
     }
 
+    /// The same for everything that waits. What cannot be tried stays where it is, and keeps no recovery from its end.
+    pub(super) async fn try_all_again(&self) -> Vec<Hint> {
+        self.try_again(None).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "refused entries could not be tried again: `mobo-hub quarantine list` shows them, `quarantine retry` tries one");
+            Vec::new()
+        })
+    }
+
     /// Entries that wait for something of these documents, each log in the order in which it was written.
     async fn waiting(&self, documents: Option<&Documents>) -> Result<Vec<(LaneKey, Seq)>, StoreError> {
         let project = self.era().identity.project;

@@ -219,7 +219,8 @@ impl Running {
 
     async fn shipment(&mut self, asked: Asked) -> Result<Option<Shipped>, BackupFailure> {
         let shipped = self.try_ship(asked).await;
-        if shipped == Err(BackupFailure::Busy) {
+        let is_waiting = shipped == Ok(None) && self.open.as_ref().is_some_and(|(_, shipper)| shipper.is_waiting());
+        if is_waiting || shipped == Err(BackupFailure::Busy) {
             // It passes, and what is new becomes safe by the other hub.
             return shipped;
         }

@@ -79,6 +79,13 @@ impl Turn for PostgresTurn {
 
 async fn lock(tx: &mut Tx, patience: Duration) -> Result<bool, Failure> {
     tx.patient().await?;
+    // A hub whose machine is gone without a word must not keep its turn until the system notices, hours later.
+    let idle_ms = limits::BACKUP_TURN_IDLE_MAX.as_millis();
+    tx.script(format!(
+        "SET LOCAL idle_in_transaction_session_timeout = {idle_ms}; \
+         SET LOCAL tcp_keepalives_idle = 15; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3"
+    ))
+    .await?;
     if patience.is_zero() {
         let row = tx.row(sqlx::query("SELECT pg_try_advisory_xact_lock($1)").bind(TURN_LOCK)).await?;
         return Ok(known(row, "lock")?.try_get(0)?);

@@ -199,7 +199,8 @@ impl Move<'_> {
         let (Payload::Present(payload), Some(eid)) = (&row.entry.payload, row.entry.eid()) else { return Ok(None) };
         // Of an entry that was authored again before, the first sealing is what counts.
         let first = header.provenance.filter(|_| mobo_core::protect!("refence.first-origin", true));
-        let sole = self.why == Why::Trimmed;
+        // What a hub has acknowledged it has delivered, too: the row that has it may be offered, by whoever holds it.
+        let sole = self.why == Why::Trimmed || mobo_core::protect!("refence.sole-acked", row.eff.is_some());
         let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid, sole });
         let header =
             Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
