@@ -60,6 +60,14 @@ fn another(rig: &Rig, vault: &Arc<MemoryVault>) -> Shipper {
     Shipper::new(owner, Arc::new(Elsewhere(Arc::clone(vault))), (KEY, 0))
 }
 
+/// An empty vault, and two hubs of one store that ship into it.
+async fn two(seed: u64) -> (Rig, Arc<MemoryVault>, Shipper, Shipper) {
+    let rig = Rig::new(seed).await;
+    let vault = MemoryVault::with(BTreeMap::new());
+    let (first, second) = (rig.shipper(&vault), another(&rig, &vault));
+    (rig, vault, first, second)
+}
+
 /// Goal: two hubs of one store take turns, as they may, and nobody is alarmed: what one has shipped, the other one finds noted. Method: both
 /// ship what is new, in turn.
 ///
@@ -68,9 +76,7 @@ fn another(rig: &Rig, vault: &Arc<MemoryVault>) -> Shipper {
 #[test]
 fn hubs_of_one_store_take_turns() {
     runtime().block_on(async {
-        let mut rig = Rig::new(43).await;
-        let vault = MemoryVault::with(BTreeMap::new());
-        let (mut first, mut second) = (rig.shipper(&vault), another(&rig, &vault));
+        let (mut rig, vault, mut first, mut second) = two(43).await;
         for round in 0..4 {
             for shipper in [&mut first, &mut second] {
                 rig.write().await;
@@ -87,9 +93,7 @@ fn hubs_of_one_store_take_turns() {
 #[test]
 fn a_hub_leaves_shipping_to_another_one() {
     runtime().block_on(async {
-        let mut rig = Rig::new(44).await;
-        let vault = MemoryVault::with(BTreeMap::new());
-        let (mut first, mut second) = (rig.shipper(&vault), another(&rig, &vault));
+        let (mut rig, vault, mut first, mut second) = two(44).await;
         rig.write().await;
         rig.ship(&mut first, NEWS).await.unwrap().unwrap();
         rig.ship(&mut second, NEWS).await.unwrap();
@@ -123,9 +127,7 @@ fn a_hub_leaves_shipping_to_another_one() {
 #[test]
 fn a_hub_that_is_killed_before_its_note_stops_nobody() {
     runtime().block_on(async {
-        let mut rig = Rig::new(45).await;
-        let vault = MemoryVault::with(BTreeMap::new());
-        let (mut first, mut second) = (rig.shipper(&vault), another(&rig, &vault));
+        let (mut rig, vault, mut first, mut second) = two(45).await;
         for shipper in [&mut first, &mut second] {
             rig.write().await;
             rig.ship(shipper, NEWS).await.unwrap().unwrap();
@@ -155,9 +157,7 @@ fn a_hub_that_is_killed_before_its_note_stops_nobody() {
 #[test]
 fn nothing_is_written_where_it_was_pruned() {
     runtime().block_on(async {
-        let mut rig = Rig::new(46).await;
-        let vault = MemoryVault::with(BTreeMap::new());
-        let (mut first, mut second) = (rig.shipper(&vault), another(&rig, &vault));
+        let (mut rig, vault, mut first, mut second) = two(46).await;
         for turn in 0..3 {
             rig.write().await;
             rig.ship(if turn == 1 { &mut second } else { &mut first }, NEWS).await.unwrap().unwrap();

@@ -31,6 +31,13 @@ async fn like(world: &World, device: &Device, more: i64) {
     device.write(world, "notes", Intent::Patch, "n", json!({ "likes": { "$inc": more } })).await;
 }
 
+/// In the end both have the same, and each like once.
+async fn agree(world: &World, device: &Device, likes: i64) {
+    device.sync(world).await;
+    assert_eq!(device.row(world, "notes", "n").await["likes"], json!(likes));
+    assert_eq!(world.rows("notes").await, device.rows(world, "notes").await);
+}
+
 async fn begun(world: &World) -> Device {
     let device = world.device("a", &["all"]).await;
     device.write(world, "notes", Intent::Put, "n", json!({ "likes": 1 })).await;
@@ -54,9 +61,7 @@ async fn a_refusal_of_what_the_delivered_document_holds_says_nothing() {
         }
         assert_eq!(device.store.inbox(None, 10).await.unwrap(), [], "{code:?}");
         assert_eq!(last(&device).await, written, "{code:?}: nothing is written again");
-        device.sync(&world).await;
-        assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(111));
-        assert_eq!(world.rows("notes").await, device.rows(&world, "notes").await);
+        agree(&world, &device, 111).await;
     }
 }
 
@@ -73,9 +78,7 @@ async fn what_was_refused_and_comes_with_the_document_is_not_written_again() {
     device.catch_up(&world).await;
     assert_eq!((last(&device).await, device.store.inbox(None, 10).await.unwrap()), (written, Vec::new()));
     like(&world, &device, 1_000).await;
-    device.sync(&world).await;
-    assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(1111));
-    assert_eq!(world.rows("notes").await, device.rows(&world, "notes").await);
+    agree(&world, &device, 1_111).await;
 }
 
 /// What meets another change of its log in its place is written again on that: it would be refused. The other card of a copied device stands

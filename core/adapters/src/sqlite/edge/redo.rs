@@ -55,12 +55,13 @@ pub(super) fn waits(conn: &Connection, (schema, log): (&Schema, Log), at: EntryA
         return Ok(true);
     }
     let may_be_here = !is_laid && (is_about_place || code == Code::BAD_CHANGE);
-    Ok(mobo_core::protect!("redo.here-already", may_be_here) && is_here(conn, &mut Rows::new(conn, log.project, schema), (at, None))?)
+    Ok(mobo_core::protect!("redo.here-already", may_be_here)
+        && is_here((conn, &mut Decoded::default()), &mut Rows::new(conn, log.project, schema), (at, None))?)
 }
 
 /// True if the documents, as they were delivered, hold all of an entry's changes; `but` is not looked at.
-fn is_here(conn: &Connection, rows: &mut Rows<'_>, (at, but): (EntryAt, Option<&RecordKey>)) -> Try<bool> {
-    let ops = Decoded::default().ops(conn, at)?;
+fn is_here((conn, decoded): (&Connection, &mut Decoded), rows: &mut Rows<'_>, (at, but): (EntryAt, Option<&RecordKey>)) -> Try<bool> {
+    let ops = decoded.ops(conn, at)?;
     for (key, ops) in ops.iter().filter(|(key, _)| Some(*key) != but) {
         let collection = rows.collection(key.collection).filter(|collection| collection.kind == Kind::Document);
         let Some(collection) = collection else { return Ok(false) };
@@ -107,7 +108,10 @@ impl Desk<'_> {
             let (ops, author) = (overlay::document_ops(&ops), overlays::author(self.log.device, at.0, 0).origin());
             let waited = mobo_core::protect!("redo.waited", outbox::is_rejected(self.conn, *at)?);
             let is_here = laying.holds(&ops);
-            if waited && mobo_core::protect!("redo.came-back", is_here) && self::is_here(self.conn, &mut self.rows, (*at, Some(key)))? {
+            if waited
+                && mobo_core::protect!("redo.came-back", is_here)
+                && self::is_here((self.conn, &mut self.decoded), &mut self.rows, (*at, Some(key)))?
+            {
                 // It was refused for what it lacked, and that has come back meanwhile, by its own offer or another device's.
                 outbox::set_state(self.conn, *at, EntryState::Acknowledged)?;
             }
