@@ -118,6 +118,8 @@ pub async fn sync_drained(edge: &Edge, timeout: Duration) -> Result<Value, Store
             let report = sync_report(edge).await?;
             // A write of a moment ago counts, also where the uplink is too busy to have heard of it.
             if report.get("drained") == Some(&json!(true)) || status.changed().await.is_err() {
+                // Who waited for the hub may use at once what it said: the part that hears of a new collection may not have run yet.
+                edge.refresh().await?;
                 return Ok(report);
             }
         }
