@@ -7,6 +7,7 @@ mod up;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use self::down::Down;
 use super::CloseReason;
 use super::lanes::Lanes;
 use crate::ids::{BucketId, Incarnation, Lane, Position, Seq, Timeline};
@@ -151,6 +152,8 @@ pub struct DeviceSession {
     awaiting_schema: BTreeSet<BucketId>,
     /// Those that were pulled again because they differed, until everything is equal.
     pulled_again: BTreeSet<BucketId>,
+    /// What came before the acks of own entries in it.
+    held: VecDeque<Down>,
     timeline: Option<Timeline>,
     /// The way through a new timeline, until it is gone.
     flow: Option<Flow>,
@@ -180,6 +183,7 @@ impl DeviceSession {
             cursors: BTreeMap::new(),
             awaiting_schema: BTreeSet::new(),
             pulled_again: BTreeSet::new(),
+            held: VecDeque::new(),
             timeline: None,
             flow: None,
             pull: 0,
@@ -259,6 +263,7 @@ impl DeviceSession {
                 self.close(CloseReason::Stopped);
             }
         }
+        self.release();
         self.advance();
     }
 
@@ -289,10 +294,8 @@ impl DeviceSession {
             }
             Message::Nack(nack) => self.nack(&nack),
             Message::Reject(reject) => self.effects.push_back(Effect::Rejected(Box::new(reject))),
-            Message::Batch(batch) => self.batch(batch),
-            Message::Checkpoint(checkpoint) if checkpoint.pull == self.pull => {
-                self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
-            }
+            Message::Batch(batch) => self.down(Down::Batch(batch)),
+            Message::Checkpoint(checkpoint) => self.down(Down::Checkpoint(checkpoint)),
             Message::Schema(update) => self.schema(update),
             Message::Access(update) => self.effects.push_back(Effect::PutAccess(Box::new(update))),
             Message::Grant(grant) => {
@@ -309,15 +312,9 @@ impl DeviceSession {
                 self.awaiting_schema.remove(&bucket);
                 self.effects.push_back(Effect::Revoked(bucket));
             }
-            // Of an earlier pull.
-            Message::Checkpoint(_) => {}
             Message::OfferAck(ack) => self.offer_ack(&ack),
             Message::Resync { bucket, .. } => self.resync(bucket),
-            Message::Sweep { bucket, to } => {
-                if self.cursors.contains_key(&bucket) {
-                    self.effects.push_back(Effect::Sweep(bucket, to));
-                }
-            }
+            Message::Sweep { bucket, to } => self.down(Down::Sweep(bucket, to)),
             Message::Audit(_) => {
                 let detail = "this device does not take audits yet; upgrade it".to_owned();
                 let error = PeerError { code: Code::UNSUPPORTED, detail, fatal: false, retry_after_ms: 0 };

@@ -144,13 +144,13 @@ impl Lanes {
 
     /// How far the hub has a lane.
     pub(super) fn acked_up_to(&self, lane: Lane) -> Option<Seq> {
-        let [state, events, telemetry, blobs] = &self.flows;
-        match lane {
-            Lane::State => state.acked,
-            Lane::Events => events.acked,
-            Lane::Telemetry => telemetry.acked,
-            Lane::Blobs => blobs.acked,
-        }
+        self.flow_of(lane).acked
+    }
+
+    /// True if the hub's word on an entry of a lane is on its way: it was sent, and no ack of it has come.
+    pub(super) fn is_in_flight(&self, lane: Lane, seq: Seq) -> bool {
+        let flow = self.flow_of(lane);
+        flow.acked < Some(seq) && flow.sent >= Some(seq)
     }
 
     /// The hub says that it expects `expect` next. A word that comes late, after an ack of that entry, says nothing: what it asks for may not
@@ -172,6 +172,16 @@ impl Lanes {
     /// True if nothing waits to be read or acknowledged.
     pub(super) fn are_idle(&self) -> bool {
         self.flows.iter().all(|flow| !flow.more && !flow.reading && flow.in_flight.is_empty())
+    }
+
+    fn flow_of(&self, lane: Lane) -> &Flow {
+        let [state, events, telemetry, blobs] = &self.flows;
+        match lane {
+            Lane::State => state,
+            Lane::Events => events,
+            Lane::Telemetry => telemetry,
+            Lane::Blobs => blobs,
+        }
     }
 
     fn flow(&mut self, lane: Lane) -> &mut Flow {

@@ -24,6 +24,12 @@ fn device_input(word: &str) -> device::Input {
             code: Code::GAP,
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
+        // The same with own entries up to there, of this log or of another.
+        "merged" | "othersmerged" => {
+            let incarnation = Incarnation::new(if verb == "merged" { 4 } else { 3 }).unwrap();
+            let own_merged = vec![(Lane::State, incarnation, seq(numbers[3]))];
+            message(Message::Batch(Batch { own_merged, ..batch(numbers[0], numbers[1], numbers[2]) }))
+        }
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
         "schema" => message(Message::Schema(SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false })),
@@ -135,6 +141,25 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
     device_row(&format!("{LIVE}; appended; entries 5 3; none 0; gap 2"), "read 0 1");
     // A word that comes after the ack of what it asks for.
     device_row(&format!("{LIVE}; appended; entries 1 3; none 0; ack 3; gap 2"), "");
+}
+
+/// Acks travel on streams of their own. A delivery that came before them made the device write again what the hub had taken, or had it show an
+/// increment twice for a moment.
+#[test]
+fn what_is_delivered_waits_for_the_acks_of_own_entries_in_it() {
+    let pushed = format!("{LIVE}; appended; entries 1 2; entries 3 1; none 0");
+    device_row(&format!("{pushed}; merged 1 3 4 2"), "");
+    device_row(&format!("{pushed}; merged 1 3 4 2; batch 1 4 5; checkpoint 1; sweep"), "");
+    device_row(&format!("{pushed}; merged 1 3 4 2; batch 1 4 5; checkpoint 1; sweep; ack 2"), "acked, apply, apply, compare, sweep");
+    device_row(&format!("{pushed}; merged 1 3 4 3; ack 2"), "acked");
+    device_row(&format!("{pushed}; merged 1 3 4 3; ack 2; ack 3"), "acked, apply");
+    device_row(&format!("{pushed}; merged 1 3 4 2; gap 1"), "apply, read 0 0");
+    device_row(&format!("{pushed}; merged 1 3 4 2; stop"), ">bye, close Stopped");
+    device_row(&format!("{pushed}; merged 1 3 4 2; resync; ack 2"), "acked");
+    // Nothing is on its way: it came by a bundle, with an earlier log, or was acknowledged before.
+    device_row(&format!("{pushed}; merged 1 3 4 4"), "apply");
+    device_row(&format!("{pushed}; othersmerged 1 3 4 2"), "apply");
+    device_row(&format!("{pushed}; ack 2; merged 1 3 4 2"), "apply");
 }
 
 /// What a store could not take, and everything behind it, is told again in the next session.

@@ -1,14 +1,57 @@
 //! What the device pulls: batches that continue its cursors, and what checkpoints show.
 
 use super::{DeviceSession, Effect, State};
-use crate::ids::{BucketId, Position};
+use crate::ids::{BucketId, Incarnation, Lane, Position, Seq};
 use crate::link::Channel;
-use crate::message::{Batch, ItemBody, Message, Pull, SchemaUpdate};
+use crate::message::{Batch, Checkpoint, ItemBody, Message, Pull, SchemaUpdate};
 
 /// Bytes of batches that the hub may send before the device says how far it has got.
 const DOWN_CREDIT_BYTES: u32 = 4 * 1024 * 1024;
 
+/// What the hub sends down, in its order. It is bounded by the credit.
+#[derive(Debug)]
+pub(super) enum Down {
+    Batch(Batch),
+    Checkpoint(Checkpoint),
+    /// The bucket, and the position up to which it was named whole.
+    Sweep(BucketId, Position),
+}
+
 impl DeviceSession {
+    /// Takes in what the hub sends down once its word on the own entries in it is here: whether it took them or refused them. Acks travel on
+    /// streams of their own.
+    pub(super) fn down(&mut self, down: Down) {
+        self.held.push_back(down);
+        self.release();
+    }
+
+    /// Takes in what waits for no ack any more.
+    pub(super) fn release(&mut self) {
+        while let Some(down) = self.held.front().filter(|_| self.state != State::Closed) {
+            let own_merged = match down {
+                Down::Batch(batch) => batch.own_merged.as_slice(),
+                Down::Checkpoint(checkpoint) => checkpoint.own_merged.as_slice(),
+                Down::Sweep(..) => &[],
+            };
+            if crate::protect!("batch.after-acks", own_merged.iter().any(|own| self.is_unheard(own))) {
+                return;
+            }
+            match self.held.pop_front() {
+                Some(Down::Batch(batch)) => self.batch(batch),
+                Some(Down::Checkpoint(checkpoint)) if checkpoint.pull == self.pull => {
+                    self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
+                }
+                Some(Down::Sweep(bucket, to)) if self.cursors.contains_key(&bucket) => self.effects.push_back(Effect::Sweep(bucket, to)),
+                // Of an earlier pull, or of a bucket that is gone.
+                Some(Down::Checkpoint(_) | Down::Sweep(..)) | None => {}
+            }
+        }
+    }
+
+    fn is_unheard(&self, (lane, incarnation, seq): &(Lane, Incarnation, Seq)) -> bool {
+        *incarnation == self.incarnation && self.lanes.is_in_flight(*lane, *seq)
+    }
+
     pub(super) fn pull(&mut self) {
         self.pull += 1;
         self.unconfirmed_bytes = 0;
@@ -18,7 +61,7 @@ impl DeviceSession {
         self.send(Channel::Control, Message::Pull(Pull { pull: self.pull, wants, credit_bytes: DOWN_CREDIT_BYTES, live: true }));
     }
 
-    pub(super) fn batch(&mut self, batch: Batch) {
+    fn batch(&mut self, batch: Batch) {
         if batch.pull != self.pull || Some(batch.timeline) != self.timeline {
             return;
         }

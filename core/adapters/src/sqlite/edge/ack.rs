@@ -52,23 +52,55 @@ fn fits(conn: &Connection, ack: &Ack) -> Try<bool> {
     })
 }
 
+/// Takes in how far a welcome says that a lane is committed. Gives the first kept entry up to there of which this device has not heard what
+/// became of it: its ack was lost, and its refusal may have been. From there on the lane is pushed again.
+pub(super) fn welcomed(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Seq, safe: Option<Seq>) -> Try<Option<Seq>> {
+    let unheard = unheard(conn, (incarnation, lane), last)?;
+    let heard = unheard.map_or(Some(last), |unheard| Seq::new(unheard.get() - 1));
+    raise(conn, (incarnation, lane), last, safe)?;
+    if let Some(heard) = heard {
+        settle(conn, (incarnation, lane), heard)?;
+    }
+    Ok(unheard)
+}
+
 /// Raises what counts as committed and as safe; entries up to there are not pending any more.
-pub(super) fn advance(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Seq, safe: Option<Seq>) -> Try<()> {
+pub(super) fn advance(conn: &Connection, lane: (Incarnation, Lane), acked: Seq, safe: Option<Seq>) -> Try<()> {
+    raise(conn, lane, acked, safe)?;
+    settle(conn, lane, acked)
+}
+
+fn raise(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Seq, safe: Option<Seq>) -> Try<()> {
     let safe = safe.map_or(0, |safe| seq_sql(safe.min(acked)));
     let sql = "UPDATE mobo_lane SET acked = max(acked, ?3), safe = max(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked), safe))?;
+    Ok(())
+}
+
+fn settle(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Seq) -> Try<()> {
     let sql = "UPDATE mobo_outbox SET state = 1 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 0";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked)))?;
     Ok(())
 }
 
-/// The first kept entry of a lane up to a position whose effective time is not known.
-pub(super) fn undecided(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Seq) -> Try<Option<Seq>> {
-    let sql = "SELECT seq FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND eff IS NULL ORDER BY seq LIMIT 1";
-    let mut statement = conn.prepare_cached(sql)?;
+/// The first kept entry of a lane up to a position whose effective time is not known, or is from before the hub went back in time.
+fn unheard(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Seq) -> Try<Option<Seq>> {
+    let after_restore = if mobo_core::protect!("ack.heard-again", true) { "OR state = 0" } else { "" };
+    let sql = format!(
+        "SELECT seq FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND (eff IS NULL {after_restore}) ORDER BY seq LIMIT 1"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
     first(statement.query((incarnation.sql(), lane.number(), seq_sql(last)))?, |row| {
         known(outbox::seq(row.get(0)?), "position of an entry")
     })
+}
+
+/// True if the hub's word on an entry was heard: one that it had refused would be marked so.
+pub(super) fn is_heard(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq)) -> Try<bool> {
+    let sql = "SELECT state = 1 AND eff IS NOT NULL FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let heard = first(statement.query((incarnation.sql(), lane.number(), seq_sql(seq)))?, |row| Ok(row.get::<_, bool>(0)?))?;
+    Ok(heard.unwrap_or_default())
 }
 
 /// Keeps the effective time of an entry that is committed; its samples get their real times.

@@ -112,8 +112,8 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
         let Some(last) = status.last else { continue };
         match outbox::chain_at(conn, log.incarnation, status.lane, last)? {
             Some(chain) if chain == status.chain => {
-                ack::advance(conn, (log.incarnation, status.lane), last, status.safe)?;
-                undecided.extend(ack::undecided(conn, (log.incarnation, status.lane), last)?.map(|seq| (status.lane, seq)));
+                let unheard = ack::welcomed(conn, (log.incarnation, status.lane), last, status.safe)?;
+                undecided.extend(unheard.map(|seq| (status.lane, seq)));
             }
             // Before what is kept: the hub went back in time, and there is nothing to compare.
             None if outbox::is_trimmed(conn, log.incarnation, status.lane, last)? => {}

@@ -47,13 +47,17 @@ pub(super) fn checkpoint(
     }
     if held.iter().all(|bucket| at(bucket).is_some_and(|(_, head, _)| bucket.cursor >= head)) {
         let mut desk = Desk::new(conn, schema, log);
-        // Everything that the hub has is here: what it refused for want of something is written again on that.
-        desk.misfits.entries.extend(overlays::refused(conn, &checkpoint.own_merged)?);
-        compared.appended = desk.redo(schema, again)?;
+        // Everything that the hub has is here. What it has taken in under another name goes first: what it refused for want of something is
+        // written again on what is left, and not on that.
+        desk.note_refused(overlays::refused(conn, &checkpoint.own_merged)?)?;
         let merged = overlays::merged(conn, &checkpoint.own_merged)?;
-        for key in merged.into_iter().filter(|_| mobo_core::protect!("overlay.dropped-when-merged:checkpoint", true)) {
-            overlays::drop_merged(conn, &key, &checkpoint.own_merged, &mut desk.refused)?;
-            desk.show(&key, (None, None))?;
+        let drops = mobo_core::protect!("overlay.dropped-when-merged:checkpoint", true);
+        for key in merged.iter().filter(|_| drops) {
+            overlays::drop_merged(conn, key, &checkpoint.own_merged, &mut desk.refused)?;
+        }
+        compared.appended = desk.redo(schema, again)?;
+        for key in merged.iter().filter(|_| drops) {
+            desk.show(key, (None, None))?;
         }
         compared.changed.extend(desk.finish()?);
     }

@@ -5,6 +5,7 @@
 //! What it delivers tells: the delivered document holds everything of this log up to `own_merged`, so an entry that cannot be laid over it
 //! will be, or was, refused. It is authored again on the delivered document, under its first name: whatever the hub had of it counts once.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::document::lay::Laying;
@@ -17,6 +18,7 @@ use mobo_core::schema::{Kind, Schema};
 use mobo_core::time::Wall;
 use rusqlite::Connection;
 
+use super::ack;
 use super::bases::{self, BaseRow};
 use super::desk::{Desk, OwnMerged};
 use super::fault::Try;
@@ -116,8 +118,11 @@ impl Desk<'_> {
                 outbox::set_state(self.conn, *at, EntryState::Acknowledged)?;
             }
             if overlays::is_merged(at, own_merged) && (is_here || !waited) {
-                // What is merged and not there is there under another name, or refused for what it is.
-                if !is_here && laying.fits(&ops, author).is_err_and(|refusal| lacks(&refusal)) {
+                // What is merged and not there is there under another name, or refused for what it is. That it lacks something may come of such
+                // a one before it: it is written again only as long as the hub's word on itself is not here. Written again all the same, a
+                // chain of entries that the hub has under other names lost one of them in each round, and was pushed anew without end.
+                let is_heard = mobo_core::protect!("redo.heard", ack::is_heard(self.conn, *at)?);
+                if !is_here && !is_heard && laying.fits(&ops, author).is_err_and(|refusal| lacks(&refusal)) {
                     found.push(*at);
                 }
                 continue;
@@ -146,6 +151,35 @@ impl Desk<'_> {
         }
         self.misfits.entries.extend(found);
         Ok(None)
+    }
+
+    /// Takes note of refused entries that are to be written again, with their documents as they are shown now. Those that the delivered
+    /// documents hold by now are merged, and are not.
+    pub(super) fn note_refused(&mut self, refused: Vec<EntryAt>) -> Try<()> {
+        for at in refused {
+            if mobo_core::protect!("redo.came-back:checkpoint", self::is_here((self.conn, &mut self.decoded), &mut self.rows, (at, None))?)
+            {
+                outbox::set_state(self.conn, at, EntryState::Acknowledged)?;
+                continue;
+            }
+            for key in overlays::of_entry(self.conn, at)? {
+                let Some(collection) = self.rows.collection(key.collection).filter(|collection| collection.kind == Kind::Document) else {
+                    continue;
+                };
+                if let Entry::Vacant(place) = self.misfits.before.entry(key) {
+                    let base = match bases::row(self.conn, place.key())? {
+                        Some(base) => base.state(collection, place.key())?,
+                        None => None,
+                    };
+                    let entries = overlays::of_record(self.conn, place.key())?;
+                    if let Some(base) = base.or_else(|| RecordState::empty(collection, place.key())) {
+                        place.insert((base, entries));
+                    }
+                }
+            }
+            self.misfits.entries.insert(at);
+        }
+        Ok(())
     }
 
     /// Writes the misfits again, and what builds on them. Gives the lanes that have got entries.
