@@ -1,7 +1,7 @@
 //! A hub that has gone back in time refuses changes of documents for what it has lost, and gets that back: nobody has to do anything (R16, R18).
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{Lane, Seq};
+use mobo_core::ids::{Incarnation, Lane, Seq};
 use mobo_core::message::{Code, Reject};
 use serde_json::json;
 
@@ -99,4 +99,56 @@ async fn an_entry_whose_place_is_taken_is_written_again() {
     assert_eq!(clone.row(&world, "notes", "n").await["likes"], json!(111), "nothing is taken back");
     assert!(last(&clone).await > written, "it is written again");
     assert_eq!(clone.store.inbox(None, 10).await.unwrap(), [], "nobody has to decide anything");
+}
+
+/// What the hub has taken in under the names that the other card of a copied device gave it is taken off, all of it at once, and what it refused
+/// for building on that is written again on what is there, once. What broke: of a chain of such entries one was taken off in each round, and all
+/// others were written and pushed again, hundreds of times, because each of them lacked the one before; a checkpoint wrote what was refused
+/// again on top of them.
+#[tokio::test]
+async fn what_the_hub_has_under_other_names_is_not_written_again() {
+    for is_delivered_first in [false, true] {
+        let world = World::new().await;
+        let device = begun(&world).await;
+        for more in [10, 20, 30, 40] {
+            like(&world, &device, more).await;
+        }
+        let clone = device.clone_to(&world, "clone").await;
+        for copy in [&device, &clone] {
+            copy.store.refence(None, Incarnation::from_entropy(world.draw())).await.unwrap();
+            copy.hello(&world).await;
+        }
+        like(&world, &clone, 1_000).await;
+        device.sync(&world).await;
+        if is_delivered_first {
+            clone.catch_up(&world).await;
+        }
+        let answer = clone.push(&world, Lane::State, clone.acked(Lane::State).await, 50).await.unwrap();
+        let refused: Vec<Code> = answer.rejects.iter().map(|reject| reject.code).collect();
+        assert_eq!(refused, [Code::MISSING_DEPENDENCY], "four are known, and what was made on top of them has no ground");
+        clone.take(answer).await;
+        let written = last(&clone).await.unwrap();
+        clone.catch_up(&world).await;
+        assert_eq!(last(&clone).await, Some(written.next()), "only what was refused is written again");
+        assert_eq!(clone.row(&world, "notes", "n").await["likes"], json!(1_101), "each like once");
+        agree(&world, &clone, 1_101).await;
+        assert_eq!(last(&clone).await, Some(written.next()), "and that once");
+        assert_eq!(clone.store.inbox(None, 10).await.unwrap(), [], "nobody has to decide anything");
+    }
+}
+
+/// The ack of entries that a restored hub was given again is lost: the device asks for the hub's word on them once more, though an earlier hub
+/// had said when they happened. What broke: it took them for acknowledged, and never heard of the refusals among them.
+#[tokio::test]
+async fn the_word_of_a_restored_hub_is_asked_for_again() {
+    let mut world = World::new().await;
+    let device = begun(&world).await;
+    let copy = world.copy_of_hub();
+    like(&world, &device, 10).await;
+    device.sync(&world).await;
+    world.goes_back(&copy).await;
+    assert_eq!(device.hello(&world).await.undecided, [], "what the copy has was decided before");
+    let lost = device.push(&world, Lane::State, Some(seq(1)), 50).await.unwrap();
+    assert_eq!(lost.ack.acked, seq(2));
+    assert_eq!(device.hello(&world).await.undecided, [(Lane::State, seq(2))]);
 }
