@@ -219,7 +219,7 @@ pub(crate) async fn a_hub_with_another_key_is_refused(rig: &dyn Rig) {
 }
 
 pub(crate) async fn a_peer_that_falls_silent_is_found(rig: &dyn Rig) {
-    let keepalive = Duration::from_secs(1);
+    let keepalive = Duration::from_secs(2);
     let bench = Bench::with_keepalive(rig, keepalive).await;
     let wire = rig.wire(bench.listener.address()).await;
     let (device, hub) = bench.pair_through(wire.address()).await;
@@ -229,7 +229,8 @@ pub(crate) async fn a_peer_that_falls_silent_is_found(rig: &dyn Rig) {
     let cut = Instant::now();
     let (at_device, at_hub) = soon("both ends find out", async { tokio::join!(device.recv(), hub.recv()) }).await;
     assert_eq!((at_device, at_hub), (Err(LinkError::Silent), Err(LinkError::Silent)));
-    let bound = keepalive.mul_f32(1.5) + Duration::from_millis(500);
+    // With room for a machine that is busy.
+    let bound = keepalive.mul_f32(1.5) + Duration::from_secs(4);
     assert!(cut.elapsed() <= bound, "{:?} is more than {bound:?}", cut.elapsed());
     assert_eq!(device.send(Channel::Control, frame(0, 0, 0)).await, Err(LinkError::Silent));
     soon("a close does not wait for the dead", hub.close("over")).await;
