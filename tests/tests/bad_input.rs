@@ -34,7 +34,7 @@ fn says(outcome: &Outcome, told: &[&str]) {
 }
 
 fn has_the_collection(device: &Node) {
-    wait::until("the collection on the device", Duration::from_secs(30), || {
+    wait::until("the collection on the device", Duration::from_secs(90), || {
         (device.cli().args(["list", "work_orders"]).run().code == Some(0)).then_some(())
     });
 }
