@@ -298,7 +298,9 @@ fn a_second_sigterm_does_not_wait() {
     assert_eq!(calm.terminate().code(), Some(0), "{}", calm.stderr());
 
     let address = quiet_address();
+    cluster.create(&[&["work_orders", "title:text"]]);
     let mut busy = cluster.joined("busy").set("http.listen", &address).boot();
+    busy.wait_collection("work_orders");
     let mut request = std::net::TcpStream::connect(&address).unwrap();
     let length = "content-type: application/json\r\ncontent-length: 100\r\nexpect: 100-continue";
     let head = format!("POST /rest/v1/work_orders HTTP/1.1\r\nhost: {address}\r\n{length}\r\n\r\n");
