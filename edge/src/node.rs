@@ -93,6 +93,8 @@ pub struct Edge {
     pub waiting_room: WaitingRoom,
     store: Slot<Arc<EdgeStore>>,
     known: RwLock<Known>,
+    /// Held from the look at the store until what was seen is known: of two looks, the later one has the last word.
+    refreshing: tokio::sync::Mutex<()>,
     http: Slot<SocketAddr>,
     metrics: Slot<Bound>,
     /// Addresses that an operator gave the uplink in place of the settings', until the node stops.
@@ -170,6 +172,7 @@ impl Edge {
             waiting_room: WaitingRoom::default(),
             store: Slot::default(),
             known: RwLock::default(),
+            refreshing: tokio::sync::Mutex::default(),
             http: Slot::default(),
             metrics: Slot::default(),
             swapped: Slot::default(),
@@ -198,6 +201,7 @@ impl Edge {
     ///
     /// The store's.
     pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.refreshing.lock().await;
         let store = self.store()?;
         let (schema, node) = (store.schema().await?, store.node().await?);
         let project = node.identity.map(|identity| identity.project);

@@ -109,7 +109,7 @@ impl Hub {
             return Err(SchemaError::TooMany { what: "collections of a project", max: limits::COLLECTIONS_MAX }.into());
         }
         let schema = opened.store.create_collection(opened.project, collection.clone()).await?;
-        opened.schema.send_replace(Arc::new(schema));
+        opened.changed(schema);
         Ok(collection)
     }
 

@@ -135,6 +135,8 @@ pub struct Accounts {
     signers: Signers,
     book: Book,
     known: RwLock<Known>,
+    /// Held from the look at the store until what was seen is known: of two looks, the later one has the last word.
+    reloading: tokio::sync::Mutex<()>,
     live: Mutex<Cache<(ProjectId, String), Live>>,
     changes: watch::Sender<u64>,
 }
@@ -176,6 +178,7 @@ impl Accounts {
             issuer: if issuer.is_empty() { format!("mobo:{}", hub.device()) } else { issuer },
             live: Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::SESSION_CACHE_TTL)),
             known: RwLock::new(Known::nothing()),
+            reloading: tokio::sync::Mutex::default(),
             desk,
             time,
             clock,
@@ -320,6 +323,7 @@ impl Accounts {
     }
 
     async fn reload(&self) -> Result<(), AuthError> {
+        let _one_at_a_time = self.reloading.lock().await;
         let rows = self.read(REVISIONS, []).await?;
         let rev = rows.first().and_then(|row| rows::number(row, 0)).unwrap_or_default();
         let policies = Arc::new(self.load_policies(self.served).await?);

@@ -146,6 +146,19 @@ impl fmt::Debug for Hub {
     }
 }
 
+impl Opened {
+    /// Lets everybody know the collections as they were just stored, unless somebody stored newer ones meanwhile.
+    pub(crate) fn changed(&self, schema: Schema) {
+        self.schema.send_if_modified(|held| {
+            let is_news = schema.rev >= held.rev;
+            if is_news {
+                *held = Arc::new(schema);
+            }
+            is_news
+        });
+    }
+}
+
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened").field("store", &self.store).field("project", &self.project).finish_non_exhaustive()

@@ -1,6 +1,6 @@
 // Waiting for events, with an end.
 
-const SOON_MS = 30_000
+const SOON_MS = 60_000
 
 /** A promise that fails when it takes too long. */
 export function soon(what, promise) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::process::{Handle, binary, clean_environment};
 
 /// How long a verb may take unless [`Cli::timeout`] says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A verb that is about to run.
 #[derive(Debug)]

@@ -5,7 +5,10 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -205,14 +208,38 @@ pub fn digest(status: &Value) -> String {
     all["digest"].as_str().expect("a digest").to_owned()
 }
 
-/// A loopback address that is free now, and that the system gives to nobody by itself: a node can leave it and come back.
+/// A loopback address that is free now, and that neither the system nor another test gives to anybody until this process ends: a node can
+/// leave it and come back.
 #[must_use]
 pub fn quiet_address() -> String {
+    /// What says to other processes that a port is taken, while nobody listens there.
+    static TAKEN: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
     loop {
         let port = 10_000 + RandomState::new().build_hasher().finish() % 20_000;
+        let Ok(mark) = mark(port) else { continue };
         let address = format!("127.0.0.1:{port}");
         if TcpListener::bind(&address).is_ok() && UdpSocket::bind(&address).is_ok() {
+            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
             return address;
         }
+    }
+}
+
+/// A name that one process at a time can have, and that goes with it.
+fn mark(port: u64) -> std::io::Result<UnixDatagram> {
+    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("mobo tests: port {port}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What broke: a hub that was down for a moment came back to an address that another test had been given meanwhile.
+    #[test]
+    fn a_quiet_address_is_nobody_elses_also_while_nobody_listens_there() {
+        let address = quiet_address();
+        assert!(TcpListener::bind(&address).is_ok(), "it is free");
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        assert!(mark(port).is_err(), "and given to nobody else");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longest wait for a connection, and for each part of an answer.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

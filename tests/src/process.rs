@@ -18,11 +18,11 @@ use crate::cli::Cli;
 use crate::http::Client;
 
 /// How long a node may take to become ready.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+pub const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a node may take to drain and exit.
 pub const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the last words of a process may take to arrive.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of stderr that are kept; older ones are forgotten.
 const LINES_MAX: usize = 20_000;
 

@@ -34,7 +34,7 @@ fn says(outcome: &Outcome, told: &[&str]) {
 }
 
 fn has_the_collection(device: &Node) {
-    wait::until("the collection on the device", Duration::from_secs(30), || {
+    wait::until("the collection on the device", Duration::from_secs(90), || {
         (device.cli().args(["list", "work_orders"]).run().code == Some(0)).then_some(())
     });
 }
@@ -298,16 +298,23 @@ fn a_second_sigterm_does_not_wait() {
     assert_eq!(calm.terminate().code(), Some(0), "{}", calm.stderr());
 
     let address = quiet_address();
+    cluster.create(&[&["work_orders", "title:text"]]);
     let mut busy = cluster.joined("busy").set("http.listen", &address).boot();
+    busy.wait_collection("work_orders");
     let mut request = std::net::TcpStream::connect(&address).unwrap();
-    let head =
-        format!("POST /rest/v1/work_orders HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n");
+    let length = "content-type: application/json\r\ncontent-length: 100\r\nexpect: 100-continue";
+    let head = format!("POST /rest/v1/work_orders HTTP/1.1\r\nhost: {address}\r\n{length}\r\n\r\n");
     std::io::Write::write_all(&mut request, head.as_bytes()).unwrap();
+    // It is in work once its body is asked for.
+    let mut asked = [0; 12];
+    std::io::Read::read_exact(&mut request, &mut asked).unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
     let mark = busy.lines_seen();
     busy.signal(mobo_tests::process::Signal::TERM);
-    busy.wait_line_after(mark, Duration::from_secs(10), |line| line.starts_with("stopping"));
+    busy.wait_line_after(mark, Duration::from_secs(60), |line| line.starts_with("stopping"));
     assert_eq!(busy.wait_exit(Duration::from_millis(500)), None, "it waits for the request: {}", busy.stderr());
     busy.signal(mobo_tests::process::Signal::TERM);
-    let ended = busy.wait_exit(Duration::from_secs(2)).expect("it leaves at once");
+    // The drain would take 8 s.
+    let ended = busy.wait_exit(Duration::from_secs(6)).expect("it leaves at once");
     assert_eq!(ended.code(), Some(1), "{}", busy.stderr());
 }

@@ -11,7 +11,7 @@ use mobo_tests::postgres::Database;
 use mobo_tests::process::{Launch, Node, Signal};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Goal: ten kinds of mistake in one file are ten problems in one answer, with exit code 2 and nothing started.
 #[test]

@@ -13,7 +13,7 @@ use mobo_tests::wait;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 const WORK_ORDERS: &[&str] =
     &["work_orders", "title:text", "status:text", "hours:counter", "priority:int", "cost:float", "done:bool", "due:timestamp", "meta:json"];

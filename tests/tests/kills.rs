@@ -43,7 +43,7 @@ fn a_device_that_is_killed_keeps_every_acknowledged_write() {
     let address = quiet_address();
     let launch = cluster.joined("one").set("http.listen", &address);
     let mut device = launch.clone().boot();
-    wait::until("the collection on the device", Duration::from_secs(30), || {
+    wait::until("the collection on the device", Duration::from_secs(90), || {
         (Client::new(&address).get("/rest/v1/work_orders").ok()?.status == 200).then_some(())
     });
 
@@ -117,7 +117,7 @@ fn kill_the_hub(place: Place) {
         let waker = std::thread::spawn(move || drop(syncing.run()));
         // The kills are spread over the catch-up by what was merged: by the clock, a fast machine would be done before the first.
         let (begun, due) = (merged(&cluster).0, entries * kill as u64 / (kills as u64 + 1));
-        wait::until("the hub to merge", Duration::from_secs(30), || {
+        wait::until("the hub to merge", Duration::from_secs(90), || {
             let now = merged(&cluster).0;
             (now == entries || now > begun && now >= due).then_some(())
         });

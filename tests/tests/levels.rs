@@ -12,6 +12,7 @@ use mobo_tests::wait;
 use serde_json::json;
 
 const ORDERS: &str = "/rest/v1/work_orders";
+const SOON: Duration = Duration::from_secs(60);
 
 fn put(device: &Node, id: &str, waiting: &[&str]) -> Outcome {
     device.cli().args(["put", "work_orders", id, r#"{"title":"Pump"}"#, "-o", "json"]).args(waiting.iter().copied()).run()
@@ -44,8 +45,8 @@ fn a_writer_may_wait_for_the_hub() {
     check(&post(&mut client, "c", "wait=hub, wait=20"), 201, "hub", Some("wait=20, wait=hub"));
     let sample = device.cli().args(["append", "readings", r#"{"celsius":21.5}"#, "--wait", "hub", "-o", "json"]).run();
     assert_eq!(sample.expect_success().json()["ack"], "hub");
-    // No backup is made here: nothing is ever safe.
-    check(&post(&mut client, "d", "wait=safe, wait=1"), 201, "hub", Some("wait=1"));
+    // No backup is made here: nothing is ever safe. It is at the hub long before that patience ends.
+    check(&post(&mut client, "d", "wait=safe, wait=5"), 201, "hub", Some("wait=5"));
 
     cluster.stop_hub();
     let refused = put(&device, "e", &["--wait", "hub", "--timeout", "1"]).expect_code(1);
@@ -56,7 +57,7 @@ fn a_writer_may_wait_for_the_hub() {
     // It is waited for across a hub that comes back, and nothing else has to wait with it.
     let address = device.address("http");
     let waiting = std::thread::spawn(move || post(&mut Client::new(&address), "g", "wait=hub, wait=60"));
-    wait::until("the write", Duration::from_secs(10), || {
+    wait::until("the write", SOON, || {
         let found = client.get(&format!("{ORDERS}?id=eq.g")).unwrap().json();
         (found.as_array().unwrap().len() == 1).then_some(())
     });
@@ -77,7 +78,7 @@ fn a_writer_who_waits_hears_of_a_refusal() {
     Cli::edge(&folder).args(["join", &token]).run().expect_success();
     let device = Launch::edge(folder).set("http.listen", &quiet_address()).boot();
     let mut client = device.http();
-    wait::until("the collection", Duration::from_secs(20), || (client.get(ORDERS).unwrap().status == 200).then_some(()));
+    wait::until("the collection", SOON, || (client.get(ORDERS).unwrap().status == 200).then_some(()));
 
     let began = Instant::now();
     let told = post(&mut client, "a", "wait=hub, wait=60").expect_status(409).json();

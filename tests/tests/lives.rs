@@ -27,8 +27,8 @@ fn shows(device: &Node, ids: &[&str]) -> bool {
 fn a_device_outlives_the_token_that_it_joined_with() {
     let mut cluster = Cluster::boot(Place::Sqlite);
     cluster.create(&[&["work_orders", "title:text"]]);
-    let token = cluster.cli().args(["device", "invite", "--name", "pump", "--ttl", "5s"]).run().expect_success().text();
-    let expired = Instant::now() + Duration::from_secs(5);
+    let token = cluster.cli().args(["device", "invite", "--name", "pump", "--ttl", "12s"]).run().expect_success().text();
+    let expired = Instant::now() + Duration::from_secs(12);
     Cli::edge(cluster.folder("pump")).args(["join", &token]).run().expect_success();
     let device = Launch::edge(cluster.folder("pump")).boot();
     device.wait_collection("work_orders");

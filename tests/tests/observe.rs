@@ -9,7 +9,7 @@ use std::time::Duration;
 use mobo_tests::cluster::{Cluster, quiet_address};
 use mobo_tests::http::Client;
 use mobo_tests::postgres::Database;
-use mobo_tests::process::{Launch, Node};
+use mobo_tests::process::{Launch, Node, Signal};
 use mobo_tests::wait;
 use serde_json::{Value, json};
 
@@ -62,10 +62,13 @@ fn a_node_counts_what_happens() {
     device.terminate();
     let mut api = cluster.api();
     api.patch("/rest/v1/work_orders?id=eq.wo-1", &json!({"title": "of the hub"})).unwrap().expect_status(204);
-    let cut_off = launch.clone().set("link.transport", "mqtt").boot();
+    // A hub that stands still hears of nothing.
+    cluster.hub().signal(Signal::STOP);
+    let cut_off = launch.clone().boot();
     cut_off.cli().args(["patch", "work_orders", "wo-1", &json!({"title": "of the device"}).to_string()]).run().expect_success();
     at_least(&scrape(&cut_off, "/metrics"), "mobo_sync_pending_changes", 1.0);
     drop(cut_off);
+    cluster.hub().signal(Signal::CONT);
     let device = launch.boot();
     cluster.converge(&[&device]);
     api.post("/rest/v1/work_orders", &json!({"id": "wo-2", "title": "more"})).unwrap().expect_status(201);
@@ -138,10 +141,14 @@ fn a_collector_gets_the_metrics_and_may_go_away() {
     let launch = Launch::hub(folder.path().join("hub")).set(LISTEN.0, LISTEN.1).set("quic.listen", &quiet_address());
     let hub = launch.set("otlp.endpoint", &endpoint).set("otlp.every", "1s").boot();
 
-    let (path, body) = collect_once(&collector);
-    assert_eq!(path, "/v1/metrics");
-    let metrics = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().unwrap();
-    let sent: BTreeSet<String> = metrics.iter().map(|metric| metric["name"].as_str().unwrap().to_owned()).collect();
+    // What the store must count comes a moment after the first others.
+    let sent = wait::until("everything to be sent", Duration::from_secs(60), || {
+        let (path, body) = collect_once(&collector);
+        assert_eq!(path, "/v1/metrics");
+        let metrics = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().unwrap();
+        let sent: BTreeSet<String> = metrics.iter().map(|metric| metric["name"].as_str().unwrap().to_owned()).collect();
+        sent.contains("mobo_records").then_some(sent)
+    });
     assert_eq!(sent, names(&scrape(&hub, "/metrics")), "the same on both ways");
     drop(collector);
     wait::until("the hub to notice", Duration::from_secs(60), || {
@@ -159,7 +166,7 @@ fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
     cluster.cli().args(["backup", "create"]).run().expect_success();
     cluster.cli().args(["backup", "drill"]).run().expect_success();
     // What the store must count comes a moment after the hub is ready.
-    let known = wait::until("the hub's metrics", Duration::from_secs(20), || {
+    let known = wait::until("the hub's metrics", Duration::from_secs(60), || {
         let known = names(&scrape(cluster.hub(), "/metrics"));
         known.contains("mobo_records").then_some(known)
     });

@@ -14,7 +14,7 @@ use mobo_tests::wait;
 use mobo_tests::wire::WireDevice;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 const PUMPS: &[&str] = &["pumps", "site:text", "speed:float", "runs:counter", "--bucket", "site:{site}"];
 const TASKS: &[&str] = &["tasks", "--kind", "document", "title:text", "rank:int", "likes:counter", "--bucket", "rank:{rank}"];
 

@@ -13,7 +13,7 @@ use mobo_tests::process::{Launch, Node};
 use mobo_tests::wait;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 const ORDERS: &[&str] = &["orders", "title:text", "hours:counter"];
 const NOTES: &[&str] = &["notes", "--kind", "document", "title:text", "body:text", "likes:counter"];

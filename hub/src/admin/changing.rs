@@ -1,7 +1,5 @@
 //! What an operator changes while devices are in the field: rules, rights, and the fate of refused entries.
 
-use std::sync::Arc;
-
 use mobo_core::buckets::is_bucket_key;
 use mobo_core::ids::DeviceId;
 use mobo_core::limits;
@@ -64,7 +62,7 @@ impl Hub {
         let id = collection.id;
         let schema = opened.store.alter_rules(opened.project, id, rules).await?;
         let altered = schema.get(id).cloned().ok_or_else(|| self.no_collection(&known, name))?;
-        opened.schema.send_replace(Arc::new(schema));
+        opened.changed(schema);
         Ok(altered)
     }
 
@@ -98,7 +96,7 @@ impl Hub {
                 altered => break altered?,
             }
         };
-        opened.schema.send_replace(Arc::new(schema));
+        opened.changed(schema);
         Ok(altered)
     }
 

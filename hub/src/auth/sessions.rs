@@ -27,6 +27,8 @@ pub(super) const AUDIENCE: &str = "authenticated";
 pub(super) struct Live {
     role: Role,
     claims: Map<String, Json>,
+    /// The count of changes of rights when it was looked up: after another one it is looked up again.
+    as_of: u64,
 }
 
 /// Which sign-ins a sign-out ends.
@@ -260,11 +262,12 @@ impl Accounts {
         }
         let claims = token.verify(&self.keys(), Some(AUDIENCE), now)?;
         let (project, user, session) = named(&claims).ok_or(TokenError::Claims("sub, session_id or project is missing"))?;
-        let cached = self.live().get(self.clock.now(), &(project, session.clone())).cloned();
+        let as_of = *self.changes.borrow();
+        let cached = self.live().get(self.clock.now(), &(project, session.clone())).filter(|live| live.as_of == as_of).cloned();
         let live = match cached {
             Some(live) => live,
             None => {
-                let live = self.look_up(project, &user, &session).await?;
+                let live = self.look_up((project, &user, &session), as_of).await?;
                 self.live().put(self.clock.now(), (project, session.clone()), live.clone());
                 live
             }
@@ -280,7 +283,7 @@ impl Accounts {
         })
     }
 
-    async fn look_up(&self, project: ProjectId, user: &str, session: &str) -> Result<Live, BackendError> {
+    async fn look_up(&self, (project, user, session): (ProjectId, &str, &str), as_of: u64) -> Result<Live, BackendError> {
         const LOOK: &str = "SELECT ended_us FROM mobo_sign_in WHERE project = $1 AND id = $2 AND account = $3";
         let rows = self.read(LOOK, [int(project), text(session), text(user)]).await?;
         let open = rows.first().is_some_and(|row| number(row, 0).is_none());
@@ -289,7 +292,7 @@ impl Accounts {
             Ok(_) | Err(AuthError::NoUser) => return Err(TokenError::Ended.into()),
             Err(error) => return Err(error.into()),
         };
-        Ok(Live { claims: account.claims(), role: account.role })
+        Ok(Live { claims: account.claims(), role: account.role, as_of })
     }
 
     /// Removes what is long over: called now and then.

@@ -1,5 +1,7 @@
 //! Accounts over a store of their own: what happens when two things happen at once.
 
+mod races;
+
 use mobo_adapters::desk::Statement;
 use mobo_adapters::sqlite::SqliteHubStore;
 use mobo_gate::auth::token::Token;

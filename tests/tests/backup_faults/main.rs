@@ -6,6 +6,7 @@
 
 mod found;
 mod rig;
+mod room;
 mod turns;
 mod twice;
 

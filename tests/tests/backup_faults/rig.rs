@@ -167,14 +167,19 @@ impl Rig {
     pub(super) async fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hub.db");
-        let world = World::new(Box::new(FilePlace(folder)), seed).await;
+        Self { file, ..Self::at(Box::new(FilePlace(folder)), seed).await }
+    }
+
+    /// The same in a place that is not a file of its own.
+    pub(super) async fn at(place: Box<dyn Place>, seed: u64) -> Self {
+        let world = World::new(place, seed).await;
         let mut secret = [0; 32];
         Seed::fixed(seed).rng().fill(&mut secret);
         let mut devices = Vec::new();
         for name in ["one", "two"] {
             devices.push(Device::enrolled(&world, name, &["all", "site:a", "site:b"]).await);
         }
-        Self { world, keys: KeyPair::from_secret(&secret), devices, written: 0, file }
+        Self { world, keys: KeyPair::from_secret(&secret), devices, written: 0, file: PathBuf::new() }
     }
 
     pub(super) fn shipper(&self, vault: &Arc<MemoryVault>) -> Shipper {

@@ -71,7 +71,7 @@ async fn a_connection_that_is_ended_in_the_middle_of_a_merge_harms_nothing() {
     world.merged(device.push_all(&world)).await;
 
     // Records and buckets are written when the merge comes to this lock, and nothing is committed.
-    let holder = elsewhere(&world, "BEGIN; LOCK TABLE mobo.entry IN SHARE MODE; SELECT pg_sleep(60) /* holder */");
+    let holder = elsewhere(&world, "BEGIN; LOCK TABLE mobo.entry IN SHARE MODE; SELECT pg_sleep(600) /* holder */");
     until(&world, "the lock", "SELECT 1 FROM pg_locks WHERE relation = 'mobo.entry'::regclass AND mode = 'ShareLock' AND granted").await;
     one_more(&world, &mut device);
     let merge = tokio::spawn({

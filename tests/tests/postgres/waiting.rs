@@ -141,7 +141,7 @@ async fn an_open_insert_keeps_out_only_who_makes_its_rows() {
     let holder = spawn_blocking({
         let world = world.clone();
         move || {
-            let sql = "BEGIN; INSERT INTO pumps(id, site) VALUES ('p1', 'sql'); SELECT pg_sleep(120) /* holder */";
+            let sql = "BEGIN; INSERT INTO pumps(id, site) VALUES ('p1', 'sql'); SELECT pg_sleep(600) /* holder */";
             Handle::current().block_on(world.place.sql(sql))
         }
     });
@@ -192,7 +192,7 @@ async fn an_open_transaction_keeps_out_only_who_needs_its_rows() {
     let holder = tokio::task::spawn_blocking({
         let world = world.clone();
         move || {
-            let sql = "BEGIN; SELECT 1 FROM work_orders WHERE id = 'w0' FOR UPDATE; SELECT pg_sleep(120) /* holder */";
+            let sql = "BEGIN; SELECT 1 FROM work_orders WHERE id = 'w0' FOR UPDATE; SELECT pg_sleep(600) /* holder */";
             Handle::current().block_on(world.place.sql(sql))
         }
     });

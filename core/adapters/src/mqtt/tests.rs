@@ -266,7 +266,10 @@ async fn what_keeps_a_device_from_its_hub_is_said() {
             let _ = stream.try_write(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let gone = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap();
+    // Held, and not listened at: nobody else comes to be there.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(LOOPBACK).unwrap();
+    let gone = held.local_addr().unwrap();
     let dialer = MqttDialer::new(device(), PROJECT);
     for (address, want) in [
         (url(gone), "refused"),

@@ -105,7 +105,10 @@ conformance::conforms!(WsRig);
 async fn what_is_no_hub_is_told_apart() {
     let silent = TcpListener::bind(LOOPBACK).await.unwrap();
     let other = TcpListener::bind(LOOPBACK).await.unwrap();
-    let gone = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap();
+    // Held, and not listened at: nobody else comes to be there.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(LOOPBACK.parse().unwrap()).unwrap();
+    let gone = held.local_addr().unwrap();
     let (silent_at, other_at) = (silent.local_addr().unwrap(), other.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = other.accept().await.unwrap();

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::World;
 
 /// Longest wait for what must happen.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 struct Served {
     world: World,

@@ -47,8 +47,11 @@ impl World {
         .unwrap()
     }
 
+    /// At once: between an empty file and its text, a machine that is busy may do much else.
     fn write(&self, text: &str) {
-        fs::write(self.folder.path().join("mobo.toml"), text).unwrap();
+        let fresh = self.folder.path().join("mobo.new");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(fresh, self.folder.path().join("mobo.toml")).unwrap();
     }
 
     async fn end(self) {
