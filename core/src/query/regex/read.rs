@@ -96,10 +96,7 @@ fn letter(text: &mut String, letter: char) {
 impl Node {
     /// The whole expression, which needs no brackets around it.
     pub(super) fn spell_whole(&self, text: &mut String) {
-        match self {
-            Self::One(parts) => spell_branches(parts, text),
-            part => part.spell(text),
-        }
+        if let Self::One(parts) = self { spell_branches(parts, text) } else { self.spell(text) }
     }
 
     fn spell(&self, text: &mut String) {
