@@ -8,6 +8,7 @@ mod filter;
 mod parse;
 mod path;
 mod pattern;
+mod regex;
 mod related;
 
 use std::cmp::Ordering;
@@ -20,6 +21,7 @@ pub use filter::{Condition, Filter, Op, Row};
 pub use parse::{Parser, Query, QueryError, Reason, Variables, read_value};
 pub use path::{contains, follow, jsonb_order, jsonb_text};
 pub use pattern::like;
+pub use regex::{Regex, RegexError};
 pub use related::{Embed, Embedded, Presence, Related, Relations, Unreadable, related};
 
 use crate::ids::ProjectId;

@@ -50,6 +50,8 @@ await ids(all().lt("rank", 2), "a", "lt");
 await ids(all().lte("due", "2026-03-01T08:00:00Z"), "a", "lte");
 await ids(all().like("title", "%check%"), "c", "like");
 await ids(all().ilike("title", "check%"), "a c", "ilike");
+await ids(all().filter("title", "match", "^(Check|Paint) "), "a b", "match");
+await ids(all().filter("title", "imatch", "^check .*[7d]$"), "a c", "imatch");
 await ids(all().likeAnyOf("title", ["Check%", "Paint%"]), "a b", "like(any)");
 await ids(all().ilikeAllOf("title", ["%seal%", "%order%"]), "d", "ilike(all)");
 await ids(all().is("done", null), "c", "is null");

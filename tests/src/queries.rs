@@ -38,6 +38,9 @@ const JSONS: [&str; 18] = [
 ];
 const PATTERNS: [&str; 9] = ["*", "a*", "*b", "_", "A_b", "%25", "a\\*b", "*Ä*", "**a**"];
 
+const REGEXES: [&str; 12] =
+    ["a", "^a", "B$", "^(a|Ä).?$", "[^a-z]", "\\d+", "^\\W", "x,y|^$", "a{1,2}b", "[\\\\%_]", "\\.|\\s-", "^(?:1|9)*0?$"];
+
 /// Makes what generated queries need beside the collections of every world.
 ///
 /// # Panics
@@ -235,6 +238,8 @@ fn comparison(rng: &mut Rng, operand: &str, nested: bool) -> String {
         "is",
         "like",
         "ilike",
+        "match",
+        "imatch",
         "cs",
         "cd",
         "ov",
@@ -250,6 +255,7 @@ fn comparison(rng: &mut Rng, operand: &str, nested: bool) -> String {
         "in" => format!("({})", items(rng)),
         "is" => (*rng.pick(&["null", "not_null", "true", "false", "unknown"])).to_owned(),
         "like" | "ilike" => quote(rng.pick::<&str>(&PATTERNS)),
+        "match" | "imatch" => quote(rng.pick::<&str>(&REGEXES)),
         "ov" => (*rng.pick(&["{a,1}", "{}", "[1]", "[\"a\",{\"a\":1}]"])).to_owned(),
         "eq(any)" | "gt(all)" | "like(any)" => format!("{{{}}}", items(rng)),
         _ => quote(&value(rng)),

@@ -15,7 +15,7 @@ use mobo_core::value::Value;
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
-    /// SQLite, with the functions `mobo_json`, `mobo_text`, `mobo_order`, `mobo_like`, `mobo_contains` and `mobo_cells`.
+    /// SQLite, with the functions `mobo_json`, `mobo_text`, `mobo_order`, `mobo_like`, `mobo_match`, `mobo_contains` and `mobo_cells`.
     Sqlite,
     /// Postgres.
     Postgres,
@@ -209,6 +209,10 @@ impl<'q> Writer<'q> {
                     (Dialect::Postgres, false) => format!("{left} LIKE {pattern}"),
                     (Dialect::Postgres, true) => format!("{left} ILIKE {pattern}"),
                 }
+            }
+            Op::Match(regex) => {
+                let pattern = self.argument(Argument::Text(regex.spelled()));
+                if is_sqlite { format!("mobo_match({pattern}, {left})") } else { format!("{left} ~ {pattern}") }
             }
             Op::Contains(value) if is_sqlite => format!("mobo_contains({left}, {})", self.value(value, kind)),
             Op::Contained(value) if is_sqlite => format!("mobo_contains({}, {left})", self.value(value, kind)),

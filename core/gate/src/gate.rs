@@ -101,6 +101,7 @@ fn routes() -> Vec<Route> {
         ("/openapi.json", Openness::Filtered, get(openapi::document)),
         ("/docs", Openness::Filtered, get(docs::page)),
         ("/rest/v1/{collection}", Openness::Collection, any(rest::handle)),
+        ("/rest/v1/rpc/{function}", Openness::Keyed, any(rest::function)),
         ("/rest/v1/{collection}/{id}/history", Openness::Collection, any(rest::past::handle)),
         ("/graphql/v1", Openness::Filtered, graphql()),
         ("/realtime/v1/websocket", Openness::Filtered, any(phoenix::handle)),
@@ -108,6 +109,7 @@ fn routes() -> Vec<Route> {
         ("/app/{key}", Openness::Filtered, any(pusher::connect)),
         ("/apps/{id}/{*rest}", Openness::Filtered, any(pusher::api)),
         ("/pusher/auth", Openness::Filtered, post(pusher::authorize)),
+        ("/pusher/user-auth", Openness::Filtered, post(pusher::authorize_user)),
     ]
 }
 

@@ -229,9 +229,9 @@ fn filter(column: &str) -> Json {
     json!({
         "name": column,
         "in": "query",
-        "description": "operator.value, with eq neq gt gte lt lte like ilike isdistinct cs cd ov, in.(a,b), is.null, eq(any).{a,b}, and not. in \
+        "description": "operator.value, with eq neq gt gte lt lte like ilike match imatch isdistinct cs cd ov, in.(a,b), is.null, eq(any).{a,b}, and not. in \
             front of any",
-        "schema": { "type": "string", "pattern": "^(not\\.)?(eq|neq|gt|gte|lt|lte|like|ilike|in|is|isdistinct|cs|cd|ov|(eq|gt|gte|lt|lte|like|ilike)\\((any|all)\\))\\." },
+        "schema": { "type": "string", "pattern": "^(not\\.)?(eq|neq|gt|gte|lt|lte|like|ilike|match|imatch|in|is|isdistinct|cs|cd|ov|(eq|gt|gte|lt|lte|like|ilike|match|imatch)\\((any|all)\\))\\." },
     })
 }
 
@@ -295,12 +295,18 @@ fn field(kind: FieldType) -> Json {
 fn problem() -> Json {
     let text = json!({ "type": "string" });
     let optional = json!({ "type": ["string", "null"] });
+    let error = json!({ "type": "object", "required": ["code", "message"], "properties": {
+        "pointer": { "type": "string", "description": "The field of the body" },
+        "parameter": { "type": "string", "description": "The word of the address" },
+        "code": text, "message": text,
+    } });
     json!({
         "type": "object",
-        "required": ["type", "title", "status", "detail", "instance", "code", "message"],
+        "required": ["type", "title", "status", "detail", "instance", "code", "message", "hint"],
         "properties": {
             "type": text, "title": text, "status": { "type": "integer" }, "detail": text, "instance": text,
-            "code": text, "message": text, "details": optional, "hint": optional,
+            "code": text, "message": text, "details": optional, "hint": text,
+            "errors": { "type": "array", "items": error },
         },
     })
 }

@@ -1,5 +1,7 @@
 //! What went wrong, for programs and for people: RFC 9457 with the members of PostgREST inside.
 
+mod hint;
+
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -26,14 +28,25 @@ struct Parts {
     message: String,
     details: Option<String>,
     hint: Option<String>,
+    /// What of the request is to blame.
+    place: Option<Place>,
     header: Option<(HeaderName, &'static str)>,
+}
+
+/// A part of a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Place {
+    /// A field of the body's rows.
+    Field(String),
+    /// A word of the address.
+    Parameter(String),
 }
 
 impl Problem {
     /// A problem. `code` is PostgREST's or Postgres' code for programs, `title` says the kind and `message` this case of it.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts { status, code, title, message: message.into(), details: None, hint: None, header: None }))
+        Self(Box::new(Parts { status, code, title, message: message.into(), details: None, hint: None, place: None, header: None }))
     }
 
     /// With more about this case.
@@ -47,6 +60,19 @@ impl Problem {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// With the field of the body that is to blame.
+    #[must_use]
+    pub fn field(mut self, name: &str) -> Self {
+        self.0.place = Some(Place::Field(name.to_owned()));
+        self
+    }
+
+    /// With the word of the address that is to blame.
+    pub(crate) fn parameter(mut self, name: &str) -> Self {
+        self.0.place = Some(Place::Parameter(name.to_owned()));
         self
     }
 
@@ -82,7 +108,7 @@ impl Problem {
 
     /// The answer, for the request with that id.
     pub(crate) fn render(&self, instance: &str) -> Response {
-        let Parts { status, code, title, message, details, hint, .. } = &*self.0;
+        let Parts { status, code, title, message, details, hint, place, .. } = &*self.0;
         let mut body = json!({
             "type": kind(*status, title),
             "title": title,
@@ -92,8 +118,11 @@ impl Problem {
             "code": code,
             "message": message,
             "details": details,
-            "hint": hint,
+            "hint": hint.as_deref().unwrap_or_else(|| hint::usual(*status, code)),
         });
+        if let (Some(place), Some(members)) = (place, body.as_object_mut()) {
+            members.insert("errors".to_owned(), json!([place.error(code, message)]));
+        }
         if let (true, Some(members)) = (self.0.header.as_ref().is_some_and(|(name, _)| *name == AUTH_VERSION), body.as_object_mut()) {
             members.insert("error_code".to_owned(), (*code).into());
             members.insert("msg".to_owned(), message.as_str().into());
@@ -111,6 +140,18 @@ impl Problem {
         }
         if let Some((name, value)) = &self.0.header {
             headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+}
+
+impl Place {
+    fn error(&self, code: &str, message: &str) -> serde_json::Value {
+        match self {
+            // A pointer of RFC 6901.
+            Self::Field(name) => {
+                json!({ "pointer": format!("/{}", name.replace('~', "~0").replace('/', "~1")), "code": code, "message": message })
+            }
+            Self::Parameter(name) => json!({ "parameter": name, "code": code, "message": message }),
         }
     }
 }
@@ -276,12 +317,14 @@ impl From<EditError> for Problem {
                     format!("duplicate key value violates unique constraint \"{collection}_pkey\""),
                 )
                 .details(format!("Key (id)=({id}) already exists."))
+                .field("id")
                 .hint("to change what is there, send PATCH, or POST with `Prefer: resolution=merge-duplicates`")
             }
             EditError::UnknownField { collection, field, near } => {
-                Self::unknown_field(format!("Could not find the '{field}' column of '{collection}' in the schema"), near.as_deref())
+                let message = format!("Could not find the '{field}' column of '{collection}' in the schema");
+                Self::unknown_field(message, near.as_deref()).field(&field)
             }
-            EditError::BadValue { .. } => Self::bad_value(message),
+            EditError::BadValue { field, .. } => Self::bad_value(message).field(&field),
             EditError::Stale { .. } => Self::stale(message),
             EditError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
             EditError::Denied(_) => Self::denied(StatusCode::FORBIDDEN, message),

@@ -25,7 +25,7 @@ fn read(raw: Option<&str>, mut parser: Parser<'_>) -> Result<Query, Problem> {
     // The others may speak of what it embeds.
     parameters.sort_by_key(|(name, _)| name != "select");
     for (name, value) in parameters {
-        parser.parameter(&name, &value)?;
+        parser.parameter(&name, &value).map_err(|error| Problem::from(error).parameter(&name))?;
     }
     Ok(parser.finish())
 }

@@ -19,7 +19,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{HeaderName, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mobo_core::query::{Column, ColumnType, Embedded, Filter, Page, Presence, Query, Select, SelectedColumn};
 use mobo_core::rights::Action;
@@ -36,6 +36,10 @@ use accept::Accept;
 use access::Guard;
 
 const RANGE_UNIT: HeaderName = HeaderName::from_static("range-unit");
+const ACCEPT_PROFILE: HeaderName = HeaderName::from_static("accept-profile");
+const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
+/// What clients of PostgREST call the one schema that there is.
+const SCHEMA: &str = "public";
 
 /// Answers a request for a collection.
 pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
@@ -51,6 +55,31 @@ pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, 
             problem.into_response()
         }
     }
+}
+
+/// Answers a request for a function of the database, which PostgREST would call.
+pub(crate) async fn function(State(gate): State<Gate>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let problem = match (name, Guard::of(&gate, &parts).await) {
+        (_, Err(problem)) => problem,
+        (Err(_), Ok(_)) => Problem::no_route(),
+        (Ok(Path(name)), Ok(_)) => {
+            let message = format!("Could not find the function {SCHEMA}.{name} in the schema");
+            Problem::new(StatusCode::NOT_FOUND, "PGRST202", "No such function", message)
+                .hint("this version of mobo has no functions to call: read and write the collections themselves, at /rest/v1/{collection}")
+        }
+    };
+    body::discard(&gate, &parts.headers, &mut body).await;
+    problem.into_response()
+}
+
+/// Nobody who asks for another schema is answered out of this one.
+fn check_schema(parts: &Parts) -> Result<(), Problem> {
+    let name = if [Method::GET, Method::HEAD].contains(&parts.method) { ACCEPT_PROFILE } else { CONTENT_PROFILE };
+    let Some(other) = parts.headers.get_all(&name).iter().find(|given| *given != SCHEMA) else { return Ok(()) };
+    let message = format!("Invalid schema: {}", String::from_utf8_lossy(other.as_bytes()).escape_default());
+    Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "PGRST106", "No such schema", message)
+        .hint(format!("Only the following schemas are exposed: {SCHEMA}")))
 }
 
 /// As [`answer`], but a write with an `Idempotency-Key` happens once however often it is sent.
@@ -88,6 +117,7 @@ async fn answer(gate: &Gate, name: &str, parts: &Parts, body: &mut Body) -> Resu
             Some(at) => past::read(&call, at).await?,
             None => read::read(&call).await?,
         },
+        &Method::POST if !version::is_unconditional(&parts.headers) => return Err(version::of_an_insert()),
         &Method::POST if is_stream => samples::append(&call, body).await?,
         &Method::POST => insert::insert(&call, body).await?,
         &Method::PUT | &Method::PATCH | &Method::DELETE if is_stream => return Err(problem::append_only(name)),
@@ -146,6 +176,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn of(gate: &'a Gate, name: &str, parts: &'a Parts, guard: Guard) -> Result<Self, Problem> {
         let collection = guard.collection(name)?;
+        check_schema(parts)?;
         let action = access::action_of(&parts.method, collection.kind);
         let granted = guard.granted(&collection, action)?;
         let prefer = Prefer::of(&parts.headers)?;

@@ -64,6 +64,10 @@ pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// Filters of one query.
 pub const QUERY_FILTERS_MAX: usize = 64;
+/// Bytes of a regular expression.
+pub const REGEX_BYTES_MAX: usize = 1_024;
+/// States of one, which each letter of a text is held against.
+pub const REGEX_STATES_MAX: usize = 500;
 /// Values of all filters of one query.
 pub const QUERY_VALUES_MAX: usize = 1_000;
 /// How deep `and`, `or` and `not` of one query nest.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Column, Operand, contains, jsonb_order, like};
+use super::{Column, Operand, Regex, contains, jsonb_order, like};
 use crate::json::value_from_json;
 use crate::value::Value;
 
@@ -57,6 +57,8 @@ pub enum Op {
         /// True: `A` to `Z` are `a` to `z`.
         insensitive: bool,
     },
+    /// Text that this fits a part of.
+    Match(Regex),
     /// JSON that holds all of this.
     Contains(Value),
     /// JSON that this holds all of.
@@ -193,6 +195,10 @@ impl Op {
             Self::Like { pattern, insensitive } => {
                 let Value::Text(text) = value else { return None };
                 Some(like(pattern, text, *insensitive))
+            }
+            Self::Match(regex) => {
+                let Value::Text(text) = value else { return None };
+                Some(regex.fits(text))
             }
             Self::Contains(other) => Some(contains(&json(value)?, &json(other)?)),
             Self::Contained(other) => Some(contains(&json(other)?, &json(value)?)),

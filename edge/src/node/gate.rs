@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_core::limits;
-use mobo_gate::{Gate, PusherApp, Settings};
+use mobo_gate::{Gate, PusherApp, Settings, auth};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::tasks::Tasks;
@@ -85,7 +85,7 @@ impl GatePart {
         let (stopping, end) = (tasks.stopping(), tasks.stopping().child_token());
         let ended = end.clone();
         tasks.spawn("http", async move {
-            gate.serve(listener, ended.clone().cancelled_owned()).await;
+            gate.serve_also(auth::elsewhere(), listener, ended.clone().cancelled_owned()).await;
             if ended.is_cancelled() {
                 // Another listener took over: this task has done its work.
                 stopping.cancelled().await;

@@ -1,8 +1,9 @@
 //! What queries need and SQLite does not have, or has otherwise than Postgres: each is one function of `mobo_core::query`.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
-use mobo_core::query::{contains, follow, jsonb_order, jsonb_text, like};
+use mobo_core::query::{Regex, contains, follow, jsonb_order, jsonb_text, like};
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
@@ -37,6 +38,12 @@ pub fn add(connection: &Connection) -> rusqlite::Result<()> {
         let text = call.get_raw(1).as_str_or_null().unwrap_or_default();
         let pattern = call.get_raw(0).as_str().unwrap_or_default();
         Ok(text.map(|text| like(pattern, text, call.get_raw(2).as_i64() == Ok(1))))
+    })?;
+    connection.create_scalar_function("mobo_match", 2, flags, |call| {
+        // Read once for all rows of a statement.
+        let regex =
+            call.get_or_create_aux(0, |pattern| Regex::read(pattern.as_str()?, false).map_err(Box::<dyn Error + Send + Sync>::from))?;
+        Ok(call.get_raw(1).as_str_or_null().unwrap_or_default().map(|text| regex.fits(text)))
     })?;
     connection.create_scalar_function("mobo_cells", -1, flags, |call| {
         let cells: rusqlite::Result<Vec<String>> = (0..call.len()).map(|index| cell(call.get_raw(index))).collect();

@@ -5,7 +5,7 @@
 use async_graphql::Value;
 use mobo_core::json::value_from_json;
 use mobo_core::limits;
-use mobo_core::query::{Column, ColumnType, Condition, Filter, Op, Operand, Order};
+use mobo_core::query::{Column, ColumnType, Condition, Filter, Op, Operand, Order, Regex};
 use mobo_core::schema::FieldType;
 use serde_json::{Map, Value as Json, json};
 
@@ -44,7 +44,7 @@ pub(super) fn filter_type(kind: ColumnType) -> &'static str {
 
 /// The types of [`filter_type`]: their name, the scalar that they compare with, and their operators.
 pub(super) const FILTERS: [(&str, &str, &[&str]); 7] = [
-    ("StringFilter", "String", &["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike", "startsWith"]),
+    ("StringFilter", "String", &["eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike", "regex", "iregex", "startsWith"]),
     ("BigIntFilter", "BigInt", &["eq", "neq", "gt", "gte", "lt", "lte", "in", "is"]),
     ("FloatFilter", "Float", &["eq", "neq", "gt", "gte", "lt", "lte", "in", "is"]),
     ("DatetimeFilter", "Datetime", &["eq", "neq", "gt", "gte", "lt", "lte", "in", "is"]),
@@ -193,6 +193,11 @@ impl<'c> Filters<'c> {
             },
             "like" => pattern(false)?,
             "ilike" => pattern(true)?,
+            "regex" | "iregex" => match given.as_str().map(|text| Regex::read(text, name == "iregex")) {
+                Some(Ok(regex)) => Op::Match(regex),
+                Some(Err(why)) => return Err(Problem::parse(format!("{name}: {why}"))),
+                None => return Err(Problem::parse(format!("{name}: takes text"))),
+            },
             "startsWith" => match given.as_str() {
                 Some(text) => Op::Like { pattern: begins_with(text), insensitive: false },
                 None => return Err(Problem::parse("startsWith: takes text")),

@@ -84,11 +84,13 @@ pub(super) fn id(given: &Json) -> Result<RecordId, Problem> {
         Json::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Json::Null => {
             let message = "null value in column \"id\" violates not-null constraint";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "23502", "Missing value", message).hint("leave id out, and one is made"));
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "23502", "Missing value", message)
+                .hint("leave id out, and one is made")
+                .field("id"));
         }
         Json::Number(_) | Json::Bool(_) | Json::Array(_) | Json::Object(_) => {
-            return Err(Problem::bad_value("id: takes text, or an integer for its digits"));
+            return Err(Problem::bad_value("id: takes text, or an integer for its digits").field("id"));
         }
     };
-    RecordId::new(text).map_err(|bad| Problem::bad_value(format!("id: {bad}")))
+    RecordId::new(text).map_err(|bad| Problem::bad_value(format!("id: {bad}")).field("id"))
 }

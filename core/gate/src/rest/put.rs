@@ -33,7 +33,15 @@ pub(super) async fn put(call: &Call<'_>, body: &mut Body) -> Result<Response, Pr
     let was_there = version::shown(call).await?.is_some();
     let expected = version::expected(call).await?;
     version::expect(&mut fields, expected.as_ref());
-    let done = Done { changed: vec![named.clone()], ..write(call, vec![Edit { id: named, intent: Intent::Put, fields }]).await? };
+    let is_new = version::must_be_new(call).await?;
+    let intent = if is_new { Intent::Insert } else { Intent::Put };
+    let written = write(call, vec![Edit { id: named.clone(), intent, fields }]).await;
+    let written = written.map_err(|problem| match problem.code() {
+        // Somebody was quicker, or a policy hides it.
+        "23505" if is_new => Problem::stale("the record is there, and If-None-Match says that it must not be"),
+        _ => problem,
+    });
+    let done = Done { changed: vec![named], ..written? };
     let rows = match call.prefer.returns {
         Return::Representation => written::rows(call, &done.changed).await?,
         Return::Minimal | Return::HeadersOnly => Vec::new(),

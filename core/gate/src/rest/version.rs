@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
-use axum::http::header::IF_MATCH;
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue};
 use mobo_core::author::VERSION_KEY;
 use mobo_core::ids::RecordId;
 use mobo_core::query::{ColumnType, Condition, Filter, Op, Operand, Select};
@@ -68,6 +68,33 @@ pub(super) async fn expected(call: &Call<'_>) -> Result<Option<String>, Problem>
         Some(tag) if names(given, &tag) => Ok(Some(tag)),
         _ => Err(Problem::stale("the record is not as If-Match says")),
     }
+}
+
+/// Whether a write must find no record, which is what `If-None-Match: *` says.
+///
+/// # Errors
+///
+/// 412 when a record is there that it names; 400 where the request does not name one record.
+pub(super) async fn must_be_new(call: &Call<'_>) -> Result<bool, Problem> {
+    let Some(given) = call.parts.headers.get(IF_NONE_MATCH) else { return Ok(false) };
+    if pinned(call).is_none() {
+        return Err(Problem::parse("If-None-Match goes with a filter that names one record").hint("add id=eq.…"));
+    }
+    if shown(call).await?.is_some_and(|tag| names(given, &tag)) {
+        return Err(Problem::stale("the record is there, and If-None-Match says that it must not be"));
+    }
+    Ok(given == "*")
+}
+
+/// False for a request that says what must be there.
+pub(super) fn is_unconditional(headers: &HeaderMap) -> bool {
+    !headers.contains_key(IF_MATCH) && !headers.contains_key(IF_NONE_MATCH)
+}
+
+/// An insert names no record in its address that a version could be of; what it means by one is not guessed.
+pub(super) fn of_an_insert() -> Problem {
+    Problem::parse("If-Match and If-None-Match go with GET, PUT, PATCH and DELETE of one record")
+        .hint("send PUT with ?id=eq.7: with `If-None-Match: *` it only makes, with If-Match it only replaces what you have read")
 }
 
 /// Tells the store what a write must find.

@@ -94,6 +94,20 @@ async fn put_makes_or_replaces_one_record() {
     assert_eq!(world.rows("/rest/v1/work_orders?select=id,title,rank").await, json!([{"id": "p", "title": "b", "rank": null}]));
 }
 
+/// What broke: `If-None-Match: *`, by which HTTP says "only if it is new", was passed over, and the record was replaced.
+#[tokio::test]
+async fn put_may_say_that_it_only_makes() {
+    let world = World::new(NodeKind::Edge);
+    let headers = [("content-type", "application/json"), ("if-none-match", "*")];
+    let ask = |body: &'static str| world.ask("PUT /rest/v1/work_orders?id=eq.p", &headers, body);
+    assert_eq!(ask(r#"{"title":"first"}"#).await.status, 201);
+    ask(r#"{"title":"second"}"#).await.is_problem("what is there", 412, "MB412", "nothing was written");
+    assert_eq!(world.rows("/rest/v1/work_orders?select=title").await, json!([{"title": "first"}]));
+    // The one schema that there is has the name that clients give it.
+    let named = world.ask("GET /rest/v1/work_orders?select=id", &[("accept-profile", "public"), ("content-profile", "x")], "").await;
+    assert_eq!((named.status, named.json()), (200, json!([{"id": "p"}])));
+}
+
 #[tokio::test]
 async fn a_write_with_a_key_happens_once() {
     let world = World::new(NodeKind::Edge);

@@ -193,6 +193,38 @@ impl Socket {
     }
 }
 
+/// Goal: a user signs in on a connection with what the node signs for him, and the connection ends with what he showed.
+#[tokio::test]
+async fn a_connection_of_a_user_ends_with_his_rights() {
+    let served = served().await;
+    let mut socket = served.socket("/app/app-key?protocol=7").await;
+    let data = socket.event("pusher:connection_established").await["data"].as_str().unwrap().to_owned();
+    let id = serde_json::from_str::<Json>(&data).unwrap()["socket_id"].as_str().unwrap().to_owned();
+    let service = key(Role::Service);
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let ask = |headers: &'static [(&str, &str)], body: String| served.world.ask("POST /pusher/user-auth", headers, body);
+    ask(&[], format!("socket_id={id}")).await.is_problem("a stranger", 401, "PGRST301", "key");
+    let headers = [("apikey", service.text()), form];
+    let nobody = served.world.ask("POST /pusher/user-auth", &headers, "socket_id=x").await;
+    nobody.is_problem("no connection", 400, "PGRST102", "socket_id");
+    let signed = served.world.ask("POST /pusher/user-auth", &headers, format!("socket_id={id}")).await;
+    assert_eq!(signed.status, 200, "{}", signed.text);
+    socket.0.send(Message::text(json!({ "event": "pusher:signin", "data": signed.json() }).to_string())).await.unwrap();
+    socket.event("pusher:signin_success").await;
+    served.world.memory.keys.lock().unwrap().remove(&service.hash());
+    served.world.memory.rights.send_modify(|count| *count += 1);
+    let closed = async {
+        loop {
+            match socket.0.next().await {
+                Some(Ok(Message::Close(why))) => return why.map(|why| u16::from(why.code)),
+                Some(Ok(_)) => {}
+                _ => return None,
+            }
+        }
+    };
+    assert_eq!(timeout(SOON, closed).await.unwrap(), Some(4009));
+}
+
 /// Goal: what a key has opened ends with the key, by the event that tells of it, and what others have opened stays.
 #[tokio::test]
 async fn a_channel_ends_with_the_key_that_opened_it() {

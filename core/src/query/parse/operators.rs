@@ -4,13 +4,14 @@ use super::scan::{split, unquote};
 use super::{Parser, QueryError, Reason, value};
 use crate::limits;
 use crate::names;
-use crate::query::{Condition, Filter, Op, Operand};
+use crate::query::{Condition, Filter, Op, Operand, Regex, RegexError};
 use crate::schema::FieldType;
 use crate::value::Value;
 
 /// Operators of PostgREST that are not on any node: they need what SQLite does not have.
-const LATER: [&str; 10] = ["match", "imatch", "fts", "plfts", "phfts", "wfts", "sl", "sr", "nxr", "nxl"];
-const OPERATORS: [&str; 15] = ["eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "in", "is", "isdistinct", "cs", "cd", "ov", "not"];
+const LATER: [&str; 8] = ["fts", "plfts", "phfts", "wfts", "sl", "sr", "nxr", "nxl"];
+const OPERATORS: [&str; 17] =
+    ["eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "in", "is", "isdistinct", "match", "imatch", "cs", "cd", "ov", "not"];
 
 impl Parser<'_> {
     /// `operator.value`, with `not.` in front or not; `name` is the operand's text, for messages.
@@ -35,7 +36,7 @@ impl Parser<'_> {
 
     /// `eq(any).{a,b}` and `gt(all).{1,2}`.
     fn quantified(&mut self, (name, word, rest): (&str, &str, &str), operand: &Operand, text: &str) -> Result<Filter, QueryError> {
-        let has_quantifier = ["eq", "gt", "gte", "lt", "lte", "like", "ilike"].contains(&word);
+        let has_quantifier = ["eq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch"].contains(&word);
         if !has_quantifier || !["any)", "all)"].contains(&rest) {
             let error = unknown(name, &format!("{word}({rest}"));
             return Err(if has_quantifier { error.hint(format!("write {word}(any) or {word}(all)")) } else { error });
@@ -75,6 +76,15 @@ impl Parser<'_> {
                     return is(Op::Eq(Value::Null));
                 };
                 is(Op::Like { pattern: pattern(name, &text)?, insensitive: word == "ilike" })
+            }
+            "match" | "imatch" => {
+                if operand.kind() != FieldType::Text {
+                    return Err(no_operator(word, name, operand));
+                }
+                let Value::Text(text) = self.value(name, operand, text)? else {
+                    return is(Op::Eq(Value::Null));
+                };
+                is(Op::Match(regex(name, &text, word == "imatch")?))
             }
             "cs" | "cd" | "ov" => {
                 if !matches!(operand.kind(), FieldType::Json | FieldType::List) {
@@ -149,6 +159,13 @@ fn pattern(name: &str, text: &str) -> Result<String, QueryError> {
     Ok(pattern)
 }
 
+fn regex(name: &str, text: &str, insensitive: bool) -> Result<Regex, QueryError> {
+    Regex::read(text, insensitive).map_err(|error| match error {
+        RegexError::Unsupported(_) => QueryError::not_implemented(&format!("this pattern of {name}: {error}")),
+        RegexError::Malformed(_) | RegexError::TooLarge => QueryError::new(Reason::BadValue, format!("{name}: {error}")),
+    })
+}
+
 fn is_word(name: &str, operand: &Operand, text: &str) -> Result<Filter, QueryError> {
     let of_bool = |op: Op| match operand.kind() == FieldType::Bool {
         true => Ok(op),
@@ -174,7 +191,7 @@ fn unknown(column: &str, operator: &str) -> QueryError {
     let word = operator.split('(').next().unwrap_or_default();
     if LATER.contains(&word) || word == "adj" {
         return QueryError::not_implemented(&format!("the operator {operator} of {column}"))
-            .hint("like and ilike look for text, cs, cd and ov into JSON and lists");
+            .hint("like, ilike, match and imatch look for text, cs, cd and ov into JSON and lists");
     }
     let error = QueryError::malformed(format!("{column}: \"{operator}\" is not an operator"));
     match names::nearest(word, OPERATORS) {

@@ -227,7 +227,7 @@ fn filters_of_policies_take_names_from_who_asks() {
 fn what_comes_later_is_named_and_never_passed_over() {
     for (raw, words) in [
         ("title=fts(german).x", "the operator fts(german) of title"),
-        ("title=match.^a", "the operator match of title"),
+        ("title=fts.a", "the operator fts of title"),
         ("n=sl.1", "the operator sl of n"),
         ("select=n,parts(id)", "related collections"),
         ("select=...parts(id)", "related collections"),

@@ -1,4 +1,5 @@
-//! The HTTP API of Pusher's protocol, for servers: `/apps/{id}/…`, signed with the app's secret; and `/pusher/auth`, for clients of ours.
+//! The HTTP API of Pusher's protocol, for servers: `/apps/{id}/…`, signed with the app's secret; and `/pusher/auth`
+//! and `/pusher/user-auth`, for clients of ours.
 
 use std::str;
 
@@ -14,6 +15,7 @@ use super::super::rooms::Note;
 use super::super::viewer::{Talker, Viewer};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
+use super::openers::USER;
 use super::published;
 use crate::gate::Gate;
 use crate::problem::Problem;
@@ -144,14 +146,26 @@ impl Desk<'_> {
 
 /// Answers `POST /pusher/auth`: a signature for a channel, for who is signed in here.
 pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Response {
+    signed(&gate, request, sign).await
+}
+
+/// Answers `POST /pusher/user-auth`: a signature for the connection of a user who is signed in here.
+pub(crate) async fn authorize_user(State(gate): State<Gate>, request: Request) -> Response {
+    signed(&gate, request, sign_user).await
+}
+
+/// How a form is signed for somebody.
+type Sign = fn(&Gate, (&Viewer, &Talker), &Form) -> Result<Json, Problem>;
+
+async fn signed(gate: &Gate, request: Request, sign: Sign) -> Response {
     let (parts, mut body) = request.into_parts();
     let answer = async {
         let _place = gate.admit()?;
         let viewer = Viewer::of(gate.clone(), &parts);
         let talker = viewer.talker().await?;
         talker.may_call_in()?;
-        let held = body::read_small(&gate, &parts.headers, &mut body).await?;
-        sign(&gate, (&viewer, &talker), str::from_utf8(&held).unwrap_or_default())
+        let held = body::read_small(gate, &parts.headers, &mut body).await?;
+        sign(gate, (&viewer, &talker), &Form(words(str::from_utf8(&held).unwrap_or_default())))
     };
     match answer.await {
         Ok(signed) => axum::Json(signed).into_response(),
@@ -159,18 +173,35 @@ pub(crate) async fn authorize(State(gate): State<Gate>, request: Request) -> Res
     }
 }
 
-fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &str) -> Result<Json, Problem> {
-    let form = words(form);
-    let word = |name: &str| form.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
-    let (socket, channel) = (word("socket_id"), word("channel_name"));
-    let is_socket = socket.split_once('.').is_some_and(|(a, b)| [a, b].iter().all(|part| part.parse::<u64>().is_ok()));
-    if !is_socket || !is_channel(channel) || Kind::of(channel) == Kind::Public {
-        return Err(Problem::bad_body("send socket_id and channel_name of a private or presence channel, as a form"));
+/// What a client sends to have something signed.
+struct Form(Vec<(String, String)>);
+
+impl Form {
+    fn word(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str())
     }
-    let Some(app) = gate.settings().pusher.first() else {
+
+    /// The connection, where the form names one.
+    fn socket(&self) -> Option<&str> {
+        let socket = self.word("socket_id");
+        let is_socket = socket.split_once('.').is_some_and(|(a, b)| [a, b].iter().all(|part| part.parse::<u64>().is_ok()));
+        is_socket.then_some(socket)
+    }
+}
+
+fn app_of(gate: &Gate) -> Result<&PusherApp, Problem> {
+    gate.settings().pusher.first().ok_or_else(|| {
         let message = "this node has no app of the Pusher protocol";
-        return Err(Problem::new(StatusCode::NOT_FOUND, "MB404", "No app", message).hint("set pusher.id, pusher.key and pusher.secret"));
+        Problem::new(StatusCode::NOT_FOUND, "MB404", "No app", message).hint("set pusher.id, pusher.key and pusher.secret")
+    })
+}
+
+fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Result<Json, Problem> {
+    let channel = form.word("channel_name");
+    let Some(socket) = form.socket().filter(|_| is_channel(channel) && Kind::of(channel) != Kind::Public) else {
+        return Err(Problem::bad_body("send socket_id and channel_name of a private or presence channel, as a form"));
     };
+    let app = app_of(gate)?;
     talker.may_enter(channel)?;
     gate.openers().signed(socket, channel, viewer.clone());
     if Kind::of(channel) == Kind::Private {
@@ -178,4 +209,12 @@ fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &str) -> Result
     }
     let data = json!({ "user_id": talker.name(), "user_info": {} }).to_string();
     Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}:{data}")), "channel_data": data }))
+}
+
+fn sign_user(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Result<Json, Problem> {
+    let Some(socket) = form.socket() else { return Err(Problem::bad_body("send socket_id, as a form")) };
+    let app = app_of(gate)?;
+    gate.openers().signed(socket, USER, viewer.clone());
+    let data = json!({ "id": talker.name(), "user_info": {} }).to_string();
+    Ok(json!({ "auth": app.sign(&format!("{socket}::user::{data}")), "user_data": data }))
 }

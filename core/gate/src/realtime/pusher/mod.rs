@@ -18,7 +18,7 @@ use mobo_core::limits;
 use serde_json::{Value as Json, json};
 
 pub use app::PusherApp;
-pub(crate) use http::{authorize, handle as api};
+pub(crate) use http::{authorize, authorize_user, handle as api};
 pub(crate) use openers::Openers;
 
 use super::rooms::{Note, mailbox};

@@ -8,6 +8,9 @@ use mobo_core::limits;
 
 use super::super::viewer::Viewer;
 
+/// What stands in the place of a channel for a connection that a user has signed in. No channel has that name.
+pub(super) const USER: &str = "#user";
+
 /// By the id of the connection, and the channel.
 #[derive(Debug, Default)]
 pub(crate) struct Openers(Mutex<BTreeMap<String, BTreeMap<String, Viewer>>>);

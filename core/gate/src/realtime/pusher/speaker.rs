@@ -14,6 +14,7 @@ use super::super::socket::{Close, Heard, Speaker};
 use super::super::{Place, Recheck, add};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
+use super::openers::USER;
 use super::{ACTIVITY_TIMEOUT_S, event, internal, published};
 use crate::gate::Gate;
 
@@ -168,7 +169,15 @@ impl Pusher {
         let Some(app) = self.app.clone() else { return Vec::new() };
         let mut notes = Vec::new();
         for (channel, viewer) in self.gate.openers().of(&self.socket_id) {
-            let Err(problem) = viewer.talker().await.and_then(|talker| talker.may_enter(&channel)) else { continue };
+            let asked = viewer.talker().await;
+            if channel == USER {
+                // Whoever signed in here without being signed for is its own server's business.
+                if asked.is_err() && self.user.is_some() {
+                    notes.push(Note::Close(4009, "this user is not signed in any more".into()));
+                }
+                continue;
+            }
+            let Err(problem) = asked.and_then(|talker| talker.may_enter(&channel)) else { continue };
             let was_in = self.channels.contains_key(&channel);
             self.unsubscribe(&app, &channel);
             if was_in {
