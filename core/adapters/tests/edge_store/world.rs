@@ -474,6 +474,7 @@ impl Device {
                 items: bucket.items.into_iter().map(item).collect(),
                 own_merged: page.own_merged.clone(),
                 more: bucket.to < bucket.head,
+                decisions: vec![],
             });
         }
         let (pull, timeline, own_merged) = (1, world.timeline, page.own_merged);
