@@ -5,6 +5,7 @@
 mod accounts;
 mod backup;
 mod board;
+mod decisions;
 mod http;
 mod ingest;
 mod live;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use accounts::*;
 pub use backup::*;
 pub use board::*;
+pub use decisions::*;
 pub use http::*;
 pub use ingest::*;
 pub use live::*;

@@ -3,6 +3,7 @@
 mod append;
 mod board;
 mod boot;
+mod conflict;
 mod talk;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use append::LineFormat;
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
+pub use conflict::ConflictVerb;
 
 /// mobo-edge: keeps working when the cloud is away.
 #[derive(Debug, Parser)]
@@ -156,6 +158,9 @@ pub enum Verb {
     /// Entries that the hub refused, and messages of sensors that no rule could take.
     #[command(subcommand)]
     Quarantine(QuarantineVerb),
+    /// What merges decided about the records of this device, as its hub says.
+    #[command(subcommand)]
+    Conflict(ConflictVerb),
     /// SQL on the device's database. What is written into its tables is synced.
     Sql {
         /// Statements; by default they are read from standard input.
@@ -284,6 +289,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Quarantine(QuarantineVerb::Show { n }) => talk::plain(common, "quarantine show", json!({ "n": n.0 })),
         Verb::Quarantine(QuarantineVerb::Drop { n }) => talk::plain(common, "quarantine drop", json!({ "n": n.0 })),
         Verb::Quarantine(QuarantineVerb::Retry { n, json }) => talk::retry(common, &n.0, json.as_deref()),
+        Verb::Conflict(verb) => conflict::run(common, verb),
         Verb::Put { collection, id, json, waiting } => talk::write(common, "put", (&collection, Some(&id), waiting), &json),
         Verb::Patch { collection, id, json, waiting } => talk::write(common, "patch", (&collection, Some(&id), waiting), &json),
         Verb::Append { collection, json: Some(json), waiting, .. } => talk::write(common, "append", (&collection, None, waiting), &json),

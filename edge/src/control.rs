@@ -1,5 +1,6 @@
 //! The device's desk: what the control socket is asked, and the JSON that it answers. File permissions are the authority here.
 
+mod conflicts;
 mod quarantine;
 pub(crate) mod records;
 
@@ -163,6 +164,7 @@ impl Desk {
             "quarantine list" | "quarantine show" | "quarantine retry" | "quarantine drop" => {
                 quarantine::answer(&self.edge, verb, args).await
             }
+            "conflict list" | "conflict show" | "conflict resolve" => conflicts::answer(&self.edge, verb, args).await,
             "put" | "patch" | "delete" | "get" | "list" | "append" => records::answer(&self.edge, verb, args).await,
             _ => Err(ControlError::usage("verb", format!("the device does not know the verb \"{verb}\""), "see `mobo-edge --help`")),
         }
@@ -218,6 +220,7 @@ impl Desk {
             "rejected": counts.rejected,
             "sql_refused": counts.sql_refused,
             "detached": detached,
+            "conflicts": store.decisions_count().await?,
             "quarantined": store.refused_messages_count().await?,
             "ingest": (!self.edge.config.get(&settings::MQTT_INGEST).is_empty()).then(|| self.edge.ingest.borrow().show()),
             "kept": { "entries": counts.kept, "bytes": counts.kept_bytes },

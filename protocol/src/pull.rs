@@ -4,7 +4,9 @@ use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Mac, Position, RecordId, Seq, Signature, Timeline, Ver};
 use mobo_core::limits;
-use mobo_core::message::{Audit, Batch, Checkpoint, Grant, Item, ItemBody, Message, Pull};
+use mobo_core::message::{Audit, Batch, Checkpoint, Decision, Grant, Item, ItemBody, Message, Pull};
+use mobo_core::stamp::Stamp;
+use mobo_core::time::Eff;
 
 use crate::frame::{distinct, kind, list, need};
 
@@ -31,18 +33,28 @@ pub(crate) fn decode_pull(r: &mut Reader<'_>) -> Result<Message, Malformed> {
 }
 
 pub(crate) fn encode_batch(w: &mut Writer, batch: &Batch) -> u8 {
-    w.map(8).u64(0).u64(batch.pull).u64(1).bytes(batch.timeline.as_bytes()).u64(2).u64(batch.bucket.get());
+    w.map(8 + usize::from(!batch.decisions.is_empty()))
+        .u64(0)
+        .u64(batch.pull)
+        .u64(1)
+        .bytes(batch.timeline.as_bytes())
+        .u64(2)
+        .u64(batch.bucket.get());
     w.u64(3).u64(batch.from.0).u64(4).u64(batch.to.0).u64(5);
     encode_items(w, &batch.items);
     w.u64(6);
     encode_merged(w, &batch.own_merged);
     w.u64(7).bool(batch.more);
+    if !batch.decisions.is_empty() {
+        w.u64(9).array(batch.decisions.len());
+        batch.decisions.iter().for_each(|decision| encode_decision(w, decision));
+    }
     kind::BATCH
 }
 
 pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut pull, mut timeline, mut of, mut from, mut to) = (0, None, None, None, None);
-    let (mut items, mut own_merged, mut more) = (Vec::new(), Vec::new(), false);
+    let (mut items, mut own_merged, mut more, mut decisions) = (Vec::new(), Vec::new(), false, Vec::new());
     r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
@@ -53,12 +65,44 @@ pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
             5 => items = list(r, limits::BATCH_ITEMS_MAX, decode_item)?,
             6 => own_merged = decode_merged(r)?,
             7 => more = r.bool()?,
+            9 => decisions = list(r, limits::BATCH_DECISIONS_MAX, decode_decision)?,
             _ => r.skip()?,
         }
         Ok(())
     })?;
     let (timeline, bucket, from, to) = (need(timeline, "timeline")?, need(of, "bucket")?, need(from, "from")?, need(to, "to")?);
-    Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more }))
+    Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more, decisions }))
+}
+
+/// `[collection, id, field or 0, kind, loser's stamp, loser, winner's stamp, winner, at]`, values as JSON or null.
+fn encode_decision(w: &mut Writer, decision: &Decision) {
+    w.array(9).u64(decision.collection.get()).text(decision.id.as_str()).u64(decision.field).u64(u64::from(decision.kind));
+    for (stamp, value) in [(&decision.loser_stamp, &decision.loser), (&decision.winner_stamp, &decision.winner)] {
+        stamp.encode(w);
+        match value {
+            Some(value) => w.text(value),
+            None => w.null(),
+        };
+    }
+    w.i64(decision.at.0);
+}
+
+fn decode_decision(r: &mut Reader<'_>) -> Result<Decision, Malformed> {
+    r.tuple(9, |r| {
+        let collection = need(CollectionId::new(r.u64()?), "collection")?;
+        let (id, field, kind) = (record_id(r)?, r.u63()?, r.u8()?);
+        let (loser_stamp, loser) = (Stamp::decode(r)?, json(r)?);
+        let (winner_stamp, winner) = (Stamp::decode(r)?, json(r)?);
+        Ok(Decision { collection, id, field, kind, loser_stamp, loser, winner_stamp, winner, at: Eff(r.i64()?) })
+    })
+}
+
+/// A value of a decision; nobody looks into it here.
+fn json(r: &mut Reader<'_>) -> Result<Option<String>, Malformed> {
+    if r.null()? {
+        return Ok(None);
+    }
+    label(r, limits::DECISION_VALUE_BYTES_MAX).map(Some)
 }
 
 /// `[collection, id, ver, mac, epoch, bytes]` for a state, `[collection, id, ver, mac]` for a leave.

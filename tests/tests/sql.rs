@@ -13,7 +13,7 @@ use mobo_tests::postgres::Database;
 use mobo_tests::process::Node;
 use mobo_tests::wait;
 use rusqlite::{Connection, OpenFlags};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -112,11 +112,61 @@ fn at_the_hub(database: &Database) {
     assert_eq!(own_entries(database), before + 3, "a transaction is one entry");
 }
 
+/// The open conflicts of a node: of which field, what won and what lost.
+fn listed(cli: Cli) -> Vec<String> {
+    let conflicts = cli.args(["conflict", "list", "-o", "json"]).run().expect_success().json();
+    let line = |one: &Value| format!("{} {} {}: {} over {}", one["kind"], one["id"], one["field"], one["winner"], one["loser"]);
+    let mut lines: Vec<String> = conflicts.as_array().unwrap().iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// Goal: whoever holds a record sees on the device what merges decided about it, by commands and by SQL, and settles it there.
+/// Method: two devices write one field while their hub is away; one of them decides, while the hub is away again.
+#[test]
+fn a_device_sees_what_was_decided_and_settles_it() {
+    let mut cluster = Cluster::boot(Place::Sqlite);
+    cluster.create(&[&["pumps", "site:text", "setpoint:float"]]);
+    let (one, two) = (cluster.device("one"), cluster.device("two"));
+    let run = |device: &Node, words: &[&str]| device.cli().args(words).args(["-o", "json"]).run();
+    one.wait_collection("pumps");
+    run(&one, &["put", "pumps", "p1", r#"{"site": "plant-4", "setpoint": 1}"#]).expect_success();
+    cluster.converge(&[&one, &two]);
+    cluster.stop_hub();
+    run(&one, &["patch", "pumps", "p1", r#"{"setpoint": 10, "site": "moved"}"#]).expect_success();
+    run(&two, &["patch", "pumps", "p1", r#"{"setpoint": 20}"#]).expect_success();
+    assert_eq!(one.status()["conflicts"], 0, "nothing is decided yet");
+    cluster.start_hub();
+    cluster.converge(&[&one, &two]);
+    let shown = run(&one, &["conflict", "show", "pumps", "p1"]).expect_success().json();
+    let (won, lost) = (shown[0]["winner"].clone(), shown[0]["loser"].clone());
+    assert_eq!(listed(one.cli()), [format!("\"concurrent\" \"p1\" \"setpoint\": {won} over {lost}")]);
+    assert_eq!((listed(cluster.cli()), listed(two.cli())), (listed(one.cli()), listed(one.cli())));
+    let view = "print(db.execute('SELECT collection, id, field, kind, winner, loser, status FROM mobo_conflicts').fetchall())";
+    let row = |status: &str| format!("[('pumps', 'p1', 'setpoint', 'concurrent', '{won}', '{lost}', '{status}')]");
+    assert_eq!(on_device(&two, view).trim(), row("open"));
+
+    run(&one, &["conflict", "resolve", "pumps", "p1", "site"]).expect_code(4);
+    run(&one, &["conflict", "resolve", "pumps", "p1", "sight"]).expect_code(2);
+    run(&one, &["conflict", "show", "pumps", "p2"]).expect_code(4);
+    cluster.stop_hub();
+    let done = run(&one, &["conflict", "resolve", "pumps", "p1", "setpoint", "--loser"]).expect_success().json();
+    assert_eq!(done, json!({"resolved": 1, "value": lost, "ack": "local"}));
+    assert_eq!((on_device(&one, view).trim(), one.status()["conflicts"].clone()), (row("settled").as_str(), json!(0)));
+    cluster.start_hub();
+    cluster.converge(&[&one, &two]);
+    assert_eq!((listed(cluster.cli()), listed(one.cli()), listed(two.cli())), (vec![], vec![], vec![]));
+    assert_eq!((on_device(&one, view).trim(), on_device(&two, view).trim()), ("[]", "[]"), "the hub has nothing open about it");
+    assert_eq!(run(&two, &["get", "pumps", "p1"]).expect_success().json()["setpoint"], lost);
+    cluster.healthy();
+}
+
 /// What was decided is settled by hand, by an ordinary write, and by a policy.
 fn settle(cluster: &Cluster, device: &Node, database: &Database) {
     let hub = |words: &[&str]| cluster.cli().args(words).args(["-o", "json"]).run();
     let open = || hub(&["conflict", "list"]).expect_success().json().as_array().unwrap().len();
     assert_eq!(database.value("SELECT count(*) FROM mobo_conflicts WHERE status = 'open'"), "2");
+    assert_eq!(listed(cluster.cli()), listed(device.cli()), "a device is told with the rows");
     let shown = hub(&["conflict", "show", "pumps", "p1"]).expect_success().json();
     assert_eq!((&shown[0]["field"], &shown[0]["loser"]), (&json!("setpoint"), &json!(10.0)), "{shown}");
     hub(&["conflict", "resolve", "pumps", "p1", "setpoint", "--loser"]).expect_success();
@@ -128,6 +178,7 @@ fn settle(cluster: &Cluster, device: &Node, database: &Database) {
     wait::until("the conflict to be settled", SOON, || (open() == 0).then_some(()));
     cluster.converge(&[device]);
     assert_eq!(database.value("SELECT site FROM pumps WHERE id = 'q1'"), "agreed");
+    assert_eq!(listed(device.cli()), Vec::<String>::new());
     // A field of which nobody wants to hear.
     hub(&["conflict", "policy", "pumps", "site", "log"]).expect_success();
     let seen = database.value("SELECT mobo_ver FROM pumps WHERE id = 'q1'").parse::<u64>().unwrap();
@@ -205,15 +256,8 @@ fn programs_write_sql_at_both_ends_while_they_are_cut() {
     assert_eq!(row("p1"), "p1 x 20 7", "the later setpoint, and both increments");
     assert_eq!(row("p2"), "p2 new 22 2", "a field from each end");
     assert_eq!(row("q1"), "q1 stale 0 0");
-    let conflicts = cluster.cli().args(["conflict", "list", "-o", "json"]).run().expect_success().json();
-    let mut listed: Vec<String> = conflicts
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|conflict| format!("{} {} {} over {}", conflict["id"], conflict["field"], conflict["winner"], conflict["loser"]))
-        .collect();
-    listed.sort_unstable();
-    assert_eq!(listed, [r#""p1" "setpoint" 20.0 over 10.0"#, r#""q1" "site" "stale" over "first""#]);
+    let want = [r#""concurrent" "p1" "setpoint": 20.0 over 10.0"#, r#""concurrent" "q1" "site": "stale" over "first""#];
+    assert_eq!(listed(cluster.cli()), want);
     settle(&cluster, &device, database);
     let status = cluster.hub().status();
     assert_eq!((&status["quarantined"], &status["records"]), (&json!(0), &json!(103)), "{status}");

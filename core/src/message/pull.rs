@@ -3,6 +3,8 @@
 use crate::digest::Digest;
 use crate::ids::{BucketId, CollectionId, Incarnation, Lane, Mac, Position, RecordId, Seq, Signature, Timeline, Ver};
 use crate::schema::Collection;
+use crate::stamp::Stamp;
+use crate::time::Eff;
 
 /// A request for what changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +38,33 @@ pub struct Batch {
     pub own_merged: Vec<(Lane, Incarnation, Seq)>,
     /// More follows at once.
     pub more: bool,
+    /// Decisions of merges about the records of `items` that nobody has settled, newest first, read in the same snapshot: of each of these
+    /// records, all that is open, or as much as there is room for. For people, and outside digests.
+    pub decisions: Vec<Decision>,
+}
+
+/// A decision of a merge (rule R12), as a device is told of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The record.
+    pub id: RecordId,
+    /// The field's id; 0 for the record as a whole.
+    pub field: u64,
+    /// [`crate::engine::ConflictKind::code`]; others are of later versions.
+    pub kind: u8,
+    /// Who lost, and when that was written.
+    pub loser_stamp: Stamp,
+    /// The value that lost, as JSON; `None` for the record as a whole, and where it is longer than
+    /// [`DECISION_VALUE_BYTES_MAX`](crate::limits::DECISION_VALUE_BYTES_MAX).
+    pub loser: Option<String>,
+    /// Who won, and when that was written.
+    pub winner_stamp: Stamp,
+    /// The value that won, likewise.
+    pub winner: Option<String>,
+    /// When it was decided.
+    pub at: Eff,
 }
 
 /// One record in a batch or an offer.

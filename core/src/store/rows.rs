@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ConflictRow;
 use crate::digest::Digest;
 use crate::ids::{
     BootId, BucketId, CollectionId, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, RecordKey, Seq,
@@ -248,6 +249,8 @@ pub struct BucketPage {
     pub items: Vec<PullItem>,
     /// Records whose row does not fit its own hash: not delivered, and an alarm.
     pub damaged: Vec<RecordKey>,
+    /// Open decisions about the records of `items`, newest first, at most [`BATCH_DECISIONS_MAX`](crate::limits::BATCH_DECISIONS_MAX).
+    pub decisions: Vec<ConflictRow>,
 }
 
 /// One record of a page.

@@ -16,6 +16,7 @@ fn page(from: u64, to: u64, head: u64) -> PullPage {
         digest: Digest::default(),
         items: vec![],
         damaged: vec![],
+        decisions: vec![],
     };
     PullPage { buckets: vec![bucket], own_merged: vec![] }
 }

@@ -115,7 +115,7 @@ fn ack(n: u64) -> Ack {
 
 fn batch(pull: u64, from: u64, to: u64) -> Batch {
     let (from, to) = (Position(from), Position(to));
-    Batch { pull, timeline: TIMELINE, bucket: BUCKET, from, to, items: vec![], own_merged: vec![], more: false }
+    Batch { pull, timeline: TIMELINE, bucket: BUCKET, from, to, items: vec![], own_merged: vec![], more: false, decisions: vec![] }
 }
 
 fn checkpoint(pull: u64) -> Checkpoint {

@@ -33,7 +33,8 @@ pub(crate) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
     }
 }
 
-fn collection(edge: &Edge, args: &Value) -> Result<Arc<Collection>, ControlError> {
+/// The collection that the arguments name.
+pub(super) fn collection(edge: &Edge, args: &Value) -> Result<Arc<Collection>, ControlError> {
     let name = args.get("collection").and_then(Value::as_str).unwrap_or_default();
     let schema = edge.schema();
     if let Some(found) = schema.by_name(name) {
@@ -47,7 +48,8 @@ fn collection(edge: &Edge, args: &Value) -> Result<Arc<Collection>, ControlError
     Err(ControlError::no_such("no_such_collection", format!("this device knows no collection \"{name}\""), hint))
 }
 
-fn id(args: &Value) -> Result<RecordId, ControlError> {
+/// The record's id.
+pub(super) fn id(args: &Value) -> Result<RecordId, ControlError> {
     let text = args.get("id").and_then(Value::as_str).unwrap_or_default();
     RecordId::new(text).map_err(|error| ControlError::usage("bad_id", error.to_string(), "give another id"))
 }

@@ -250,7 +250,7 @@ fn merged(acked: Seq, chain: Chain) -> Outcome {
 fn page(wants: Vec<(BucketId, Position)>) -> PullPage {
     let bucket = |(bucket, from): (BucketId, Position)| {
         let digest = Digest::default();
-        BucketPage { bucket, from, to: from, head: from, digest, items: vec![], damaged: vec![] }
+        BucketPage { bucket, from, to: from, head: from, digest, items: vec![], damaged: vec![], decisions: vec![] }
     };
     PullPage { buckets: wants.into_iter().map(bucket).collect(), own_merged: vec![] }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Position, ProjectId, RecordKey};
+use mobo_core::limits;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{ConflictPlace, ConflictPolicy, ConflictRow, Counts, QuarantineRow, RecordRow, SqlRefused};
+use mobo_core::store::{ConflictPlace, ConflictPolicy, ConflictRow, Counts, PullItem, QuarantineRow, RecordRow, SqlRefused};
 use mobo_core::time::Eff;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -46,6 +47,19 @@ pub(super) async fn conflicts(
         look = look.bind(place.at.0).bind(place.collection.sql()).bind(&place.id).bind(place.field.cast_signed());
         look = look.bind(changes::encode(&place.loser));
     }
+    tx.rows(look).await?.iter().map(conflict).collect()
+}
+
+/// The open conflicts of these records, newest first.
+pub(super) async fn open_of(tx: &mut Tx, project: ProjectId, items: &[PullItem]) -> Result<Vec<ConflictRow>, Failure> {
+    let keys = items.iter().filter(|item| item.state.is_some()).map(|item| (item.key.collection.sql(), item.key.id.as_str()));
+    let (collections, ids): (Vec<i64>, Vec<&str>) = keys.unzip();
+    let look = sqlx::query(
+        "SELECT collection, id, field, kind, loser::text, loser_stamp, winner::text, winner_stamp, at_us \
+         FROM mobo.conflict k JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) USING (collection, id) \
+         WHERE k.project = $1 AND k.status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $4",
+    );
+    let look = look.bind(project.sql()).bind(collections).bind(ids).bind(limits::BATCH_DECISIONS_MAX as i64);
     tx.rows(look).await?.iter().map(conflict).collect()
 }
 

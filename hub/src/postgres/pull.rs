@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::Inner;
 use super::devices::{lane, seq};
 use super::error::{Failure, known};
+use super::look;
 use super::schemas;
 use super::session::Tx;
 use super::stored::{self, Deliverable};
@@ -33,9 +34,12 @@ pub(super) async fn pull(tx: &mut Tx, store: &Inner, request: &PullRequest) -> R
     let mut buckets = Vec::with_capacity(request.wants.len());
     for (bucket, from) in &request.wants {
         let Some((head, digest)) = heads.get(bucket) else { continue };
-        let page =
-            BucketPage { bucket: *bucket, from: *from, to: *head, head: *head, digest: *digest, items: Vec::new(), damaged: Vec::new() };
+        let (items, damaged, decisions) = (Vec::new(), Vec::new(), Vec::new());
+        let page = BucketPage { bucket: *bucket, from: *from, to: *head, head: *head, digest: *digest, items, damaged, decisions };
         buckets.push(if from < head { reader.fill(tx, page).await? } else { page });
+    }
+    for page in buckets.iter_mut().filter(|page| !page.items.is_empty()) {
+        page.decisions = look::open_of(tx, request.project, &page.items).await?;
     }
     Ok(PullPage { buckets, own_merged })
 }

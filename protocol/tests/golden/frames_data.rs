@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use mobo_core::digest::Digest;
 use mobo_core::document;
 use mobo_core::entry::{Entry, Payload, Provenance};
-use mobo_core::ids::{CollectionId, Lane, Position, StateHash, Ver};
+use mobo_core::ids::{CollectionId, Lane, Ordinal, Position, StateHash, Ver};
 use mobo_core::message::{
-    Ack, Audit, Batch, Checkpoint, Code, Item, ItemBody, Message, Nack, Offer, OfferAck, Pull, Push, PushedEntry, Reject,
+    Ack, Audit, Batch, Checkpoint, Code, Decision, Item, ItemBody, Message, Nack, Offer, OfferAck, Pull, Push, PushedEntry, Reject,
 };
+use mobo_core::stamp::Stamp;
 use mobo_core::table::{Action, TableOp, TableState, op::encode_payload};
 use mobo_core::time::Eff;
 use mobo_core::trust::{LaneHead, Statement, checkpoint_bytes};
@@ -107,11 +108,13 @@ fn downwards() -> Vec<Frame> {
         items: items(TIMELINE),
         own_merged: vec![(Lane::State, INCARNATION, seq(2))],
         more: true,
+        decisions: vec![],
     };
     let mac = offer_key().row(PROJECT, &key(ORDERS, "w-3"), (TIMELINE, Ver(9)), StateHash([0; 32]));
     let leave = Item { collection: ORDERS, id: id_of("w-3"), ver: Ver(9), body: ItemBody::Leave, mac };
     let empty =
         Batch { from: Position(65_539), to: Position(65_540), items: vec![leave], own_merged: vec![], more: false, ..batch.clone() };
+    let decided = Batch { items: vec![items(TIMELINE).remove(0)], more: false, decisions: decisions(), ..batch.clone() };
     vec![
         frame(
             "batch",
@@ -123,6 +126,11 @@ fn downwards() -> Vec<Frame> {
             "Batch of a record that left the bucket: four parts in place of six, and a MAC over a state hash of zeros.",
             Message::Batch(empty),
         ),
+        frame(
+            "batch-decided",
+            "Batch of a row with two open decisions about it: of a field, and of the record as a whole, whose values are not told.",
+            Message::Batch(decided),
+        ),
         frame("checkpoint", "Checkpoint of two buckets, not signed.", checkpoint(false)),
         frame("checkpoint-signed", "The same, signed by the hub.", checkpoint(true)),
         frame("resync", "Resync: positions below the floor are forgotten.", Message::Resync { bucket: BUCKET, floor: Position(1_000) }),
@@ -130,6 +138,23 @@ fn downwards() -> Vec<Frame> {
         frame("audit", "Audit of the part of a bucket whose keys hash to a prefix of three half-bytes.", audit()),
         frame("offer-ack", "OfferAck: two joined, one refused.", Message::OfferAck(OfferAck { bucket: BUCKET, joined: 2, refused: 1 })),
     ]
+}
+
+fn decisions() -> Vec<Decision> {
+    let stamp = |eff, device, of| Stamp { eff: Eff(eff), device, ordinal: Ordinal(1), seq: seq(of), op: 0 };
+    let field = Decision {
+        collection: ORDERS,
+        id: id_of("w-1"),
+        field: TITLE.get(),
+        kind: 1,
+        loser_stamp: stamp(1_760_000_000_000_001, stranger(), 7),
+        loser: Some("\"Oil the pump\"".into()),
+        winner_stamp: stamp(1_760_000_000_250_000, device().device(), 1),
+        winner: Some("\"Fix the pump\"".into()),
+        at: Eff(1_760_000_000_300_000),
+    };
+    let whole = Decision { field: 0, kind: 2, loser: None, winner: None, at: Eff(1_760_000_000_200_000), ..field.clone() };
+    vec![field, whole]
 }
 
 pub(crate) fn put() -> Entry {

@@ -101,6 +101,7 @@ fn batch_meaning() -> Message {
         items: vec![Item { collection: NOTES, id: id_of("n-1"), ver: mobo_core::ids::Ver(1), body, mac: Mac([0x3a; 16]) }],
         own_merged: vec![],
         more: false,
+        decisions: vec![],
     })
 }
 

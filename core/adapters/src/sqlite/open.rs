@@ -83,6 +83,7 @@ impl Role {
                 ("0007_edge_ingest", &[include_str!("schema/0007_edge_ingest.sql")]),
                 ("0008_edge_ingest_said", &[include_str!("schema/0008_edge_ingest_said.sql")]),
                 ("0009_edge_ack_room", &[include_str!("schema/0009_edge_ack_room.sql")]),
+                ("0010_edge_decided", &[include_str!("schema/0010_edge_decided.sql")]),
             ],
         }
     }

@@ -4,6 +4,7 @@
 
 mod applying;
 mod bootstrap;
+mod decided;
 mod differential;
 mod diverging;
 mod documents;

@@ -15,11 +15,13 @@ use mobo_core::ids::{
 };
 use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepared, Rights, prepare_push};
 use mobo_core::message::{
-    Ack, Batch, Checkpoint, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, Welcome,
+    Ack, Batch, Checkpoint, Decision, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, Welcome,
 };
 use mobo_core::query::Select;
 use mobo_core::schema::{Collection, Field, FieldChanges, FieldType, Kind, Schema, altered};
-use mobo_core::store::{Admission, Arrival, DeviceRow, Fork, HubRow, HubStore, Invite, MergeBatch, PullRequest, RecoveryStore};
+use mobo_core::store::{
+    Admission, Arrival, ConflictRow, DeviceRow, Fork, HubRow, HubStore, Invite, MergeBatch, PullRequest, RecoveryStore,
+};
 use mobo_core::stream::{Column, Segment};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, OfferKey, Statement};
@@ -117,6 +119,10 @@ impl World {
 
     pub(crate) fn key(&self, collection: &str, id: &str) -> RecordKey {
         RecordKey { collection: self.collection(collection).id, id: RecordId::new(id).unwrap() }
+    }
+
+    pub(crate) fn schema_of(&self, id: CollectionId) -> &Collection {
+        self.schema.get(id).unwrap()
     }
 
     pub(crate) fn collection(&self, name: &str) -> &Collection {
@@ -280,6 +286,14 @@ fn open(path: &std::path::Path, mono: &Arc<AtomicU64>) -> EdgeStore {
     };
     let nonce = move || Nonce(counter.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     EdgeStore::open(path, Sources { moment: Arc::new(moment), nonce: Arc::new(nonce) }).unwrap()
+}
+
+/// A decision as a session tells it.
+fn told(row: ConflictRow) -> Decision {
+    let ConflictRow { collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at } = row;
+    let text = |value: Json| (!value.is_null()).then(|| value.to_string());
+    let id = RecordId::new(id).unwrap();
+    Decision { collection, id, field, kind, loser_stamp, loser: text(loser), winner_stamp, winner: text(winner), at }
 }
 
 pub(crate) fn everything(project: ProjectId, collection: &Collection) -> Select {
@@ -474,6 +488,7 @@ impl Device {
                 items: bucket.items.into_iter().map(item).collect(),
                 own_merged: page.own_merged.clone(),
                 more: bucket.to < bucket.head,
+                decisions: bucket.decisions.into_iter().map(told).collect(),
             });
         }
         let (pull, timeline, own_merged) = (1, world.timeline, page.own_merged);

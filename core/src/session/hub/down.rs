@@ -1,10 +1,11 @@
 //! What a device pulls: pages of its buckets, spelled as batches, and a checkpoint when nothing more is due.
 
 use super::{Down, HubSession, Message};
-use crate::ids::{Incarnation, Lane, Seq, StateHash};
+use crate::ids::{Incarnation, Lane, RecordId, Seq, StateHash};
+use crate::limits;
 use crate::link::Channel;
-use crate::message::{Batch, Checkpoint, Item, ItemBody, Pull};
-use crate::store::{BucketPage, PullItem, PullPage};
+use crate::message::{Batch, Checkpoint, Decision, Item, ItemBody, Pull};
+use crate::store::{BucketPage, ConflictRow, PullItem, PullPage};
 use crate::trust::{Statement, checkpoint_bytes};
 
 impl HubSession {
@@ -70,6 +71,7 @@ impl HubSession {
             items,
             own_merged,
             more,
+            decisions: told(page.decisions),
         }
     }
 
@@ -86,4 +88,26 @@ impl HubSession {
         };
         Item { collection: item.key.collection, id: item.key.id, ver: item.ver, body, mac }
     }
+}
+
+/// Decisions as a device is told of them, as many as a batch has room for.
+fn told(rows: Vec<ConflictRow>) -> Vec<Decision> {
+    let mut bytes_left = limits::BATCH_DECISIONS_BYTES_MAX;
+    let decision = |row: ConflictRow| {
+        let shown = |value: serde_json::Value| {
+            let text = (!value.is_null()).then(|| value.to_string());
+            text.filter(|text| text.len() <= limits::DECISION_VALUE_BYTES_MAX)
+        };
+        let ConflictRow { collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at } = row;
+        let id = RecordId::new(id).ok()?;
+        Some(Decision { collection, id, field, kind, loser_stamp, loser: shown(loser), winner_stamp, winner: shown(winner), at })
+    };
+    let fits = |decision: &Decision| {
+        let values = [&decision.loser, &decision.winner].into_iter().flatten().map(String::len);
+        // Two stamps and the numbers take less than this.
+        let bytes = 160 + decision.id.as_str().len() + values.sum::<usize>();
+        bytes_left = bytes_left.saturating_sub(bytes);
+        bytes_left > 0
+    };
+    rows.into_iter().take(limits::BATCH_DECISIONS_MAX).filter_map(decision).take_while(fits).collect()
 }

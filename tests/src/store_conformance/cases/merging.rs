@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobo_core::author::{EditError, Intent};
-use mobo_core::ids::{FieldId, Incarnation, Lane, LaneKey, Seq, Ver};
+use mobo_core::ids::{FieldId, Incarnation, Lane, LaneKey, Position, Seq, Ver};
 use mobo_core::merge::{LocalBody, Merged, Outcome, Prepared};
 use mobo_core::message::{Code, PushedEntry, RefenceReason};
 use mobo_core::schema::Kind;
+use mobo_core::store::{ConflictRow, PullRequest};
 use mobo_core::table::{Action, TableOp};
 use mobo_core::time::Eff;
 use mobo_core::value::Value;
@@ -301,6 +302,18 @@ pub async fn notes_conflicts(place: Box<dyn Place>) {
     assert!(conflicts.iter().all(|row| row.loser_stamp.device == a.id() && row.winner_stamp.device == b.id() && row.kind == 1));
     assert_eq!(world.store.counts(world.project).await.unwrap().conflicts, 3);
     assert_eq!(world.store.conflicts(world.project, None, 2).await.unwrap().len(), 2);
+    // Whoever holds the record is told with it, and with others of nothing.
+    assert_eq!(told(&world, &b, 0).await, conflicts);
+    let head = world.store.counts(world.project).await.unwrap().buckets[0].2;
+    b.tick();
+    b.write(&world, "work_orders", Intent::Put, ("other", json!({"title": "x"})));
+    world.merged(b.push_last(&world)).await;
+    assert_eq!(told(&world, &b, head.0).await, []);
+    let key = world.key("work_orders", "w");
+    let title = fields.iter().find(|field| field.name == "title").unwrap().id.get();
+    assert_eq!(world.store.settle_conflicts(world.project, key, Some(title)).await.unwrap(), 1);
+    let rest: Vec<_> = conflicts.iter().filter(|row| row.field != title).cloned().collect();
+    assert_eq!(told(&world, &b, 0).await, rest, "what is settled is told to nobody");
     // A delete by somebody who has not seen the row: one decision about the record as a whole.
     let key = world.key("work_orders", "w");
     let delete = TableOp { key, action: Action::Delete, before_us: 0, base_ver: Ver(0), fields: BTreeMap::new(), deltas: BTreeMap::new() };
@@ -309,6 +322,14 @@ pub async fn notes_conflicts(place: Box<dyn Place>) {
     let whole = world.store.conflicts(world.project, None, 1).await.unwrap().remove(0);
     assert_eq!((whole.field, whole.kind, whole.loser, whole.loser_stamp.device), (0, 2, json!(null), b.id()));
     world.is_sound().await;
+}
+
+/// The decisions that a pull of the one bucket brings.
+async fn told(world: &World, device: &Device, from: u64) -> Vec<ConflictRow> {
+    let buckets = world.store.counts(world.project).await.unwrap().buckets;
+    let wants = buckets.iter().map(|bucket| (bucket.0, Position(from))).collect();
+    let request = PullRequest { project: world.project, device: device.id(), wants, items_max: 100, bytes_max: 1 << 20 };
+    world.store.pull(request).await.unwrap().buckets.into_iter().flat_map(|page| page.decisions).collect()
 }
 
 /// A field that the hub does not know survives bit for bit, and people see it in `_extra` (I20).

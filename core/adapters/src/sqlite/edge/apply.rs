@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::ack;
 use super::answers::{Admitted, Applied, ApplyError, Mismatch};
 use super::compare;
+use super::decided;
 use super::desk::{Delivered, Desk};
 use super::fault::Try;
 use super::members::{self, BucketRow, Sweep};
@@ -44,6 +45,8 @@ pub(super) fn batch(
     for item in batch.items {
         items.push(read(schema, item)?);
     }
+    let keys: Vec<RecordKey> = items.iter().map(|(key, _)| key.clone()).collect();
+    decided::replace(conn, schema, &keys, &batch.decisions)?;
     let (mut desk, mut differed) = (Desk::new(conn, schema, log), Vec::new());
     if bucket.diverged > 0 && bucket.sweep != Sweep::No {
         for (key, delivered) in items.iter().filter_map(|(key, delivered)| Some((key, delivered.as_ref()?))) {

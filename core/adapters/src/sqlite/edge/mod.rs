@@ -11,6 +11,7 @@ mod apply;
 mod bases;
 mod compare;
 mod counts;
+mod decided;
 mod definitions;
 mod desk;
 mod detached;

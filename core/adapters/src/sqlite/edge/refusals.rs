@@ -24,6 +24,7 @@ use serde_json::{Map, json as object};
 
 use super::bases;
 use super::counts::{InboxStatus, RefusedEdit};
+use super::decided;
 use super::desk::Desk;
 use super::fault::{Try, damaged};
 use super::inbox::{self, Note};
@@ -141,7 +142,9 @@ impl<'c> Refusal<'c> {
 
     /// Takes an entry off its records, which are to be shown anew.
     fn lift(&mut self, at: EntryAt) -> Try<()> {
-        self.keys.extend(overlays::of_entry(self.conn, at)?);
+        let keys = overlays::of_entry(self.conn, at)?;
+        decided::reopen(self.conn, &keys)?;
+        self.keys.extend(keys);
         overlays::drop_entry(self.conn, at)
     }
 

@@ -9,6 +9,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::table::row;
 use rusqlite::{CachedStatement, Connection, Row};
 
+use super::decided;
 use super::fault::{Try, first};
 use super::members::Spot;
 use crate::sqlite::error::{Failure, known};
@@ -138,6 +139,7 @@ impl<'c> Rows<'c> {
     }
 
     pub(super) fn remove(&mut self, key: &RecordKey) -> Try<()> {
+        decided::forget(self.conn, key)?;
         self.writer(key)?.remove(&key.id)
     }
 

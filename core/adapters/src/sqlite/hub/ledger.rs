@@ -2,9 +2,10 @@
 
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, DeviceId, Incarnation, Lane, LaneKey, Position, ProjectId, RecordKey, Seq};
+use mobo_core::limits;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::Origin;
-use mobo_core::store::{ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow, SqlRefused};
+use mobo_core::store::{BucketPage, ConflictPlace, ConflictRow, Counts, QuarantineRow, RecordRow, SqlRefused};
 use mobo_core::time::Eff;
 use rusqlite::{Connection, Row};
 use serde_json::Value as Json;
@@ -49,19 +50,47 @@ pub(super) fn conflicts(
     };
     let mut conflicts = Vec::new();
     while let Some(row) = rows.next()? {
-        conflicts.push(ConflictRow {
-            collection: known(CollectionId::from_sql(row.get(0)?), "collection")?,
-            id: row.get(1)?,
-            field: number(row, 2)?,
-            kind: row.get(3)?,
-            loser: json(row, 4)?,
-            loser_stamp: changes::decode(&row.get::<_, Vec<u8>>(5)?)?,
-            winner: json(row, 6)?,
-            winner_stamp: changes::decode(&row.get::<_, Vec<u8>>(7)?)?,
-            at: Eff(row.get(8)?),
-        });
+        conflicts.push(conflict(row)?);
     }
     Ok(conflicts)
+}
+
+fn conflict(row: &Row<'_>) -> Result<ConflictRow, Failure> {
+    Ok(ConflictRow {
+        collection: known(CollectionId::from_sql(row.get(0)?), "collection")?,
+        id: row.get(1)?,
+        field: number(row, 2)?,
+        kind: row.get(3)?,
+        loser: json(row, 4)?,
+        loser_stamp: changes::decode(&row.get::<_, Vec<u8>>(5)?)?,
+        winner: json(row, 6)?,
+        winner_stamp: changes::decode(&row.get::<_, Vec<u8>>(7)?)?,
+        at: Eff(row.get(8)?),
+    })
+}
+
+/// Puts the open conflicts of the records of each page into it, newest first.
+pub(super) fn tell(connection: &Connection, project: ProjectId, pages: &mut [BucketPage]) -> Result<(), Failure> {
+    let open = "SELECT 1 FROM mobo_conflict WHERE project = ?1 AND status = 0 LIMIT 1";
+    let is_something = pages.iter().any(|page| !page.items.is_empty());
+    if !is_something || !connection.prepare_cached(open)?.exists([project.sql()])? {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at_us FROM mobo_conflict \
+         WHERE project = ?1 AND collection = ?2 AND id = ?3 AND status = 0",
+    )?;
+    for page in pages {
+        for item in page.items.iter().filter(|item| item.state.is_some()) {
+            let mut rows = statement.query((project.sql(), item.key.collection.sql(), item.key.id.as_str()))?;
+            while let Some(row) = rows.next()? {
+                page.decisions.push(conflict(row)?);
+            }
+        }
+        page.decisions.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| (a.collection, &a.id, a.field).cmp(&(b.collection, &b.id, b.field))));
+        page.decisions.truncate(limits::BATCH_DECISIONS_MAX);
+    }
+    Ok(())
 }
 
 /// Every log that has been met.

@@ -13,7 +13,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::{BucketPage, PullItem, PullPage, PullRequest, PullState};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
 
-use super::intake;
+use super::{intake, ledger};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::records::{Deliverable, RecordReader, Shape, number};
 
@@ -32,6 +32,7 @@ pub(super) fn pull(connection: &Connection, schema: &Schema, request: &PullReque
     for (bucket, from) in &request.wants {
         buckets.extend(pulling.bucket(*bucket, *from)?);
     }
+    ledger::tell(connection, request.project, &mut buckets)?;
     Ok(PullPage { buckets, own_merged: own_merged(connection, request)? })
 }
 
@@ -67,7 +68,8 @@ impl<'p> Pulling<'p> {
         let found = statement.query_row((self.project.sql(), bucket.sql()), |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
         let Some((head, digest)) = found.optional()? else { return Ok(None) };
         let head = Position(head.cast_unsigned());
-        let mut page = BucketPage { bucket, from, to: from, head, digest: Digest(digest), items: Vec::new(), damaged: Vec::new() };
+        let mut page =
+            BucketPage { bucket, from, to: from, head, digest: Digest(digest), items: vec![], damaged: vec![], decisions: vec![] };
         if from >= head {
             page.to = head;
             return Ok(Some(page));
