@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// A batch with own entries of a log in it, up to the last of the numbers.
+fn merged(incarnation: u64, numbers: &[u64]) -> Batch {
+    let own_merged = vec![(Lane::State, Incarnation::new(incarnation).unwrap(), seq(numbers[3]))];
+    Batch { own_merged, ..batch(numbers[0], numbers[1], numbers[2]) }
+}
+
 /// One event of a device's session, by its word.
 fn device_input(word: &str) -> device::Input {
     let (verb, rest) = word.split_once(' ').unwrap_or((word, ""));
@@ -24,12 +30,8 @@ fn device_input(word: &str) -> device::Input {
             code: Code::GAP,
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
-        // The same with own entries up to there, of this log or of another.
-        "merged" | "othersmerged" => {
-            let incarnation = Incarnation::new(if verb == "merged" { 4 } else { 3 }).unwrap();
-            let own_merged = vec![(Lane::State, incarnation, seq(numbers[3]))];
-            message(Message::Batch(Batch { own_merged, ..batch(numbers[0], numbers[1], numbers[2]) }))
-        }
+        "merged" => message(Message::Batch(merged(4, &numbers))),
+        "othersmerged" => message(Message::Batch(merged(3, &numbers))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
         "schema" => message(Message::Schema(SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false })),

@@ -353,9 +353,12 @@ impl World {
             links.into_iter().for_each(|link| self.wake_hub(link));
         }
         let Some(life) = self.hub.life.as_ref() else { return Ok(()) };
+        // What one session has made of an offer is news to all others.
+        let told: Vec<u64> = life.talks.iter().filter(|(_, talk)| !talk.news.is_empty()).map(|(link, _)| *link).collect();
         if life.desk.waits() && !std::mem::replace(&mut self.merging, true) {
             self.soon((100, 10_000), Event::HubMerge);
         }
+        told.into_iter().for_each(|link| self.wake_hub(link));
         Ok(())
     }
 

@@ -132,10 +132,13 @@ async fn urgent_channels_overtake() {
         (lane(Lane::Blobs), lane(Lane::Events)),
     ] {
         let (device, hub) = open(&listener, listener.address()).await;
-        device.send(lazy, frame(1, 1, 200_000)).await.unwrap();
-        device.send(urgent, frame(2, 2, 400_000)).await.unwrap();
-        for want in [frame(2, 2, 400_000), frame(1, 1, 200_000)] {
-            assert!(soon("a frame", hub.recv()).await.unwrap() == want, "{urgent:?} before {lazy:?}");
+        // Both are begun before anything is sent, and the first is far from sent when the second is.
+        let sent = async { tokio::join!(device.send(lazy, frame(1, 1, 900_000)), device.send(urgent, frame(2, 2, 100_000))) };
+        let received = async { (hub.recv().await.unwrap(), hub.recv().await.unwrap()) };
+        let ((first, second), (received, later)) = soon("both frames", async { tokio::join!(sent, received) }).await;
+        assert_eq!((first, second), (Ok(()), Ok(())));
+        for (received, want) in [(received, frame(2, 2, 100_000)), (later, frame(1, 1, 900_000))] {
+            assert!(received == want, "{urgent:?} before {lazy:?}");
         }
     }
 }

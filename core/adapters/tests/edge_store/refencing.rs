@@ -1,7 +1,9 @@
 //! One identity used twice: both people's writes are kept, each exactly once (R15, D2, I11).
 
+use mobo_adapters::sqlite::edge::Reached;
 use mobo_core::author::Intent;
 use mobo_core::ids::{Incarnation, Lane};
+use mobo_core::level::AckLevel;
 use mobo_core::merge::Outcome;
 use mobo_core::message::{Code, Refence, RefenceReason};
 use mobo_core::schema::FieldChanges;
@@ -189,6 +191,32 @@ async fn a_new_log_before_anything_was_acknowledged_keeps_everything() {
     assert_eq!(device.row(&world, "orders", "o").await["hours"], 7);
     device.sync(&world).await;
     assert_eq!(device.rows(&world, "orders").await, world.rows("orders").await);
+}
+
+/// What broke: a write that was authored again in a log, acknowledged there, and left behind with that log was followed to no log but the last
+/// one. Whoever waited for the hub's word on it waited for ever.
+#[tokio::test]
+async fn a_write_is_followed_through_all_logs() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let written = device.write(&world, "orders", Intent::Put, "o", json!({"hours": 1})).await.entry.unwrap();
+    let reached = async || {
+        let mut at = written;
+        loop {
+            match device.store.level(at).await.unwrap() {
+                Reached::Moved(to) => at = to,
+                reached => return reached,
+            }
+        }
+    };
+    refence(&world, &device, None).await;
+    assert_eq!(reached().await, Reached::Level(AckLevel::Local));
+    refence(&world, &device, None).await;
+    assert_eq!(reached().await, Reached::Level(AckLevel::Local));
+    device.sync(&world).await;
+    assert_eq!(reached().await, Reached::Level(AckLevel::Hub));
+    refence(&world, &device, None).await;
+    assert_eq!(reached().await, Reached::Level(AckLevel::Hub), "in the log before the last");
 }
 
 /// Both copies of a card author the same pending edit of a document again. The hub takes the first one in, so the other copy's later edits

@@ -1,7 +1,7 @@
 //! How safe a write of this device is, and waiting until it is safer.
 
 use mobo_core::entry::Header;
-use mobo_core::ids::Lane;
+use mobo_core::ids::{Chain, Eid, Incarnation, Lane};
 use mobo_core::level::AckLevel;
 use mobo_core::message::Code;
 use mobo_core::store::StoreError;
@@ -11,9 +11,9 @@ use tokio::sync::broadcast::error::RecvError;
 use super::EdgeStore;
 use super::answers::{Change, Sealed};
 use super::fault::{Try, first};
-use super::meta::Log;
 use super::outbox::{self, EntryState, seq_sql};
 use super::overlays;
+use crate::sqlite::error::known;
 
 /// How far an entry has come.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -102,19 +102,25 @@ fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
     Ok(Reached::Level(level))
 }
 
-/// Where an entry of an older log was authored again; `None` if nothing was left of it to send.
+/// Where an entry was authored again last, in whichever log; `None` if nothing was left of it to send.
 fn successor(conn: &Connection, at: &Sealed) -> Try<Option<Sealed>> {
-    let (Some(log), Some(old)) = (Log::read(conn)?, outbox::entry(conn, at.incarnation, at.lane, at.seq)?) else { return Ok(None) };
-    let first = Header::decode(&old.entry.header)?.provenance.map(|origin| origin.eid).or(old.entry.eid());
-    let mut found = None;
-    outbox::walk(conn, (log.incarnation, at.lane, None), |row| {
-        let origin = Header::decode(&row.entry.header)?.provenance.map(|origin| origin.eid);
-        if origin.is_some() && origin == first {
-            found = Some(Sealed { incarnation: log.incarnation, lane: at.lane, seq: row.seq, chain: row.chain });
+    let Some(old) = outbox::entry(conn, at.incarnation, at.lane, at.seq)? else { return Ok(None) };
+    let origin = |header: &[u8]| -> Try<Option<Eid>> { Ok(Header::decode(header)?.provenance.map(|origin| origin.eid)) };
+    let first = origin(&old.entry.header)?.or(old.entry.eid());
+    let sql = "SELECT incarnation, seq, chain, header FROM mobo_outbox
+               WHERE lane = ?2 AND rowid > (SELECT rowid FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3)
+               ORDER BY rowid DESC";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((at.incarnation.sql(), at.lane.number(), seq_sql(at.seq)))?;
+    while let Some(row) = rows.next()? {
+        let eid = origin(&row.get::<_, Vec<u8>>(3)?)?;
+        if eid.is_some() && eid == first {
+            let incarnation = known(Incarnation::from_sql(row.get(0)?), "incarnation")?;
+            let seq = known(outbox::seq(row.get(1)?), "position of an entry")?;
+            return Ok(Some(Sealed { incarnation, lane: at.lane, seq, chain: Chain(row.get(2)?) }));
         }
-        Ok(found.is_none())
-    })?;
-    Ok(found)
+    }
+    Ok(None)
 }
 
 /// The lanes of a device that wait for a hub's word, for whoever waits with them.
