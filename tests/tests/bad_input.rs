@@ -302,6 +302,7 @@ fn a_second_sigterm_does_not_wait() {
     let mut busy = cluster.joined("busy").set("http.listen", &address).boot();
     busy.wait_collection("work_orders");
     let mut request = std::net::TcpStream::connect(&address).unwrap();
+    request.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let length = "content-type: application/json\r\ncontent-length: 100\r\nexpect: 100-continue";
     let head = format!("POST /rest/v1/work_orders HTTP/1.1\r\nhost: {address}\r\n{length}\r\n\r\n");
     std::io::Write::write_all(&mut request, head.as_bytes()).unwrap();

@@ -46,7 +46,7 @@ fn a_writer_may_wait_for_the_hub() {
     let sample = device.cli().args(["append", "readings", r#"{"celsius":21.5}"#, "--wait", "hub", "-o", "json"]).run();
     assert_eq!(sample.expect_success().json()["ack"], "hub");
     // No backup is made here: nothing is ever safe. It is at the hub long before that patience ends.
-    check(&post(&mut client, "d", "wait=safe, wait=5"), 201, "hub", Some("wait=5"));
+    check(&post(&mut client, "d", "wait=safe, wait=20"), 201, "hub", Some("wait=20"));
 
     cluster.stop_hub();
     let refused = put(&device, "e", &["--wait", "hub", "--timeout", "1"]).expect_code(1);

@@ -59,6 +59,10 @@ pub(crate) async fn handle(State(gate): State<Gate>, name: Result<Path<String>, 
 
 /// Answers a request for a function of the database, which PostgREST would call.
 pub(crate) async fn function(State(gate): State<Gate>, name: Result<Path<String>, PathRejection>, request: Request) -> Response {
+    let _place = match gate.admit() {
+        Ok(place) => place,
+        Err(problem) => return problem.into_response(),
+    };
     let (parts, mut body) = request.into_parts();
     let problem = match (name, Guard::of(&gate, &parts).await) {
         (_, Err(problem)) => problem,

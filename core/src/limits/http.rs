@@ -66,6 +66,8 @@ pub const HTTP_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 pub const QUERY_FILTERS_MAX: usize = 64;
 /// Bytes of a regular expression.
 pub const REGEX_BYTES_MAX: usize = 1_024;
+/// The same, spelled as Postgres and the stores get it.
+pub const REGEX_SPELLED_BYTES_MAX: usize = 8 * REGEX_BYTES_MAX;
 /// States of one, which each letter of a text is held against.
 pub const REGEX_STATES_MAX: usize = 500;
 /// Values of all filters of one query.

@@ -52,6 +52,8 @@ pub const WS_MESSAGE_BYTES_MAX: usize = 128 * 1024;
 pub const WS_QUEUE_MAX: usize = 1_024;
 /// Channels of one connection.
 pub const CHANNELS_PER_SOCKET_MAX: usize = 100;
+/// Channels that are signed here for one connection of the Pusher protocol while it lives.
+pub const CHANNELS_SIGNED_PER_SOCKET_MAX: usize = 1_000;
 /// Channels that one connection joins in a second, whether they were joined before or not.
 pub const JOINS_PER_SECOND_MAX: u32 = 100;
 /// What one channel wants to be told of, at most.

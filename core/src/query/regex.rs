@@ -10,6 +10,8 @@ mod read;
 
 use program::Program;
 
+use crate::limits;
+
 /// A regular expression that was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Regex {
@@ -38,10 +40,22 @@ impl Regex {
     ///
     /// What is wrong with it.
     pub fn read(text: &str, insensitive: bool) -> Result<Self, RegexError> {
-        let node = read::read(text, insensitive)?;
+        Self::of(&read::read(text, insensitive, limits::REGEX_BYTES_MAX)?)
+    }
+
+    /// Reads what [`spelled`](Self::spelled) gave, which may be longer than what anybody writes.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn read_spelled(text: &str) -> Result<Self, RegexError> {
+        Self::of(&read::read(text, false, limits::REGEX_SPELLED_BYTES_MAX)?)
+    }
+
+    fn of(node: &read::Node) -> Result<Self, RegexError> {
         let mut spelled = String::new();
         node.spell_whole(&mut spelled);
-        Ok(Self { spelled, program: Program::of(&node)? })
+        Ok(Self { spelled, program: Program::of(node)? })
     }
 
     /// The expression for Postgres' `~`, whatever its case was; read again, it is the same one.
@@ -66,7 +80,7 @@ mod tests {
         for (insensitive, want) in [(false, exact), (true, folded)] {
             let regex = Regex::read(pattern, insensitive).unwrap_or_else(|error| panic!("{pattern}: {error}"));
             assert_eq!(regex.fits(text), want, "{pattern} {text} {insensitive}");
-            assert_eq!(Regex::read(regex.spelled(), false).as_ref(), Ok(&regex), "{pattern} is {} and no more", regex.spelled());
+            assert_eq!(Regex::read_spelled(regex.spelled()).as_ref(), Ok(&regex), "{pattern} is {} and no more", regex.spelled());
         }
     }
 
@@ -100,6 +114,12 @@ mod tests {
             ("^a{0}b", "ab", false, false),
             ("(a*)*b", &"a".repeat(3_000), false, false),
             ("x*?", "", true, true),
+            // Spelled, these are longer than a pattern may be.
+            (&r"\w".repeat(240), &"a".repeat(240), true, true),
+            (&format!("{}z", "(?:a?)".repeat(160)), "Z", false, true),
+            ("[a-cb-fgx-z]", "e", true, true),
+            ("[a-cb-fgx-z]", "h", false, false),
+            ("^[^a-cb-fgx-z]$", "w", true, true),
         ] {
             check(pattern, text, exact, folded);
         }

@@ -42,7 +42,7 @@ pub fn add(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("mobo_match", 2, flags, |call| {
         // Read once for all rows of a statement.
         let regex =
-            call.get_or_create_aux(0, |pattern| Regex::read(pattern.as_str()?, false).map_err(Box::<dyn Error + Send + Sync>::from))?;
+            call.get_or_create_aux(0, |pattern| Regex::read_spelled(pattern.as_str()?).map_err(Box::<dyn Error + Send + Sync>::from))?;
         Ok(call.get_raw(1).as_str_or_null().unwrap_or_default().map(|text| regex.fits(text)))
     })?;
     connection.create_scalar_function("mobo_cells", -1, flags, |call| {

@@ -94,6 +94,7 @@ pub(crate) async fn handle(
     let Path((name, id)) = path.map_err(|_| Problem::no_route())?;
     let guard = Guard::of(&gate, &parts).await?;
     let collection = guard.collection(&name)?;
+    super::check_schema(&parts)?;
     let granted = guard.granted(&collection, Action::Read)?;
     if !["GET", "HEAD"].contains(&parts.method.as_str()) {
         return Err(problem::method("GET, HEAD"));

@@ -76,14 +76,18 @@ pub(super) async fn expected(call: &Call<'_>) -> Result<Option<String>, Problem>
 ///
 /// 412 when a record is there that it names; 400 where the request does not name one record.
 pub(super) async fn must_be_new(call: &Call<'_>) -> Result<bool, Problem> {
-    let Some(given) = call.parts.headers.get(IF_NONE_MATCH) else { return Ok(false) };
+    let given: Vec<&HeaderValue> = call.parts.headers.get_all(IF_NONE_MATCH).iter().collect();
+    if given.is_empty() {
+        return Ok(false);
+    }
     if pinned(call).is_none() {
         return Err(Problem::parse("If-None-Match goes with a filter that names one record").hint("add id=eq.…"));
     }
-    if shown(call).await?.is_some_and(|tag| names(given, &tag)) {
+    if shown(call).await?.is_some_and(|tag| given.iter().any(|given| names(given, &tag))) {
         return Err(Problem::stale("the record is there, and If-None-Match says that it must not be"));
     }
-    Ok(given == "*")
+    let is_any = |given: &HeaderValue| given.to_str().unwrap_or_default().split(',').any(|each| each.trim() == "*");
+    Ok(given.into_iter().any(is_any))
 }
 
 /// False for a request that says what must be there.

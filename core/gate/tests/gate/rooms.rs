@@ -181,15 +181,17 @@ impl Socket {
         timeout(SOON, heard).await.unwrap_or_else(|_| panic!("{name} has not come"))
     }
 
-    /// Opens a private channel with what `/pusher/auth` signs for that key.
-    async fn open(&mut self, served: &Served, socket_id: &str, (channel, key): (&str, &ApiKey)) {
+    /// Opens a private channel with what `/pusher/auth` signs for that key. Gives the words that opened it.
+    async fn open(&mut self, served: &Served, socket_id: &str, (channel, key): (&str, &ApiKey)) -> String {
         let form = format!("socket_id={socket_id}&channel_name={channel}");
         let headers = [("apikey", key.text()), ("content-type", "application/x-www-form-urlencoded")];
         let signed = served.world.ask("POST /pusher/auth", &headers, form).await;
         assert_eq!(signed.status, 200, "{}", signed.text);
         let data = json!({ "channel": channel, "auth": signed.json()["auth"] });
-        self.0.send(Message::text(json!({ "event": "pusher:subscribe", "data": data }).to_string())).await.unwrap();
+        let words = json!({ "event": "pusher:subscribe", "data": data }).to_string();
+        self.0.send(Message::text(words.clone())).await.unwrap();
         self.event("pusher_internal:subscription_succeeded").await;
+        words
     }
 }
 
@@ -211,6 +213,10 @@ async fn a_connection_of_a_user_ends_with_his_rights() {
     assert_eq!(signed.status, 200, "{}", signed.text);
     socket.0.send(Message::text(json!({ "event": "pusher:signin", "data": signed.json() }).to_string())).await.unwrap();
     socket.event("pusher:signin_success").await;
+    // No word of the client's takes that back.
+    let user: Json = serde_json::from_str(signed.json()["user_data"].as_str().unwrap()).unwrap();
+    let leave = json!({ "event": "pusher:unsubscribe", "data": { "channel": format!("#user:{}", user["id"].as_str().unwrap()) } });
+    socket.0.send(Message::text(leave.to_string())).await.unwrap();
     served.world.memory.keys.lock().unwrap().remove(&service.hash());
     served.world.memory.rights.send_modify(|count| *count += 1);
     let closed = async {
@@ -233,7 +239,7 @@ async fn a_channel_ends_with_the_key_that_opened_it() {
     let data = socket.event("pusher:connection_established").await["data"].as_str().unwrap().to_owned();
     let id = serde_json::from_str::<Json>(&data).unwrap()["socket_id"].as_str().unwrap().to_owned();
     let (service, admin) = (key(Role::Service), key(Role::Admin));
-    socket.open(&served, &id, ("private-lost", &service)).await;
+    let words = socket.open(&served, &id, ("private-lost", &service)).await;
     socket.open(&served, &id, ("private-kept", &admin)).await;
     let lost = std::time::Instant::now();
     served.world.memory.keys.lock().unwrap().remove(&service.hash());
@@ -248,4 +254,10 @@ async fn a_channel_ends_with_the_key_that_opened_it() {
     }
     assert_eq!(socket.event("pusher:error").await["data"]["code"], 4301, "nobody speaks where he is not");
     socket.open(&served, &id, ("private-kept", &admin)).await;
+    // What was signed once opens it for a moment only.
+    socket.0.send(Message::text(words)).await.unwrap();
+    socket.event("pusher_internal:subscription_succeeded").await;
+    served.world.memory.rights.send_modify(|count| *count += 1);
+    let error = socket.event("pusher:subscription_error").await;
+    assert_eq!((&error["channel"], &error["data"]["status"]), (&json!("private-lost"), &json!(401)), "{error}");
 }

@@ -1,5 +1,7 @@
 //! An expression as states, of which many are held at once.
 
+use std::sync::Arc;
+
 use super::RegexError;
 use super::read::{Node, Set};
 use crate::limits;
@@ -11,7 +13,7 @@ pub(super) struct Program(Vec<State>);
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum State {
     /// A letter of that set leads to the next one.
-    Letter(Set),
+    Letter(Arc<Set>),
     /// The next one, at the start of the text.
     Start,
     /// The next one, at its end.
@@ -50,7 +52,7 @@ impl Program {
 
     fn add(&mut self, node: &Node) -> Result<(), RegexError> {
         match node {
-            Node::Set(set) => self.push(State::Letter(set.clone())).map(drop),
+            Node::Set(set) => self.push(State::Letter(Arc::clone(set))).map(drop),
             Node::Start => self.push(State::Start).map(drop),
             Node::End => self.push(State::End).map(drop),
             Node::All(parts) => parts.iter().try_for_each(|part| self.add(part)),

@@ -1,6 +1,7 @@
 //! The text of an expression, and its one spelling.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::RegexError;
 use crate::limits;
@@ -8,8 +9,8 @@ use crate::limits;
 /// A part of an expression.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Node {
-    /// A letter of that set.
-    Set(Set),
+    /// A letter of that set; a repetition shares it.
+    Set(Arc<Set>),
     /// Nothing, in front of the whole text.
     Start,
     /// Nothing, behind the whole text.
@@ -27,7 +28,7 @@ pub(super) enum Node {
 pub(super) struct Set {
     /// True: all others.
     negated: bool,
-    /// From and to.
+    /// From and to, ascending, with other letters between them.
     ranges: Vec<(char, char)>,
 }
 
@@ -41,7 +42,9 @@ impl Set {
     }
 
     pub(super) fn has(&self, letter: char) -> bool {
-        self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&letter)) != self.negated
+        let begun = self.ranges.partition_point(|(from, _)| *from <= letter);
+        let last = begun.checked_sub(1).and_then(|last| self.ranges.get(last));
+        last.is_some_and(|(_, to)| letter <= *to) != self.negated
     }
 
     /// With the other case of the letters of ASCII.
@@ -62,7 +65,14 @@ impl Set {
 
     fn sorted(mut self) -> Self {
         self.ranges.sort_unstable();
-        self.ranges.dedup();
+        let mut apart: Vec<(char, char)> = Vec::with_capacity(self.ranges.len());
+        for (from, to) in self.ranges {
+            match apart.last_mut() {
+                Some(last) if u32::from(from) <= u32::from(last.1) + 1 => last.1 = last.1.max(to),
+                _ => apart.push((from, to)),
+            }
+        }
+        self.ranges = apart;
         self
     }
 
@@ -129,13 +139,13 @@ fn spell_branches(parts: &[Node], text: &mut String) {
     }
 }
 
-/// Reads an expression.
+/// Reads an expression of at most so many bytes.
 ///
 /// # Errors
 ///
 /// What is wrong with it.
-pub(super) fn read(text: &str, insensitive: bool) -> Result<Node, RegexError> {
-    if text.len() > limits::REGEX_BYTES_MAX {
+pub(super) fn read(text: &str, insensitive: bool, bytes_max: usize) -> Result<Node, RegexError> {
+    if text.len() > bytes_max {
         return Err(RegexError::TooLarge);
     }
     if text.contains('\0') {
@@ -207,7 +217,7 @@ impl Reader {
             Some(letter) => Set::of(letter),
             None => return Err(RegexError::Malformed("it breaks off")),
         };
-        Ok(Node::Set(if self.insensitive { set.folded() } else { set }))
+        Ok(Node::Set(Arc::new(if self.insensitive { set.folded() } else { set })))
     }
 
     fn group(&mut self) -> Result<Node, RegexError> {

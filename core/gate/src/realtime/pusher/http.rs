@@ -203,7 +203,7 @@ fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Resul
     };
     let app = app_of(gate)?;
     talker.may_enter(channel)?;
-    gate.openers().signed(socket, channel, viewer.clone());
+    remember(gate, socket, channel, viewer)?;
     if Kind::of(channel) == Kind::Private {
         return Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}")) }));
     }
@@ -211,10 +211,18 @@ fn sign(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Resul
     Ok(json!({ "auth": app.sign(&format!("{socket}:{channel}:{data}")), "channel_data": data }))
 }
 
+fn remember(gate: &Gate, socket: &str, channel: &str, viewer: &Viewer) -> Result<(), Problem> {
+    if gate.openers().signed(socket, channel, viewer.clone()) {
+        return Ok(());
+    }
+    let message = "this connection has had as many channels signed as can be watched over";
+    Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Too many channels", message).hint("open another connection"))
+}
+
 fn sign_user(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Result<Json, Problem> {
     let Some(socket) = form.socket() else { return Err(Problem::bad_body("send socket_id, as a form")) };
     let app = app_of(gate)?;
-    gate.openers().signed(socket, USER, viewer.clone());
+    remember(gate, socket, &format!("{USER}{}", talker.name()), viewer)?;
     let data = json!({ "id": talker.name(), "user_info": {} }).to_string();
     Ok(json!({ "auth": app.sign(&format!("{socket}::user::{data}")), "user_data": data }))
 }

@@ -8,8 +8,8 @@ use mobo_core::limits;
 
 use super::super::viewer::Viewer;
 
-/// What stands in the place of a channel for a connection that a user has signed in. No channel has that name.
-pub(super) const USER: &str = "#user";
+/// What stands before a user's name in the place of a channel, for a connection that the user has signed in. No channel has such a name.
+pub(super) const USER: &str = "#user:";
 
 /// By the id of the connection, and the channel.
 #[derive(Debug, Default)]
@@ -25,25 +25,22 @@ impl Openers {
         self.all().insert(socket.to_owned(), BTreeMap::new());
     }
 
-    /// A channel was signed for a connection. One that is not on this node is not remembered, and finds no channel here either.
-    pub(super) fn signed(&self, socket: &str, channel: &str, viewer: Viewer) {
-        if let Some(opened) = self.all().get_mut(socket)
-            && (opened.contains_key(channel) || opened.len() < limits::CHANNELS_PER_SOCKET_MAX)
-        {
+    /// A channel is to be signed for a connection. One that is not on this node is not remembered, and finds no channel here either. False when
+    /// so many were signed that no more can be remembered: what is signed once can be used again for as long as the connection lives.
+    #[must_use]
+    pub(super) fn signed(&self, socket: &str, channel: &str, viewer: Viewer) -> bool {
+        let mut all = self.all();
+        let Some(opened) = all.get_mut(socket) else { return true };
+        let has_room = opened.contains_key(channel) || opened.len() < limits::CHANNELS_SIGNED_PER_SOCKET_MAX;
+        if has_room {
             opened.insert(channel.to_owned(), viewer);
         }
+        has_room
     }
 
     /// What was signed for a connection.
     pub(super) fn of(&self, socket: &str) -> Vec<(String, Viewer)> {
         self.all().get(socket).into_iter().flatten().map(|(channel, viewer)| (channel.clone(), viewer.clone())).collect()
-    }
-
-    /// A channel of a connection was left.
-    pub(super) fn left(&self, socket: &str, channel: &str) {
-        if let Some(opened) = self.all().get_mut(socket) {
-            opened.remove(channel);
-        }
     }
 
     /// A connection has ended.

@@ -153,7 +153,6 @@ impl Pusher {
     }
 
     fn unsubscribe(&mut self, app: &PusherApp, channel: &str) {
-        self.gate.openers().left(&self.socket_id, channel);
         if self.channels.remove(channel).is_none() {
             return;
         }
@@ -164,27 +163,30 @@ impl Pusher {
         }
     }
 
-    /// Asks again who had channels signed here; those of whom is nobody any more are left.
+    /// Asks again who had channels signed here; those of whom is nobody any more are left. Whoever enters such a one again, by what was signed
+    /// once, is asked again, too.
     async fn ask_again(&mut self) -> Vec<Note> {
         let Some(app) = self.app.clone() else { return Vec::new() };
         let mut notes = Vec::new();
         for (channel, viewer) in self.gate.openers().of(&self.socket_id) {
-            let asked = viewer.talker().await;
-            if channel == USER {
-                // Whoever signed in here without being signed for is its own server's business.
-                if asked.is_err() && self.user.is_some() {
-                    notes.push(Note::Close(4009, "this user is not signed in any more".into()));
-                }
+            // Whoever signed in here without being signed for is its own server's business.
+            let user = channel.strip_prefix(USER);
+            let is_in = user.map_or_else(|| self.channels.contains_key(&channel), |user| self.user.as_deref() == Some(user));
+            if !is_in {
                 continue;
             }
-            let Err(problem) = asked.and_then(|talker| talker.may_enter(&channel)) else { continue };
-            let was_in = self.channels.contains_key(&channel);
-            self.unsubscribe(&app, &channel);
-            if was_in {
-                let error = "who had this channel opened may not enter it any more";
-                let data = json!({ "type": "AuthError", "error": error, "status": problem.status().as_u16() });
-                notes.push(event("pusher:subscription_error", Some(&channel), &data));
+            let asked = viewer.talker().await;
+            let asked = asked.and_then(|talker| if user.is_some() { Ok(()) } else { talker.may_enter(&channel) });
+            // What cannot be looked up now is looked up next time.
+            let Some(problem) = asked.err().filter(|problem| !problem.status().is_server_error()) else { continue };
+            if user.is_some() {
+                notes.push(Note::Close(4009, "this user is not signed in any more".into()));
+                continue;
             }
+            self.unsubscribe(&app, &channel);
+            let error = "who had this channel opened may not enter it any more";
+            let data = json!({ "type": "AuthError", "error": error, "status": problem.status().as_u16() });
+            notes.push(event("pusher:subscription_error", Some(&channel), &data));
         }
         notes
     }
