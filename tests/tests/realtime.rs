@@ -19,6 +19,8 @@ use mobo_tests::wait;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
+/// What somebody has open ends so soon after his key was revoked, on a machine that has time for it.
+const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 const ORDERS: &[&str] = &["orders", "title:text", "n:int", "open:bool"];
 
 /// How large a run is.
@@ -329,11 +331,15 @@ fn streams_are_filtered_resumed_and_stopped() {
     let refused = api.send("GET", "/rest/v1/orders?order=n", &[("accept", "text/event-stream")], b"").unwrap();
     assert_eq!((refused.status, refused.json()["code"].clone()), (400, json!("PGRST127")));
 
-    let mut stopped = Stream::open(&address, "/rest/v1/orders", (&service_key(&cluster, "other"), None));
-    cluster.cli().args(["key", "revoke", "other"]).run().expect_success();
-    let revoked = Instant::now();
-    assert_eq!(stopped.next().map(|event| event.kind).as_deref(), Some("refused"));
-    assert!(stopped.next().is_none() && revoked.elapsed() < SOON, "after {:?}", revoked.elapsed());
+    wait::quickly(REVOKED_WITHIN, |number| {
+        let name = format!("other{number}");
+        let mut stopped = Stream::open(&address, "/rest/v1/orders", (&service_key(&cluster, &name), None));
+        cluster.cli().args(["key", "revoke", &name]).run().expect_success();
+        let revoked = Instant::now();
+        assert_eq!(stopped.next().map(|event| event.kind).as_deref(), Some("refused"));
+        assert!(stopped.next().is_none());
+        ((), revoked.elapsed())
+    });
 }
 
 /// A subscription of GraphQL goes on where another subscriber was, sees what its filter lets through, and ends when its key is revoked.
@@ -363,9 +369,7 @@ fn graphql_tells_of_changes() {
         assert_eq!((event.kind.as_str(), &data["data"]["ordersChanges"]), ("next", &want), "{data}");
     }
     cluster.cli().args(["key", "revoke", "other"]).run().expect_success();
-    let revoked = Instant::now();
     let last = told.next().unwrap();
     assert!(last.data.contains("PGRST301"), "{last:?}");
     while told.next().is_some() {}
-    assert!(revoked.elapsed() < SOON, "after {:?}", revoked.elapsed());
 }

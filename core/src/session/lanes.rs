@@ -147,10 +147,10 @@ impl Lanes {
         self.flow_of(lane).acked
     }
 
-    /// True if the hub's word on an entry of a lane is on its way: it was sent, and no ack of it has come.
+    /// True if the hub's word on entries of a lane up to there is on its way: some of them were sent, and no ack of these has come.
     pub(super) fn is_in_flight(&self, lane: Lane, seq: Seq) -> bool {
         let flow = self.flow_of(lane);
-        flow.acked < Some(seq) && flow.sent >= Some(seq)
+        flow.acked < Some(seq) && flow.sent > flow.acked
     }
 
     /// The hub says that it expects `expect` next. A word that comes late, after an ack of that entry, says nothing: what it asks for may not

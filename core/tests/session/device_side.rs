@@ -157,9 +157,14 @@ fn what_is_delivered_waits_for_the_acks_of_own_entries_in_it() {
     device_row(&format!("{pushed}; merged 1 3 4 3; ack 2; ack 3"), "acked, apply");
     device_row(&format!("{pushed}; merged 1 3 4 2; gap 1"), "apply, read 0 0");
     device_row(&format!("{pushed}; merged 1 3 4 2; stop"), ">bye, close Stopped");
+    // What is pulled anew is not kept.
     device_row(&format!("{pushed}; merged 1 3 4 2; resync; ack 2"), "acked");
-    // Nothing is on its way: it came by a bundle, with an earlier log, or was acknowledged before.
-    device_row(&format!("{pushed}; merged 1 3 4 4"), "apply");
+    device_row(&format!("{pushed}; merged 1 3 4 2; resync; merged 1 3 4 2; ack 2"), "acked");
+    // The hub has more than was sent here, by a bundle: what was sent is waited for.
+    device_row(&format!("{pushed}; merged 1 3 4 4; ack 2"), "acked");
+    device_row(&format!("{pushed}; merged 1 3 4 4; ack 2; ack 3"), "acked, apply");
+    device_row(&format!("{LIVE}; merged 1 3 4 4"), "apply");
+    // Nothing is on its way: it is of an earlier log, or was acknowledged before.
     device_row(&format!("{pushed}; othersmerged 1 3 4 2"), "apply");
     device_row(&format!("{pushed}; ack 2; merged 1 3 4 2"), "apply");
 }

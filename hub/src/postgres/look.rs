@@ -55,11 +55,13 @@ pub(super) async fn open_of(tx: &mut Tx, project: ProjectId, items: &[PullItem])
     let keys = items.iter().filter(|item| item.state.is_some()).map(|item| (item.key.collection.sql(), item.key.id.as_str()));
     let (collections, ids): (Vec<i64>, Vec<&str>) = keys.unzip();
     let look = sqlx::query(
-        "SELECT collection, id, field, kind, loser::text, loser_stamp, winner::text, winner_stamp, at_us \
+        "SELECT collection, id, field, kind, CASE WHEN octet_length(loser::text) <= $5 THEN loser::text END, loser_stamp, \
+           CASE WHEN octet_length(winner::text) <= $5 THEN winner::text END, winner_stamp, at_us \
          FROM mobo.conflict k JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) USING (collection, id) \
          WHERE k.project = $1 AND k.status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $4",
     );
     let look = look.bind(project.sql()).bind(collections).bind(ids).bind(limits::BATCH_DECISIONS_MAX as i64);
+    let look = look.bind(limits::DECISION_VALUE_BYTES_MAX as i64);
     tx.rows(look).await?.iter().map(conflict).collect()
 }
 

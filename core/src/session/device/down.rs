@@ -21,8 +21,15 @@ impl DeviceSession {
     /// Takes in what the hub sends down once its word on the own entries in it is here: whether it took them or refused them. Acks travel on
     /// streams of their own.
     pub(super) fn down(&mut self, down: Down) {
-        self.held.push_back(down);
-        self.release();
+        let of_earlier_pull = match &down {
+            Down::Batch(batch) => batch.pull != self.pull,
+            Down::Checkpoint(checkpoint) => checkpoint.pull != self.pull,
+            Down::Sweep(..) => false,
+        };
+        if !of_earlier_pull {
+            self.held.push_back(down);
+            self.release();
+        }
     }
 
     /// Takes in what waits for no ack any more.
@@ -42,7 +49,7 @@ impl DeviceSession {
                     self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
                 }
                 Some(Down::Sweep(bucket, to)) if self.cursors.contains_key(&bucket) => self.effects.push_back(Effect::Sweep(bucket, to)),
-                // Of an earlier pull, or of a bucket that is gone.
+                // Of a pull that has ended meanwhile, or of a bucket that is gone.
                 Some(Down::Checkpoint(_) | Down::Sweep(..)) | None => {}
             }
         }
@@ -54,6 +61,7 @@ impl DeviceSession {
 
     pub(super) fn pull(&mut self) {
         self.pull += 1;
+        self.held.retain(|down| matches!(down, Down::Sweep(..)));
         self.unconfirmed_bytes = 0;
         self.equal = false;
         self.awaiting_schema.clear();

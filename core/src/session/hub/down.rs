@@ -62,6 +62,7 @@ impl HubSession {
 
     fn batch(&mut self, page: BucketPage, own_merged: Vec<(Lane, Incarnation, Seq)>, more: bool) -> Batch {
         let items: Vec<Item> = page.items.into_iter().map(|item| self.item(item)).collect();
+        let decisions = told(page.decisions, room_beside(&items));
         Batch {
             pull: self.down.pull,
             timeline: self.identity.timeline,
@@ -71,7 +72,7 @@ impl HubSession {
             items,
             own_merged,
             more,
-            decisions: told(page.decisions),
+            decisions,
         }
     }
 
@@ -90,9 +91,19 @@ impl HubSession {
     }
 }
 
-/// Decisions as a device is told of them, as many as a batch has room for.
-fn told(rows: Vec<ConflictRow>) -> Vec<Decision> {
-    let mut bytes_left = limits::BATCH_DECISIONS_BYTES_MAX;
+/// What items leave of a frame for decisions: ids may take more room than states.
+fn room_beside(items: &[Item]) -> usize {
+    let bytes = |item: &Item| match &item.body {
+        // Numbers and a MAC, and what stands around them, take less than this.
+        ItemBody::State { bytes, .. } => 96 + item.id.as_str().len() + bytes.len(),
+        ItemBody::Leave => 96 + item.id.as_str().len(),
+    };
+    let rest = limits::FRAME_BODY_BYTES_MAX / 64 * 63;
+    rest.saturating_sub(items.iter().map(bytes).sum()).min(limits::BATCH_DECISIONS_BYTES_MAX)
+}
+
+/// Decisions as a device is told of them, as many as there is room for.
+fn told(rows: Vec<ConflictRow>, mut bytes_left: usize) -> Vec<Decision> {
     let decision = |row: ConflictRow| {
         let shown = |value: serde_json::Value| {
             let text = (!value.is_null()).then(|| value.to_string());

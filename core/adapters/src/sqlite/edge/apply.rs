@@ -45,7 +45,8 @@ pub(super) fn batch(
     for item in batch.items {
         items.push(read(schema, item)?);
     }
-    let keys: Vec<RecordKey> = items.iter().map(|(key, _)| key.clone()).collect();
+    // Of a record that leaves a bucket nothing is told: it may be in another one.
+    let keys: Vec<RecordKey> = items.iter().filter(|(_, delivered)| delivered.is_some()).map(|(key, _)| key.clone()).collect();
     decided::replace(conn, schema, &keys, &batch.decisions)?;
     let (mut desk, mut differed) = (Desk::new(conn, schema, log), Vec::new());
     if bucket.diverged > 0 && bucket.sweep != Sweep::No {

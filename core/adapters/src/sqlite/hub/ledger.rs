@@ -77,12 +77,15 @@ pub(super) fn tell(connection: &Connection, project: ProjectId, pages: &mut [Buc
         return Ok(());
     }
     let mut statement = connection.prepare_cached(
-        "SELECT collection, id, field, kind, loser, loser_stamp, winner, winner_stamp, at_us FROM mobo_conflict \
-         WHERE project = ?1 AND collection = ?2 AND id = ?3 AND status = 0",
+        "SELECT collection, id, field, kind, CASE WHEN octet_length(loser) <= ?4 THEN loser END, loser_stamp, \
+         CASE WHEN octet_length(winner) <= ?4 THEN winner END, winner_stamp, at_us FROM mobo_conflict \
+         WHERE project = ?1 AND collection = ?2 AND id = ?3 AND status = 0 ORDER BY at_us DESC LIMIT ?5",
     )?;
     for page in pages {
         for item in page.items.iter().filter(|item| item.state.is_some()) {
-            let mut rows = statement.query((project.sql(), item.key.collection.sql(), item.key.id.as_str()))?;
+            let room = limits::BATCH_DECISIONS_MAX.saturating_sub(page.decisions.len()) as i64;
+            let of = (project.sql(), item.key.collection.sql(), item.key.id.as_str());
+            let mut rows = statement.query((of.0, of.1, of.2, limits::DECISION_VALUE_BYTES_MAX as i64, room))?;
             while let Some(row) = rows.next()? {
                 page.decisions.push(conflict(row)?);
             }
