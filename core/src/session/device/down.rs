@@ -45,12 +45,10 @@ impl DeviceSession {
             }
             match self.held.pop_front() {
                 Some(Down::Batch(batch)) => self.batch(batch),
-                Some(Down::Checkpoint(checkpoint)) if checkpoint.pull == self.pull => {
-                    self.effects.push_back(Effect::Compare(Box::new(checkpoint)));
-                }
+                Some(Down::Checkpoint(checkpoint)) => self.effects.push_back(Effect::Compare(Box::new(checkpoint))),
                 Some(Down::Sweep(bucket, to)) if self.cursors.contains_key(&bucket) => self.effects.push_back(Effect::Sweep(bucket, to)),
-                // Of a pull that has ended meanwhile, or of a bucket that is gone.
-                Some(Down::Checkpoint(_) | Down::Sweep(..)) | None => {}
+                // Of a bucket that is gone.
+                Some(Down::Sweep(..)) | None => {}
             }
         }
     }
@@ -70,7 +68,7 @@ impl DeviceSession {
     }
 
     fn batch(&mut self, batch: Batch) {
-        if batch.pull != self.pull || Some(batch.timeline) != self.timeline {
+        if Some(batch.timeline) != self.timeline {
             return;
         }
         if self.awaiting_schema.contains(&batch.bucket) {
