@@ -249,6 +249,10 @@ pub const LEASE: Duration = Duration::from_secs(180 * 86_400);
 pub const TIME_RESERVE: Duration = Duration::from_secs(10);
 /// How often it does so.
 pub const TIME_RESERVE_EVERY: Duration = Duration::from_secs(3);
+/// How far above what it has on record a restored hub goes on: what the lost one may have been ahead of the wall clock, after a few restarts.
+pub const TIME_LEAP: Duration = Duration::from_secs(60);
+/// The lead over the wall clock that a hub gives back, at half speed. More is a wall clock that was set back.
+pub const TIME_SLEW_MAX: Duration = Duration::from_secs(3_600);
 /// Hints that a session may miss before it looks at everything.
 pub const HINTS_MAX: usize = 256;
 /// Records that one transaction places anew after a collection's rules were changed (rule R3).

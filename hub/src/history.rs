@@ -86,6 +86,7 @@ impl History {
     /// The store's; it is as before then, or another hub's timeline.
     pub async fn fork(&self, from: Timeline, foreign: Vec<Timeline>) -> Result<(), StoreError> {
         let project = self.era().identity.project;
+        self.time.leap().await?;
         let fork = Fork {
             from,
             fresh: Timeline(machine::random(self.time.machine())?),

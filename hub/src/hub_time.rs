@@ -1,11 +1,11 @@
 //! The hub's time (rule R6): it never goes back, not over a restart, not when the wall clock jumps, not between hubs on one store.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use mobo_core::limits;
 use mobo_core::store::{HubStore, StoreError};
-use mobo_core::time::{Eff, Instant};
+use mobo_core::time::{Eff, Instant, Wall};
 use mobo_runtime::machine::Machine;
 use mobo_runtime::tasks::Tasks;
 
@@ -13,13 +13,39 @@ use mobo_runtime::tasks::Tasks;
 ///
 /// It is the wall clock, or what monotonic time makes of an earlier reading if that is later; and it stays below a reservation in the store,
 /// which is raised ahead of need, so that a hub that crashes starts above everything it has ever said.
+///
+/// So each start may put it ahead of the wall clock. It goes at half speed until it has given that back: a hub that comes back from an older
+/// copy must be above what the lost one said, and can only be if that was never far ahead.
 #[derive(Debug)]
 pub struct HubTime {
     machine: Arc<dyn Machine>,
     store: Arc<dyn HubStore>,
-    origin: (Instant, Eff),
+    origin: RwLock<Origin>,
     last: AtomicI64,
     reserved: AtomicI64,
+}
+
+/// Where its elapsed time is counted from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    instant: Instant,
+    eff: Eff,
+    /// What it gives back of its lead over the wall clock, in µs.
+    lead_us: u64,
+}
+
+impl Origin {
+    /// A lead beyond [`limits::TIME_SLEW_MAX`] is a wall clock that was set back, and stays.
+    fn new(eff: Eff, (instant, wall): (Instant, Wall)) -> Self {
+        let lead_us = u64::try_from(eff.0.saturating_sub(wall.0)).unwrap_or(0);
+        let lead_us = if lead_us > micros(limits::TIME_SLEW_MAX) { 0 } else { lead_us };
+        Self { instant, eff, lead_us }
+    }
+
+    fn at(&self, now: Instant) -> Eff {
+        let elapsed_us = micros(now.since(self.instant));
+        self.eff.plus(elapsed_us - self.lead_us.min(elapsed_us / 2))
+    }
 }
 
 impl HubTime {
@@ -33,15 +59,14 @@ impl HubTime {
         let begin = if mobo_core::protect!("time.begins-above", begin < stored) { stored } else { begin };
         let reserved = store.reserve_time(begin.plus(micros(limits::TIME_RESERVE))).await?;
         let (last, reserved) = (AtomicI64::new(begin.0), AtomicI64::new(reserved.0));
-        Ok(Self { origin: (machine.now(), begin), machine, store, last, reserved })
+        let origin = RwLock::new(Origin::new(begin, (machine.now(), machine.wall())));
+        Ok(Self { origin, machine, store, last, reserved })
     }
 
     /// Now. Never less than before, never beyond the reservation.
     #[must_use]
     pub fn now(&self) -> Eff {
-        let (instant, eff) = self.origin;
-        let elapsed = eff.plus(micros(self.machine.now().since(instant)));
-        let elapsed = if mobo_core::protect!("time.elapses", true) { elapsed.0 } else { i64::MIN };
+        let elapsed = if mobo_core::protect!("time.elapses", true) { self.elapsed().0 } else { i64::MIN };
         let now = self.machine.wall().0.max(elapsed).min(self.reserved.load(Ordering::Acquire));
         Eff(self.last.fetch_max(now, Ordering::AcqRel).max(now))
     }
@@ -76,8 +101,28 @@ impl HubTime {
     ///
     /// The store's.
     pub async fn reserve(&self) -> Result<(), StoreError> {
-        let (instant, eff) = self.origin;
-        let ahead = eff.plus(micros(self.machine.now().since(instant))).max(Eff(self.machine.wall().0));
+        self.reserve_from(self.elapsed()).await
+    }
+
+    /// Goes on from above all that a lost hub may have said: it was never further ahead of the wall clock than this leaps. For a new timeline.
+    ///
+    /// # Errors
+    ///
+    /// The store's; then it goes on as before.
+    pub async fn leap(&self) -> Result<(), StoreError> {
+        let beyond = self.now().plus(if mobo_core::protect!("time.leaps", true) { micros(limits::TIME_LEAP) } else { 0 });
+        self.reserve_from(beyond).await?;
+        let origin = Origin::new(beyond, (self.machine.now(), self.machine.wall()));
+        *self.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+        Ok(())
+    }
+
+    fn elapsed(&self) -> Eff {
+        self.origin.read().unwrap_or_else(PoisonError::into_inner).at(self.machine.now())
+    }
+
+    async fn reserve_from(&self, now: Eff) -> Result<(), StoreError> {
+        let ahead = now.max(Eff(self.machine.wall().0));
         let reserved = self.store.reserve_time(ahead.plus(micros(limits::TIME_RESERVE))).await?;
         self.reserved.fetch_max(reserved.0, Ordering::AcqRel);
         Ok(())
@@ -86,4 +131,31 @@ impl HubTime {
 
 fn micros(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// What time it is `elapsed_s` after a start that far `ahead_s` of the wall clock, seen from the start.
+    #[track_caller]
+    fn check(ahead_s: i64, elapsed_s: u64, want_s: i64) {
+        let origin = Origin::new(Eff(ahead_s * SECOND), (Instant(7), Wall(0)));
+        let now = origin.at(Instant(7 + elapsed_s * 1_000_000_000));
+        assert_eq!(now, Eff(want_s * SECOND), "{elapsed_s} s after a start {ahead_s} s ahead");
+    }
+
+    #[test]
+    fn r6_a_start_ahead_of_the_wall_clock_is_given_back_at_half_speed() {
+        check(0, 60, 60);
+        check(10, 0, 10);
+        check(10, 8, 14);
+        check(10, 20, 20);
+        check(10, 100, 100);
+        // A wall clock that was set back, or is slow: no reason to slow down.
+        check(4_000, 100, 4_100);
+        check(-4_000, 100, -3_900);
+    }
 }
