@@ -17,7 +17,7 @@ use super::model::{Expected, What, Write};
 use super::trace::{Try, Violation};
 use super::world::{Event, MINUTE_US, World};
 use super::writes::delta_is_known;
-use super::yards::{is_decided, may_be_refused};
+use super::yards::{is_decided, may_be_refused, trail};
 
 fn store_failed(error: StoreError) -> Violation {
     Violation::new("store", error.to_string())
@@ -47,7 +47,8 @@ impl World {
             let there = shown[&write.what].contains(write.witness().id.as_str());
             let is_accounted_for = there || write.refusable && is_decided(life, write);
             if !is_accounted_for {
-                let what = format!("{} was told that write {} is kept, and has lost it: {:?}", node.name, write.id, write.sealed);
+                let trail = trail(life, write);
+                let what = format!("{} was told that write {} is kept, and has lost it: {trail}", node.name, write.id);
                 return Err(Violation::new("L0", what));
             }
         }

@@ -169,6 +169,21 @@ pub(super) fn is_decided(life: &mut Life, write: &Write) -> bool {
     }
 }
 
+/// Where a write has been, and how far it is, for a person to read.
+pub(super) fn trail(life: &mut Life, write: &Write) -> String {
+    let store = Arc::clone(&life.store);
+    let mut said = format!("{:?}", write.sealed);
+    let mut next = write.sealed;
+    while let Some(at) = next.take() {
+        let reached = life.wait(store.level(at));
+        said.push_str(&format!(", then {reached:?}"));
+        if let Ok(Reached::Moved(to)) = reached {
+            next = Some(to);
+        }
+    }
+    said
+}
+
 fn other_than(columns: &[Value]) -> &'static str {
     let here = columns.get(2);
     if here == Some(&Value::Text(SITES[0].to_owned())) { SITES[1] } else { SITES[0] }

@@ -1,6 +1,6 @@
 //! One identity used twice: both people's writes are kept, each exactly once (R15, D2, I11).
 
-use mobo_adapters::sqlite::edge::Reached;
+use mobo_adapters::sqlite::edge::{Keep, Reached};
 use mobo_core::author::Intent;
 use mobo_core::ids::{Incarnation, Lane};
 use mobo_core::level::AckLevel;
@@ -217,6 +217,33 @@ async fn a_write_is_followed_through_all_logs() {
     assert_eq!(reached().await, Reached::Level(AckLevel::Hub));
     refence(&world, &device, None).await;
     assert_eq!(reached().await, Reached::Level(AckLevel::Hub), "in the log before the last");
+}
+
+/// What broke: of a write that was authored again, what it was before goes first where room is short. From then on it was said to be on this
+/// device alone, and whoever waited for the hub's word on it waited for ever.
+#[tokio::test]
+async fn a_write_is_followed_when_what_it_was_is_gone() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let write = async |id: &str| device.write(&world, "orders", Intent::Put, id, json!({"hours": 1})).await.entry.unwrap();
+    let (one, two) = (write("one").await, write("two").await);
+    let trim = || device.store.trim(Keep { age_us: u64::MAX, bytes_max: 0 });
+    for log in 0..2 {
+        refence(&world, &device, None).await;
+        assert_eq!(trim().await.unwrap(), 2, "what they were is dropped");
+        for written in [one, two] {
+            let moved = device.store.level(written).await.unwrap();
+            let Reached::Moved(to) = moved else { panic!("{moved:?} in log {log}") };
+            assert_eq!(device.store.level(to).await.unwrap(), Reached::Level(AckLevel::Local), "log {log}");
+        }
+    }
+    device.sync(&world).await;
+    for what in ["kept", "dropped as well"] {
+        let moved = device.store.level(one).await.unwrap();
+        let moved = if let Reached::Moved(to) = moved { device.store.level(to).await.unwrap() } else { moved };
+        assert_eq!(moved, Reached::Level(AckLevel::Hub), "what they are is {what}");
+        assert_eq!(trim().await.unwrap(), u64::from(what == "kept") * 2);
+    }
 }
 
 /// Both copies of a card author the same pending edit of a document again. The hub takes the first one in, so the other copy's later edits

@@ -1,7 +1,7 @@
 //! How safe a write of this device is, and waiting until it is safer.
 
 use mobo_core::entry::Header;
-use mobo_core::ids::{Chain, Eid, Incarnation, Lane};
+use mobo_core::ids::{Chain, Eid, Incarnation, Lane, Seq};
 use mobo_core::level::AckLevel;
 use mobo_core::message::Code;
 use mobo_core::store::StoreError;
@@ -11,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::EdgeStore;
 use super::answers::{Change, Sealed};
 use super::fault::{Try, first};
-use super::outbox::{self, EntryState, seq_sql};
+use super::outbox::{self, EntryState, LaneRow, seq_sql};
 use super::overlays;
 use crate::sqlite::error::known;
 
@@ -94,12 +94,38 @@ fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
         return Ok(Reached::Moved(moved));
     }
     let Some(row) = outbox::lane(conn, at.incarnation, at.lane)? else { return Ok(Reached::Level(AckLevel::Local)) };
-    let level = match (row.safe >= Some(at.seq), row.acked >= Some(at.seq)) {
+    let level = level_in(&row, at.seq);
+    let is_gone = state.is_none() && row.trimmed.is_some_and(|(trimmed, _)| trimmed >= at.seq);
+    if level == AckLevel::Local && is_gone { lives_on(conn, at) } else { Ok(Reached::Level(level)) }
+}
+
+fn level_in(row: &LaneRow, seq: Seq) -> AckLevel {
+    match (row.safe >= Some(seq), row.acked >= Some(seq)) {
         (true, _) => AckLevel::Safe,
         (false, true) => AckLevel::Hub,
         (false, false) => AckLevel::Local,
-    };
-    Ok(Reached::Level(level))
+    }
+}
+
+/// An entry that went before the hub had it was authored again, and what is kept of that tells where: an entry says which it was first. Of one
+/// that was authored again more than once nobody knows which, so it is no further than the least of them.
+fn lives_on(conn: &Connection, at: &Sealed) -> Try<Reached> {
+    let sql = "SELECT incarnation, seq, chain, header FROM mobo_outbox WHERE lane = ?1 AND incarnation <> ?2 ORDER BY rowid DESC";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((at.lane.number(), at.incarnation.sql()))?;
+    let has_backup = conn.query_row("SELECT coalesce(max(safe), 0) > 0 FROM mobo_lane", [], |row| row.get(0))?;
+    let mut least = if has_backup { AckLevel::Safe } else { AckLevel::Hub };
+    while let Some(row) = rows.next()? {
+        let Some(first) = Header::decode(&row.get::<_, Vec<u8>>(3)?)?.provenance else { continue };
+        let incarnation = known(Incarnation::from_sql(row.get(0)?), "incarnation")?;
+        let seq = known(outbox::seq(row.get(1)?), "position of an entry")?;
+        if (first.incarnation, first.lane, first.seq) == (at.incarnation, at.lane, at.seq) {
+            return Ok(Reached::Moved(Sealed { incarnation, lane: at.lane, seq, chain: Chain(row.get(2)?) }));
+        }
+        let lane = outbox::lane(conn, incarnation, at.lane)?;
+        least = least.min(lane.map_or(AckLevel::Local, |lane| level_in(&lane, seq)));
+    }
+    Ok(Reached::Level(least))
 }
 
 /// Where an entry was authored again last, in whichever log; `None` if nothing was left of it to send.
