@@ -147,10 +147,11 @@ impl Lanes {
         self.flow_of(lane).acked
     }
 
-    /// True if the hub's word on entries of a lane up to there is on its way: some of them were sent, and no ack of these has come.
+    /// True if the hub's word on entries of a lane up to there is on its way, or will be asked for: no ack of these has come, and some of them
+    /// were sent, or are sent next.
     pub(super) fn is_in_flight(&self, lane: Lane, seq: Seq) -> bool {
         let flow = self.flow_of(lane);
-        flow.acked < Some(seq) && flow.sent > flow.acked
+        flow.acked < Some(seq) && (flow.sent > flow.acked || flow.more)
     }
 
     /// The hub says that it expects `expect` next. A word that comes late, after an ack of that entry, says nothing: what it asks for may not
@@ -161,11 +162,13 @@ impl Lanes {
         }
     }
 
-    /// The hub expects `expect` next: everything behind it is sent again.
+    /// The hub expects `expect` next, or its word on that was not heard: everything behind it is sent again, and waits for its ack.
     pub(super) fn rewind(&mut self, lane: Lane, expect: Seq) {
         let flow = self.flow(lane);
         flow.in_flight.clear();
-        flow.sent = if crate::protect!("push.rewind", true) { Seq::new(expect.get() - 1) } else { flow.sent };
+        let before = Seq::new(expect.get() - 1);
+        flow.sent = if crate::protect!("push.rewind", true) { before } else { flow.sent };
+        flow.acked = flow.acked.min(before);
         flow.more = true;
     }
 

@@ -155,7 +155,9 @@ fn what_is_delivered_waits_for_the_acks_of_own_entries_in_it() {
     device_row(&format!("{pushed}; merged 1 3 4 2; batch 1 4 5; checkpoint 1; sweep; ack 2"), "acked, apply, apply, compare, sweep");
     device_row(&format!("{pushed}; merged 1 3 4 3; ack 2"), "acked");
     device_row(&format!("{pushed}; merged 1 3 4 3; ack 2; ack 3"), "acked, apply");
-    device_row(&format!("{pushed}; merged 1 3 4 2; gap 1"), "apply, read 0 0");
+    // What is sent again is waited for, too.
+    device_row(&format!("{pushed}; merged 1 3 4 2; gap 1"), "read 0 0");
+    device_row(&format!("{pushed}; merged 1 3 4 2; gap 1; entries 1 3; ack 2"), "acked, apply");
     device_row(&format!("{pushed}; merged 1 3 4 2; stop"), ">bye, close Stopped");
     // What is pulled anew is not kept.
     device_row(&format!("{pushed}; merged 1 3 4 2; resync; ack 2"), "acked");
@@ -191,6 +193,12 @@ fn r7_entries_whose_ack_was_lost_are_pushed_again() {
     device_row(&format!("{again}; equal"), ">cursorack");
     device_row(&format!("{again}; equal; ack 5"), "acked, drained");
     device_row(&format!("{again}; ack 5; appended"), "read 0 5");
+    let asked = "open; welcomeback 5; undecided 3; admitted 3";
+    device_row(&format!("{asked}; merged 1 3 4 5"), "");
+    device_row(&format!("{asked}; merged 1 3 4 2"), "apply");
+    device_row(&format!("{asked}; merged 1 3 4 5; none 0"), "apply, read 1 0");
+    device_row(&format!("{again}; merged 1 3 4 5"), "");
+    device_row(&format!("{again}; merged 1 3 4 5; ack 5"), "acked, apply");
 }
 
 #[test]
