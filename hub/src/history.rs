@@ -194,6 +194,9 @@ impl History {
         };
         let documents = self.documents_of(&batch.offer);
         let mut report = self.store.join_offer(era.identity.project, batch).await?;
+        if let Some(latest) = report.latest {
+            self.time.reach(latest).await?;
+        }
         report.hints.extend(self.try_again(Some(&documents)).await?);
         for refused in &report.refused {
             let (collection, id, why) = (refused.item.collection, refused.item.id.as_str(), &refused.detail);
@@ -265,3 +268,6 @@ async fn read(store: &dyn HubStore, time: &HubTime, (project, keys, offer): (Pro
     store.arrive(project, arrival).await?;
     Ok(Era { identity, timeline: row.timeline, author, recovering: is_recovering(store, project).await? })
 }
+
+#[cfg(test)]
+mod tests;

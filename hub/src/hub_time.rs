@@ -110,10 +110,29 @@ impl HubTime {
     ///
     /// The store's; then it goes on as before.
     pub async fn leap(&self) -> Result<(), StoreError> {
-        let beyond = self.now().plus(if mobo_core::protect!("time.leaps", true) { micros(limits::TIME_LEAP) } else { 0 });
-        self.reserve_from(beyond).await?;
-        let origin = Origin::new(beyond, (self.machine.now(), self.machine.wall()));
-        *self.origin.write().unwrap_or_else(PoisonError::into_inner) = origin;
+        let leap_us = if mobo_core::protect!("time.leaps", true) { micros(limits::TIME_LEAP) } else { 0 };
+        self.go_on_from(self.now().plus(leap_us)).await
+    }
+
+    /// Goes on from above `written`, which the hub said before it was restored. Otherwise whatever is written into that record until then would
+    /// lose to it: for years, where the lost hub's wall clock was years ahead.
+    ///
+    /// # Errors
+    ///
+    /// The store's; then it goes on as before.
+    pub async fn reach(&self, written: Eff) -> Result<(), StoreError> {
+        let is_ahead = written >= self.now();
+        if mobo_core::protect!("time.reaches", is_ahead) { self.go_on_from(written.plus(1)).await } else { Ok(()) }
+    }
+
+    async fn go_on_from(&self, eff: Eff) -> Result<(), StoreError> {
+        self.reserve_from(eff).await?;
+        let (instant, wall) = (self.machine.now(), self.machine.wall());
+        let mut origin = self.origin.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have gone further meanwhile.
+        if origin.at(instant) < eff {
+            *origin = Origin::new(eff, (instant, wall));
+        }
         Ok(())
     }
 

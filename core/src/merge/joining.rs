@@ -13,6 +13,7 @@ use crate::ids::{BucketId, Position, ProjectId, RecordKey, StateHash, Timeline, 
 use crate::message::{Code, Item, ItemBody, Offer};
 use crate::record::RecordState;
 use crate::schema::{Collection, Kind, Schema};
+use crate::time::Eff;
 use crate::trust::OfferKey;
 
 /// One page of an offer.
@@ -55,6 +56,8 @@ pub struct Joined {
     pub joined: u64,
     /// Those that it refused.
     pub refused: Vec<RefusedOffer>,
+    /// When the latest of what was joined was written; `None` where nothing says so.
+    pub latest: Option<Eff>,
 }
 
 impl<'a> Joining<'a> {
@@ -81,7 +84,7 @@ impl<'a> Joining<'a> {
     #[must_use]
     pub fn join(self, mut stored: BTreeMap<RecordKey, Stored>) -> (Applied<'a>, Joined) {
         let mut records: BTreeMap<RecordKey, Working> = BTreeMap::new();
-        let mut joined = Joined { joined: 0, refused: self.refused };
+        let mut joined = Joined { joined: 0, refused: self.refused, latest: None };
         for (item, state) in self.valid {
             let key = key_of(&item);
             let Some(collection) = self.context.schema.get(key.collection) else { continue };
@@ -93,6 +96,7 @@ impl<'a> Joining<'a> {
             match done {
                 Ok(working) => {
                     joined.joined += 1;
+                    joined.latest = joined.latest.max(latest(&state));
                     records.insert(key, working);
                 }
                 Err((code, detail)) => joined.refused.push(RefusedOffer { item, code, detail }),
@@ -103,6 +107,14 @@ impl<'a> Joining<'a> {
 }
 
 type Refused = (Code, String);
+
+/// The changes of a document are in no order of time.
+fn latest(state: &RecordState) -> Option<Eff> {
+    match state {
+        RecordState::Table(state) => state.stamps().into_iter().map(|stamp| stamp.eff).max(),
+        RecordState::Document(_) => None,
+    }
+}
 
 fn key_of(item: &Item) -> RecordKey {
     RecordKey { collection: item.collection, id: item.id.clone() }

@@ -126,6 +126,8 @@ pub struct OfferReport {
     pub refused: Vec<RefusedOffer>,
     /// Buckets that changed.
     pub hints: Vec<Hint>,
+    /// When the latest of what was joined was written, by the lost hub's time; `None` where nothing says so.
+    pub latest: Option<Eff>,
 }
 
 /// A device that appears twice: its folder was copied, or an older copy of it was brought back.

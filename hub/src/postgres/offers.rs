@@ -74,8 +74,8 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     if intake::touches(tx, &wants).await? {
         return Ok(Attempt::Waiting(history.timeline));
     }
-    let (applied, Joined { joined, refused }) = joining.join(stored);
-    let mut report = OfferReport { joined, refused, hints: Vec::new() };
+    let (applied, Joined { joined, refused, latest }) = joining.join(stored);
+    let mut report = OfferReport { joined, refused, hints: Vec::new(), latest };
     if !applied.is_empty() {
         let states = merge::lock_and_read_buckets(tx, &store.known, project, &applied.wants()).await?;
         let placed = applied.place(states, Rivals::new());

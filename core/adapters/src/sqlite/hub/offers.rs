@@ -39,7 +39,7 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
     let joining = Joining::new(context, &offered);
     let read = merge::read_records(connection, project, &schema, &joining.wants())?;
     let (applied, joined) = joining.join(read.records);
-    let mut report = OfferReport { joined: joined.joined, refused: joined.refused, hints: Vec::new() };
+    let mut report = OfferReport { joined: joined.joined, refused: joined.refused, hints: Vec::new(), latest: joined.latest };
     if !applied.is_empty() {
         let buckets = merge::read_buckets(connection, project, applied.wants())?;
         let placed = applied.place(buckets, Rivals::new());

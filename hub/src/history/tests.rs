@@ -1,0 +1,69 @@
+use mobo_adapters::sqlite::SqliteHubStore;
+use mobo_core::ids::{BucketId, CollectionId, FieldId, Lane, Ordinal, RecordId, RecordKey, Seq, Ver};
+use mobo_core::message::{Item, ItemBody, Offer};
+use mobo_core::record::RecordState;
+use mobo_core::schema::{Collection, Field, FieldType, Kind};
+use mobo_core::stamp::Stamp;
+use mobo_core::table::TableState;
+use mobo_core::time::Eff;
+use mobo_runtime::clock::Clock;
+
+use super::*;
+
+const YEAR_US: u64 = 365 * 86_400_000_000;
+
+fn orders() -> Collection {
+    let field = Field { id: FieldId::new(1).unwrap(), name: "title".to_owned(), kind: FieldType::Text, retired: false, references: None };
+    Collection {
+        id: CollectionId::new(1).unwrap(),
+        name: "orders".to_owned(),
+        kind: Kind::Table,
+        rev: 1,
+        fields: vec![field],
+        rules: Vec::new(),
+        lane: Lane::State,
+        store: "default".to_owned(),
+    }
+}
+
+/// What broke: a hub whose wall clock had been ahead was restored, and a device gave back a row that was written then. Whatever was written into
+/// it after that lost to it, until the hub's time was there again.
+// faults: H-5
+#[tokio::test]
+async fn r6_time_goes_on_above_what_devices_give_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
+    let keys = KeyPair::from_secret(&[7; 32]);
+    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let (project, orders) = (opened.project, orders());
+    let schema = store.create_collection(project, orders.clone()).await.unwrap();
+    opened.schema.send_replace(Arc::new(schema));
+
+    let (before, lost) = (opened.time.now(), opened.history.era().timeline.timeline);
+    opened.history.fork(lost, Vec::new()).await.unwrap();
+    let leapt = opened.time.now();
+    assert!(leapt >= before.plus(60_000_000), "a new timeline begins above what a lost hub may have said: {before:?}, {leapt:?}");
+
+    let written = leapt.plus(YEAR_US);
+    let offer = |eff: Eff, forged: bool| {
+        let device = DeviceId([9; 16]);
+        let put = Some(Stamp { eff, device, ordinal: Ordinal(1), seq: Seq::new(1).unwrap(), op: 0 });
+        let state = RecordState::Table(TableState { put, ..TableState::default() });
+        let key = RecordKey { collection: orders.id, id: RecordId::new("o").unwrap() };
+        let mac = opened.history.era().identity.offer.row(project, &key, (lost, Ver(u64::from(!forged))), state.state_hash());
+        let (epoch, bytes) = state.encode();
+        let item = Item { collection: key.collection, id: key.id, ver: Ver(1), body: ItemBody::State { epoch, bytes }, mac };
+        (device, Offer { bucket: BucketId::new(1).unwrap(), timeline: lost, rows: vec![item], more: false })
+    };
+    for (eff, forged, joined) in [(written.plus(YEAR_US), true, 0), (before, false, 1)] {
+        let (device, offer) = offer(eff, forged);
+        assert_eq!(opened.history.join(device, offer).await.unwrap().joined, joined);
+        assert!(opened.time.now() < leapt.plus(YEAR_US / 2), "time follows no forged row, and none of the past");
+    }
+    let (device, offer) = offer(written, false);
+    assert_eq!(opened.history.join(device, offer).await.unwrap().joined, 1);
+    assert!(opened.time.now() > written);
+    // And a hub that starts anew is above it, too.
+    let again = HubTime::start(Arc::new(Clock::start().unwrap()), Arc::clone(&store), store.current().await.unwrap().time).await.unwrap();
+    assert!(again.now() > written);
+}
