@@ -194,7 +194,8 @@ impl Merges for Merger {
             project: self.project,
             schema,
             timeline: era.timeline.timeline,
-            recovering: era.recovering,
+            // Who comes after all others, or is not known to the copy, gives back what it keeps after the recovery has ended, too.
+            recovering: era.recovering || submissions.iter().any(|one| one.is_of_any(era.timeline.parents.iter().map(|of| of.timeline))),
             now: self.time.now(),
             entropy,
             submissions,
