@@ -204,7 +204,7 @@ impl HubStore for PostgresHubStore {
     fn pull(&self, request: PullRequest) -> StoreFuture<'_, PullPage> {
         Box::pin(async move {
             // A connection first: whoever waits for one keeps no thread.
-            let mut tx = self.begin(Purpose::Read).await?;
+            let mut tx = self.begin(Purpose::Pull).await?;
             let inner = Arc::clone(&self.inner);
             apart(async move || {
                 let page = pull::pull(&mut tx, &inner, &request).await;

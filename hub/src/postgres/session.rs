@@ -33,6 +33,9 @@ pub(super) enum Purpose {
     MergeWithin(Duration),
     /// Reads, all in one snapshot.
     Read,
+    /// Likewise, the next of many rows by an index that has them in their order. A database that has not counted the rows of a new table yet takes
+    /// them for few, and would read all of them for each page, to sort them.
+    Pull,
     /// Reads, all in one snapshot, that may take their time.
     Audit,
 }
@@ -41,7 +44,7 @@ impl Purpose {
     /// The longest run of one statement.
     const fn patience(self) -> Duration {
         match self {
-            Self::Write | Self::Merge | Self::MergeWithin(_) | Self::Read => limits::POSTGRES_STATEMENT_TIMEOUT,
+            Self::Write | Self::Merge | Self::MergeWithin(_) | Self::Read | Self::Pull => limits::POSTGRES_STATEMENT_TIMEOUT,
             Self::Audit => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
         }
     }
@@ -64,6 +67,7 @@ impl Purpose {
                 format!("{write}; SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK}); SET LOCAL lock_timeout = {lock}")
             }
             Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
+            Self::Pull => format!("{}; SET LOCAL enable_sort = off", Self::Read.begin()),
         }
     }
 }

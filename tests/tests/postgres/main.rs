@@ -5,6 +5,7 @@
 mod crowds;
 mod doors;
 mod failures;
+mod pages;
 mod values;
 mod waiting;
 
