@@ -6,28 +6,22 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use hyper::Method;
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use tokio::process::Command;
 
-use crate::http::Client;
 use crate::place::Binaries;
 use crate::plan::Plan;
 use crate::postgres::Database;
 use crate::report::{Report, rounded, say, seconds};
 use crate::rig::{Rig, insert, noun};
-use crate::{measure, records};
+use crate::{measure, records, shipping};
 
 /// Records, when nobody says otherwise.
 const RECORDS: usize = 50_000;
-/// Records that are written in a second while the hub ships.
-const RATE: usize = 5_000;
-/// Records of one of these requests.
-const LOT: usize = 50;
 
-/// Records are written at an even pace without a vault, one is plugged in, and the same is done with it; then its repository is verified, and
-/// restored into an empty folder.
+/// A vault is plugged in where records are, more are written at an even pace, shipped and not shipped in turn; then its repository is verified,
+/// and restored into an empty folder.
 pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) -> anyhow::Result<Report> {
     let count = plan.records_or(RECORDS);
     let rig = Rig::start(plan, binaries, &mut report).await?;
@@ -37,9 +31,6 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     let client = rig.hub.http(key.get("key").and_then(Value::as_str).map(str::to_owned)).await?;
     say!("backup: writing {count} {}", noun(plan.kind));
     insert(&client, &records::make(plan.seed, count), plan.batch).await?;
-    say!("backup: {RATE} records/s, and nothing is backed up");
-    let alone = steady(&rig, &client, (plan, count)).await?;
-    let count = count + alone.written;
     let held = held_bytes(&rig).await?;
 
     say!("backup: a vault is plugged in");
@@ -55,11 +46,8 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     report.put("backup_cpu_s", seconds(measure::cpu(rig.hub.pid)?.saturating_sub(before)));
     put(&mut report, "backup", took, (count, held));
 
-    say!("backup: {RATE} records/s, and all of it is shipped");
-    let shipping = steady(&rig, &client, (plan, count)).await?;
-    rig.hub.ask("backup create", json!({})).await?;
-    compare(&mut report, &alone, &shipping);
-    let (count, held) = (count + shipping.written, held_bytes(&rig).await?);
+    let written = shipping::measure(&rig, &client, (plan, count), &mut report).await?;
+    let (count, held) = (count + written, held_bytes(&rig).await?);
     let entries = rig.hub.ask("status", json!({})).await?.pointer("/backup/safe").and_then(Value::as_u64).unwrap_or(1);
     report.put("entries", entries);
     report.put("vault_bytes_after", folder_bytes(&vault)?);
@@ -84,42 +72,6 @@ pub(crate) async fn run(plan: &Plan, binaries: &Binaries, mut report: Report) ->
     }
     rig.finish(Vec::new()).await?;
     Ok(report)
-}
-
-/// A while of writes at an even pace.
-struct Steady {
-    written: usize,
-    took: Duration,
-    cpu: Duration,
-}
-
-/// New records at [`RATE`], or as many as the hub takes.
-async fn steady(rig: &Rig, client: &Client, (plan, first): (&Plan, usize)) -> anyhow::Result<Steady> {
-    let mut lots = records::make(plan.seed + first as u64, RATE * usize::try_from(plan.seconds)?);
-    for (number, record) in lots.iter_mut().enumerate() {
-        if let Some(id) = record.get_mut("id") {
-            *id = Value::String(records::id(first + number));
-        }
-    }
-    let path = format!("/rest/v1/{}", records::COLLECTION);
-    let mut beat = tokio::time::interval(Duration::from_secs(1) * u32::try_from(LOT)? / u32::try_from(RATE)?);
-    let (began, before) = (Instant::now(), measure::cpu(rig.hub.pid)?);
-    for lot in lots.chunks(LOT) {
-        beat.tick().await;
-        client.write(Method::POST, &path, &Value::Array(lot.to_vec())).await?;
-    }
-    Ok(Steady { written: lots.len(), took: began.elapsed(), cpu: measure::cpu(rig.hub.pid)?.saturating_sub(before) })
-}
-
-/// What shipping costs: the part of the hub's own time, and of one core.
-fn compare(report: &mut Report, alone: &Steady, shipping: &Steady) {
-    let cpu = |of: &Steady| of.cpu.as_secs_f64() / of.written.max(1) as f64;
-    let more = (cpu(shipping) - cpu(alone)).max(0.0);
-    report.put("steady_records_per_s", rounded(shipping.written as f64 / shipping.took.as_secs_f64()));
-    report.put("steady_cpu_us_per_record", rounded(1e6 * cpu(alone)));
-    report.put("shipping_cpu_us_per_record", rounded(1e6 * more));
-    report.put("shipping_percent_of_hub", rounded(100.0 * more / cpu(shipping).max(1e-9)));
-    report.put("shipping_percent_of_core", rounded(100.0 * more * shipping.written as f64 / shipping.took.as_secs_f64()));
 }
 
 /// The same with Postgres's own tools.

@@ -20,6 +20,7 @@ mod records;
 mod relay;
 mod report;
 mod rig;
+mod shipping;
 mod table;
 mod w1;
 mod w2;

@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     /// How many records; 50,000 by default, 5,000 in w2.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) records: Option<usize>,
-    /// How long w3 writes and w5 idles; 20 by default.
+    /// How long w3 writes and w5 idles, and four stretches of backup take; 20 by default.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seconds: u64,
     /// How many devices w5 connects; by default 500, then 1,000.

@@ -57,7 +57,7 @@ macro_rules! store_conformance {
             bounds: hold_where_the_row_is_locked;
             written: is_taken_in, is_placed_by_new_rules, ends_a_page_while_it_waits, counts_twice_when_it_says_so_twice,
                 is_counted_when_it_is_refused, is_shown_without_a_state_while_it_waits, is_in_no_backup_while_it_waits;
-            backing: notes_what_was_tried, knows_how_far_it_is;
+            backing: notes_what_was_tried, knows_how_far_it_is, gives_packed_rows_like_any_others;
             past: is_told_from_the_log, is_traced_in_steps;
             live: tells_each_change_once, knows_what_it_does_not_hold, is_in_order_from_many_sides;
             auditing: recomputes_what_random_schedules_leave, finds_one_changed_value, finds_a_broken_chain, keeps_everything_when_reopened;

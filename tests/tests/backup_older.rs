@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mobo_tests::cli::Outcome;
-use mobo_tests::cluster::{CONVERGENCE_TIMEOUT, Cluster, digest, quiet_address};
+use mobo_tests::cluster::{CONVERGENCE_TIMEOUT, Cluster, Place, digest, quiet_address};
 use mobo_tests::http::Client;
+use mobo_tests::postgres::Database;
 use mobo_tests::process::{Launch, Node};
 use mobo_tests::seed::{Rng, Seed};
 use mobo_tests::wait;
@@ -34,16 +35,19 @@ struct Rig {
     cluster: Cluster,
     vault: PathBuf,
     key: PathBuf,
+    place: Place,
     written: Written,
     _elsewhere: tempfile::TempDir,
 }
 
 impl Rig {
-    fn boot() -> (Self, Vec<Node>) {
+    fn boot(place: Place) -> (Self, Vec<Node>) {
         let elsewhere = tempfile::tempdir().unwrap();
         let vault = elsewhere.path().join("vault");
         let settings = [("backup.url", vault.to_str().unwrap()), ("backup.schedule", "never"), ("backup.drill", "never")];
-        let cluster = Cluster::boot_with("sqlite", None, &settings);
+        let database = (place == Place::Postgres).then(Database::fresh);
+        let store = database.as_ref().map_or_else(|| "sqlite".to_owned(), Database::url);
+        let cluster = Cluster::boot_with(&store, database, &settings);
         cluster.create(&[
             &["orders", "title:text", "hours:counter"],
             &["notes", "--kind", "document", "title:text", "likes:counter"],
@@ -59,7 +63,7 @@ impl Rig {
         // What all of them count in is there first.
         upsert(&mut devices[0].http(), "orders", &json!({ "id": "tally", "hours": 0 }));
         cluster.converge(&devices.iter().collect::<Vec<_>>());
-        (Self { cluster, vault, key, written: Written::default(), _elsewhere: elsewhere }, devices)
+        (Self { cluster, vault, key, place, written: Written::default(), _elsewhere: elsewhere }, devices)
     }
 
     /// The number of a backup of now, and how many entries are in it.
@@ -75,9 +79,12 @@ impl Rig {
         self.cluster.kill_hub();
         std::fs::remove_dir_all(self.cluster.folder("hub")).unwrap();
         let (vault, key) = (self.vault.to_str().unwrap(), self.key.to_str().unwrap());
-        let words = ["restore", vault, "--key-file", key, "--store", "sqlite", "-o", "json"];
+        let fresh = (self.place == Place::Postgres).then(Database::fresh);
+        let store = fresh.as_ref().map_or_else(|| "sqlite".to_owned(), Database::url);
+        let words = ["restore", vault, "--key-file", key, "--store", &store, "-o", "json"];
         let restored = self.cluster.cli().args(words).args(["--at", &number.to_string()]).run().expect_success();
         assert!(restored.stderr.contains("deliberate fork") && restored.stderr.contains("Not recovered"), "{}", restored.stderr);
+        self.cluster.move_store(&store, fresh);
         self.cluster.start_hub();
         restored
     }
@@ -199,10 +206,21 @@ fn entries(rig: &Rig) -> u64 {
 // faults: B-1, B-2
 #[test]
 fn an_older_backup_gives_back_what_was_promised() {
+    gives_back(Place::Sqlite);
+}
+
+/// The same where the hub's rows are in Postgres, and come back into another database.
+// faults: B-1, B-2
+#[test]
+fn an_older_backup_gives_back_what_was_promised_on_postgres() {
+    gives_back(Place::Postgres);
+}
+
+fn gives_back(place: Place) {
     let older: usize = std::env::var("MOBO_OLDER").map_or(300, |count| count.parse().unwrap());
     let seed = Seed::from_env();
     let mut rng = seed.rng();
-    let (mut rig, mut devices) = Rig::boot();
+    let (mut rig, mut devices) = Rig::boot(place);
     load_all(&mut rig, &devices, ("a", 40), &mut rng, |_| {});
     rig.cluster.converge(&devices.iter().collect::<Vec<_>>());
     rig.check(&devices[0]);

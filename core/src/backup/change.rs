@@ -9,7 +9,7 @@ use minicbor::data::Type;
 
 use crate::cbor::{Malformed, Reader, Writer};
 use crate::limits;
-use crate::store::transfer::{Cell, Row, TableName};
+use crate::store::transfer::{Cell, CellRef, Row, TableName};
 
 /// What is done to a table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,34 +35,105 @@ pub struct Change {
     pub rows: Vec<Row>,
 }
 
+/// Rows as a change holds them, one behind the other: whoever only carries them from a store into an object need not take them apart, cell by
+/// cell.
+#[derive(Debug, Default)]
+pub struct PackedRows {
+    writer: Writer,
+    ends: Vec<usize>,
+}
+
+impl PackedRows {
+    /// Opens a row of so many cells, which follow.
+    pub fn open(&mut self, cells: usize) {
+        self.writer.array(cells);
+    }
+
+    /// Adds the next cell of the open row.
+    pub fn cell(&mut self, cell: CellRef<'_>) {
+        encode_cell(&mut self.writer, cell);
+    }
+
+    /// Ends the open row, when it has all of its cells.
+    pub fn close(&mut self) {
+        self.ends.push(self.writer.len());
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without any row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all rows.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Each row, as a reader of its array of cells.
+    pub fn rows(&self) -> impl Iterator<Item = Reader<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| Reader::new(self.writer.as_bytes().get(start..*end).unwrap_or_default()))
+    }
+}
+
 /// Collects changes until they fill an object.
 #[derive(Debug, Default)]
 pub struct Body {
-    changes: Vec<Change>,
+    /// Changes that are complete, encoded one behind the other.
+    closed: Writer,
+    changes: usize,
+    open: Option<Open>,
     bytes: usize,
     rows: u64,
 }
 
+/// A change that takes more rows yet.
+#[derive(Debug)]
+struct Open {
+    deed: Deed,
+    table: TableName,
+    columns: Vec<String>,
+    rows: Writer,
+    count: usize,
+}
+
 impl Body {
     /// Adds a row; the change before takes it if it is of the same kind.
-    pub fn add(&mut self, deed: Deed, (table, columns): (&TableName, &[String]), row: Row) {
+    pub fn add(&mut self, deed: Deed, of: (&TableName, &[String]), row: Row) {
         self.bytes += row.iter().map(|cell| cell.bytes() - size_of::<Cell>() + 5).sum::<usize>();
         self.rows += 1;
-        match self.changes.last_mut() {
-            Some(last) if last.deed == deed && last.table == *table && last.columns == columns => last.rows.push(row),
-            Some(_) | None => self.changes.push(Change { deed, table: table.clone(), columns: columns.to_vec(), rows: vec![row] }),
-        }
+        let open = self.open(deed, of);
+        open.rows.array(row.len());
+        row.iter().for_each(|cell| encode_cell(&mut open.rows, cell.into()));
+        open.count += 1;
+    }
+
+    /// Adds rows that are packed already, likewise.
+    pub fn add_packed(&mut self, deed: Deed, of: (&TableName, &[String]), rows: &PackedRows) {
+        self.bytes += rows.bytes();
+        self.rows += rows.len() as u64;
+        let open = self.open(deed, of);
+        open.rows.raw(rows.writer.as_bytes());
+        open.count += rows.len();
     }
 
     /// Clears a table.
     pub fn clear(&mut self, table: &TableName) {
-        self.changes.push(Change { deed: Deed::Clear, table: table.clone(), columns: Vec::new(), rows: Vec::new() });
+        self.open(Deed::Clear, (table, &[]));
     }
 
     /// True if nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.changes == 0 && self.open.is_none()
     }
 
     /// About its size when it is encoded.
@@ -74,44 +145,50 @@ impl Body {
     /// Encodes what was added and begins anew; gives it with the number of its rows.
     #[must_use]
     pub fn take(&mut self) -> (Vec<u8>, u64) {
+        self.close();
         let body = std::mem::take(self);
-        (encode(&body.changes, body.bytes), body.rows)
+        let mut writer = Writer::with_room(body.closed.len() + 9);
+        writer.array(body.changes).raw(body.closed.as_bytes());
+        (writer.into_bytes(), body.rows)
     }
-}
 
-fn encode(changes: &[Change], room: usize) -> Vec<u8> {
-    let mut writer = Writer::with_room(room + 256);
-    writer.array(changes.len());
-    for change in changes {
-        let (kind, name) = match &change.table {
+    /// The change that takes rows of this kind.
+    fn open(&mut self, deed: Deed, (table, columns): (&TableName, &[String])) -> &mut Open {
+        let goes_on = self.open.as_ref().is_some_and(|open| open.deed == deed && open.table == *table && open.columns == columns);
+        if !goes_on || deed == Deed::Clear {
+            self.close();
+        }
+        let fresh = || Open { deed, table: table.clone(), columns: columns.to_vec(), rows: Writer::new(), count: 0 };
+        self.open.get_or_insert_with(fresh)
+    }
+
+    fn close(&mut self) {
+        let Some(Open { deed, table, columns, rows, count }) = self.open.take() else { return };
+        let (kind, name) = match &table {
             TableName::Own(name) => (0, name),
             TableName::Collection(name) => (1, name),
         };
-        let deed = match change.deed {
+        let deed = match deed {
             Deed::Clear => 0,
             Deed::Drop => 1,
             Deed::Put => 2,
         };
-        writer.array(5).u64(deed).u64(kind).text(name).array(change.columns.len());
-        for column in &change.columns {
-            writer.text(column);
+        self.closed.array(5).u64(deed).u64(kind).text(name).array(columns.len());
+        for column in &columns {
+            self.closed.text(column);
         }
-        writer.array(change.rows.len());
-        for row in &change.rows {
-            writer.array(row.len());
-            row.iter().for_each(|cell| encode_cell(&mut writer, cell));
-        }
+        self.closed.array(count).raw(rows.as_bytes());
+        self.changes += 1;
     }
-    writer.into_bytes()
 }
 
-fn encode_cell(writer: &mut Writer, cell: &Cell) {
+fn encode_cell(writer: &mut Writer, cell: CellRef<'_>) {
     match cell {
-        Cell::Null => writer.null(),
-        Cell::Int(number) => writer.i64(*number),
-        Cell::Real(number) => writer.array(1).f64(*number),
-        Cell::Text(text) => writer.text(text),
-        Cell::Bytes(bytes) => writer.bytes(bytes),
+        CellRef::Null => writer.null(),
+        CellRef::Int(number) => writer.i64(number),
+        CellRef::Real(number) => writer.array(1).f64(number),
+        CellRef::Text(text) => writer.text(text),
+        CellRef::Bytes(bytes) => writer.bytes(bytes),
     };
 }
 
@@ -198,5 +275,37 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "{cut}");
         }
+    }
+
+    /// Rows that were packed on their way are the same bytes as the same rows one by one, and can be looked into.
+    #[test]
+    fn packed_rows_are_the_rows_that_they_were_made_of() {
+        let (pumps, columns) = (TableName::Collection("pumps".into()), ["id".to_owned(), "_position".to_owned()]);
+        let rows: Vec<Row> = (1..=300).map(|n| vec![Cell::Text(format!("p-{n}")), Cell::Int(n * 1_000)]).collect();
+        let (mut one_by_one, mut at_once, mut packed) = (Body::default(), Body::default(), PackedRows::default());
+        assert!(packed.is_empty() && at_once.is_empty());
+        for row in &rows {
+            packed.open(row.len());
+            row.iter().for_each(|cell| packed.cell(cell.into()));
+            packed.close();
+            one_by_one.add(Deed::Put, (&pumps, &columns), row.clone());
+        }
+        let read = |mut row: Reader<'_>| (row.array().unwrap(), row.text().unwrap().to_owned(), row.i64().unwrap());
+        let want = |n: i64| (2, format!("p-{n}"), n * 1_000);
+        assert_eq!(packed.rows().map(read).collect::<Vec<_>>(), (1..=300).map(want).collect::<Vec<_>>());
+        // Rows of both ways share a change.
+        let (first, rest) = rows.split_at(1);
+        let mut behind = PackedRows::default();
+        for row in rest {
+            behind.open(row.len());
+            row.iter().for_each(|cell| behind.cell(cell.into()));
+            behind.close();
+        }
+        at_once.add(Deed::Put, (&pumps, &columns), first[0].clone());
+        at_once.add_packed(Deed::Put, (&pumps, &columns), &behind);
+        assert!(!at_once.is_empty() && at_once.bytes() >= behind.bytes());
+        let (bytes, count) = one_by_one.take();
+        assert_eq!(at_once.take(), (bytes.clone(), count));
+        assert_eq!((count, decode(&bytes).unwrap().len(), packed.len()), (300, 1, 300));
     }
 }

@@ -59,7 +59,7 @@ pub struct Verify<'k> {
     next: VecDeque<Task>,
     expected: Option<[u8; 32]>,
     floor: u64,
-    seen: BTreeSet<ObjectName>,
+    seen: BTreeSet<(ObjectName, [u8; 32])>,
     verdict: Verdict,
 }
 
@@ -175,7 +175,7 @@ impl<'k> Verify<'k> {
     fn members(&mut self, manifest: Manifest) {
         let (number, is_new) = (manifest.number, manifest.number > self.scope.read_above);
         for member in manifest.members {
-            if self.seen.insert(member.name.clone()) {
+            if self.seen.insert((member.name.clone(), member.hash)) {
                 self.next.push_back(if is_new { Task::Read(number, member) } else { Task::Look(member) });
             }
         }

@@ -36,6 +36,12 @@ impl Writer {
         self.0
     }
 
+    /// The bytes written so far.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// How many bytes have been written.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -10,6 +10,8 @@ pub const VAULT_LIST_MAX: usize = 1_000;
 pub const BACKUP_BODY_BYTES_MAX: usize = 7 * 1024 * 1024;
 /// Bytes of rows after which a body is sealed. What one row may add to them still fits [`BACKUP_BODY_BYTES_MAX`].
 pub const BACKUP_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of packed rows after which a page of them ends: what the next row adds still fits [`BACKUP_BODY_BYTES_MAX`].
+pub const PACKED_BYTES: usize = 256 * 1024;
 /// Bytes after which a part of a snapshot may end, where its last row says so: parts then end at the same rows in the next snapshot.
 pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
 /// Parts of a snapshot of one size: the next ones are twice as large, so that one manifest can name them all.
@@ -82,6 +84,7 @@ pub const DRILL_REPORTS_MAX: usize = 50;
 /// Longest report of a drill.
 pub const DRILL_REPORT_BYTES_MAX: u64 = 64 * 1024;
 
-const _: () = assert!(BACKUP_BODY_BYTES + 2 * super::DOCUMENT_BYTES_MAX + super::ENTRY_PAYLOAD_BYTES_MAX < BACKUP_BODY_BYTES_MAX);
+const ROW_BYTES_MAX: usize = 2 * super::DOCUMENT_BYTES_MAX + super::ENTRY_PAYLOAD_BYTES_MAX;
+const _: () = assert!(BACKUP_BODY_BYTES + PACKED_BYTES + ROW_BYTES_MAX < BACKUP_BODY_BYTES_MAX);
 const _: () = assert!(BACKUP_BODY_BYTES_MAX < OBJECT_BYTES_MAX);
 const _: () = assert!(BACKUP_LAST.as_millis() < super::STOP_TIMEOUT.as_millis());

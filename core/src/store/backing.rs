@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::StoreFuture;
 use super::transfer::{Cell, Row, Table};
 use crate::backup::RepositoryId;
+use crate::backup::change::PackedRows;
 use crate::backup::manifest::Anchor;
 use crate::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
 
@@ -107,6 +108,12 @@ pub trait Cut: fmt::Debug + Send {
 
     /// The next rows of what was opened; none at the end.
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>>;
+
+    /// Begins the same for [`Self::next_packed`]: for whoever carries the rows away as they are.
+    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()>;
+
+    /// The next rows of what was begun so, in pages of a bounded size; none at the end.
+    fn next_packed(&mut self) -> StoreFuture<'_, PackedRows>;
 
     /// Lets the moment go; nothing can be read after it. A cut that is dropped without it may cost a connection.
     fn end(&mut self) -> StoreFuture<'_, ()>;

@@ -33,6 +33,33 @@ impl Cell {
     }
 }
 
+/// A cell that somebody else holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CellRef<'c> {
+    /// Nothing.
+    Null,
+    /// As [`Cell::Int`].
+    Int(i64),
+    /// As [`Cell::Real`].
+    Real(f64),
+    /// As [`Cell::Text`].
+    Text(&'c str),
+    /// As [`Cell::Bytes`].
+    Bytes(&'c [u8]),
+}
+
+impl<'c> From<&'c Cell> for CellRef<'c> {
+    fn from(cell: &'c Cell) -> Self {
+        match cell {
+            Cell::Null => Self::Null,
+            Cell::Int(number) => Self::Int(*number),
+            Cell::Real(number) => Self::Real(*number),
+            Cell::Text(text) => Self::Text(text),
+            Cell::Bytes(bytes) => Self::Bytes(bytes),
+        }
+    }
+}
+
 /// The cells of one row, in the order of [`Table::columns`].
 pub type Row = Vec<Cell>;
 

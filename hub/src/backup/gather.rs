@@ -149,10 +149,9 @@ impl<'a, 'r> Gather<'a, 'r> {
     fn finish(mut self, now_us: i64) -> Result<Gathered, BackupFailure> {
         for (lane, (last, chain)) in &self.heads.lanes {
             self.done.marks.lanes.insert(lane.clone(), *last);
-            if self.known.lanes.get(lane).copied().unwrap_or(0) < *last
-                && let Some(end) = lane_end(lane, *last, chain)
-            {
-                self.done.lanes.push(end);
+            if self.known.lanes.get(lane).copied().unwrap_or(0) < *last {
+                let unknown = || StoreError::Damaged(format!("a lane of the store is none that this version knows: {lane:?}"));
+                self.done.lanes.push(lane_end(lane, *last, chain).ok_or_else(unknown)?);
             }
         }
         self.done.marks.heads = self.heads.buckets.iter().map(|(bucket, (head, _))| (*bucket, *head)).collect();

@@ -14,7 +14,7 @@ use super::marks::Marks;
 use super::repository::newest_number;
 use super::ship::{Asked, Owner, micros};
 use super::standing::{Standing, noted, remembered, stands};
-use super::whose::{belongs, foreign, older_copy, rolled_back, vanished};
+use super::whose::{belongs, foreign, of_this_key, older_copy, rolled_back, vanished};
 use super::{BackupFailure, Repository};
 
 /// Segments may have so many times the bytes of their snapshot before there is a new one.
@@ -86,6 +86,9 @@ impl Open {
         let mut head = None;
         if newest > 0 {
             head = repository.manifest(newest).await?;
+        }
+        if let Some((_, head)) = head.as_ref().filter(|_| !anew) {
+            of_this_key(&repository, head)?;
         }
         let (mut marks, mut under) = (None, None);
         if let Some(record) = record {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobo_core::backup::BackupError;
-use mobo_core::backup::change::{Body, Deed};
+use mobo_core::backup::change::{Body, Deed, PackedRows};
 use mobo_core::backup::manifest::Member;
 use mobo_core::backup::seal::{self, Kind};
 use mobo_core::ids::ProjectId;
@@ -48,6 +48,25 @@ impl<'r> Packer<'r> {
         let ends = self.kind == Kind::Snapshot && self.body.bytes() >= part_bytes_min(self.members.len()) && ends_part(&row);
         self.body.add(deed, (table, columns), row);
         if ends || self.body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// True where whoever adds rows of this table, found by these columns, may add them packed: none of them is of another project with a key
+    /// of its own.
+    pub(super) fn takes_packed(&self, table: &TableName, equal: &[(String, Cell)]) -> bool {
+        let keys = &self.repository.keyring().others.keys;
+        let is_of = |project: ProjectId| !keys.contains_key(&project);
+        let project = equal.iter().find(|(column, _)| column == "project").map(|(_, project)| project);
+        match (table, project) {
+            (TableName::Collection(_), _) => true,
+            (TableName::Own(_), Some(Cell::Int(project))) => ProjectId::from_sql(*project).is_some_and(is_of),
+            (TableName::Own(_), _) => keys.is_empty(),
+        }
+    }
+
+    /// Adds packed rows, where that [may be](Self::takes_packed).
+    pub(super) async fn add_packed(&mut self, of: (&TableName, &[String]), rows: &PackedRows) -> Result<(), BackupFailure> {
+        self.body.add_packed(Deed::Put, of, rows);
+        if self.body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush().await } else { Ok(()) }
     }
 
     /// The project that a row is of, where that is another one with a key of its own.

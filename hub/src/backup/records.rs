@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::backup::change::Deed;
+use mobo_core::cbor::{Malformed, Reader};
 use mobo_core::ids::{DeviceId, Lane};
 use mobo_core::schema::Kind;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
@@ -21,6 +22,10 @@ const ONE_EACH: [&str; 2] = ["hidden", DOCUMENT];
 const OVERLAP_US: i64 = 60_000_000;
 /// Records whose rows are read at once.
 const RECORDS_AT_ONCE: usize = 500;
+/// Rows of a collection that are carried before what belongs to their records.
+const ROWS_AT_ONCE: usize = 4 * RECORDS_AT_ONCE;
+/// The columns that carrying a row of a collection needs.
+const LOOKED_AT: [&str; 2] = ["id", "_position"];
 
 impl Gather<'_, '_> {
     /// The rows of lanes that are further than before.
@@ -47,7 +52,8 @@ impl Gather<'_, '_> {
                 let above = Some((text("seq"), known));
                 self.carry(table, Filter { equal: equal.clone(), above, ..Filter::default() }).await?;
             }
-            let Ok(device) = <[u8; 16]>::try_from(device) else { continue };
+            let nobody = |_| StoreError::Damaged("a lane of the store is of no device".to_owned());
+            let device = <[u8; 16]>::try_from(device).map_err(nobody)?;
             for table in streams.iter().filter(|_| lane == i64::from(Lane::Events.number()) || lane == i64::from(Lane::Telemetry.number()))
             {
                 let equal = vec![
@@ -129,26 +135,31 @@ impl Gather<'_, '_> {
     }
 
     /// Ships the rows of a collection that have a new place in a bucket, with what belongs to their records.
-    async fn placed_rows(&mut self, (collection, table): (i64, Table), (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
+    async fn placed_rows(&mut self, (collection, mut table): (i64, Table), (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
+        // What is looked at comes first in each row.
+        table.columns.retain(|column| !LOOKED_AT.contains(&column.as_str()));
+        table.columns.splice(0..0, LOOKED_AT.map(str::to_owned));
         loop {
             let equal = vec![("_bucket".to_owned(), Cell::Int(bucket))];
             let above = Some(("_position".to_owned(), known));
-            self.cut.open(table.clone(), Filter { equal, above, limit: Some(RECORDS_AT_ONCE), ..Filter::default() }).await?;
+            self.cut.pack(table.clone(), Filter { equal, above, limit: Some(ROWS_AT_ONCE), ..Filter::default() }).await?;
             let mut ids: Vec<String> = Vec::new();
             loop {
-                let page = self.cut.next().await?;
+                let page = self.cut.next_packed().await?;
                 if page.is_empty() {
                     break;
                 }
-                for row in page {
-                    let cells = Cells { columns: &table.columns, row: &row };
-                    ids.push(cells.text("id")?);
-                    known = known.max(cells.int("_position")?);
-                    self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
+                for row in page.rows() {
+                    let (id, position) = looked_at(row).map_err(|error| StoreError::Damaged(format!("{}: {error}", table.name)))?;
+                    ids.push(id);
+                    known = known.max(position);
                 }
+                self.packer.add_packed((&table.name, &table.columns), &page).await?;
             }
-            self.belongings(collection, &ids).await?;
-            if ids.len() < RECORDS_AT_ONCE {
+            for ids in ids.chunks(RECORDS_AT_ONCE) {
+                self.belongings(collection, ids).await?;
+            }
+            if ids.len() < ROWS_AT_ONCE {
                 return Ok(());
             }
         }
@@ -289,6 +300,21 @@ impl Gather<'_, '_> {
     }
 
     async fn carry(&mut self, table: Table, filter: Filter) -> Result<(), BackupFailure> {
+        if !self.packer.takes_packed(&table.name, &filter.equal) {
+            return self.carry_each(table, filter).await;
+        }
+        self.cut.pack(table.clone(), filter).await?;
+        loop {
+            let page = self.cut.next_packed().await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            self.packer.add_packed((&table.name, &table.columns), &page).await?;
+        }
+    }
+
+    /// The same, where each row may be of another project.
+    async fn carry_each(&mut self, table: Table, filter: Filter) -> Result<(), BackupFailure> {
         self.cut.open(table.clone(), filter).await?;
         loop {
             let page = self.cut.next().await?;
@@ -300,4 +326,10 @@ impl Gather<'_, '_> {
             }
         }
     }
+}
+
+/// The cells of [`LOOKED_AT`].
+fn looked_at(mut row: Reader<'_>) -> Result<(String, i64), Malformed> {
+    row.array()?;
+    Ok((row.text()?.to_owned(), row.i64()?))
 }

@@ -142,6 +142,12 @@ impl Shipper {
         self.turn.as_deref_mut()
     }
 
+    /// Nobody else can have a turn now.
+    async fn has_turn(&mut self) -> Result<(), BackupFailure> {
+        let turn = self.turn.as_mut().ok_or(BackupFailure::Busy)?;
+        if turn.holds().await? { Ok(()) } else { Err(BackupFailure::Busy) }
+    }
+
     /// True when this hub has its turn.
     async fn begin_turn(&mut self, patience: Duration) -> Result<bool, BackupFailure> {
         if let Some(turn) = &mut self.turn {
@@ -173,12 +179,14 @@ impl Shipper {
         }
     }
 
-    /// Goes on under another backup key, with a new data key.
+    /// Goes on under another backup key, with a new data key. Only while [others are kept away](Self::keep_others): what they go on with is
+    /// the keyring of before.
     ///
     /// # Errors
     ///
-    /// The vault's; everything is as it was then.
+    /// The vault's, and [`BackupFailure::Busy`] without a turn; everything is as it was then.
     pub async fn rotate(&mut self, key: BackupKey, data: [u8; 32]) -> Result<(), BackupFailure> {
+        self.has_turn().await?;
         let open = self.open.as_mut().ok_or_else(|| BackupFailure::Refused("there is no backup yet: make one first".to_owned()))?;
         open.repository = open.repository.rotate(&key, data).await?;
         self.key = key;
@@ -254,12 +262,14 @@ impl Shipper {
     }
 
     /// Takes the keys of projects that are gone out of the repository. `None` where there are none; else the repository, whose older keyrings
-    /// are to be removed by whoever may. What is left in the store is in the next backup, which must be a snapshot.
+    /// are to be removed by whoever may. What is left in the store is in the next backup, which must be a snapshot. Likewise only while others
+    /// are kept away.
     ///
     /// # Errors
     ///
-    /// The vault's, and the store's; everything is as it was then.
+    /// The vault's, and the store's, and [`BackupFailure::Busy`] without a turn; everything is as it was then.
     pub async fn shred(&mut self) -> Result<Option<Repository>, BackupFailure> {
+        self.has_turn().await?;
         let Some(open) = &mut self.open else { return Ok(None) };
         let mut cut = self.owner.store.cut().await?;
         let staying = projects(cut.as_mut()).await?;

@@ -1,5 +1,6 @@
 //! Whether a repository is this hub's own, and all of it.
 
+use mobo_core::backup::keys::parse_name;
 use mobo_core::backup::manifest::{Anchor, Manifest};
 use mobo_core::ids::ProjectId;
 use mobo_core::trust::KeyPair;
@@ -19,6 +20,22 @@ pub(super) fn belongs(repository: &Repository, project: ProjectId, keys: &KeyPai
     Err(BackupFailure::Refused(format!(
         "the vault {} is not for this hub: {what}; give each hub a vault of its own",
         repository.vault().place()
+    )))
+}
+
+/// The newest manifest was written under this hub's backup key, or under one that came before it. What goes on under an older key gives out
+/// data keys, and takes some away, in keyrings that nobody finds who has the newer one.
+pub(super) fn of_this_key(repository: &Repository, head: &Manifest) -> Result<(), BackupFailure> {
+    let (own, theirs) = (parse_name(repository.keys()), parse_name(&head.keys));
+    let Some(((_, own), (_, theirs))) = own.zip(theirs).filter(|(own, theirs)| own.1 != theirs.1 && theirs.0 >= own.0) else {
+        return Ok(());
+    };
+    Err(BackupFailure::Refused(format!(
+        "the newest backup at {}, number {}, was made under the backup key {theirs}, and this hub has {own}: another hub of this store has \
+         changed it. Put the backup.key of that hub in place of the one here, and start this hub again; or go on under this one with `mobo-hub \
+         backup create --anew`. Until then nothing new is safe",
+        repository.vault().place(),
+        head.number,
     )))
 }
 

@@ -212,7 +212,12 @@ impl Running {
                 let _ = reply.send(done);
             }
             Job::Rotate(reply) => {
-                let _ = reply.send(self.rotate().await);
+                let done = match self.keep_others().await {
+                    Ok(()) => self.rotate().await,
+                    Err(error) => Err(error),
+                };
+                self.let_others().await;
+                let _ = reply.send(done);
             }
         }
     }

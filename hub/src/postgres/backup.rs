@@ -1,5 +1,6 @@
 //! The hub's own record of its backups, and what is safe by them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mobo_core::backup::RepositoryId;
@@ -20,9 +21,8 @@ const TURN_LOCK: i64 = 0x6d6f_626f_7475_726e;
 impl BackupStore for PostgresHubStore {
     fn cut(&self) -> StoreFuture<'_, Box<dyn Cut>> {
         Box::pin(async move {
-            let mut tx = self.begin(Purpose::Audit).await?;
-            tx.patient().await?;
-            Ok(Box::new(PostgresCut::new(tx)) as Box<dyn Cut>)
+            let tx = self.begin(Purpose::Cut).await?;
+            Ok(Box::new(PostgresCut::new(tx, Arc::clone(&self.inner.shapes))) as Box<dyn Cut>)
         })
     }
 
@@ -78,19 +78,17 @@ impl Turn for PostgresTurn {
 }
 
 async fn lock(tx: &mut Tx, patience: Duration) -> Result<bool, Failure> {
-    tx.patient().await?;
     // A hub whose machine is gone without a word must not keep its turn until the system notices, hours later.
     let idle_ms = limits::BACKUP_TURN_IDLE_MAX.as_millis();
-    tx.script(format!(
-        "SET LOCAL idle_in_transaction_session_timeout = {idle_ms}; \
+    let settings = format!(
+        "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = {idle_ms}; \
          SET LOCAL tcp_keepalives_idle = 15; SET LOCAL tcp_keepalives_interval = 5; SET LOCAL tcp_keepalives_count = 3"
-    ))
-    .await?;
+    );
     if patience.is_zero() {
-        let row = tx.row(sqlx::query("SELECT pg_try_advisory_xact_lock($1)").bind(TURN_LOCK)).await?;
-        return Ok(known(row, "lock")?.try_get(0)?);
+        let rows = tx.script_rows(format!("{settings}; SELECT pg_try_advisory_xact_lock({TURN_LOCK})")).await?;
+        return Ok(known(rows.first(), "lock")?.try_get(0)?);
     }
-    tx.script(format!("SET LOCAL lock_timeout = {}", patience.as_millis())).await?;
+    tx.script(format!("{settings}; SET LOCAL lock_timeout = {}", patience.as_millis())).await?;
     match tx.row(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(TURN_LOCK)).await {
         Ok(_) => Ok(true),
         Err(failure) if failure.is_locked_out() => Ok(false),

@@ -1,14 +1,18 @@
 //! Everything in a database as of one moment: a transaction that only reads, with a cursor for what is being read.
 //!
-//! There is one every second or oftener, and each question is a round trip. So the catalog is asked once for each cut, and a table that fits
-//! into a page is read without a cursor.
+//! There is one every second or oftener, and each question is a round trip. So the catalog is asked again only when it has changed, a table that
+//! fits into a page is read without a cursor, and the first rows of any other come with the words that declare it. A binary cursor gives the
+//! same bytes as a statement of its own would, which has to be prepared each time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use mobo_core::backup::change::PackedRows;
 use mobo_core::limits;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreFuture};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::error::Failure;
@@ -20,65 +24,96 @@ use super::transfer::{STAY, name_in_sql};
 #[derive(Debug)]
 pub(super) struct PostgresCut {
     tx: Tx,
+    /// Where the shape of the tables is kept for the next cut.
+    shapes: Arc<Shapes>,
     catalog: Option<Catalog>,
-    open: Option<(TableName, Vec<Form>)>,
-    /// The only page of what was opened.
-    only: Option<Vec<Row>>,
+    /// A cursor stands.
+    is_declared: bool,
+    open: Option<Reading>,
+}
+
+/// Rows on their way, as they came from the database.
+#[derive(Debug)]
+struct Reading {
+    name: TableName,
+    forms: Vec<Form>,
+    rows: std::vec::IntoIter<PgRow>,
+    /// There are no more behind these.
+    is_last: bool,
 }
 
 impl PostgresCut {
-    pub(super) const fn new(tx: Tx) -> Self {
-        Self { tx, catalog: None, open: None, only: None }
-    }
-
-    async fn shut(&mut self) -> Result<(), Failure> {
-        self.only = None;
-        match self.open.take() {
-            Some(_) => self.tx.script("CLOSE cut".to_owned()).await,
-            None => Ok(()),
-        }
+    pub(super) const fn new(tx: Tx, shapes: Arc<Shapes>) -> Self {
+        Self { tx, shapes, catalog: None, is_declared: false, open: None }
     }
 
     async fn catalog(&mut self) -> Result<&Catalog, Failure> {
         if self.catalog.is_none() {
-            self.catalog = Some(Catalog::read(&mut self.tx).await?);
+            self.catalog = Some(Catalog::read(&mut self.tx, &self.shapes).await?);
         }
         self.catalog.as_ref().ok_or_else(|| Failure::damaged("the catalog was read, and is not there"))
     }
 
+    /// Begins a reading, and has its first rows with the same words.
     async fn begin(&mut self, table: Table, filter: &Filter) -> Result<(), Failure> {
+        self.open = None;
         let catalog = self.catalog().await?;
         let (forms, source) = (catalog.forms(&table)?, catalog.merged(&table));
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
         let select = format!("SELECT {} FROM {source}{}", columns.join(", "), condition(filter));
         let is_small = *filter == Filter::default() && matches!(table.name, TableName::Own(_));
-        if is_small && let Some(page) = self.page(&select, (&forms, &table.name)).await? {
-            let shut = self.shut().await;
-            self.only = Some(page);
-            return shut;
+        if is_small {
+            // It is asked in each cut, in the same words: the database knows how.
+            let limit = limits::MOVE_ROWS_MAX + 1;
+            let rows = self.tx.rows(sqlx::query(AssertSqlSafe(format!("{select} LIMIT {limit}")))).await?;
+            if rows.len() < limit {
+                self.open = Some(Reading { name: table.name, forms, rows: rows.into_iter(), is_last: true });
+                return Ok(());
+            }
         }
-        let shut = if self.open.take().is_some() { "CLOSE cut; " } else { "" };
-        self.only = None;
-        self.tx.script(format!("{shut}DECLARE cut NO SCROLL CURSOR FOR {select}")).await?;
-        self.open = Some((table.name, forms));
+        let shut = if std::mem::replace(&mut self.is_declared, true) { "CLOSE cut; " } else { "" };
+        let rows = self.tx.script_rows(format!("{shut}DECLARE cut BINARY NO SCROLL CURSOR FOR {select}; {}", fetch())).await?;
+        let is_last = rows.len() < limits::MOVE_ROWS_MAX;
+        self.open = Some(Reading { name: table.name, forms, rows: rows.into_iter(), is_last });
         Ok(())
     }
 
-    /// All rows, where they fit into a page; `None` where there are more.
-    async fn page(&mut self, select: &str, (forms, name): (&[Form], &TableName)) -> Result<Option<Vec<Row>>, Failure> {
-        let rows = self.tx.rows(sqlx::query(AssertSqlSafe(format!("{select} LIMIT {}", limits::MOVE_ROWS_MAX + 1)))).await?;
-        if rows.len() > limits::MOVE_ROWS_MAX {
-            return Ok(None);
+    /// What is being read, with more rows where those that came are taken and there are more; `None` at its end.
+    async fn reading(&mut self) -> Result<Option<&mut Reading>, Failure> {
+        let Some(reading) = &mut self.open else { return Ok(None) };
+        if reading.rows.len() == 0 && !reading.is_last {
+            let rows = self.tx.script_rows(fetch()).await?;
+            reading.is_last = rows.len() < limits::MOVE_ROWS_MAX;
+            reading.rows = rows.into_iter();
         }
-        rows.iter().map(|row| binary::decode(row, forms, name)).collect::<Result<_, Failure>>().map(Some)
+        Ok(Some(reading).filter(|reading| reading.rows.len() > 0))
+    }
+
+    async fn page(&mut self) -> Result<Vec<Row>, Failure> {
+        let Some(Reading { name, forms, rows, .. }) = self.reading().await? else { return Ok(Vec::new()) };
+        rows.map(|row| binary::decode(&row, forms, name)).collect()
+    }
+
+    async fn packed(&mut self) -> Result<PackedRows, Failure> {
+        let mut page = PackedRows::default();
+        while page.bytes() < limits::PACKED_BYTES {
+            let Some(Reading { name, forms, rows, .. }) = self.reading().await? else { break };
+            for row in rows {
+                binary::pack(&row, (forms, name), &mut page)?;
+                if page.bytes() >= limits::PACKED_BYTES {
+                    break;
+                }
+            }
+        }
+        Ok(page)
     }
 }
 
 impl Cut for PostgresCut {
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>> {
         Box::pin(async {
-            self.shut().await?;
-            Ok(self.catalog().await?.tables.iter().map(|(found, _)| found).filter(|found| is_copied(&found.table.name)).cloned().collect())
+            let catalog = self.catalog().await?;
+            Ok(catalog.tables.iter().map(|(found, _)| found).filter(|found| is_copied(&found.table.name)).cloned().collect())
         })
     }
 
@@ -87,67 +122,82 @@ impl Cut for PostgresCut {
     }
 
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>> {
-        Box::pin(async {
-            if let Some(only) = self.only.take() {
-                return Ok(only);
-            }
-            let Some((name, forms)) = &self.open else { return Ok(Vec::new()) };
-            // Each cursor has the same name and other columns: no plan of it may be kept.
-            let fetch = format!("FETCH {} FROM cut", limits::MOVE_ROWS_MAX);
-            let rows = self.tx.rows(sqlx::query(AssertSqlSafe(fetch)).persistent(false)).await?;
-            let is_last = rows.len() < limits::MOVE_ROWS_MAX;
-            let page = rows.iter().map(|row| binary::decode(row, forms, name)).collect::<Result<Vec<Row>, Failure>>()?;
-            if is_last {
-                self.shut().await?;
-            }
-            Ok(page)
-        })
+        Box::pin(async { Ok(self.page().await?) })
+    }
+
+    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
+        self.open(table, filter)
+    }
+
+    fn next_packed(&mut self) -> StoreFuture<'_, PackedRows> {
+        Box::pin(async { Ok(self.packed().await?) })
     }
 
     fn end(&mut self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            (self.open, self.only) = (None, None);
+            self.open = None;
             Ok(self.tx.reset().await?)
         })
     }
 }
 
-/// What the database says of its tables, as of the moment of the cut.
+fn fetch() -> String {
+    format!("FETCH {} FROM cut", limits::MOVE_ROWS_MAX)
+}
+
+/// What the tables looked like in the last cut, and what says when they do not any more: asking for each column of each table costs more than
+/// all else that an idle cut asks.
 #[derive(Debug, Default)]
+pub(super) struct Shapes(Mutex<Option<(Shape, Arc<Tables>)>>);
+
+/// The version of mobo's own tables, and each collection with its id and revision. A table changes with one of them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Shape {
+    version: i32,
+    collections: Vec<(String, i64, i64)>,
+}
+
+/// Mobo's own ones first, with the form of each column.
+type Tables = Vec<(CutTable, Vec<Option<Form>>)>;
+
+impl Shapes {
+    fn of(&self, shape: &Shape) -> Option<Arc<Tables>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(known, _)| known == shape).map(|(_, tables)| Arc::clone(tables))
+    }
+
+    fn keep(&self, shape: Shape, tables: &Arc<Tables>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((shape, Arc::clone(tables)));
+    }
+}
+
+/// What the database says of its tables, as of the moment of the cut.
+#[derive(Debug)]
 struct Catalog {
-    /// Mobo's own ones first, with the form of each column.
-    tables: Vec<(CutTable, Vec<Option<Form>>)>,
+    tables: Arc<Tables>,
     /// The collections that SQL has written into since they were merged last, with their ids.
     written: BTreeMap<String, i64>,
 }
 
 impl Catalog {
-    async fn read(tx: &mut Tx) -> Result<Self, Failure> {
-        const COLLECTIONS: &str = "SELECT name, id, EXISTS (SELECT FROM mobo.intake i WHERE i.collection = c.id) \
-                                   FROM mobo.collection c ORDER BY name";
-        const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, a.attname::text, t.typname::text, coalesce(k.place, 0) \
-                               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-                               JOIN pg_type t ON t.oid = a.atttypid \
-                               LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
-                               LEFT JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) ON k.attnum = a.attnum \
-                               WHERE c.relkind IN ('r', 'p') AND (n.nspname = 'mobo' OR n.nspname = 'public' AND c.relname = ANY($1)) \
-                               ORDER BY n.nspname, c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
-        let (mut names, mut written) = (Vec::new(), BTreeMap::new());
+    async fn read(tx: &mut Tx, shapes: &Shapes) -> Result<Self, Failure> {
+        const COLLECTIONS: &str = "SELECT name, id, rev, EXISTS (SELECT FROM mobo.intake i WHERE i.collection = c.id), \
+                                   (SELECT max(version) FROM mobo.migration) FROM mobo.collection c ORDER BY name";
+        let (mut shape, mut written) = (None, BTreeMap::new());
         for row in tx.rows(sqlx::query(COLLECTIONS)).await? {
-            let (name, id, is_written): (String, i64, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            names.push(name.clone());
-            written.extend(is_written.then_some((name, id)));
+            let (name, id, rev, is_written): (String, i64, i64, bool) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+            written.extend(is_written.then_some((name.clone(), id)));
+            let shape = shape.get_or_insert(Shape { version: row.try_get(4)?, collections: Vec::new() });
+            shape.collections.push((name, id, rev));
         }
-        let mut found: BTreeMap<TableName, Found> = BTreeMap::new();
-        for row in tx.rows(sqlx::query(COLUMNS).bind(&names)).await? {
-            let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let name = if schema == "mobo" { TableName::Own(name) } else { TableName::Collection(name) };
-            found.entry(name).or_default().add(row.try_get(2)?, (row.try_get(3)?, row.try_get(4)?));
+        // Without a collection nothing says the version, and there is little to ask for.
+        let Some(shape) = shape else { return Ok(Self { tables: Arc::new(tables(tx, Vec::new()).await?), written }) };
+        if let Some(tables) = shapes.of(&shape) {
+            return Ok(Self { tables, written });
         }
-        let own: Vec<TableName> = found.keys().filter(|name| matches!(name, TableName::Own(_))).cloned().collect();
-        let all = own.into_iter().chain(names.into_iter().map(TableName::Collection));
-        let tables = all.filter_map(|name| found.remove(&name).map(|found| found.table(name))).collect();
+        let tables = Arc::new(tables(tx, shape.collections.iter().map(|(name, ..)| name.clone()).collect()).await?);
+        shapes.keep(shape, &tables);
         Ok(Self { tables, written })
     }
 
@@ -174,6 +224,27 @@ impl Catalog {
              WHERE i.collection = {id} ORDER BY i.id, i.n) f WHERE f.old IS NOT NULL) merged"
         )
     }
+}
+
+/// All tables, of ours and of these collections, with their columns.
+async fn tables(tx: &mut Tx, names: Vec<String>) -> Result<Tables, Failure> {
+    const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, a.attname::text, t.typname::text, coalesce(k.place, 0) \
+                           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+                           JOIN pg_type t ON t.oid = a.atttypid \
+                           LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
+                           LEFT JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place) ON k.attnum = a.attnum \
+                           WHERE c.relkind IN ('r', 'p') AND (n.nspname = 'mobo' OR n.nspname = 'public' AND c.relname = ANY($1)) \
+                           ORDER BY n.nspname, c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
+    let mut found: BTreeMap<TableName, Found> = BTreeMap::new();
+    for row in tx.rows(sqlx::query(COLUMNS).bind(&names)).await? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let name = if schema == "mobo" { TableName::Own(name) } else { TableName::Collection(name) };
+        found.entry(name).or_default().add(row.try_get(2)?, (row.try_get(3)?, row.try_get(4)?));
+    }
+    let own: Vec<TableName> = found.keys().filter(|name| matches!(name, TableName::Own(_))).cloned().collect();
+    let all = own.into_iter().chain(names.into_iter().map(TableName::Collection));
+    Ok(all.filter_map(|name| found.remove(&name).map(|found| found.table(name))).collect())
 }
 
 /// False for what is of the database, or of its backups: that is read, and in no copy.

@@ -57,6 +57,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{Connection, Row};
 
 use address::Address;
+use cut::Shapes;
 use error::Failure;
 use known::Known;
 use session::{Purpose, Tx};
@@ -77,6 +78,7 @@ struct Inner {
     pool: PgPool,
     address: Address,
     known: Known,
+    shapes: Arc<Shapes>,
 }
 
 impl fmt::Debug for PostgresHubStore {
@@ -99,7 +101,7 @@ impl PostgresHubStore {
         // It has done its work; the pool makes its own.
         let _ = connection.close().await;
         let pool = address.pool();
-        Ok(Self { inner: Arc::new(Inner { pool, address, known: Known::default() }) })
+        Ok(Self { inner: Arc::new(Inner { pool, address, known: Known::default(), shapes: Arc::default() }) })
     }
 
     /// The version of the database at a URL, and where it is: looked at with one connection, and changed in nothing.

@@ -22,6 +22,9 @@ pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 /// in every hub.
 pub(super) const SCHEMA_LOCK: i64 = 0x6d6f_626f_7275_6c65;
 
+/// Lets statements take their time, and the transaction stand still.
+const PATIENT: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Purpose {
@@ -38,6 +41,8 @@ pub(super) enum Purpose {
     Pull,
     /// Reads, all in one snapshot, that may take their time.
     Audit,
+    /// Likewise, and the transaction may stand still while the other end is slow.
+    Cut,
 }
 
 impl Purpose {
@@ -45,7 +50,7 @@ impl Purpose {
     const fn patience(self) -> Duration {
         match self {
             Self::Write | Self::Merge | Self::MergeWithin(_) | Self::Read | Self::Pull => limits::POSTGRES_STATEMENT_TIMEOUT,
-            Self::Audit => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
+            Self::Audit | Self::Cut => limits::POSTGRES_LONG_STATEMENT_TIMEOUT,
         }
     }
 
@@ -68,6 +73,7 @@ impl Purpose {
             }
             Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
             Self::Pull => format!("{}; SET LOCAL enable_sort = off", Self::Read.begin()),
+            Self::Cut => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock}; {PATIENT}"),
         }
     }
 }
@@ -131,6 +137,11 @@ impl Tx {
         answered(self.patience, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *self.connection)).await.map(|_| ())
     }
 
+    /// The same, where they give rows: those of all of them.
+    pub(super) async fn script_rows(&mut self, sql: String) -> Result<Vec<PgRow>, Failure> {
+        answered(self.patience, sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *self.connection)).await
+    }
+
     /// Puts rows into a table by the `COPY … FROM STDIN` that is given.
     pub(super) async fn copy(&mut self, sql: &str, rows: Vec<u8>) -> Result<(), Failure> {
         let copied = async {
@@ -144,7 +155,7 @@ impl Tx {
     /// Lets statements take their time, and the transaction stand still while the other end of a move is slow.
     pub(super) async fn patient(&mut self) -> Result<(), Failure> {
         self.patience = limits::POSTGRES_LONG_STATEMENT_TIMEOUT;
-        self.script("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0".to_owned()).await
+        self.script(PATIENT.to_owned()).await
     }
 
     /// The connection itself, for what a statement cannot do.

@@ -174,6 +174,35 @@ fn parts(manifest: &Manifest) -> BTreeSet<ObjectName> {
     manifest.members.iter().map(|member| member.name.clone()).collect()
 }
 
+/// Goal: verify refuses what a restore refuses: an object is there as each manifest says that names it. Method: of two snapshots that name the
+/// same parts, the older one has another hash of one of them.
+///
+/// What broke: a name was looked at once, as the newest manifest has it.
+// faults: B-5
+#[test]
+fn a_part_is_what_each_manifest_says() {
+    runtime().block_on(async {
+        let mut rig = Rig::new(26).await;
+        let vault = MemoryVault::with(BTreeMap::new());
+        rig.write().await;
+        let mut shipper = rig.shipper(&vault);
+        let mut anchor = rig.ship(&mut shipper, NEWS).await.unwrap().unwrap();
+        let found = repository(&vault).await.unwrap().unwrap();
+        let (_, whole) = found.manifest(anchor.number).await.unwrap().unwrap();
+        let mut other = whole.members.clone();
+        other[0].hash = [7; 32];
+        for members in [other, whole.members.clone()] {
+            let number = anchor.number + 1;
+            let manifest = Manifest { number, base: number, previous: anchor.hash, members, ..whole.clone() };
+            anchor = found.publish(&manifest).await.unwrap();
+        }
+        let damages = verdict(&vault, vec![anchor]).await.unwrap().damages;
+        assert!(matches!(damages.as_slice(), [BackupError::Damaged { object, .. }] if *object == whole.members[0].name.to_string()));
+        let folder = tempfile::tempdir().unwrap();
+        bring_back(&vault, folder.path(), &[anchor], |_| {}).await.unwrap();
+    });
+}
+
 /// A part that rots in the vault is written again under another name, as long as the hub has what was in it.
 // faults: B-5
 #[test]

@@ -5,15 +5,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::SqliteHubStore;
+use mobo_core::backup::keys::BackupKey;
 use mobo_core::backup::manifest::Retained;
 use mobo_core::backup::vault::{Listed, ObjectName, Vault, VaultFuture};
+use mobo_core::backup::verify::Scope;
 use mobo_core::ids::Timeline;
 use mobo_core::store::{HubStore, RecoveryStore as _, SoleTurn};
 use mobo_core::time::Eff;
-use mobo_hub::backup::{Asked, BackupFailure, Fresh, Owner, Point, Shipper, points, restore, sweep};
+use mobo_hub::backup::{Asked, BackupFailure, Fresh, Owner, Point, Repository, Shipper, points, restore, sweep, verify};
 use mobo_runtime::clock::Clock;
 
-use super::rig::{KEY, MemoryVault, Rig, bring_back, repository, runtime, target};
+use super::rig::{KEY, MemoryVault, Rig, bring_back, held, repository, runtime, target};
 use super::twice::{NEWS, comes_back, fork};
 
 const WAITS: Asked = Asked { waits: true, ..NEWS };
@@ -171,6 +173,46 @@ fn nothing_is_written_where_it_was_pruned() {
         rig.write().await;
         assert_eq!(rig.ship_at(&mut second, NEWS, 0).await.unwrap().unwrap().number, newest.number + 1);
         comes_back(&rig, &vault).await;
+    });
+}
+
+/// Goal: a hub changes the backup key, or takes keys away, only in its turn; and one that has the old key yet does not go on beside it. Method:
+/// a rotation without a turn, one in a turn, and a shipment of another hub of the store.
+///
+/// What broke: a rotation took no turn, and the other hub went on under the old key: the data keys that it gave out were in keyrings that
+/// nobody finds who has the new one.
+// faults: B-8, B-10
+#[test]
+fn a_backup_key_is_changed_in_a_turn_and_for_all_hubs() {
+    runtime().block_on(async {
+        let (mut rig, vault, mut first, mut second) = two(49).await;
+        for shipper in [&mut first, &mut second] {
+            rig.write().await;
+            rig.ship(shipper, NEWS).await.unwrap().unwrap();
+        }
+        rig.ship(&mut first, NEWS).await.unwrap();
+        let (before, next) = (vault.objects(), BackupKey([8; 32]));
+        assert_eq!(first.rotate(next.clone(), [9; 32]).await, Err(BackupFailure::Busy));
+        assert!(matches!(first.shred().await, Err(BackupFailure::Busy)));
+        assert_eq!(vault.objects(), before, "nothing was written");
+        first.keep_others().await.unwrap();
+        first.rotate(next.clone(), [9; 32]).await.unwrap();
+        rig.write().await;
+        rig.ship(&mut first, SNAPSHOT).await.unwrap().unwrap();
+        first.let_others().await;
+        rig.write().await;
+        for mut behind in [second, another(&rig, &vault)] {
+            let refused = rig.ship(&mut behind, NEWS).await;
+            assert!(matches!(&refused, Err(BackupFailure::Refused(why)) if why.contains(&next.id())), "{refused:?}");
+        }
+        rig.ship(&mut first, NEWS).await.unwrap().unwrap();
+        let opened = Repository::open(Arc::clone(&vault) as Arc<dyn Vault>, &next).await.unwrap().unwrap();
+        assert_eq!(verify(&opened, Scope::default(), |_| {}).await.unwrap().damages, []);
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Clock::start().unwrap());
+        restore(&opened, (Point::Newest, &[]), &target(folder.path()), clock, |_| {}).await.unwrap();
+        let want = Rig::everything(&rig.world.store, &rig.world).await;
+        assert_eq!(held(folder.path().join("hub.db"), &rig.world).await, want);
     });
 }
 

@@ -1,7 +1,8 @@
 //! Rows in the binary form of Postgres: as COPY takes them, and as a cursor gives them.
 
+use mobo_core::backup::change::PackedRows;
 use mobo_core::rfc3339;
-use mobo_core::store::transfer::{Cell, Row, TableName};
+use mobo_core::store::transfer::{Cell, CellRef, Row, TableName};
 use sqlx::postgres::PgRow;
 use sqlx::{Row as _, ValueRef};
 
@@ -113,6 +114,24 @@ pub(in crate::postgres) fn decode(row: &PgRow, forms: &[Form], table: &TableName
         cell.ok_or_else(|| Failure::damaged(format!("{table} holds no valid {form:?} where one must be")))
     };
     forms.iter().enumerate().map(cell).collect()
+}
+
+/// Adds a row that a cursor gave to others that are only carried.
+pub(in crate::postgres) fn pack(row: &PgRow, (forms, table): (&[Form], &TableName), page: &mut PackedRows) -> Result<(), Failure> {
+    page.open(forms.len());
+    for (position, form) in forms.iter().enumerate() {
+        let raw = row.try_get_raw(position)?;
+        let bytes = if raw.is_null() { None } else { Some(raw.as_bytes().map_err(sqlx::Error::Decode)?) };
+        let invalid = || Failure::damaged(format!("{table} holds no valid {form:?} where one must be"));
+        match (bytes, form) {
+            (None, _) => page.cell(CellRef::Null),
+            (Some(bytes), Form::Text) => page.cell(CellRef::Text(std::str::from_utf8(bytes).map_err(|_| invalid())?)),
+            (Some(bytes), Form::Bytes) => page.cell(CellRef::Bytes(bytes)),
+            (Some(bytes), _) => page.cell(CellRef::from(&decode_cell(bytes, *form, table).ok_or_else(invalid)?)),
+        }
+    }
+    page.close();
+    Ok(())
 }
 
 fn decode_cell(bytes: &[u8], form: Form, table: &TableName) -> Option<Cell> {

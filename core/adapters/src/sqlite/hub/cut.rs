@@ -7,27 +7,29 @@ use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::future::BoxFuture;
+use mobo_core::backup::change::PackedRows;
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind};
-use mobo_core::store::transfer::{Cell, Row, Table, TableName};
+use mobo_core::store::transfer::{Cell, CellRef, Row, Table, TableName};
 use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreError, StoreFuture};
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::intake;
 use super::transfer::{collections, in_pages, name_in_sql, tables};
-use crate::sqlite::error::Failure;
+use crate::sqlite::error::{Failure, known};
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
 
 /// Rows, and whether they are the last ones.
-type Page = Result<(Vec<Row>, bool), StoreError>;
-type Pages = mpsc::Sender<Page>;
+type Page<R> = Result<(R, bool), StoreError>;
+type Pages<R> = mpsc::Sender<Page<R>>;
 
 enum Ask {
     Tables(oneshot::Sender<Result<Vec<CutTable>, StoreError>>),
-    Read(Table, Filter, Pages),
+    Read(Table, Filter, Pages<Vec<Row>>),
+    Pack(Table, Filter, Pages<PackedRows>),
 }
 
 /// Where the connection of the last cut waits for the next one.
@@ -74,7 +76,8 @@ impl Cuts {
 #[derive(Debug)]
 pub(super) struct SqliteCut {
     asks: blocking::SyncSender<Ask>,
-    pages: Option<mpsc::Receiver<Page>>,
+    pages: Option<mpsc::Receiver<Page<Vec<Row>>>>,
+    packed: Option<mpsc::Receiver<Page<PackedRows>>>,
 }
 
 impl SqliteCut {
@@ -101,7 +104,7 @@ impl SqliteCut {
         let thread = std::thread::Builder::new().name("cut".to_owned()).spawn(run);
         thread.map_err(|error| StoreError::Unavailable(format!("no thread can be started: {error}")))?;
         begins.await.map_err(|_| gone())??;
-        Ok(Self { asks, pages: None })
+        Ok(Self { asks, pages: None, packed: None })
     }
 }
 
@@ -109,11 +112,21 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the reader of the backup has ended; it is begun again".to_owned())
 }
 
+/// The next page of a reading; an empty one at its end.
+async fn next<R: Default>(pages: &mut Option<mpsc::Receiver<Page<R>>>) -> Result<R, StoreError> {
+    let Some(coming) = pages else { return Ok(R::default()) };
+    let (page, is_last) = coming.recv().await.unwrap_or_else(|| Err(gone()))?;
+    if is_last {
+        *pages = None;
+    }
+    Ok(page)
+}
+
 impl Cut for SqliteCut {
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>> {
         Box::pin(async {
             let (answer, answered) = oneshot::channel();
-            self.pages = None;
+            (self.pages, self.packed) = (None, None);
             self.asks.try_send(Ask::Tables(answer)).map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         })
@@ -121,25 +134,29 @@ impl Cut for SqliteCut {
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
         let (pages, coming) = mpsc::channel(limits::MOVE_PAGES_MAX);
-        self.pages = Some(coming);
+        (self.pages, self.packed) = (Some(coming), None);
         let asked = self.asks.try_send(Ask::Read(table, filter, pages)).map_err(|_| gone());
         Box::pin(async move { asked })
     }
 
-    fn next(&mut self) -> BoxFuture<'_, Result<Vec<Row>, StoreError>> {
-        Box::pin(async {
-            let Some(pages) = &mut self.pages else { return Ok(Vec::new()) };
-            let (page, is_last) = pages.recv().await.unwrap_or_else(|| Err(gone()))?;
-            if is_last {
-                self.pages = None;
-            }
-            Ok(page)
-        })
+    fn next(&mut self) -> StoreFuture<'_, Vec<Row>> {
+        Box::pin(next(&mut self.pages))
+    }
+
+    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
+        let (pages, coming) = mpsc::channel(limits::MOVE_PAGES_MAX);
+        (self.pages, self.packed) = (None, Some(coming));
+        let asked = self.asks.try_send(Ask::Pack(table, filter, pages)).map_err(|_| gone());
+        Box::pin(async move { asked })
+    }
+
+    fn next_packed(&mut self) -> StoreFuture<'_, PackedRows> {
+        Box::pin(next(&mut self.packed))
     }
 
     fn end(&mut self) -> StoreFuture<'_, ()> {
         // The thread ends with the last who can ask it.
-        self.pages = None;
+        (self.pages, self.packed) = (None, None);
         Box::pin(async { Ok(()) })
     }
 }
@@ -186,6 +203,12 @@ impl Serving {
                         let _ = pages.blocking_send(Err(failure.0));
                     }
                 }
+                Ask::Pack(table, filter, pages) => {
+                    if let Err(failure) = self.pack((&table, &filter), &pages) {
+                        is_sound = false;
+                        let _ = pages.blocking_send(Err(failure.0));
+                    }
+                }
             }
         }
         is_sound
@@ -202,7 +225,37 @@ impl Serving {
         Ok(tables)
     }
 
-    fn read(&self, (table, filter): (&Table, &Filter), pages: &Pages) -> Result<(), Failure> {
+    fn read(&self, (table, filter): (&Table, &Filter), pages: &Pages<Vec<Row>>) -> Result<(), Failure> {
+        let mut statement = self.statement(table, filter)?;
+        // Whoever asked may have gone. A page is told when the next one is there, or when it is known to be the last.
+        let mut before: Option<Vec<Row>> = None;
+        in_pages(statement.raw_query(), table.columns.len(), |page| {
+            before.replace(page).is_none_or(|page| pages.blocking_send(Ok((page, false))).is_ok())
+        })?;
+        let _ = pages.blocking_send(Ok((before.unwrap_or_default(), true)));
+        Ok(())
+    }
+
+    fn pack(&self, (table, filter): (&Table, &Filter), pages: &Pages<PackedRows>) -> Result<(), Failure> {
+        let mut statement = self.statement(table, filter)?;
+        let (mut rows, cells, mut page) = (statement.raw_query(), table.columns.len(), PackedRows::default());
+        while let Some(row) = rows.next()? {
+            page.open(cells);
+            for column in 0..cells {
+                page.cell(cell(row.get_ref(column)?)?);
+            }
+            page.close();
+            if page.bytes() >= limits::PACKED_BYTES && pages.blocking_send(Ok((std::mem::take(&mut page), false))).is_err() {
+                // Whoever asked has gone.
+                return Ok(());
+            }
+        }
+        let _ = pages.blocking_send(Ok((page, true)));
+        Ok(())
+    }
+
+    /// What gives these columns of these rows.
+    fn statement(&self, table: &Table, filter: &Filter) -> Result<CachedStatement<'_>, Failure> {
         let connection = &self.kept.connection;
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
         let columns_in_sql = columns.join(", ");
@@ -217,14 +270,18 @@ impl Serving {
         for (place, value) in (1..).zip(values(filter)) {
             statement.raw_bind_parameter(place, super::transfer::Bound(&value))?;
         }
-        // Whoever asked may have gone. A page is told when the next one is there, or when it is known to be the last.
-        let mut before: Option<Vec<Row>> = None;
-        in_pages(statement.raw_query(), columns.len(), |page| {
-            before.replace(page).is_none_or(|page| pages.blocking_send(Ok((page, false))).is_ok())
-        })?;
-        let _ = pages.blocking_send(Ok((before.unwrap_or_default(), true)));
-        Ok(())
+        Ok(statement)
     }
+}
+
+fn cell(value: ValueRef<'_>) -> Result<CellRef<'_>, Failure> {
+    Ok(match value {
+        ValueRef::Null => CellRef::Null,
+        ValueRef::Integer(number) => CellRef::Int(number),
+        ValueRef::Real(number) => CellRef::Real(number),
+        ValueRef::Text(bytes) => CellRef::Text(known(std::str::from_utf8(bytes).ok(), "text")?),
+        ValueRef::Blob(bytes) => CellRef::Bytes(bytes),
+    })
 }
 
 fn cut_tables(connection: &Connection) -> Result<Vec<CutTable>, Failure> {
@@ -308,7 +365,7 @@ mod tests {
     async fn a_reader_that_dies_in_a_table_is_no_end_of_it() {
         let (asks, _asked) = blocking::sync_channel(2);
         let (pages, coming) = mpsc::channel(4);
-        let mut cut = SqliteCut { asks, pages: Some(coming) };
+        let mut cut = SqliteCut { asks, pages: Some(coming), packed: None };
         pages.send(Ok((vec![vec![Cell::Int(1)]], false))).await.unwrap();
         drop(pages);
         assert_eq!(cut.next().await, Ok(vec![vec![Cell::Int(1)]]));
@@ -318,5 +375,9 @@ mod tests {
         pages.send(Ok((Vec::new(), true))).await.unwrap();
         drop(pages);
         assert_eq!((cut.next().await, cut.next().await), (Ok(Vec::new()), Ok(Vec::new())));
+        let (pages, coming) = mpsc::channel(4);
+        cut.packed = Some(coming);
+        drop(pages);
+        assert_eq!(cut.next_packed().await.map(|rows| rows.len()), Err(gone()), "nor of packed ones");
     }
 }
