@@ -17,6 +17,7 @@
 //! On ThingsBoard's topics (`v1/devices/me/…` and `v1/gateway/…`, telemetry and attributes) the payload is taken as that system defines it:
 //! each set of values becomes a message of its own, its `ts` is `at` unless the rule says otherwise, and `{device}` is the device's name.
 
+mod arrival;
 mod fitting;
 mod path;
 mod pattern;
@@ -27,6 +28,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use arrival::{Arrival, Delivery, Parts, RefusedMessage, Tally};
 use serde_json::{Map, Value as Json};
 
 use crate::ids::RecordId;

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use mobo_core::level::AckLevel;
 use mobo_core::limits;
+use mobo_runtime::command::RefusedName;
 use mobo_runtime::output::{Failure, Format, fail};
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub use append::LineFormat;
 pub use board::{ComponentVerb, EventsVerb, HealthVerb};
@@ -207,22 +208,6 @@ pub enum ConfigVerb {
         /// The setting, such as store.url.
         key: String,
     },
-}
-
-/// What a list of refused things calls one of them: `7` for an entry, `m7` for a message of a sensor.
-#[derive(Clone, Debug)]
-pub struct RefusedName(Value);
-
-impl std::str::FromStr for RefusedName {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(n) = text.parse::<u64>() {
-            return Ok(Self(json!(n)));
-        }
-        let is_message = text.strip_prefix('m').is_some_and(|n| n.parse::<u64>().is_ok());
-        is_message.then(|| Self(json!(text))).ok_or("not a number of the list, such as 7, or m7 for a message")
-    }
 }
 
 /// `quarantine …`

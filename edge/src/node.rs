@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use mobo_adapters::mqtt::ingest::IngestStatus;
 use mobo_adapters::sqlite::edge::{EdgeStore, Identity, Keep};
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId};
 use mobo_core::kernel::{Check, ComponentName, ExitReason};
@@ -37,15 +38,12 @@ use mobo_runtime::{entropy, ground};
 use tokio::sync::{Notify, watch};
 
 use crate::control::Desk;
-use crate::ingest::IngestStatus;
 use crate::join::{JoinError, enrol};
 use crate::metrics::EdgeMetrics;
 use crate::patience::WaitingRoom;
 use crate::routes::Routes;
 use crate::settings;
 use crate::uplink::{LinkStatus, Uplink};
-
-pub use ingest::rules as ingest_rules;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mobo_runtime::config::{ByteSize, Define, Setting};
+pub use mobo_runtime::ingest::MQTT_INGEST;
 
 /// Where the device's own API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
@@ -61,16 +62,7 @@ pub static STORE_FULL: Setting<String> = Setting::new(
      minute stay) or stop (new samples are refused). One word for all streams, or stream=word with commas between: vibration=thin,alarms=stop.",
 );
 
-/// What plain sensors send.
-pub static MQTT_INGEST: Setting<String> = Setting::new(
-    "mqtt.ingest",
-    "",
-    "0.1.0",
-    "What messages of plain sensors mean, one rule in each line: TOPIC -> COLLECTION FIELD=SOURCE. In a topic {name} takes a level, in a \
-     source it stands for it; $.a.b is a member of a JSON payload, $ the whole of it, *=$ every member that the collection has a field for. \
-     As in: zigbee2mqtt/{sensor} -> climate sensor={sensor} *=$. A message is acknowledged when it is durable here. Empty: none are heard.",
-);
-/// Where they send it.
+/// Where plain sensors publish; what they send is in [`MQTT_INGEST`].
 pub static MQTT_INGEST_URL: Setting<String> = Setting::new(
     "mqtt.ingest_url",
     "mqtt://127.0.0.1:1883",

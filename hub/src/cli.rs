@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use mobo_runtime::command::RefusedName;
 use mobo_runtime::output::{Failure, Format, fail};
 use serde_json::json;
 
@@ -253,17 +254,17 @@ pub enum QuarantineVerb {
     /// One of them, and what it would do.
     Show {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
     },
     /// Merge it after all, once the schema or its device's rights have changed; exit 1 if it is refused again.
     Retry {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
     },
     /// Let it go; it stays on record.
     Drop {
         /// Its number in the list.
-        n: u64,
+        n: RefusedName,
     },
 }
 
@@ -323,7 +324,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Accounts(verb) => accounts::run(common, verb),
         Verb::Conflict(ConflictVerb::List(part)) => list::print_part(common, "conflict list", &part),
         Verb::Quarantine(QuarantineVerb::List(part)) => list::print_part(common, "quarantine list", &part),
-        Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, n),
+        Verb::Quarantine(QuarantineVerb::Retry { n }) => talk::retry(common, &n.0),
         other @ (Verb::Collection(_) | Verb::Conflict(_) | Verb::Quarantine(_) | Verb::Recover(_) | Verb::Record(_)) => {
             let (verb, args) = words(other);
             talk::plain(common, verb, args)
@@ -349,8 +350,8 @@ fn words(verb: Verb) -> (&'static str, serde_json::Value) {
         Verb::Conflict(ConflictVerb::Policy { collection, field, policy }) => {
             ("conflict policy", json!({ "collection": collection, "field": field, "policy": policy }))
         }
-        Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n })),
-        Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n })),
+        Verb::Quarantine(QuarantineVerb::Show { n }) => ("quarantine show", json!({ "n": n.0 })),
+        Verb::Quarantine(QuarantineVerb::Drop { n }) => ("quarantine drop", json!({ "n": n.0 })),
         Verb::Recover(RecoverVerb::Start) => ("recover start", json!({})),
         Verb::Recover(RecoverVerb::Status) => ("recover status", json!({})),
         Verb::Recover(RecoverVerb::Finish) => ("recover finish", json!({})),

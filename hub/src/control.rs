@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{AdminError, NewCollection};
 use crate::node::{Hub, VERSION};
+use crate::settings;
 
 mod accounts;
 mod backup;
@@ -129,7 +130,7 @@ impl Desk {
         let report = hub.board.report();
         let opened = hub.opened().ok();
         let (mut counts, mut known, mut problem) = (mobo_core::store::Counts::default(), 0, None);
-        let mut refused = mobo_core::store::SqlRefused::default();
+        let (mut refused, mut aside) = (mobo_core::store::SqlRefused::default(), 0);
         if let Some(opened) = &opened {
             match opened.store.counts(opened.project).await {
                 Ok(found) => counts = found,
@@ -137,6 +138,9 @@ impl Desk {
             }
             known = counts.devices;
             refused = opened.store.sql_refused().await.unwrap_or_default();
+            if let Ok(inbox) = hub.inbox() {
+                aside = crate::ingest::refused::count(&*inbox.desk).await.unwrap_or_default();
+            }
         }
         let live = hub.sessions().map_or(0, |sessions| sessions.live()) as u64;
         let buckets: Vec<Value> = counts
@@ -165,7 +169,7 @@ impl Desk {
             "buckets": buckets,
             "rebucketing": self.rebucketing().await,
             "records": counts.records,
-            "quarantined": counts.quarantined,
+            "quarantined": counts.quarantined + aside,
             "conflicts": counts.conflicts,
             "sql_refused": refused.count,
             "backup": self.backup_status(),
@@ -173,6 +177,7 @@ impl Desk {
             "metrics": hub.metrics().map(|address| address.to_string()),
             "quic": hub.quic().map(|address| address.to_string()),
             "mqtt": hub.mqtt(),
+            "ingest": (!hub.config.get(&settings::MQTT_INGEST).is_empty()).then(|| hub.ingest.borrow().show()),
         })
     }
 

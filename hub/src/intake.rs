@@ -7,8 +7,7 @@
 use std::sync::Arc;
 
 use mobo_core::limits;
-use mobo_core::store::{MergeBatch, StoreError};
-use mobo_runtime::machine;
+use mobo_core::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Hub, Opened};
@@ -41,16 +40,7 @@ pub(crate) async fn run(hub: Arc<Hub>, stopping: CancellationToken) {
 
 /// Takes in some of what waits; false when nothing did.
 pub(crate) async fn step(hub: &Hub, opened: &Opened) -> Result<bool, StoreError> {
-    let batch = MergeBatch {
-        project: opened.project,
-        schema: Arc::clone(&opened.schema.borrow()),
-        timeline: opened.history.era().timeline.timeline,
-        now: opened.time.now(),
-        entropy: machine::random(opened.time.machine())?,
-        recovering: opened.history.era().recovering,
-        submissions: Vec::new(),
-    };
-    let Some(report) = opened.store.take_in(batch).await? else { return Ok(false) };
+    let Some(report) = opened.store.take_in(opened.batch(Vec::new())?).await? else { return Ok(false) };
     if let Ok(merges) = hub.merges() {
         merges.tell(report.hints);
     }

@@ -26,6 +26,7 @@ mod elsewhere;
 pub mod history;
 pub mod hub_time;
 pub mod identity;
+pub mod ingest;
 mod intake;
 pub mod merger;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 mod backup;
 mod gate;
+mod ingest;
 mod link;
 mod mqtt;
 mod store;
@@ -14,14 +15,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mobo_adapters::desk::NotingDesk;
+use mobo_adapters::mqtt::ingest::IngestStatus;
 use mobo_adapters::websocket::WsListener;
 use mobo_core::ids::{ProjectId, Timeline};
 use mobo_core::kernel::{Cache, Check, ComponentName, ExitReason, Fault};
 use mobo_core::limits;
 use mobo_core::link::Listener;
+use mobo_core::merge::Prepared;
 use mobo_core::rights::Scope;
 use mobo_core::schema::Schema;
-use mobo_core::store::{HubStore, StoreError};
+use mobo_core::store::{HubStore, MergeBatch, StoreError};
 use mobo_core::time::Eff;
 use mobo_core::trust::KeyPair;
 use mobo_gate::backend::Role;
@@ -32,6 +36,7 @@ use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
 use mobo_runtime::ground;
 use mobo_runtime::key_file::KeyFileError;
+use mobo_runtime::machine;
 use mobo_runtime::metrics::{self, Bound, MetricsPart, Pages};
 use mobo_runtime::motherboard::{BoardHandle, Motherboard};
 use mobo_runtime::reload::{Reloader, reload_teller};
@@ -48,6 +53,7 @@ use crate::auth::Accounts;
 use crate::control::Desk;
 use crate::history::History;
 use crate::hub_time::HubTime;
+use crate::ingest::Inbox;
 use crate::merger::MergeQueue;
 use crate::metrics::HubMetrics;
 use crate::otlp::{self, OtlpPart};
@@ -75,6 +81,8 @@ pub const WS_PATH: &str = "/sync/v1";
 pub const VAULT: ComponentName = ComponentName::fixed("store.vault");
 /// The name of the part that backs up.
 pub const BACKUP: ComponentName = ComponentName::fixed("backup");
+/// The name of the part that hears plain sensors.
+pub const INGEST: ComponentName = ComponentName::fixed("ingest");
 /// The name of the HTTP part.
 pub const GATE: ComponentName = ComponentName::fixed("gate");
 
@@ -102,6 +110,9 @@ pub struct Hub {
     vault: Slot<Arc<vault::Target>>,
     pub(crate) backups: Backups,
     accounts: Slot<Arc<Accounts>>,
+    noting: Slot<Arc<dyn NotingDesk>>,
+    /// How the ingest of plain sensors is.
+    pub(crate) ingest: watch::Sender<IngestStatus>,
     verified: std::sync::Mutex<Cache<[u8; 32], Verified>>,
     /// Counts changes of what users and keys may.
     pub(crate) rights: watch::Sender<u64>,
@@ -138,6 +149,26 @@ pub struct Opened {
     pub schema: watch::Sender<Arc<Schema>>,
     /// Held while a collection is made.
     pub schema_lock: Mutex<()>,
+}
+
+impl Opened {
+    /// A batch for the store, by what holds now.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] without randomness.
+    pub(crate) fn batch(&self, submissions: Vec<Prepared>) -> Result<MergeBatch, StoreError> {
+        let era = self.history.era();
+        Ok(MergeBatch {
+            project: self.project,
+            schema: Arc::clone(&self.schema.borrow()),
+            timeline: era.timeline.timeline,
+            now: self.time.now(),
+            entropy: machine::random(self.time.machine())?,
+            recovering: era.recovering,
+            submissions,
+        })
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -200,6 +231,13 @@ impl Hub {
     #[must_use]
     pub fn accounts(&self) -> Option<Arc<Accounts>> {
         self.accounts.get()
+    }
+
+    /// Where messages of sensors go, once the store is open.
+    pub(crate) fn inbox(&self) -> Result<Inbox, StoreError> {
+        let closed = || StoreError::Unavailable("the store is not open yet".to_owned());
+        let (desk, opened) = (self.noting.get().ok_or_else(closed)?, self.opened()?);
+        Ok(Inbox { desk, opened, clock: self.clock, merges: self.merges.get() })
     }
 
     /// Where the API answers.
@@ -271,6 +309,8 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
         vault: Slot::default(),
         backups: Backups::default(),
         accounts: Slot::default(),
+        noting: Slot::default(),
+        ingest: watch::Sender::default(),
         verified: std::sync::Mutex::new(Cache::new(limits::KEY_CACHE_MAX, limits::KEY_CACHE_TTL)),
         rights: watch::Sender::new(0),
     });
@@ -291,6 +331,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.plug(link::QuicPart::new(Arc::clone(&hub)));
     board.plug(mqtt::MqttPart::new(Arc::clone(&hub)));
     board.plug(ws::WsPart(Arc::clone(&hub)));
+    board.plug(ingest::IngestPart(Arc::clone(&hub)));
     board.plug(gate::GatePart::new(Arc::clone(&hub)));
     let announced = Arc::clone(&hub);
     board.announce(move || addresses(&announced));

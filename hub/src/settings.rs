@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 
 use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
+pub use mobo_runtime::ingest::MQTT_INGEST;
 
 use crate::{otlp, publish};
 
@@ -86,6 +87,15 @@ pub static MQTT_URL: Setting<String> = Setting::new(
     "mqtt://user:password@host:port of a broker that carries the devices' frames in place of the hub's own, such as Mosquitto.",
 )
 .url();
+/// Where plain sensors publish; what they send is in [`MQTT_INGEST`].
+pub static MQTT_INGEST_URL: Setting<String> = Setting::new(
+    "mqtt.ingest_url",
+    "",
+    "0.1.0",
+    "mqtt://user:password@host:port of the broker that sensors publish to, for mqtt.ingest. Empty: that of mqtt.url. Of the hubs of a store \
+     one hears it at a time.",
+)
+.url();
 /// Which database.
 pub static STORE_URL: Setting<StoreUrl> = Setting::new(
     "store.url",
@@ -139,6 +149,8 @@ pub static ALL: &[&dyn Define] = &[
     &DEVICE_WRITES,
     &MQTT_LISTEN,
     &MQTT_URL,
+    &MQTT_INGEST,
+    &MQTT_INGEST_URL,
     &STORE_URL,
     &AUTH_SIGNUP,
     &AUTH_URL,

@@ -1,4 +1,4 @@
-//! A Mosquitto of a test's own: on a port of its own, keeping nothing, gone with the test.
+//! A Mosquitto of a test's own: on a port of its own, gone with the test.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -43,10 +43,28 @@ impl Mosquitto {
     #[must_use]
     #[track_caller]
     pub fn with(lines: &str) -> Self {
+        Self::of("persistence false", lines)
+    }
+
+    /// The same, keeping on disk what it has whenever it is told to [`save`](Self::save).
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::start`].
+    #[must_use]
+    #[track_caller]
+    pub fn saving(lines: &str) -> Self {
+        Self::of("persistence true\nautosave_interval 0", lines)
+    }
+
+    #[track_caller]
+    fn of(persistence: &str, lines: &str) -> Self {
         let (address, folder) = (quiet_address(), tempfile::tempdir().expect("a temporary folder"));
+        let place = folder.path().display();
         let port = address.rsplit_once(':').map_or("", |(_, port)| port);
         // It leaves root's rights for those of a user who cannot read a test's folder, unless it is told to stay.
-        let settings = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n{lines}");
+        let settings =
+            format!("listener {port} 127.0.0.1\nallow_anonymous true\n{persistence}\npersistence_location {place}/\nuser root\n{lines}");
         std::fs::write(folder.path().join("mosquitto.conf"), settings).expect("the settings are written");
         let mut broker = Self { address, folder, running: None };
         broker.start_again();
@@ -59,7 +77,20 @@ impl Mosquitto {
         format!("mqtt://{}", self.address)
     }
 
-    /// Kills it with SIGKILL: everything that it held is lost.
+    /// Has it write to disk all that it has, and waits for that.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    #[track_caller]
+    pub fn save(&self) {
+        let saved = || std::fs::metadata(self.folder.path().join("mosquitto.db")).and_then(|file| file.modified()).ok();
+        let before = saved();
+        self.running.iter().for_each(|running| running.signal(Signal::USR1));
+        wait::until("Mosquitto to save", Duration::from_secs(30), || saved().filter(|now| Some(*now) != before));
+    }
+
+    /// Kills it with SIGKILL: everything that it has not saved is lost.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.kill();

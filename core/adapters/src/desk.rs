@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use mobo_core::store::StoreFuture;
+use mobo_core::merge::Outcome as Merged;
 pub use mobo_core::store::transfer::Cell;
+use mobo_core::store::{MergeBatch, MergeReport, StoreError, StoreFuture};
 
 /// A statement with its values.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,4 +56,43 @@ pub enum Outcome {
 pub trait Desk: fmt::Debug + Send + Sync {
     /// Runs statements in one transaction, durable when the future is ready.
     fn run(&self, statements: Vec<Statement>) -> StoreFuture<'_, Outcome>;
+}
+
+/// What became of a merge with notes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Noted {
+    /// All of it is durable, merge and notes.
+    Done(MergeReport),
+    /// The note at this place found nothing, and must: nothing happened.
+    Missed(usize),
+    /// The submission at this place was not merged as it is, and why: nothing happened.
+    Refused(usize, String),
+}
+
+/// A store that notes beside a merge where that came from.
+pub trait NotingDesk: Desk {
+    /// Merges a batch and runs statements in the same transaction: all of it or nothing. An error that leaves it unknown which is
+    /// [`StoreError::Unavailable`], as for a merge.
+    fn merge_noting(&self, batch: MergeBatch, notes: Vec<Statement>) -> StoreFuture<'_, Noted>;
+}
+
+/// The first submission of a merge that was not merged as it is, and why; `None` where all were.
+///
+/// # Errors
+///
+/// [`StoreError::Unavailable`] where the node's own log is not open.
+pub fn first_refused(outcomes: &[Merged]) -> Result<Option<(usize, String)>, StoreError> {
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let why = match outcome {
+            Merged::Merged(merged) => merged.rejects.first().map(|reject| reject.detail.clone()),
+            Merged::Refused(error) => Some(error.to_string()),
+            Merged::Nack { .. } | Merged::Refence { .. } => {
+                return Err(StoreError::Unavailable("the hub's own log is not open".to_owned()));
+            }
+        };
+        if let Some(why) = why {
+            return Ok(Some((at, why)));
+        }
+    }
+    Ok(None)
 }

@@ -140,3 +140,19 @@ pub fn checks(report: &Value) -> Value {
     };
     Value::Array(checks.iter().map(row).collect())
 }
+
+/// What a list of refused things calls one of them: `7` for an entry, `m7` for a message of a sensor.
+#[derive(Clone, Debug)]
+pub struct RefusedName(pub Value);
+
+impl std::str::FromStr for RefusedName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(n) = text.parse::<u64>() {
+            return Ok(Self(json!(n)));
+        }
+        let is_message = text.strip_prefix('m').is_some_and(|n| n.parse::<u64>().is_ok());
+        is_message.then(|| Self(json!(text))).ok_or("not a number of the list, such as 7, or m7 for a message")
+    }
+}

@@ -49,6 +49,7 @@ pub mod fingerprint;
 pub mod folder_watch;
 pub mod ground;
 pub mod health;
+pub mod ingest;
 pub mod key_file;
 pub mod machine;
 pub mod metrics;

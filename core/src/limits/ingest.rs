@@ -24,12 +24,18 @@ pub const INTAKE_REFUSED_MAX: u64 = 1_000;
 pub const INTAKE_REFUSED_WORN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of such a message that are kept.
 pub const INGEST_KEPT_BYTES_MAX: usize = 4 * 1024;
-/// Topics of which a device remembers what they said last of records.
+/// Topics of which a node remembers what they said last of records.
 pub const INGEST_TOPICS_MAX: u64 = 10_000;
 /// Shortest pause before the broker is tried again.
 pub const INGEST_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Longest.
 pub const INGEST_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long the turn of a hub that hears sensors lasts after it was last renewed: whoever has stopped without a word is waited for so long.
+pub const INGEST_TURN: Duration = Duration::from_secs(15);
+/// How often it is renewed while nothing comes.
+pub const INGEST_TURN_RENEW: Duration = Duration::from_secs(5);
+/// How often the other hubs look.
+pub const INGEST_TURN_LOOK: Duration = Duration::from_secs(1);
 /// Lines of standard input that share a write.
 pub const APPEND_BATCH_MAX: usize = 500;
 /// Bytes of them, as JSON, unless the last one is longer: half of what an entry takes.

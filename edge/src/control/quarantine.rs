@@ -1,7 +1,8 @@
 //! What the hub refused, and messages of sensors that no rule could take, and what becomes of them: told, corrected and written again, or
 //! let go. The number of a message begins with `m`.
 
-use mobo_adapters::sqlite::edge::{EdgeStore, InboxRow, RefusedEdit, RefusedMessage};
+use mobo_adapters::sqlite::edge::{EdgeStore, InboxRow, RefusedEdit};
+use mobo_core::ingest::RefusedMessage;
 use mobo_core::limits;
 use mobo_core::message::Code;
 use mobo_core::schema::Schema;
@@ -27,7 +28,7 @@ pub(super) async fn answer(edge: &Edge, verb: &str, args: &Value) -> Result<Valu
         let left = limit.saturating_sub(u32::try_from(lines.len()).unwrap_or(u32::MAX));
         if after.is_none() && left > 0 {
             let messages = store.refused_messages(None, left).await.map_err(|error| store_error(&error))?;
-            lines.extend(messages.iter().map(message_line));
+            lines.extend(messages.iter().map(RefusedMessage::line));
         }
         return Ok(Value::Array(lines));
     }
@@ -68,25 +69,12 @@ async fn message(edge: &Edge, store: &EdgeStore, verb: &str, name: &str) -> Resu
         ControlError::no_such("no_such", format!("there is no message {name} kept aside"), "see `mobo-edge quarantine list`")
     })?;
     match verb {
-        "quarantine show" => {
-            let mut shown = message_line(&found);
-            if let Value::Object(shown) = &mut shown {
-                shown.insert("payload".to_owned(), json!(String::from_utf8_lossy(&found.payload)));
-                shown.insert("bytes".to_owned(), json!(found.bytes));
-            }
-            Ok(shown)
-        }
+        "quarantine show" => Ok(found.show()),
         "quarantine retry" => {
             let hint = "correct the rules in mqtt.ingest and boot again, or drop it";
             let refused = |why: String| ControlError::usage("refused", why, hint);
-            if found.bytes != found.payload.len() as u64 {
-                return Err(refused(format!("of its {} bytes only {} were kept", found.bytes, found.payload.len())));
-            }
-            let rules = crate::node::ingest_rules(&edge.config).map_err(|fault| refused(fault.reason))?;
-            let rows = rules.take(&found.topic, &found.payload, None).map_err(|error| refused(error.to_string()))?;
-            if rows.is_empty() {
-                return Err(refused(format!("no rule takes the topic {}", found.topic)));
-            }
+            let rules = mobo_runtime::ingest::rules(&edge.config).map_err(|fault| refused(fault.reason))?;
+            let rows = found.rows(&rules).map_err(|error| refused(error.to_string()))?;
             let rows = store.retry_refused_message(n, rows).await.map_err(|error| backend_error(&refused_write(error)))?;
             Ok(json!({ "n": name, "status": "retried", "rows": rows, "ack": "local" }))
         }
@@ -95,13 +83,6 @@ async fn message(edge: &Edge, store: &EdgeStore, verb: &str, name: &str) -> Resu
             Ok(json!({ "n": name, "status": "dropped" }))
         }
     }
-}
-
-fn message_line(message: &RefusedMessage) -> Value {
-    json!({
-        "n": format!("m{}", message.n), "code": "message", "detail": message.why, "topic": message.topic,
-        "at": mobo_core::rfc3339::format(message.at_us),
-    })
 }
 
 fn decided(error: &StoreError) -> ControlError {

@@ -2,29 +2,18 @@
 
 use std::sync::Arc;
 
-use mobo_core::ingest::Rules;
+use mobo_adapters::mqtt::ingest::Ingest;
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
 use mobo_runtime::component::{BoxFuture, Component};
-use mobo_runtime::config::{Config, Define};
+use mobo_runtime::config::Config;
+use mobo_runtime::ingest::{pause_bits, rules};
 use mobo_runtime::tasks::Tasks;
 
 use super::{Edge, INGEST, STORE, VERSION};
-use crate::ingest::Ingest;
+use crate::ingest::EdgeTaker;
 use crate::settings;
 
 pub(super) struct IngestPart(pub(super) Arc<Edge>);
-
-/// The rules of the settings.
-///
-/// # Errors
-///
-/// A [`Fault`] that names the line.
-pub fn rules(config: &Config) -> Result<Rules, Fault> {
-    Rules::parse(&config.get(&settings::MQTT_INGEST)).map_err(|error| {
-        let advice = "write each rule in a line of its own, as in: zigbee2mqtt/{sensor} -> climate sensor={sensor} *=$";
-        Fault::new(format!("{}, {error}", settings::MQTT_INGEST.definition().key), advice)
-    })
-}
 
 impl Component for IngestPart {
     fn spec(&self) -> ComponentSpec {
@@ -41,14 +30,17 @@ impl Component for IngestPart {
 
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
+            let store = self.0.store().map_err(|error| Fault::new(error.to_string(), "look at the store's part"))?;
             let ingest = Ingest {
                 rules: rules(&self.0.config)?,
                 broker: self.0.config.get(&settings::MQTT_INGEST_URL),
                 client_id: format!("mobo-{}", self.0.keys.device()),
-                store: self.0.store().map_err(|error| Fault::new(error.to_string(), "look at the store's part"))?,
+                taker: EdgeTaker { store, status: self.0.ingest.clone() },
                 status: self.0.ingest.clone(),
+                random: pause_bits,
             };
-            tasks.spawn("sensors", ingest.run(tasks.stopping()));
+            let stopping = tasks.stopping();
+            tasks.spawn("sensors", ingest.run(async move { stopping.cancelled().await }));
             Ok(())
         })
     }

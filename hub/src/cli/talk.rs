@@ -35,7 +35,7 @@ pub(super) fn health(common: &Common) -> Result<ExitCode, Failure> {
 }
 
 /// Retries a refused entry; the code says whether it was merged.
-pub(super) fn retry(common: &Common, n: u64) -> Result<ExitCode, Failure> {
+pub(super) fn retry(common: &Common, n: &Value) -> Result<ExitCode, Failure> {
     let answer = ask(&common.data_dir, "quarantine retry", json!({ "n": n }))?;
     command::show(common.output, &answer)?;
     let merged = answer.get("status").and_then(Value::as_str) == Some("retried");

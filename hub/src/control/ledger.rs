@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Desk, no_collection, text};
 use crate::admin::{AdminError, show_time};
+use crate::ingest::refused;
 
 impl Desk {
     /// A page of the open conflicts, and where the next one begins.
@@ -39,8 +40,11 @@ impl Desk {
         Ok(page(&rows, limit, |row| (show(row), row.place().to_string())))
     }
 
-    /// A page of the open quarantine, likewise.
+    /// A page of the open quarantine, likewise: of entries, and behind them of messages of sensors.
     pub(super) async fn quarantine(&self, args: &Value) -> Result<Value, AdminError> {
+        if let Some(n) = args.get("after").and_then(Value::as_str).and_then(message_number) {
+            return self.messages(Some(n), rows_of_page(args)).await;
+        }
         let (opened, schema) = (self.0.opened()?, self.0.schema()?);
         let after = after(args, |text| text.parse::<u64>().ok())?;
         let limit = rows_of_page(args);
@@ -53,7 +57,23 @@ impl Desk {
                 "id": row.record.as_ref().map(|(_, id)| id), "at": show_time(row.at),
             })
         };
-        Ok(page(&rows, limit, |row| (show(row), row.n.to_string())))
+        let mut entries = page(&rows, limit, |row| (show(row), row.n.to_string()));
+        let left = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        if left > 0 && entries.get("next").is_some_and(Value::is_null) {
+            let messages = self.messages(None, left).await?;
+            if let (Some(Value::Array(shown)), Some(Value::Array(more))) = (entries.get_mut("items"), messages.get("items")) {
+                shown.extend(more.iter().cloned());
+            }
+            if let (Some(next), Some(more)) = (entries.get_mut("next"), messages.get("next")) {
+                *next = more.clone();
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn messages(&self, after: Option<u64>, limit: u32) -> Result<Value, AdminError> {
+        let rows = refused::list(&*self.0.inbox()?.desk, after, limit + 1).await?;
+        Ok(page(&rows, limit, |row| (row.line(), format!("m{}", row.n))))
     }
 
     /// Who wrote what in one record.
@@ -91,6 +111,11 @@ impl Desk {
         }
         Ok(json!({ "visible": columns.is_some(), "ver": row.ver.0, "fields": fields }))
     }
+}
+
+/// The number of a message of a sensor, as lists write it.
+pub(super) fn message_number(name: &str) -> Option<u64> {
+    name.strip_prefix('m')?.parse().ok()
 }
 
 /// Whose a stamp is; `None` for a change that no known log has made.

@@ -7,18 +7,23 @@ use mobo_core::json::value_to_json;
 use mobo_core::merge::prepare::{Content, prepare_entry};
 use mobo_core::message::Code;
 use mobo_core::schema::Schema;
-use mobo_core::store::QuarantinedEntry;
+use mobo_core::store::{QuarantinedEntry, StoreError};
 use mobo_core::table::TableOp;
 use mobo_core::table::extra::item_to_json;
 use mobo_core::value::Value as FieldValue;
 use serde_json::{Map, Value, json};
 
 use super::Desk;
+use super::ledger::message_number;
 use crate::admin::{AdminError, show_time};
+use crate::ingest::refused;
 
 impl Desk {
     /// `quarantine show`, `retry` and `drop`.
     pub(super) async fn decide(&self, verb: &str, args: &Value) -> Result<Value, AdminError> {
+        if let Some(name) = args.get("n").and_then(Value::as_str) {
+            return self.decide_message(verb, name).await;
+        }
         let n = args.get("n").and_then(Value::as_u64).unwrap_or_default();
         match verb {
             "quarantine show" => self.show_refused(n).await,
@@ -32,6 +37,29 @@ impl Desk {
             _ => {
                 self.0.drop_quarantined(n).await?;
                 Ok(json!({ "n": n, "status": "dropped" }))
+            }
+        }
+    }
+
+    /// The same of a message of a sensor.
+    async fn decide_message(&self, verb: &str, name: &str) -> Result<Value, AdminError> {
+        let (inbox, n) = (self.0.inbox()?, message_number(name).unwrap_or_default());
+        let found = refused::one(&*inbox.desk, n).await?;
+        let found = found.ok_or_else(|| AdminError::NoSuch { what: "quarantine", name: name.to_owned(), near: None })?;
+        match verb {
+            "quarantine show" => Ok(found.show()),
+            "quarantine retry" => {
+                let rules = mobo_runtime::ingest::rules(&self.0.config).map_err(|fault| AdminError::Usage(fault.reason))?;
+                let rows = found.rows(&rules).map_err(|error| AdminError::Usage(error.to_string()))?;
+                Ok(match refused::retry(&inbox, n, rows).await {
+                    Ok(rows) => json!({ "n": name, "status": "retried", "rows": rows }),
+                    Err(StoreError::Refused(why)) => json!({ "n": name, "status": "open", "code": "message", "detail": why }),
+                    Err(error) => return Err(error.into()),
+                })
+            }
+            _ => {
+                refused::let_go(&*inbox.desk, n).await?;
+                Ok(json!({ "n": name, "status": "dropped" }))
             }
         }
     }

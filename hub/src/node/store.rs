@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mobo_adapters::desk::Desk;
+use mobo_adapters::desk::NotingDesk;
 use mobo_adapters::sqlite::{SqliteHubStore, VERSION_MIN, version};
 use mobo_core::ids::{Incarnation, ProjectId, Timeline};
 use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
@@ -39,8 +39,8 @@ impl StorePart {
         Self { hub, file: Slot::default() }
     }
 
-    async fn open(&self, url: &str) -> Result<(Opened, Arc<dyn Desk>), StoreError> {
-        let (store, desk): (Arc<dyn HubStore>, Arc<dyn Desk>) = if url == "sqlite" {
+    async fn open(&self, url: &str) -> Result<(Opened, Arc<dyn NotingDesk>), StoreError> {
+        let (store, desk): (Arc<dyn HubStore>, Arc<dyn NotingDesk>) = if url == "sqlite" {
             let store = Arc::new(SqliteHubStore::open(&self.hub.folder.join(super::STORE_FILE))?);
             self.file.fill(Arc::clone(&store));
             (Arc::clone(&store) as _, store)
@@ -65,14 +65,14 @@ impl StorePart {
         Ok((opened, desk))
     }
 
-    async fn accounts(&self, opened: &Opened, desk: Arc<dyn Desk>) -> Result<Arc<Accounts>, AuthError> {
+    async fn accounts(&self, opened: &Opened, desk: Arc<dyn NotingDesk>) -> Result<Arc<Accounts>, AuthError> {
         let hub = &self.hub;
         let issuer = hub.config.get(&settings::AUTH_URL);
         Accounts::open(desk, Arc::clone(&opened.time), (&hub.keys, hub.clock), (opened.project, issuer), hub.rights.clone()).await
     }
 }
 
-fn is_postgres(url: &str) -> bool {
+pub(super) fn is_postgres(url: &str) -> bool {
     url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
@@ -101,13 +101,14 @@ impl Component for StorePart {
         Box::pin(async move {
             let url = self.hub.config.get(&settings::STORE_URL);
             let (opened, desk) = self.open(&url).await.map_err(|error| store_fault(&error, &url))?;
-            let accounts = self.accounts(&opened, desk).await.map_err(|error| {
+            let accounts = self.accounts(&opened, Arc::clone(&desk)).await.map_err(|error| {
                 if let AuthError::Store(error) = &error {
                     return store_fault(error, &url);
                 }
                 Fault::new(error.to_string(), "do what the sentence says")
             })?;
             self.hub.accounts.fill(accounts);
+            self.hub.noting.fill(desk);
             self.hub.opened.fill(Arc::new(opened));
             Ok(())
         })
@@ -192,6 +193,7 @@ impl Component for StorePart {
         Box::pin(async move {
             self.hub.merges.take();
             self.hub.accounts.take();
+            self.hub.noting.take();
             self.file.take();
             if let Some(opened) = self.hub.opened.take() {
                 opened.store.close().await;

@@ -6,7 +6,7 @@ use super::error::Failure;
 use super::session::script;
 
 /// The steps, in order; version n is the nth. What was released is never changed: another step follows.
-const STEPS: [(&str, &str); 14] = [
+const STEPS: [(&str, &str); 15] = [
     ("hub", include_str!("schema/0001_hub.sql")),
     ("changes", include_str!("schema/0002_changes.sql")),
     ("rights", include_str!("schema/0003_rights.sql")),
@@ -21,6 +21,7 @@ const STEPS: [(&str, &str); 14] = [
     ("trace", include_str!("schema/0012_trace.sql")),
     ("tried", include_str!("schema/0013_tried.sql")),
     ("publisher", include_str!("schema/0014_publisher.sql")),
+    ("ingest", include_str!("schema/0015_ingest.sql")),
 ];
 
 /// Any number, as long as it is the same in every hub.

@@ -20,10 +20,13 @@ use super::{audit, intake, migrate, schemas, table};
 use binary::{Encoder, Form};
 
 /// Tables of ours that stay where they are: what they say is of the database, not of the hub.
-pub(super) const STAY: [&str; 13] = [
+pub(super) const STAY: [&str; 16] = [
     "backup",
     "backup_head",
     "backup_tried",
+    "ingest",
+    "ingest_said",
+    "ingest_taken",
     "intake",
     "intake_refused",
     "intake_seen",

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mobo_adapters::sqlite::edge::{Arrival, Delivery};
-use mobo_core::ingest::Rules;
+use mobo_adapters::sqlite::edge::Ingested;
+use mobo_core::ingest::{Arrival, Delivery, Rules};
 
 use super::model::Write;
 use super::trace::{Try, Violation};
@@ -67,11 +67,11 @@ impl World {
         let store = Arc::clone(&life.store);
         let taken = life.wait(store.ingest(arrivals, forget));
         node.broker.open.iter_mut().for_each(|open| open.2 = true);
-        let Ok(taken) = taken else { return Ok(()) };
-        if taken.refused > 0 {
-            return Err(Violation::new("write", format!("{} keeps messages of its sensors aside: {taken:?}", node.name)));
+        let Ok(Ingested { tally, written }) = taken else { return Ok(()) };
+        if tally.refused > 0 {
+            return Err(Violation::new("write", format!("{} keeps messages of its sensors aside: {tally:?}", node.name)));
         }
-        let (sealed, kept_at) = (taken.written.iter().find_map(|written| written.entry), node.disk.ops());
+        let (sealed, kept_at) = (written.iter().find_map(|written| written.entry), node.disk.ops());
         for (_, id, _) in &node.broker.open {
             let mut written = model.writes.iter_mut().rev();
             if let Some(write) = written.find(|write| write.id == *id).filter(|write| write.sealed.is_none()) {
@@ -81,17 +81,17 @@ impl World {
         let before = node.broker.open.len();
         node.broker.open.retain(|_| rng.chance(ACKS_LOST));
         if node.broker.open.is_empty() {
-            node.broker.known = taken.remembered;
+            node.broker.known = tally.remembered;
         }
         self.send_again(device)?;
         let Self { trace, .. } = &mut *self;
-        trace.add("values of sensors", taken.rows);
-        trace.add("writes", taken.rows);
+        trace.add("values of sensors", tally.rows);
+        trace.add("writes", tally.rows);
         let node = &self.devices[device];
         let (name, open) = (node.name.clone(), node.broker.open.len());
         self.say(format_args!(
             "{name} takes {before} messages of sensors, {} for the first time; {open} are not known to be taken",
-            taken.rows
+            tally.rows
         ));
         Ok(())
     }
@@ -109,7 +109,7 @@ impl World {
         let rows = rules.take(KEPT_TOPIC, &payload, None);
         let arrival = Arrival { topic: KEPT_TOPIC.to_owned(), payload, delivery: None, is_retained: true, rows };
         let store = Arc::clone(&life.store);
-        let Ok(taken) = life.wait(store.ingest(vec![arrival], node.broker.known)) else { return Ok(()) };
+        let Ok(Ingested { tally: taken, .. }) = life.wait(store.ingest(vec![arrival], node.broker.known)) else { return Ok(()) };
         if node.broker.kept && taken.rows > 0 {
             return Err(Violation::new("X", format!("{} takes again what its broker has kept: {taken:?}", node.name)));
         }

@@ -9,6 +9,7 @@
 
 mod client;
 mod dialer;
+pub mod ingest;
 mod listener;
 mod sensors;
 

@@ -72,6 +72,7 @@ impl Role {
                 ("0010_hub_trace", &[include_str!("schema/0010_hub_trace.sql")]),
                 ("0011_hub_tried", &[include_str!("schema/0011_hub_tried.sql")]),
                 ("0012_hub_publisher", &[include_str!("schema/0012_hub_publisher.sql")]),
+                ("0013_hub_ingest", &[include_str!("schema/0013_hub_ingest.sql")]),
             ],
             Self::Edge => &[
                 ("0001_edge", &[NODE, include_str!("schema/0001_edge.sql")]),

@@ -1,7 +1,6 @@
 //! Messages of plain sensors: each once, whatever the broker repeats; what cannot be taken is kept aside and harms no neighbour.
 
-use mobo_adapters::sqlite::edge::{Arrival, Delivery, Ingested};
-use mobo_core::ingest::Rules;
+use mobo_core::ingest::{Arrival, Delivery, Rules, Tally};
 use mobo_core::limits;
 use serde_json::json;
 
@@ -21,9 +20,9 @@ fn message(packet: i32, topic: &str, payload: &str) -> Arrival {
     }
 }
 
-async fn ingest(device: &Device, forget: u64, messages: &[(i32, &str, &str)]) -> Ingested {
+async fn ingest(device: &Device, forget: u64, messages: &[(i32, &str, &str)]) -> Tally {
     let arrivals = messages.iter().map(|(packet, topic, payload)| message(*packet, topic, payload)).collect();
-    device.store.ingest(arrivals, forget).await.unwrap()
+    device.store.ingest(arrivals, forget).await.unwrap().tally
 }
 
 #[tokio::test]
@@ -102,7 +101,7 @@ async fn what_a_broker_has_kept_is_taken_once() {
     let world = World::new().await;
     let device = world.device("a", &["all"]).await;
     let kept = |payload: &str| Arrival { is_retained: true, ..message(0, "orders/x", payload) };
-    let take = async |arrival: Arrival| device.store.ingest(vec![arrival], 0).await.unwrap();
+    let take = async |arrival: Arrival| device.store.ingest(vec![arrival], 0).await.unwrap().tally;
     let title = async || device.row(&world, "orders", "x").await["title"].clone();
     assert_eq!(take(kept(r#"{"title":"21"}"#)).await.rows, 1);
     assert_eq!(take(Arrival { is_retained: false, ..kept(r#"{"title":"22"}"#) }).await.rows, 1);

@@ -4,17 +4,14 @@
 //! A broker repeats what it has no acknowledgement for. Such a repeat is marked, and bears the packet id of its first delivery: it is known
 //! again by both its packet id and its hash. An entry of that memory goes as soon as the broker has shown that it knows the acknowledgement.
 
-use std::collections::BTreeMap;
-
-use mobo_core::author::{Edit, Intent, segment};
+use mobo_core::author::segment;
 use mobo_core::ids::{CollectionId, Nonce};
-use mobo_core::ingest::{self, BadMessage, Fitted, Row};
+use mobo_core::ingest::{self, Arrival, BadMessage, Parts, RefusedMessage, Row, Tally};
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::store::StoreError;
 use mobo_core::time::Moment;
 use rusqlite::Connection;
-use serde_json::{Map, Value as Json};
 
 use super::answers::{WriteError, Written};
 use super::fault::{Try, all, first};
@@ -22,60 +19,13 @@ use super::room::{self, Room};
 use super::{EdgeStore, Inner, stream, write};
 use crate::sqlite::error::Failure;
 
-/// A message, and what its rules made of it.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    /// Its topic.
-    pub topic: String,
-    /// Its payload.
-    pub payload: Vec<u8>,
-    /// How it is known again, if the broker wants an acknowledgement; `None` for QoS 0.
-    pub delivery: Option<Delivery>,
-    /// True for what the broker has kept: it sends that again at every subscription, however old.
-    pub is_retained: bool,
-    /// Its rows, or why there are none.
-    pub rows: Result<Vec<Row>, BadMessage>,
-}
-
-/// How a message is known again.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Delivery {
-    /// Its packet id.
-    pub packet: u16,
-    /// True where the broker says that it may have come before.
-    pub is_repeat: bool,
-}
-
 /// What became of a batch; all of it is durable.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ingested {
-    /// Rows that were written.
-    pub rows: u64,
-    /// Messages that were kept aside.
-    pub refused: u64,
-    /// Messages that had been taken before.
-    pub repeats: u64,
-    /// The last number in the memory of deliveries: what [`EdgeStore::ingest`] is told to forget, once the broker knows.
-    pub remembered: u64,
+    /// Figures.
+    pub tally: Tally,
     /// What was sealed.
     pub written: Vec<Written>,
-}
-
-/// A message that was kept aside.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RefusedMessage {
-    /// Its number.
-    pub n: u64,
-    /// Its topic.
-    pub topic: String,
-    /// Its payload, cut to [`limits::INGEST_KEPT_BYTES_MAX`].
-    pub payload: Vec<u8>,
-    /// Bytes of the whole payload.
-    pub bytes: u64,
-    /// Why it was not taken.
-    pub why: String,
-    /// When, by the device's clock, in µs.
-    pub at_us: i64,
 }
 
 impl EdgeStore {
@@ -172,7 +122,7 @@ impl EdgeStore {
         let tell = |inner: &Inner, done: &Result<Ingested, WriteError>| {
             done.iter().flat_map(|done| &done.written).for_each(|one| super::tell_written(inner, one));
         };
-        self.commit(work, tell).await?.map(|done| done.rows)
+        self.commit(work, tell).await?.map(|done| done.tally.rows)
     }
 }
 
@@ -189,20 +139,6 @@ fn refused_message(row: &rusqlite::Row<'_>) -> Try<RefusedMessage> {
     })
 }
 
-/// What messages say, by collection, in their order.
-#[derive(Clone, Default)]
-struct Parts {
-    samples: BTreeMap<CollectionId, Vec<Map<String, Json>>>,
-    edits: BTreeMap<CollectionId, Vec<Edit>>,
-}
-
-impl Parts {
-    fn add(&mut self, other: Self) {
-        other.samples.into_iter().for_each(|(id, rows)| self.samples.entry(id).or_default().extend(rows));
-        other.edits.into_iter().for_each(|(id, edits)| self.edits.entry(id).or_default().extend(edits));
-    }
-}
-
 struct Desk<'a> {
     conn: &'a Connection,
     schema: &'a Schema,
@@ -217,12 +153,12 @@ impl Desk<'_> {
         let (mut together, mut alone) = (Parts::default(), Vec::new());
         for mut arrival in arrivals {
             if self.is_known(&arrival)? {
-                self.done.repeats += 1;
+                self.done.tally.repeats += 1;
                 continue;
             }
             let rows = std::mem::replace(&mut arrival.rows, Ok(Vec::new()));
             if self.is_stale(&arrival, rows.as_deref().unwrap_or_default())? {
-                self.done.repeats += 1;
+                self.done.tally.repeats += 1;
                 continue;
             }
             match rows.and_then(|rows| self.fitted(rows)) {
@@ -241,7 +177,7 @@ impl Desk<'_> {
                 }
             }
         }
-        self.done.remembered = last_remembered(self.conn)?;
+        self.done.tally.remembered = last_remembered(self.conn)?;
         Ok(())
     }
 
@@ -277,13 +213,7 @@ impl Desk<'_> {
     /// True for a message that the broker has kept and that says of records what its topic said last: somebody may have changed them since.
     /// What a topic says is remembered from now on.
     fn is_stale(&self, arrival: &Arrival, rows: &[Row]) -> Try<bool> {
-        let is_record = |row: &Row| self.schema.by_name(&row.collection).is_some_and(|collection| collection.kind != Kind::Stream);
-        let records: Vec<&Row> = rows.iter().filter(|row| is_record(row)).collect();
-        if records.is_empty() {
-            return Ok(false);
-        }
-        // By what it says, so that other rules make it news.
-        let said = ingest::mark(&arrival.topic, format!("{records:?}").as_bytes());
+        let Some(said) = arrival.said(rows, self.schema) else { return Ok(false) };
         if arrival.is_retained && mobo_core::protect!("ingest.retained", true) {
             let sql = "SELECT 1 FROM mobo_ingest_said WHERE topic = ?1 AND hash = ?2";
             if self.conn.prepare_cached(sql)?.exists((&arrival.topic, said))? {
@@ -298,23 +228,8 @@ impl Desk<'_> {
         Ok(false)
     }
 
-    /// The rows of one message, each looked at by itself.
     fn fitted(&self, rows: Vec<Row>) -> Result<Parts, BadMessage> {
-        let (mut parts, wall) = (Parts::default(), (self.seal)().0.wall);
-        for row in rows {
-            let collection = self.schema.by_name(&row.collection);
-            let collection = collection.ok_or_else(|| BadMessage(format!("this device knows no collection \"{}\"", row.collection)))?;
-            match row.fit(collection)? {
-                Fitted::Sample(sample) => {
-                    segment(vec![sample.clone()], collection, wall).map_err(|error| BadMessage(error.to_string()))?;
-                    parts.samples.entry(collection.id).or_default().push(sample);
-                }
-                Fitted::Record(id, fields) => {
-                    parts.edits.entry(collection.id).or_default().push(Edit { id, intent: Intent::Merge, fields });
-                }
-            }
-        }
-        Ok(parts)
+        Parts::of(rows, self.schema, (self.seal)().0.wall)
     }
 
     fn write_all(&mut self, parts: Parts) -> Try<Result<(), WriteError>> {
@@ -350,18 +265,18 @@ impl Desk<'_> {
     }
 
     fn wrote(&mut self, written: Written, rows: u64) {
-        self.done.rows += rows;
+        self.done.tally.rows += rows;
         self.done.written.push(written);
     }
 
     fn keep_aside(&mut self, arrival: &Arrival, why: &str) -> Try<()> {
-        let kept = arrival.payload.get(..limits::INGEST_KEPT_BYTES_MAX).unwrap_or(&arrival.payload);
+        let kept = RefusedMessage::kept(&arrival.payload);
         let sql = "INSERT INTO mobo_ingest_refused(topic, payload, bytes, why, at_us) VALUES (?1, ?2, ?3, ?4, ?5)";
         let bytes = i64::try_from(arrival.payload.len()).unwrap_or(i64::MAX);
         self.conn.prepare_cached(sql)?.execute((&arrival.topic, kept, bytes, why, (self.seal)().0.wall.0))?;
         let oldest = self.conn.last_insert_rowid() - i64::try_from(limits::INGEST_REFUSED_MAX).unwrap_or(i64::MAX);
         self.conn.prepare_cached("DELETE FROM mobo_ingest_refused WHERE n <= ?1")?.execute([oldest])?;
-        self.done.refused += 1;
+        self.done.tally.refused += 1;
         Ok(())
     }
 }

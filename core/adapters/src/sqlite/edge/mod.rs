@@ -62,7 +62,7 @@ pub use answers::{
     Report, Sealed, Standing, WriteError, Written,
 };
 pub use counts::{BucketCount, EdgeAudit, EdgeCounts, InboxRow, InboxStatus, LaneCount, LossCount, Obstacle, RefusedEdit};
-pub use ingest::{Arrival, Delivery, Ingested, RefusedMessage};
+pub use ingest::Ingested;
 pub use levels::Reached;
 pub use room::{FullPolicy, Room};
 

@@ -32,7 +32,6 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::desk::{Desk, Outcome, Statement};
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{BucketId, Chain, CollectionId, DeviceId, Incarnation, LaneKey, Position, ProjectId, RecordId, RecordKey, Seq};
 use mobo_core::limits;
@@ -125,32 +124,6 @@ impl SqliteHubStore {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.writer.counters().commits.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-impl Desk for SqliteHubStore {
-    fn run(&self, statements: Vec<Statement>) -> StoreFuture<'_, Outcome> {
-        Box::pin(async move {
-            // Whatever was missed takes back what came before it, as a failure that carries the place.
-            let missed = Arc::new(std::sync::OnceLock::new());
-            let place = Arc::clone(&missed);
-            let work = move |connection: &rusqlite::Connection| {
-                let mut done = Vec::with_capacity(statements.len());
-                for (at, statement) in statements.iter().enumerate() {
-                    let step = desk::run(connection, statement)?;
-                    if statement.must && step.changed == 0 {
-                        let _ = place.set(at);
-                        return Err(super::error::Failure::refused("a statement found nothing"));
-                    }
-                    done.push(step);
-                }
-                Ok(Outcome::Done(done))
-            };
-            match (self.writer.run(work).await, missed.get()) {
-                (Err(StoreError::Refused(_)), Some(at)) => Ok(Outcome::Missed(*at)),
-                (done, _) => done,
-            }
-        })
     }
 }
 

@@ -23,11 +23,14 @@ use crate::sqlite::open::{Role, open_reader, open_writer};
 use crate::sqlite::table::{self, Sought, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
-const STAY: [&str; 13] = [
+const STAY: [&str; 16] = [
     "backup",
     "backup_head",
     "backup_tried",
     "flag",
+    "ingest",
+    "ingest_said",
+    "ingest_taken",
     "intake",
     "intake_refused",
     "live",
