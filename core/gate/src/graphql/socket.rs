@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
 
-use async_graphql::{Request as Asked, Response as Done, Value};
+use async_graphql::{Pos, Request as Asked, Response as Done, Value};
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -126,9 +126,7 @@ impl Connection {
                 let asked = asked.ok_or_else(|| malformed("payload is {\"query\": …, \"variables\": …}"))?;
                 match self.operation(&id, asked).await {
                     Ok(operation) => self.operations.push_back(operation),
-                    Err(problem) => {
-                        self.mailbox.put(told("error", &id, Some(json!([failed(problem).into_server_error(Default::default())]))))
-                    }
+                    Err(problem) => self.mailbox.put(told("error", &id, Some(json!([failed(problem).into_server_error(Pos::default())])))),
                 }
                 Ok(())
             }

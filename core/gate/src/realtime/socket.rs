@@ -103,7 +103,11 @@ where
                     Ok(Message::Text(text)) => speaker.heard(Heard::Text(&text)).await,
                     Ok(Message::Binary(bytes)) => speaker.heard(Heard::Binary(&bytes)).await,
                     Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(()),
-                    Ok(Message::Close(_)) | Err(_) => return None,
+                    Ok(Message::Close(_)) => {
+                        farewell(socket).await;
+                        return None;
+                    }
+                    Err(_) => return None,
                 };
                 if let Err(close) = done {
                     return Some(close);
@@ -136,6 +140,12 @@ where
             }
         }
     }
+}
+
+/// Answers a close, which goes out while the end is read: clients take a connection that ends without it for one that was cut.
+async fn farewell<T: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<T>) {
+    // Whoever does not take it is gone anyway.
+    let _ = timeout(limits::WS_WRITE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
 }
 
 async fn send_all<S: Speaker, T>(socket: &mut WebSocketStream<T>, notes: Vec<Note>) -> Result<(), Option<Close>>

@@ -92,6 +92,9 @@ async fn operations_share_a_connection() {
     socket.tell(json!({ "type": "pong" })).await;
     socket.tell(json!({ "type": "ping" })).await;
     assert_eq!(socket.told().await, json!({ "type": "pong" }));
+    // Whoever says goodbye is answered, and does not take the end for an accident.
+    socket.0.close(None).await.unwrap();
+    assert!(matches!(timeout(SOON, socket.0.next()).await.unwrap(), Some(Ok(Message::Close(_)))));
 }
 
 #[tokio::test]
