@@ -13,11 +13,11 @@ function is(found, wanted, about) {
   checks += 1;
 }
 
-/** A client, and what becomes of its connection. */
+/** A client, and how the other side closes its connections; it closes them itself as soon as nothing is asked. */
 function connect(apikey, more = {}) {
   const closed = new Box();
   const connectionParams = apikey && { apikey };
-  const client = createClient({ url, webSocketImpl: WebSocket, connectionParams, retryAttempts: 0, on: { closed: (event) => closed.put(event) }, ...more });
+  const client = createClient({ url, webSocketImpl: WebSocket, connectionParams, retryAttempts: 0, on: { closed: (event) => event.code !== 1000 && closed.put(event) }, ...more });
   return { client, closed };
 }
 
