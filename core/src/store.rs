@@ -55,6 +55,9 @@ pub enum StoreError {
     /// What was read is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A value that is stored cannot be given as what was asked for; the sentence says which. Only reading gives it.
+    #[error("{0}")]
+    BadValue(String),
     /// The request cannot be fulfilled as it is; the sentence says why.
     #[error("{0}")]
     Refused(String),

@@ -58,9 +58,11 @@ fn store_error(error: &StoreError) -> ControlError {
 fn backend_error(error: &BackendError) -> ControlError {
     let text = error.to_string();
     match error {
-        BackendError::Edit(_) | BackendError::Refused(_) | BackendError::TooLarge(_) | BackendError::Token(_) => {
-            ControlError::usage("refused", text, "correct what the sentence names, then write again")
-        }
+        BackendError::Edit(_)
+        | BackendError::BadValue(_)
+        | BackendError::Refused(_)
+        | BackendError::TooLarge(_)
+        | BackendError::Token(_) => ControlError::usage("refused", text, "correct what the sentence names, then write again"),
         BackendError::Rejected(_) => ControlError::failed("rejected", text, "`mobo-edge quarantine list` shows what was refused and why"),
         BackendError::Full(_) => ControlError::failed("full", text, "free some space, then write again; reading and syncing go on"),
         BackendError::Unavailable(_) | BackendError::Damaged(_) => {

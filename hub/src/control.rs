@@ -59,7 +59,9 @@ fn explain(error: &AdminError) -> ControlError {
             ControlError::failed("unavailable", text, "wait until `mobo-hub status` says ready, then try again")
         }
         AdminError::Store(StoreError::Full(_)) => ControlError::failed("full", text, "free some space, then try again"),
-        AdminError::Store(StoreError::Refused(_)) => ControlError::usage("refused", text, "do what the sentence says"),
+        AdminError::Store(StoreError::BadValue(_) | StoreError::Refused(_)) => {
+            ControlError::usage("refused", text, "do what the sentence says")
+        }
         AdminError::Store(StoreError::Poisoned(_) | StoreError::Damaged(_)) => {
             ControlError::failed("store", text, "run `mobo-hub health check`, and restart the hub")
         }

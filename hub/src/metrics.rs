@@ -92,7 +92,7 @@ const fn word(error: &StoreError) -> &'static str {
         StoreError::Full(_) => "full",
         StoreError::Poisoned(_) => "poisoned",
         StoreError::Damaged(_) => "damaged",
-        StoreError::Refused(_) => "refused",
+        StoreError::BadValue(_) | StoreError::Refused(_) => "refused",
     }
 }
 

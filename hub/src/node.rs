@@ -368,7 +368,7 @@ pub(crate) fn store_fault(error: &StoreError, url: &str) -> Fault {
         }
         StoreError::Full(_) => "free some space, then boot again".to_owned(),
         StoreError::Damaged(_) => "restore a backup into a new data folder".to_owned(),
-        StoreError::Refused(_) => "do what the sentence says".to_owned(),
+        StoreError::BadValue(_) | StoreError::Refused(_) => "do what the sentence says".to_owned(),
     };
     Fault::new(error.to_string(), advice)
 }

@@ -22,19 +22,23 @@ pub static TLS_CERT: Setting<String> = Setting::new(
 );
 /// What goes with it.
 pub static TLS_KEY: Setting<String> = Setting::new("http.tls_key", "", "0.1.0", "A PEM file with the private key of http.tls_cert.");
+/// The highest quota: as good as none. None is 0, which would keep out everybody who could change it.
+const RATE_MAX: &str = "1000000000";
 /// How often somebody without a key may ask.
 pub static RATE_GUEST: Setting<i64> =
-    Setting::new("http.rate_guest", "1200", "0.1.0", "Requests that one address may make in a minute without a key.");
+    Setting::new("http.rate_guest", "1200", "0.1.0", "Requests that one address may make in a minute without a key.").within("1", RATE_MAX);
 /// How often somebody with a key may ask.
 pub static RATE_KEY: Setting<i64> =
-    Setting::new("http.rate_key", "1000000", "0.1.0", "Requests that one key, or one user's token, may make in a minute.");
+    Setting::new("http.rate_key", "1000000", "0.1.0", "Requests that one key, or one user's token, may make in a minute.")
+        .within("1", RATE_MAX);
 /// How often secrets may be tried.
 pub static RATE_AUTH: Setting<i64> = Setting::new(
     "http.rate_auth",
     "120",
     "0.1.0",
     "Requests that one address may make to /auth/v1, or with keys and tokens that are not good, in a minute.",
-);
+)
+.within("1", RATE_MAX);
 /// Whether GraphQL tells its schema.
 pub static GRAPHQL_INTROSPECTION: Setting<bool> = Setting::new(
     "graphql.introspection",

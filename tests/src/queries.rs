@@ -130,7 +130,7 @@ pub async fn agree(left: &World, right: &World, rng: &mut Rng, count: usize) -> 
 async fn page(world: &World, name: &str, query: &Query) -> Result<Page, &'static str> {
     match world.store.select(select(world, name, query)).await {
         Ok(page) => Ok(page),
-        Err(StoreError::Refused(why)) if why.contains("invalid input syntax") => Err("a cast"),
+        Err(StoreError::BadValue(_)) => Err("a cast"),
         Err(error) => panic!("{error}: {query:?}"),
     }
 }

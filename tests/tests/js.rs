@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: the panic is the report")]
 
+use std::time::Duration;
+
 use mobo_tests::cluster::{Cluster, Place};
 use mobo_tests::script::Script;
+use mobo_tests::wait::until;
 
 const TODOS: &[&str] =
     &["todos", "title:text", "done:bool", "rank:int", "score:float", "due:timestamp", "meta:json", "hours:counter", "owner:text"];
@@ -75,6 +78,47 @@ fn graphql_clients_work_at_a_hub_on_sqlite() {
 #[test]
 fn graphql_clients_work_at_a_hub_on_postgres() {
     graphql_at_a_hub(Place::Postgres);
+}
+
+/// Goal: a client of GraphQL over WebSockets asks and listens, misses nothing, and is let go with its key.
+fn graphql_ws_at_a_hub(place: Place) {
+    let cluster = Cluster::boot(place);
+    cluster.create(&[TODOS, NOTES]);
+    let run = |words: &[&str]| cluster.cli().args(words).run().expect_success().text();
+    let other = run(&["key", "create", "--role", "anon", "--name", "other"]);
+    run(&["policy", "set", "notes", "--role", "anon", "--allow", "read"]);
+    let script = Script::new("graphql_ws.mjs").env("MOBO_URL", &format!("http://{}", cluster.hub().address("http")));
+    let script = script.env("MOBO_KEY", &service_key(&cluster)).env("MOBO_OTHER_KEY", &other);
+    let said = std::thread::scope(|scope| {
+        let said = scope.spawn(|| script.run());
+        let mut api = cluster.api();
+        // The script asks for it with a row.
+        let mut asks = || said.is_finished() || api.get("/rest/v1/todos?id=eq.revoke").is_ok_and(|found| found.text().contains("revoke"));
+        until("the script", Duration::from_secs(240), || asks().then_some(()));
+        run(&["key", "revoke", "other"]);
+        said.join().unwrap()
+    });
+    assert!(said.contains("checks held"), "{said}");
+}
+
+#[test]
+fn graphql_ws_listens_at_a_hub_on_sqlite() {
+    graphql_ws_at_a_hub(Place::Sqlite);
+}
+
+#[test]
+fn graphql_ws_listens_at_a_hub_on_postgres() {
+    graphql_ws_at_a_hub(Place::Postgres);
+}
+
+/// Goal: a device, which has no GraphQL, says so to a client of it.
+#[test]
+fn graphql_ws_is_refused_by_a_device() {
+    let cluster = Cluster::boot(Place::Sqlite);
+    let device = cluster.device("pi");
+    let script = Script::new("graphql_ws.mjs").env("MOBO_URL", &format!("http://{}", device.address("http")));
+    let said = script.env("MOBO_KEY", "local").env("MOBO_REFUSED", "yes").run();
+    assert!(said.contains("checks held"), "{said}");
 }
 
 fn accounts_at_a_hub(place: Place) {

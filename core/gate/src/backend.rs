@@ -265,6 +265,9 @@ pub enum BackendError {
     /// What was read is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A value that is stored cannot be given as what was asked for; the sentence says which.
+    #[error("{0}")]
+    BadValue(String),
     /// The request cannot be fulfilled as it is; the sentence says why.
     #[error("{0}")]
     Refused(String),
@@ -284,6 +287,7 @@ impl From<StoreError> for BackendError {
             StoreError::Poisoned(why) => Self::Unavailable(format!("it failed while writing and must be reopened: {why}")),
             StoreError::Full(why) => Self::Full(why),
             StoreError::Damaged(why) => Self::Damaged(why),
+            StoreError::BadValue(why) => Self::BadValue(why),
             StoreError::Refused(why) => Self::Refused(why),
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::access::Guard;
 use crate::backend::NodeKind;
 use crate::gate::Gate;
-use crate::problem::Problem;
+use crate::problem::{CODES, OWN, Problem};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:54rem;padding:0 1rem;color:#1b1f24;background:#fff}\
     pre{background:#f4f5f7;padding:.8rem;overflow-x:auto;border-radius:6px}code,pre{font:14px/1.45 ui-monospace,monospace}\
@@ -45,6 +45,11 @@ pub(crate) async fn page(State(gate): State<Gate>, request: Request) -> Result<R
         section(&mut html, &collection, &url);
     }
     html.push_str(GRAMMAR);
+    html.push_str("<h2>Errors</h2><p>Every problem has a <code>code</code> for programs, which stays as it is; those of accounts are GoTrue's.</p><table><tr><th>code<th>says");
+    for (code, meaning) in CODES.iter().chain(&OWN) {
+        let _ = write!(html, "<tr><td><code>{code}</code><td>{meaning}");
+    }
+    html.push_str("</table>");
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-cache"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, get, post};
 use mobo_core::limits;
@@ -197,7 +197,7 @@ impl Gate {
         routes
             .with_state(self.clone())
             .merge(more)
-            .fallback(async || Problem::no_route())
+            .fallback(async |uri: Uri| Problem::nothing_at(uri.path()))
             .method_not_allowed_fallback(async || problem::method_of_route())
             .layer(from_fn_with_state(self.clone(), around::around))
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::access::Guard;
 use crate::backend::NodeKind;
 use crate::gate::Gate;
-use crate::problem::Problem;
+use crate::problem::{CODES, OWN, Problem};
 
 pub(crate) async fn document(State(gate): State<Gate>, request: Request) -> Result<Response, Problem> {
     let _place = gate.admit()?;
@@ -295,6 +295,8 @@ fn field(kind: FieldType) -> Json {
 fn problem() -> Json {
     let text = json!({ "type": "string" });
     let optional = json!({ "type": ["string", "null"] });
+    let codes: Vec<String> = CODES.iter().chain(&OWN).map(|(code, meaning)| format!("{code}: {meaning}")).collect();
+    let code = json!({ "type": "string", "description": format!("Stable. {}. Accounts have GoTrue's.", codes.join("; ")) });
     let error = json!({ "type": "object", "required": ["code", "message"], "properties": {
         "pointer": { "type": "string", "description": "The field of the body" },
         "parameter": { "type": "string", "description": "The word of the address" },
@@ -305,8 +307,10 @@ fn problem() -> Json {
         "required": ["type", "title", "status", "detail", "instance", "code", "message", "hint"],
         "properties": {
             "type": text, "title": text, "status": { "type": "integer" }, "detail": text, "instance": text,
-            "code": text, "message": text, "details": optional, "hint": text,
+            "code": code, "message": text, "details": optional, "hint": text,
             "errors": { "type": "array", "items": error },
+            "violated-policies": { "type": "array", "items": text, "description": "With 429: the bound, of which limit, window_s and retry_after_s say more" },
+            "limit": { "type": "integer" }, "window_s": { "type": "integer" }, "retry_after_s": { "type": "integer" },
         },
     })
 }

@@ -59,7 +59,8 @@ impl Prefer {
     ///
     /// # Errors
     ///
-    /// With `handling=strict`, for a preference that this version does not have; otherwise that is passed over.
+    /// With `handling=strict`, for a preference that this version does not have; otherwise that is passed over, unless something else would be
+    /// done then than what was asked: `tx=rollback`, and times of another zone.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let texts = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
         let words: Vec<String> = texts.flat_map(|text| text.split(',')).map(plain).filter(|word| !word.is_empty()).collect();
@@ -71,6 +72,12 @@ impl Prefer {
                 Some(applied) => prefer.applied.push(applied),
                 None => unknown.push(word),
             }
+        }
+        // What asks for another outcome is never passed over.
+        let promise = unknown.iter().find(|word| word.starts_with("tx=") || word.starts_with("timezone="));
+        if let Some(promise) = promise.filter(|_| !strict) {
+            return Err(Problem::unsupported(&format!("the preference {}", promise.escape_default()))
+                .hint("a request is committed or refused as a whole, and times are given in UTC: nothing was done"));
         }
         if strict && !unknown.is_empty() {
             let message = "a preference of this request is not known here, and it asks for strict handling";
@@ -93,7 +100,10 @@ impl Prefer {
                 return Some("count=exact".to_owned());
             }
             // Fields have no default but null, so both mean the same.
-            ("missing", "default" | "null") | ("handling", "strict" | "lenient") | ("tx", "commit") => {}
+            ("missing", "default" | "null")
+            | ("handling", "strict" | "lenient")
+            | ("tx", "commit")
+            | ("timezone", "utc" | "etc/utc" | "gmt") => {}
             ("wait", seconds) if seconds.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.wait_timeout = Some(Duration::from_secs(seconds.parse::<u32>().ok()?.into()));
             }

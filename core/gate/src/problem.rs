@@ -1,6 +1,8 @@
 //! What went wrong, for programs and for people: RFC 9457 with the members of PostgREST inside.
 
+mod codes;
 mod hint;
+mod quota;
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -11,6 +13,9 @@ use serde_json::json;
 
 use crate::auth::token::TokenError;
 use crate::backend::BackendError;
+
+pub(crate) use codes::{CODES, OWN};
+pub(crate) use quota::Quota;
 
 /// Says that `code` is the code: clients of GoTrue look for `error_code` otherwise.
 const AUTH_VERSION: HeaderName = HeaderName::from_static("x-supabase-api-version");
@@ -31,6 +36,7 @@ struct Parts {
     /// What of the request is to blame.
     place: Option<Place>,
     header: Option<(HeaderName, &'static str)>,
+    quota: Option<Quota>,
 }
 
 /// A part of a request.
@@ -46,7 +52,17 @@ impl Problem {
     /// A problem. `code` is PostgREST's or Postgres' code for programs, `title` says the kind and `message` this case of it.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts { status, code, title, message: message.into(), details: None, hint: None, place: None, header: None }))
+        Self(Box::new(Parts {
+            status,
+            code,
+            title,
+            message: message.into(),
+            details: None,
+            hint: None,
+            place: None,
+            header: None,
+            quota: None,
+        }))
     }
 
     /// With more about this case.
@@ -108,7 +124,7 @@ impl Problem {
 
     /// The answer, for the request with that id.
     pub(crate) fn render(&self, instance: &str) -> Response {
-        let Parts { status, code, title, message, details, hint, place, .. } = &*self.0;
+        let Parts { status, code, title, message, details, hint, place, quota, .. } = &*self.0;
         let mut body = json!({
             "type": kind(*status, title),
             "title": title,
@@ -122,6 +138,9 @@ impl Problem {
         });
         if let (Some(place), Some(members)) = (place, body.as_object_mut()) {
             members.insert("errors".to_owned(), json!([place.error(code, message)]));
+        }
+        if let (Some(quota), Some(members)) = (quota, body.as_object_mut()) {
+            quota.tell(members);
         }
         if let (true, Some(members)) = (self.0.header.as_ref().is_some_and(|(name, _)| *name == AUTH_VERSION), body.as_object_mut()) {
             members.insert("error_code".to_owned(), (*code).into());
@@ -174,6 +193,14 @@ impl IntoResponse for Problem {
 }
 
 impl Problem {
+    /// Nothing is at that path; what clients look for there is refused by name.
+    pub(crate) fn nothing_at(path: &str) -> Self {
+        match path.starts_with("/storage/v1/") {
+            true => Self::unsupported("files at /storage/v1").hint("a field of type bytes holds small ones"),
+            false => Self::no_route(),
+        }
+    }
+
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "PGRST125", "No such path", "there is nothing at this path")
             .hint("records are at /rest/v1/{collection}; /openapi.json lists everything")
@@ -188,11 +215,6 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "53300", "Busy", format!("this node is busy: {why}"))
             .hint("try again in a moment")
             .header(RETRY_AFTER, "1")
-    }
-
-    /// A caller who takes more than his part.
-    pub(crate) fn crowd(why: &str) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Too many", why).hint("close some, then try again").header(RETRY_AFTER, "1")
     }
 
     pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
@@ -276,6 +298,7 @@ impl From<BackendError> for Problem {
             BackendError::TooLarge(_) => Self::too_large(message).hint("write fewer or smaller rows with each request"),
             BackendError::Damaged(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "XX001", "Store damaged", message)
                 .hint("run `health check` on this node: it says what is damaged"),
+            BackendError::BadValue(_) => Self::bad_value(message).hint("leave the cast out, or filter for the rows that can be cast"),
             BackendError::Refused(_) => refused(message),
             BackendError::Token(error) => error.into(),
             BackendError::Rejected(_) => Self::new(StatusCode::CONFLICT, "MB409", "Refused by the hub", message)
@@ -340,12 +363,6 @@ impl Problem {
             Some(near) => problem.hint(format!("Perhaps you meant the column '{near}'")),
             None => problem.hint("/openapi.json lists the fields; `collection alter` adds one"),
         }
-    }
-
-    /// Somebody asks too often.
-    pub(crate) fn quota(policy: &str, quota: u32, seconds: u64) -> Self {
-        let message = format!("too many requests: the limit of \"{policy}\" is {quota} in {seconds} s");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Quota exceeded", message).hint("wait as long as Retry-After says")
     }
 
     /// What a caller expected to find is another by now.

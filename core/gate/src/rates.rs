@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::access;
 use crate::gate::Peer;
-use crate::problem::Problem;
+use crate::problem::{Problem, Quota};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -187,9 +187,14 @@ impl Counts {
 }
 
 impl Standing {
+    /// Seconds until the window is over.
+    fn reset_s(&self) -> u64 {
+        self.reset.as_secs() + 1
+    }
+
     /// Says it in the headers of an answer: in the words of the IETF draft, and in those that everybody reads.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        let reset = self.reset.as_secs() + 1;
+        let reset = self.reset_s();
         let texts = [
             (POLICY, format!("\"{}\";q={};w={}", self.policy, self.quota, limits::RATE_WINDOW.as_secs())),
             (LIMIT, format!("\"{}\";r={};t={reset}", self.policy, self.left)),
@@ -206,7 +211,7 @@ impl Standing {
 
     /// When to come back.
     pub(crate) fn retry_after(&self, headers: &mut HeaderMap) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(self.reset.as_secs() + 1));
+        headers.insert(RETRY_AFTER, HeaderValue::from(self.reset_s()));
     }
 }
 
@@ -221,7 +226,12 @@ fn is_trial(path: &str) -> bool {
 }
 
 pub(crate) fn problem(standing: &Standing) -> Problem {
-    Problem::quota(standing.policy, standing.quota, limits::RATE_WINDOW.as_secs())
+    Problem::quota(Quota {
+        policy: standing.policy,
+        limit: standing.quota.into(),
+        window_s: Some(limits::RATE_WINDOW.as_secs()),
+        retry_after_s: standing.reset_s(),
+    })
 }
 
 pub(crate) fn address(parts: &Parts) -> Option<IpAddr> {

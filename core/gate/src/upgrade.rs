@@ -5,6 +5,8 @@ use std::future::Future;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+#[cfg(feature = "graphql")]
+use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
 use axum::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -80,13 +82,27 @@ where
     Ok(response)
 }
 
+/// True for a request that wants a WebSocket, whether it is well-formed or not.
+#[cfg(feature = "graphql")]
+pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
+    names(headers, UPGRADE, "websocket")
+}
+
+/// True if a header that is a list has that word in it.
+fn names(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// A protocol that the client would speak on the WebSocket.
+#[cfg(feature = "graphql")]
+pub(crate) fn speaks(headers: &HeaderMap, protocol: &str) -> bool {
+    names(headers, SEC_WEBSOCKET_PROTOCOL, protocol)
+}
+
 /// The answer to a client's key; `None` where it does not ask for a WebSocket.
 fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
-    let names = |name: HeaderName, wanted: &str| {
-        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
-    };
-    if !(names(UPGRADE, "websocket") && names(CONNECTION, "upgrade") && names(SEC_WEBSOCKET_VERSION, "13")) {
+    if !(names(headers, UPGRADE, "websocket") && names(headers, CONNECTION, "upgrade") && names(headers, SEC_WEBSOCKET_VERSION, "13")) {
         return None;
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?;

@@ -8,12 +8,22 @@ use super::FIELDS_PER_COLLECTION_MAX;
 pub const GRAPHQL_DEPTH_MAX: usize = 16;
 /// Fields of a GraphQL operation, all of them counted.
 pub const GRAPHQL_COMPLEXITY_MAX: usize = 500;
+/// Fields and fragments of a document of GraphQL, each counted wherever it is named.
+pub const GRAPHQL_SELECTIONS_MAX: usize = 2_000;
+/// Variables of one.
+pub const GRAPHQL_VARIABLES_MAX: usize = 256;
 /// How deep the text of one nests, before anything of it is understood.
 pub const GRAPHQL_RECURSION_MAX: usize = 32;
 /// Directives on one field.
 pub const GRAPHQL_DIRECTIVES_MAX: usize = 4;
 /// How often one goes to the store.
 pub const GRAPHQL_STEPS_MAX: usize = 32;
+/// How long a WebSocket of GraphQL may be open before it says who it is.
+pub const GRAPHQL_INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Operations of one such connection at the same time.
+pub const GRAPHQL_OPERATIONS_MAX: usize = 100;
+/// Bytes of the name that a client gives to one of them.
+pub const GRAPHQL_OPERATION_ID_BYTES_MAX: usize = 256;
 /// Schemas that are kept: one for all callers who may use the same.
 pub const GRAPHQL_SCHEMAS_MAX: usize = 16;
 /// Changes of one record on one page of its history.

@@ -159,6 +159,15 @@ mod tests {
         }
         check("level=eq.auth.uid", Some("u1"), [false; 3]);
         check("gone=eq.1", Some("u1"), [false; 3]);
+        // A claim such as `%` is a text like others, and no regular expression at all.
+        check("owner=like.auth.uid", Some("u1"), [true, false, false]);
+        check("owner=ilike.auth.uid", Some("U1"), [true, false, false]);
+        for pattern in ["%", "u_", "*", ".*", ""] {
+            for op in ["like", "ilike", "match", "imatch", "like(any)", "not.match"] {
+                let value = if op.ends_with(')') { "{auth.uid}" } else { "auth.uid" };
+                check(&format!("owner={op}.{value}"), Some(pattern), [false; 3]);
+            }
+        }
     }
 
     #[test]
@@ -185,6 +194,8 @@ mod tests {
             "owner=eq.auth.user.x",
             "owner=eq.auth.app.",
             "owner=in.(a,auth.)",
+            "owner=match.auth.uid",
+            "owner=not.imatch(all).{a,auth.uid}",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

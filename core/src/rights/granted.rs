@@ -83,8 +83,14 @@ impl Bounds {
         let written = edit.fields.keys().find(|name| is_kept(name));
         // Replacing a row empties the fields that are not given.
         let emptied = old.iter().flat_map(Row::keys).find(|name| *name != "id" && is_kept(name) && is_another(name));
-        if let Some(field) = written.or(emptied.filter(|_| edit.intent != Intent::Delete)) {
+        if let Some(field) = written {
             return Err(denied(format!("a policy keeps the field \"{field}\" from being written")));
+        }
+        // Which field that is, this author may not be allowed to know.
+        if emptied.is_some() && edit.intent != Intent::Delete {
+            return Err(denied(
+                "replacing this row would empty a field that a policy keeps from being written: change it with PATCH".to_owned(),
+            ));
         }
         if !old.iter().chain(new.iter()).all(|row| granted.rows.lets_through(row)) {
             let is_delete = edit.intent == Intent::Delete;
@@ -197,6 +203,7 @@ mod tests {
         let (hers, his) = (json!({ "owner": "ann", "secret": "s", "hours": 2 }), json!({ "owner": "bob", "hours": 2 }));
         let (row, secret) =
             (Some("new row violates the policy of this collection"), Some("a policy keeps the field \"secret\" from being written"));
+        let emptied = Some("replacing this row would empty a field that a policy keeps from being written: change it with PATCH");
         for (before, intent, fields, want) in [
             (&Json::Null, Intent::Insert, json!({ "owner": "ann" }), None),
             (&Json::Null, Intent::Insert, json!({ "owner": "bob" }), row),
@@ -211,7 +218,7 @@ mod tests {
             (&his, Intent::Merge, json!({ "owner": "ann" }), row),
             (&hers, Intent::Patch, json!({ "secret": "x" }), secret),
             // Replacing the row would empty what she may not write.
-            (&hers, Intent::Put, json!({ "owner": "ann" }), secret),
+            (&hers, Intent::Put, json!({ "owner": "ann" }), emptied),
             (&hers, Intent::Delete, Json::Null, None),
             (&his, Intent::Delete, Json::Null, Some("a policy keeps one of these rows from being deleted")),
         ] {

@@ -128,9 +128,11 @@ impl Component for StorePart {
                 let advice = match error {
                     StoreError::Full(_) => "free some space, then boot again",
                     StoreError::Damaged(_) => "move the data folder away and join again; what is in it is kept for a look",
-                    StoreError::Unavailable(_) | StoreError::Contended(_) | StoreError::Poisoned(_) | StoreError::Refused(_) => {
-                        "look at the data folder and the disk"
-                    }
+                    StoreError::Unavailable(_)
+                    | StoreError::Contended(_)
+                    | StoreError::Poisoned(_)
+                    | StoreError::BadValue(_)
+                    | StoreError::Refused(_) => "look at the data folder and the disk",
                 };
                 Fault::new(error.to_string(), advice)
             })

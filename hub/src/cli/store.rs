@@ -95,6 +95,8 @@ fn advice(error: &StoreError) -> &'static str {
         }
         StoreError::Full(_) => "free some space where the target is, then run it again: the target is as it was",
         StoreError::Damaged(_) => "the target is as it was",
-        StoreError::Poisoned(_) | StoreError::Refused(_) => "do what the sentence says, then run it again: the target is as it was",
+        StoreError::Poisoned(_) | StoreError::BadValue(_) | StoreError::Refused(_) => {
+            "do what the sentence says, then run it again: the target is as it was"
+        }
     }
 }

@@ -51,7 +51,9 @@ pub(super) async fn run(store: &impl Merges, batch: Vec<Job>, news: &broadcast::
                 let second = part.split_off(part.len() / 2);
                 parts.extend([(false, second), (false, part)]);
             }
-            Err(StoreError::Damaged(why) | StoreError::Refused(why)) => one_by_one(store, part, &why, news).await,
+            Err(StoreError::Damaged(why) | StoreError::BadValue(why) | StoreError::Refused(why)) => {
+                one_by_one(store, part, &why, news).await
+            }
             // Everybody tries again later; whether a local write was done is for its caller to look up.
             Err(error @ (StoreError::Unavailable(_) | StoreError::Contended(_) | StoreError::Full(_) | StoreError::Poisoned(_))) => {
                 tracing::warn!(%error, submissions = part.len(), "a batch was not merged");
@@ -103,7 +105,7 @@ async fn alone(store: &impl Merges, submission: Prepared, news: &broadcast::Send
     let mut attempt = 1;
     let outcomes = loop {
         match merge(store, vec![submission.clone()], news).await {
-            Err(StoreError::Damaged(why) | StoreError::Refused(why)) if attempt == ATTEMPTS_MAX => {
+            Err(StoreError::Damaged(why) | StoreError::BadValue(why) | StoreError::Refused(why)) if attempt == ATTEMPTS_MAX => {
                 if let Some(halves) = cost::halves(&submission) {
                     return Box::pin(in_pieces(store, halves, news)).await;
                 }

@@ -121,6 +121,7 @@ impl Address {
                 | StoreError::Full(_)
                 | StoreError::Poisoned(_)
                 | StoreError::Damaged(_)
+                | StoreError::BadValue(_)
                 | StoreError::Refused(_)) => other,
             },
         }

@@ -3,6 +3,7 @@
 use mobo_adapters::sql::{self, Argument, Dialect};
 use mobo_core::limits;
 use mobo_core::query::{Page, Select, Unreadable};
+use mobo_core::store::StoreError;
 use serde_json::{Map, Value as Json};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -64,11 +65,11 @@ pub(super) fn read(
             let value = cells::value(row, index, kind)?;
             values.push(value.ok_or_else(|| Failure::damaged(format!("column \"{}\" holds no {}", column.name, kind.name())))?);
         }
-        let mut members = select.row(&needed, values).map_err(Failure::refused)?;
+        let mut members = select.row(&needed, values).map_err(StoreError::BadValue)?;
         if shown > 0 {
             let cells = (first..first + shown).map(|n| row.try_get::<String, _>(n)).collect::<Result<Vec<_>, _>>()?;
             select.embed(&mut members, &cells).map_err(|unreadable| match unreadable {
-                Unreadable::Refused(why) => Failure::refused(why),
+                Unreadable::Refused(why) => StoreError::BadValue(why).into(),
                 Unreadable::Damaged(why) => Failure::damaged(why),
             })?;
         }

@@ -2,6 +2,7 @@
 
 use mobo_core::limits;
 use mobo_core::query::{Page, Select, Unreadable};
+use mobo_core::store::StoreError;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, Row, ToSql};
 
@@ -32,13 +33,13 @@ pub(crate) fn select_and(
             let damaged = || Failure::damaged(format!("column \"{}\" holds a value of another type; run a health check", column.name));
             values.push(columns::value(row.get_ref(index)?, column.kind.field()).ok_or_else(damaged)?);
         }
-        let mut members = select.row(&needed, values).map_err(Failure::refused)?;
+        let mut members = select.row(&needed, values).map_err(StoreError::BadValue)?;
         if shown > 0 {
             let cells = (0..shown).map(|n| row.get::<_, String>(needed.len() + n)).collect::<Result<Vec<_>, _>>()?;
             related_bytes += cells.iter().map(String::len).sum::<usize>();
             check_related(related_bytes)?;
             select.embed(&mut members, &cells).map_err(|unreadable| match unreadable {
-                Unreadable::Refused(why) => Failure::refused(why),
+                Unreadable::Refused(why) => StoreError::BadValue(why).into(),
                 Unreadable::Damaged(why) => Failure::damaged(format!("{why}; run a health check")),
             })?;
         }

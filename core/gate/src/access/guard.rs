@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use mobo_core::author::{EditError, Intent};
+use mobo_core::author::{EditError, Intent, VERSION_KEY};
 use mobo_core::ids::RecordId;
 use mobo_core::names;
 use mobo_core::query::{Filter, Page, Select};
@@ -216,11 +216,26 @@ impl Guard {
     /// As [`granted`](Self::granted), 403 for a row or field that the policies leave out, and the store's.
     pub(crate) async fn write(&self, mut write: WriteRequest) -> Result<WriteDone, Problem> {
         write.bounds = self.bounds(&write)?.map(Arc::new);
+        self.check_fields(&write)?;
         write.author = write.author.or_else(|| self.principal.author());
         match self.gate.backend().write(write).await {
             Err(BackendError::Edit(EditError::Denied(why))) => Err(self.denied(why)),
             done => Ok(done?),
         }
+    }
+
+    /// A field that there is not for this caller is refused as one that nobody has, and none of those is proposed in its place.
+    fn check_fields(&self, write: &WriteRequest) -> Result<(), Problem> {
+        let collection = &write.collection;
+        let granted: Vec<Granted> = Action::ALL.into_iter().filter_map(|action| self.granted(collection, action).ok()).collect();
+        let is_open = |name: &str| granted.iter().any(|granted| granted.fields.as_ref().is_none_or(|fields| fields.contains(name)));
+        let is_known = |name: &String| *name == VERSION_KEY || collection.field(name).is_some() && is_open(name);
+        let unknown = write.edits.iter().flat_map(|edit| edit.fields.keys()).find(|name| !is_known(name));
+        unknown.map_or(Ok(()), |field| {
+            let open = collection.live_fields().map(|field| field.name.as_str()).filter(|name| is_open(name));
+            let near = names::nearest(field, open).map(str::to_owned);
+            Err(EditError::UnknownField { collection: collection.name.clone(), field: field.clone(), near }.into())
+        })
     }
 
     /// What the store is to hold the edits to; `None` where the caller may make all of them whatever the rows are.

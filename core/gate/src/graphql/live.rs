@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use async_graphql::Request as Asked;
 use async_graphql::dynamic::{FieldValue, ResolverContext, SubscriptionFieldFuture};
+use async_graphql::parser::types::{OperationType, Selection};
 use mobo_core::live::LivePoint;
 use mobo_core::rfc3339;
 use serde_json::Value as Json;
@@ -33,6 +35,28 @@ impl From<Told> for Change {
         let (at, position) = (rfc3339::format(told.at.0), told.point.to_string());
         Self { kind, at, position, new: told.new.map(Arc::new), old: told.old.map(Arc::new) }
     }
+}
+
+/// Whether the operation that is to be done is a subscription; what cannot be read is none.
+///
+/// # Errors
+///
+/// 400 for one whose root holds more than fields: nothing would ever come of a fragment there.
+pub(super) fn is_asked(asked: &mut Asked) -> Result<bool, Problem> {
+    let name = asked.operation_name.clone();
+    let Ok(document) = asked.parsed_query() else { return Ok(false) };
+    let mut operations = document.operations.iter();
+    let meant = match &name {
+        Some(wanted) => operations.find(|(name, _)| name.is_some_and(|name| name.as_str() == wanted)),
+        None => operations.next(),
+    };
+    let Some((_, operation)) = meant.filter(|(_, operation)| operation.node.ty == OperationType::Subscription) else { return Ok(false) };
+    let is_plain = |selection: &Selection| matches!(selection, Selection::Field(field) if field.node.directives.is_empty());
+    if !operation.node.selection_set.node.items.iter().all(|selection| is_plain(&selection.node)) {
+        let hint = "write the field itself, as in subscription { todosChanges { type } }";
+        return Err(Problem::unsupported("fragments and directives at the root of a subscription").hint(hint));
+    }
+    Ok(true)
 }
 
 /// Resolves `todosChanges(filter: …, after: …)`.

@@ -1,14 +1,16 @@
 //! `/graphql/v1`: the collections that a caller may use as a GraphQL schema, in pg_graphql's names.
 //!
 //! A request becomes the same filters, orders and edits as one of the records API, and goes through the same guard. The schema holds what the
-//! caller may use and nothing else; it is made once for all callers who may use the same. Subscriptions come as events: `POST` with
-//! `Accept: text/event-stream`, one operation to a connection.
+//! caller may use and nothing else; it is made once for all callers who may use the same. Subscriptions come as events (`POST` with
+//! `Accept: text/event-stream`, one operation to a connection), or over a WebSocket ([`socket`]).
 
+mod bounds;
 mod live;
 mod made;
 mod names;
 mod page;
 mod schema;
+mod socket;
 mod values;
 mod write;
 
@@ -38,7 +40,7 @@ use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::realtime::{Viewer, flow, sse};
-use crate::{body, idempotent, query};
+use crate::{body, idempotent, query, upgrade};
 use made::By;
 
 pub(crate) use made::Schemas;
@@ -117,6 +119,9 @@ fn arguments(ctx: &ResolverContext<'_>) -> Map<String, Json> {
 
 /// Answers a request.
 pub(crate) async fn handle(State(gate): State<Gate>, request: Request) -> Response {
+    if upgrade::is_asked(request.headers()) {
+        return socket::answer(&gate, request).unwrap_or_else(|problem| problem.into_response());
+    }
     let (parts, mut body) = request.into_parts();
     match answer(&gate, &parts, &mut body).await {
         Ok(response) => response,
@@ -127,13 +132,24 @@ pub(crate) async fn handle(State(gate): State<Gate>, request: Request) -> Respon
     }
 }
 
-async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
-    if gate.backend().node() == NodeKind::Edge {
-        return Err(Problem::unsupported("GraphQL on a device").hint("ask the hub; /rest/v1 is the same on both"));
+/// Refuses it by name on a device.
+fn is_here(gate: &Gate) -> Result<(), Problem> {
+    match gate.backend().node() {
+        NodeKind::Hub => Ok(()),
+        NodeKind::Edge => Err(Problem::unsupported("GraphQL on a device").hint("ask the hub; /rest/v1 is the same on both")),
     }
+}
+
+/// The schema of what this caller may use.
+fn schema_of(gate: &Gate, guard: &Guard) -> Result<Schema, Problem> {
+    gate.schemas().of(By::of(guard), || tables(guard), gate.settings().graphql_introspection)
+}
+
+async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response, Problem> {
+    is_here(gate)?;
     let place = gate.admit()?;
     let guard = Guard::of(gate, parts).await?;
-    let (asked, held) = match parts.method {
+    let (mut asked, held) = match parts.method {
         Method::POST => {
             let held = body::read(gate, &parts.headers, body).await?;
             let asked = serde_json::from_slice::<Asked>(&held);
@@ -143,9 +159,11 @@ async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response,
         Method::GET => (from_address(parts)?, body::Held::default()),
         _ => return Err(problem::method("GET, POST")),
     };
-    let schema = gate.schemas().of(By::of(&guard), || tables(&guard), gate.settings().graphql_introspection)?;
+    let schema = schema_of(gate, &guard)?;
     let key = idempotent::key(parts)?.map(|key| idempotent::Name::of(guard.principal(), parts, key));
     let standing = Arc::new(Notify::new());
+    bounds::check(&mut asked)?;
+    live::is_asked(&mut asked)?;
     let asked = asked.data(Caller::of(gate, parts, (guard, Arc::clone(&standing))));
     if sse::is_asked(&parts.headers) {
         return Ok(events(gate, (&schema, asked, standing), place).await);
@@ -220,19 +238,24 @@ fn from_address(parts: &Parts) -> Result<Asked, Problem> {
 /// on is told. Whoever listens takes no place among those whose request is in work.
 async fn events(gate: &Gate, (schema, asked, standing): (&Schema, Asked, Arc<Notify>), place: OwnedSemaphorePermit) -> Response {
     let (writer, body) = flow();
-    let (gate, mut given) = (gate.clone(), schema.execute_stream(asked).boxed().fuse());
-    let given = tokio::select! {
-        first = given.next() => stream::iter(first).chain(given).boxed(),
-        () = standing.notified() => given.boxed(),
-    };
+    let given = stands(schema.execute_stream(asked), &standing).await;
     drop(place);
-    tokio::spawn(tell(gate, writer, given));
+    tokio::spawn(tell(gate.clone(), writer, given));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(sse::X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+/// What an operation gives, once its subscription stands or something has come of it.
+async fn stands(given: BoxStream<'static, Done>, standing: &Notify) -> BoxStream<'static, Done> {
+    let mut given = given.fuse();
+    tokio::select! {
+        first = given.next() => stream::iter(first).chain(given).boxed(),
+        () = standing.notified() => given.boxed(),
+    }
 }
 
 async fn tell(gate: Gate, writer: mpsc::Sender<Bytes>, mut given: BoxStream<'static, Done>) {

@@ -26,9 +26,15 @@ use serde_json::Value as Json;
 #[cfg(feature = "graphql")]
 pub(crate) use body::flow;
 pub(crate) use feed::Feed;
+#[cfg(feature = "graphql")]
+pub(crate) use pace::Pace;
 pub(crate) use places::{Place, Places};
-use recheck::Recheck;
+pub(crate) use recheck::Recheck;
 pub(crate) use rooms::Rooms;
+#[cfg(feature = "graphql")]
+pub(crate) use rooms::{Mailbox, Note, mailbox};
+#[cfg(feature = "graphql")]
+pub(crate) use socket::{Close, Heard, Speaker, converse};
 #[cfg(feature = "graphql")]
 pub(crate) use viewer::Viewer;
 
@@ -40,7 +46,7 @@ fn add(object: &mut Json, name: &str, value: impl Into<Json>) {
 }
 
 /// A word after `?`, decoded; `None` where it is not there or cannot be read.
-fn query_word(parts: &Parts, name: &str) -> Option<String> {
+pub(crate) fn query_word(parts: &Parts, name: &str) -> Option<String> {
     let words = parts.uri.query().unwrap_or_default().split('&').filter_map(|word| word.split_once('='));
     let (_, value) = words.into_iter().find(|(key, _)| *key == name)?;
     percent_decode_str(&value.replace('+', " ")).decode_utf8().ok().map(|word| word.into_owned())

@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 /// Counts within a second, and begins again with the next.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     since: Instant,
     count: u32,
 }
 
 impl Pace {
-    pub(super) fn begin(now: Instant) -> Self {
+    pub(crate) fn begin(now: Instant) -> Self {
         Self { since: now, count: 0 }
     }
 
     /// Counts one more; false where that is more than `max` in this second.
-    pub(super) fn admits(&mut self, max: u32, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, max: u32, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) > Duration::from_secs(1) {
             *self = Self::begin(now);
         }

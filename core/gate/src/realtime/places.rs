@@ -64,7 +64,8 @@ impl Places {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(network).or_default();
         if *count >= limits::LIVE_SUBSCRIBERS_PER_ADDRESS_MAX {
-            return Err(Problem::crowd("as many subscribers as one address gets are here"));
+            let most = limits::LIVE_SUBSCRIBERS_PER_ADDRESS_MAX;
+            return Err(Problem::crowd("subscribers-of-address", most, "as many subscribers as one address gets are here"));
         }
         *count += 1;
         Ok(Share { network, taken: Arc::clone(&self.taken) })

@@ -9,19 +9,19 @@ use crate::gate::Gate;
 /// Rights are asked again when anything changes that they depend on, and after a while in any case: what ends by itself, such as a token,
 /// changes nothing when it does.
 #[derive(Debug)]
-pub(super) struct Recheck {
+pub(crate) struct Recheck {
     changes: watch::Receiver<u64>,
     due: Instant,
 }
 
 impl Recheck {
     /// Watches from now on: to be made before rights are asked for the first time, so that nothing that changes is missed.
-    pub(super) fn begin(gate: &Gate) -> Self {
+    pub(crate) fn begin(gate: &Gate) -> Self {
         Self { changes: gate.backend().rights_changes(), due: Instant::now() + limits::LIVE_RIGHTS_EVERY }
     }
 
     /// Ready when they are due, which they are until somebody [takes](Self::take) it. It may be dropped while it waits.
-    pub(super) async fn due(&mut self) {
+    pub(crate) async fn due(&mut self) {
         let changed = async {
             if self.changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -35,7 +35,7 @@ impl Recheck {
     }
 
     /// True if they are due; what changes from here on is for the next time.
-    pub(super) fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         let is_due = self.due <= Instant::now() || self.changes.has_changed().unwrap_or(false);
         if is_due {
             self.changes.mark_unchanged();

@@ -2,7 +2,7 @@
 //!
 //! They are in memory, and of one node. A note is put into the queue of everybody in the room at once; whose queue is full is cut.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ pub(super) type SocketNumber = u64;
 
 /// What a client is sent.
 #[derive(Clone, Debug)]
-pub(super) enum Note {
+pub(crate) enum Note {
     /// Text.
     Text(Arc<str>),
     /// Bytes.
@@ -26,7 +26,7 @@ pub(super) enum Note {
 }
 
 impl Note {
-    pub(super) fn text(text: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn text(text: impl Into<Arc<str>>) -> Self {
         Self::Text(text.into())
     }
 
@@ -40,19 +40,19 @@ impl Note {
 
 /// The way to a client.
 #[derive(Clone, Debug)]
-pub(super) struct Mailbox {
+pub(crate) struct Mailbox {
     notes: mpsc::Sender<Note>,
     full: Arc<AtomicBool>,
 }
 
 /// The client's end of it.
 #[derive(Debug)]
-pub(super) struct Mail {
+pub(crate) struct Mail {
     notes: mpsc::Receiver<Note>,
     full: Arc<AtomicBool>,
 }
 
-pub(super) fn mailbox() -> (Mailbox, Mail) {
+pub(crate) fn mailbox() -> (Mailbox, Mail) {
     let (sender, notes) = mpsc::channel(limits::WS_QUEUE_MAX);
     let full = Arc::new(AtomicBool::new(false));
     (Mailbox { notes: sender, full: Arc::clone(&full) }, Mail { notes, full })
@@ -65,7 +65,7 @@ impl Mailbox {
         self.notes.max_capacity() - self.notes.capacity()
     }
 
-    pub(super) fn put(&self, note: Note) {
+    pub(crate) fn put(&self, note: Note) {
         if self.notes.try_send(note).is_err() {
             self.full.store(true, Ordering::Relaxed);
         }
@@ -140,8 +140,10 @@ pub(super) struct RoomFull;
 #[derive(Clone, Debug)]
 pub(super) struct Entered {
     pub(super) members: Vec<(SocketNumber, Member)>,
-    /// True where nobody else in it is of the same name.
+    /// True where nobody in it was of the same name.
     pub(super) is_new: bool,
+    /// Who this connection was in the room before, if nobody else of that name is still in.
+    pub(super) gone: Option<Member>,
     pub(super) stream: u64,
     pub(super) serial: u64,
     pub(super) last: Option<Note>,
@@ -177,15 +179,18 @@ impl Rooms {
             empty: None,
             last: None,
         });
-        let others = || room.seats.iter().filter(|(number, _)| **number != socket).filter_map(|(_, seat)| seat.member.as_ref());
-        let is_new = member.as_ref().is_some_and(|member| others().all(|other| other.key != member.key));
-        if is_new && others().count() >= limits::PRESENCE_MEMBERS_MAX {
+        let others: BTreeSet<&str> = room.members_but(socket).map(|member| member.key.as_str()).collect();
+        let was = room.seats.get(&socket).and_then(|seat| seat.member.as_ref());
+        let is_another = |a: &Member, b: Option<&Member>| !others.contains(a.key.as_str()) && b.is_none_or(|b| b.key != a.key);
+        let is_new = member.as_ref().is_some_and(|member| is_another(member, was));
+        let gone = was.filter(|was| is_another(was, member.as_ref())).cloned();
+        if is_new && others.len() >= limits::PRESENCE_MEMBERS_MAX {
             return Err(RoomFull);
         }
         room.empty = None;
         room.seats.insert(socket, Seat { mailbox, member, numbered });
         let members = room.members();
-        Ok(Entered { members, is_new, stream: room.stream, serial: room.serial, last: room.last.clone() })
+        Ok(Entered { members, is_new, gone, stream: room.stream, serial: room.serial, last: room.last.clone() })
     }
 
     /// Goes out; gives who that was, if nobody else of that name is still in.
@@ -193,8 +198,7 @@ impl Rooms {
         let mut rooms = self.rooms();
         let room = rooms.get_mut(name)?;
         let member = room.seats.remove(&socket).and_then(|seat| seat.member);
-        let gone =
-            member.filter(|member| !room.seats.values().filter_map(|seat| seat.member.as_ref()).any(|other| other.key == member.key));
+        let gone = member.filter(|member| room.members_but(socket).all(|other| other.key != member.key));
         if room.seats.is_empty() {
             room.empty = Some(Instant::now());
             if room.history.is_empty() && room.last.is_none() {
@@ -261,6 +265,11 @@ impl Rooms {
 }
 
 impl Room {
+    /// Who is in it on other connections than that one.
+    fn members_but(&self, socket: SocketNumber) -> impl Iterator<Item = &Member> {
+        self.seats.iter().filter(move |(number, _)| **number != socket).filter_map(|(_, seat)| seat.member.as_ref())
+    }
+
     fn members(&self) -> Vec<(SocketNumber, Member)> {
         self.seats.iter().filter_map(|(number, seat)| Some((*number, seat.member.clone()?))).collect()
     }
@@ -290,7 +299,18 @@ mod tests {
         assert_eq!(rooms.tell("r", None, &Note::text("x")), 1);
         assert!(matches!(mail.next().await, Some(Note::Text(text)) if &*text == "x"));
         assert_eq!((rooms.occupied("r"), rooms.occupied("s")), (vec![("r".to_owned(), 1)], vec![]));
-        rooms.leave("r", 3);
+        // Whoever comes in again is the same one, or another in place of the first.
+        let again =
+            |socket, key: &str| rooms.enter("r", visitor(socket, &mailbox, member(key)), 7).map(|entered| (entered.is_new, entered.gone));
+        assert_eq!(again(3, "b"), Ok((false, None)));
+        assert_eq!(again(3, "c"), Ok((true, member("b"))));
+        assert_eq!(again(4, "c"), Ok((false, None)), "one name on two connections");
+        assert_eq!(again(4, "d"), Ok((true, None)), "c is still there");
+        (10..).take(limits::PRESENCE_MEMBERS_MAX).for_each(|socket| drop(again(socket, "c").unwrap()));
+        (1..limits::PRESENCE_MEMBERS_MAX - 1).for_each(|n| drop(again(1_000 + n as u64, &format!("m{n}")).unwrap()));
+        assert_eq!(again(9, "one more"), Err(RoomFull), "members are counted, not their connections");
+        assert_eq!(again(9, "c"), Ok((false, None)));
+        (1..2_000).for_each(|socket| drop(rooms.leave("r", socket)));
         assert_eq!(rooms.occupied(""), []);
         assert!(rooms.rooms().is_empty(), "an empty room is forgotten");
     }

@@ -17,7 +17,7 @@ use crate::gate::Gate;
 use crate::upgrade::Stream;
 
 /// What a client says.
-pub(super) enum Heard<'m> {
+pub(crate) enum Heard<'m> {
     /// Text.
     Text(&'m str),
     /// Bytes.
@@ -26,10 +26,10 @@ pub(super) enum Heard<'m> {
 
 /// Why a connection is closed: a code of the protocol and a sentence.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Close(pub(super) u16, pub(super) String);
+pub(crate) struct Close(pub(crate) u16, pub(crate) String);
 
 /// What speaks a protocol on a socket. Answers go into its mailbox.
-pub(super) trait Speaker: Send {
+pub(crate) trait Speaker: Send {
     /// Closed with this while the node stops.
     const STOPPING: u16;
     /// Closed with this when it does not keep up.
@@ -55,7 +55,7 @@ pub(super) trait Speaker: Send {
 }
 
 /// Speaks until either side closes.
-pub(super) async fn converse<S: Speaker>(gate: &Gate, stream: Stream, mut speaker: S, mut mail: Mail) {
+pub(crate) async fn converse<S: Speaker>(gate: &Gate, stream: Stream, mut speaker: S, mut mail: Mail) {
     let message = Some(limits::WS_MESSAGE_BYTES_MAX);
     let config =
         WebSocketConfig::default().read_buffer_size(4 * 1024).write_buffer_size(0).max_message_size(message).max_frame_size(message);
@@ -63,8 +63,9 @@ pub(super) async fn converse<S: Speaker>(gate: &Gate, stream: Stream, mut speake
     let close = speak(gate.closed(), &mut socket, &mut speaker, &mut mail).await;
     speaker.leave();
     if let Some(Close(code, reason)) = close {
-        let reason: String = reason.chars().take(100).collect();
-        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(reason) };
+        // A frame of control holds 125 bytes.
+        let reason = reason.get(..reason.floor_char_boundary(120)).unwrap_or_default();
+        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(reason.to_owned()) };
         // Whoever does not take it is gone anyway.
         let _ = timeout(limits::WS_WRITE_TIMEOUT, async {
             socket.close(Some(frame)).await?;
@@ -102,7 +103,11 @@ where
                     Ok(Message::Text(text)) => speaker.heard(Heard::Text(&text)).await,
                     Ok(Message::Binary(bytes)) => speaker.heard(Heard::Binary(&bytes)).await,
                     Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(()),
-                    Ok(Message::Close(_)) | Err(_) => return None,
+                    Ok(Message::Close(_)) => {
+                        farewell(socket).await;
+                        return None;
+                    }
+                    Err(_) => return None,
                 };
                 if let Err(close) = done {
                     return Some(close);
@@ -135,6 +140,12 @@ where
             }
         }
     }
+}
+
+/// Answers a close, which goes out while the end is read: clients take a connection that ends without it for one that was cut.
+async fn farewell<T: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<T>) {
+    // Whoever does not take it is gone anyway.
+    let _ = timeout(limits::WS_WRITE_TIMEOUT, async { while let Some(Ok(_)) = socket.next().await {} }).await;
 }
 
 async fn send_all<S: Speaker, T>(socket: &mut WebSocketStream<T>, notes: Vec<Note>) -> Result<(), Option<Close>>

@@ -29,12 +29,12 @@ impl Viewer {
     }
 
     /// The same with a key that it showed elsewhere: a browser cannot put one into the head of a WebSocket's request.
-    pub(super) fn with_key(&self, key: &str) -> Self {
+    pub(crate) fn with_key(&self, key: &str) -> Self {
         self.with(HeaderName::from_static("apikey"), key)
     }
 
     /// The same with the token of its user.
-    pub(super) fn with_token(&self, token: &str) -> Self {
+    pub(crate) fn with_token(&self, token: &str) -> Self {
         self.with(AUTHORIZATION, &format!("Bearer {token}"))
     }
 
@@ -47,7 +47,7 @@ impl Viewer {
 
     /// The head of its request.
     #[cfg(feature = "graphql")]
-    pub(super) fn parts(&self) -> &Parts {
+    pub(crate) fn parts(&self) -> &Parts {
         &self.parts
     }
 
@@ -69,7 +69,7 @@ impl Viewer {
     /// # Errors
     ///
     /// As `access` says.
-    pub(super) async fn talker(&self) -> Result<Talker, Problem> {
+    pub(crate) async fn talker(&self) -> Result<Talker, Problem> {
         self.talker_of(&self.guard().await?)
     }
 
@@ -93,7 +93,7 @@ impl Viewer {
 
 /// Somebody who talks to others.
 #[derive(Clone, Debug)]
-pub(super) struct Talker {
+pub(crate) struct Talker {
     name: String,
     /// The user's id, where it is one of ours: no other name holds it by chance.
     id: Option<String>,

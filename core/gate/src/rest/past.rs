@@ -71,7 +71,7 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
         let select = call.query(window);
         let needed = select.needed();
         let values = needed.iter().map(|column| row.get(&column.name).cloned().unwrap_or(Value::Null)).collect();
-        rows.push(select.row(&needed, values).map_err(BackendError::Refused)?);
+        rows.push(select.row(&needed, values).map_err(BackendError::BadValue)?);
     }
     let (status, content_range) = range::status(0, rows.len(), None)?;
     let mut response = call.accept.body(Page { rows, total: None }, call.names())?;

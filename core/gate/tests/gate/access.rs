@@ -150,5 +150,62 @@ async fn whoever_guesses_keys_keeps_nobody_out_who_has_one() {
     for (n, want) in [401, 401, 429, 429].into_iter().enumerate() {
         assert_eq!(ask(unknown.text()).await, want, "{n}");
     }
+    let over = world.ask_from("192.0.2.2:9", LINE, &[("apikey", unknown.text())], "").await;
+    over.is_problem("too often", 429, "MB429", "iana.org/assignments/http-problem-types#quota-exceeded");
+    let (told, wait) = (over.json(), over.header("retry-after").parse::<u64>().unwrap());
+    let facts = ["violated-policies", "limit", "window_s", "retry_after_s"].map(|member| told[member].clone());
+    assert_eq!(facts, [serde_json::json!(["refused"]), 2.into(), 60.into(), wait.into()], "{}", over.text);
     assert_eq!((ask(service.text()).await, ask(anon.text()).await), (200, 401), "from the same address");
+}
+
+/// What a policy leaves out is no field: a slip is refused like any other, and no word of an answer leads to what is hidden.
+#[tokio::test]
+async fn no_hint_names_a_field_that_is_hidden() {
+    let world = World::new(NodeKind::Hub);
+    let (service, anon) = (key(Role::Service), key(Role::Anon));
+    let json = ("content-type", "application/json");
+    let row = r#"{"id":"a","title":"Pump","rank":7,"due":"2026-03-01T08:00:00Z"}"#;
+    assert_eq!(world.ask("POST /rest/v1/work_orders", &[("apikey", service.text()), json], row).await.status, 201);
+    let open = |(action, fields): (Action, &[&str])| Policy {
+        collection: CollectionId::new(1).unwrap(),
+        role: Role::Anon,
+        action,
+        condition: None,
+        fields: Some(fields.iter().map(|field| (*field).to_owned()).collect()),
+    };
+    let policies: [(Action, &[&str]); 4] =
+        [(Action::Read, &["title"]), (Action::Create, &["title"]), (Action::Update, &["title", "hours"]), (Action::Delete, &[])];
+    *world.memory.policies.lock().unwrap() = Arc::new(Policies::new(policies.map(open)));
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let csv = ("content-type", "text/csv");
+    let (post, patch, put) = ("POST /rest/v1/work_orders", "PATCH /rest/v1/work_orders?id=eq.a", "PUT /rest/v1/work_orders?id=eq.a");
+    // A slip near to what is hidden, what is hidden, and what would empty it.
+    let asked: [(&str, (&str, &str), &str, &str); 14] = [
+        (post, json, r#"{"rnk":1}"#, "PGRST204"),
+        (post, json, r#"{"rank":1}"#, "PGRST204"),
+        (post, form, "rank=1", "PGRST204"),
+        (post, csv, "rank\n1\n", "PGRST204"),
+        ("POST /rest/v1/work_orders?columns=rank", json, r#"{"rank":1}"#, "PGRST204"),
+        (patch, json, r#"{"rnk":1}"#, "PGRST204"),
+        (patch, json, r#"{"rank":1}"#, "PGRST204"),
+        (put, json, r#"{"id":"a","title":"x"}"#, "42501"),
+        ("GET /rest/v1/work_orders?rnk=eq.1", json, "", "42703"),
+        ("GET /rest/v1/work_orders?rank=eq.1", json, "", "42703"),
+        ("GET /rest/v1/work_orders?select=rnk", json, "", "42703"),
+        ("GET /rest/v1/work_orders?order=rnk", json, "", "42703"),
+        ("GET /rest/v1/work_orders?or=(rnk.eq.1)", json, "", "42703"),
+        ("DELETE /rest/v1/work_orders?rnk=eq.1", json, "", "42703"),
+    ];
+    for (line, header, body, code) in asked {
+        let answer = world.ask(line, &[("apikey", anon.text()), header], body).await;
+        let told = answer.json();
+        assert_eq!(told["code"], code, "{line} {body}: {}", answer.text);
+        let asked_for = format!("{line} {body}");
+        for hidden in ["rank", "meta"].into_iter().filter(|hidden| !asked_for.contains(hidden)) {
+            assert!(!answer.text.contains(hidden), "{line} {body}: {}", answer.text);
+        }
+    }
+    // What may be changed and not be made is named by the policy, and a slip near to it leads there.
+    let near = world.ask(patch, &[("apikey", anon.text()), json], r#"{"hors":1}"#).await;
+    near.is_problem("a slip", 400, "PGRST204", "Perhaps you meant the column 'hours'");
 }

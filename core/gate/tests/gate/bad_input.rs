@@ -51,6 +51,9 @@ const CASES: &[Case] = &[
     with(case("a range backwards", GET, "", (416, "PGRST103", "ends before it begins")), &[("range", "5-2")]),
     with(case("a form that is not there", GET, "", (406, "PGRST107", "image/png")), &[("accept", "image/png")]),
     with(case("strict, with a preference that is not there", GET, "", (400, "PGRST122", "tx=rollback")), &[("prefer", "handling=strict, tx=rollback")]),
+    with(case("a rollback that is asked for", POST, "{}", (400, "PGRST127", "committed or refused")), &[("prefer", "tx=rollback")]),
+    with(case("times of another zone", GET, "", (400, "PGRST127", "the preference timezone=europe/berlin")), &[("prefer", "timezone=Europe/Berlin")]),
+    case("files", "GET /storage/v1/object/a", "", (400, "PGRST127", "files at /storage/v1")),
     case("JSON that breaks off", POST, "{\"title\":\n \"Pump", (400, "PGRST102", "line 2 column 6")),
     case("JSON with a slip", POST, "{\"title\": Pump}", (400, "PGRST102", "line 1 column 11")),
     case("a member that is there twice", POST, "{\"title\":\"a\",\n\"title\":\"b\"}", (400, "PGRST102", "\\\"title\\\" is there twice at line 2 column 7")),
@@ -154,6 +157,7 @@ async fn trouble_behind_the_gate_has_a_status_and_a_next_step() {
         (BackendError::Full("no space left".into()), 507, "53100", "free some space", ""),
         (BackendError::TooLarge("an entry is at most 256 KiB: split it".into()), 413, "54000", "split it", ""),
         (BackendError::Damaged("row a".into()), 500, "XX001", "health check", ""),
+        (BackendError::BadValue("invalid input syntax for type bigint: \"x\"".into()), 400, "22P02", "leave the cast out", ""),
         (BackendError::Refused("the collection is gone".into()), 400, "P0001", "the collection is gone", ""),
     ];
     for (error, status, code, words, retry) in trouble {

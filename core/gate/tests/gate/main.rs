@@ -7,6 +7,8 @@ mod bad_input;
 mod grammar;
 #[cfg(feature = "graphql")]
 mod graphql;
+#[cfg(feature = "graphql")]
+mod graphql_socket;
 mod memory;
 mod node;
 mod records;

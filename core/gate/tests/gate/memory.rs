@@ -199,7 +199,7 @@ impl Memory {
         let window = rows.into_iter().skip(usize::try_from(select.offset).unwrap()).take(usize::try_from(select.limit).unwrap());
         let needed = select.needed();
         let shown = |row: BTreeMap<String, Value>| {
-            select.row(&needed, needed.iter().map(|column| row.value(column)).collect()).map_err(BackendError::Refused)
+            select.row(&needed, needed.iter().map(|column| row.value(column)).collect()).map_err(BackendError::BadValue)
         };
         Ok(Page { rows: window.map(shown).collect::<Result<_, _>>()?, total })
     }

@@ -20,14 +20,14 @@ use crate::World;
 use crate::memory::key;
 
 /// Longest wait for what must happen.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-struct Served {
-    world: World,
+pub(crate) struct Served {
+    pub(crate) world: World,
     address: SocketAddr,
 }
 
-async fn served() -> Served {
+pub(crate) async fn served() -> Served {
     let settings = Settings { pusher: vec![PusherApp::new("1", "app-key", "app-secret")], ..Settings::default() };
     let world = World::with(NodeKind::Hub, settings);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -37,14 +37,19 @@ async fn served() -> Served {
     Served { world, address }
 }
 
-struct Socket(WebSocketStream<TcpStream>);
+pub(crate) struct Socket(pub(crate) WebSocketStream<TcpStream>);
 
 impl Served {
     async fn socket(&self, path: &str) -> Socket {
+        self.socket_with(path, "").await
+    }
+
+    /// With more lines in the head of the request.
+    pub(crate) async fn socket_with(&self, path: &str, more: &str) -> Socket {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let key = "dGhlIHNhbXBsZSBub25jZQ==";
         let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n{more}\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

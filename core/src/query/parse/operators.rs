@@ -1,6 +1,7 @@
 //! `operator.value`: a comparison, by the type of what is compared.
 
 use super::scan::{split, unquote};
+use super::value::VARIABLE;
 use super::{Parser, QueryError, Reason, value};
 use crate::limits;
 use crate::names;
@@ -72,14 +73,21 @@ impl Parser<'_> {
                 if operand.kind() != FieldType::Text {
                     return Err(no_operator(word, name, operand));
                 }
+                let is_literal = self.is_variable(text);
                 let Value::Text(text) = self.value(name, operand, text)? else {
                     return is(Op::Eq(Value::Null));
                 };
-                is(Op::Like { pattern: pattern(name, &text)?, insensitive: word == "ilike" })
+                // Who calls says no pattern: what is known of him stands for itself.
+                let pattern = if is_literal { like_literal(&text) } else { pattern(name, &text)? };
+                is(Op::Like { pattern, insensitive: word == "ilike" })
             }
             "match" | "imatch" => {
                 if operand.kind() != FieldType::Text {
                     return Err(no_operator(word, name, operand));
+                }
+                if self.is_variable(text) {
+                    let message = format!("{name}={word}.{text}: a pattern is written out, and is never what is known of the caller");
+                    return Err(QueryError::new(Reason::BadValue, message).hint("eq and ilike compare with auth.NAME as it is"));
                 }
                 let Value::Text(text) = self.value(name, operand, text)? else {
                     return is(Op::Eq(Value::Null));
@@ -90,7 +98,9 @@ impl Parser<'_> {
                 if !matches!(operand.kind(), FieldType::Json | FieldType::List) {
                     return Err(no_operator(word, name, operand));
                 }
-                let list = value::list(name, operand.kind(), text)?;
+                let Some(list) = value::list((name, operand.kind()), text, self.variables)? else {
+                    return is(Op::Eq(Value::Null));
+                };
                 match word {
                     "cs" => is(Op::Contains(list)),
                     "cd" => is(Op::Contained(list)),
@@ -115,8 +125,13 @@ impl Parser<'_> {
         Ok(Filter::Or(items.into_iter().filter_map(holds).collect()))
     }
 
+    /// True for what stands for something that is known of the caller.
+    fn is_variable(&self, text: &str) -> bool {
+        self.variables.is_some() && text.starts_with(VARIABLE)
+    }
+
     fn value(&self, name: &str, operand: &Operand, text: &str) -> Result<Value, QueryError> {
-        match self.variables.filter(|_| text.starts_with("auth.")) {
+        match self.variables.filter(|_| text.starts_with(VARIABLE)) {
             None => value::read_value(name, operand.kind(), text),
             Some(variables) => match variables(text) {
                 Some(text) => value::read_value(name, operand.kind(), &text),
@@ -147,6 +162,12 @@ pub(super) fn sortable(name: &str, operand: &Operand) -> Result<(), QueryError> 
         return Err(no_operator("order", name, operand).hint("sort by text inside of it, as in order=meta->>key"));
     }
     Ok(())
+}
+
+/// The pattern that only this text fits.
+fn like_literal(text: &str) -> String {
+    let escaped = |letter: char| ['%', '_', '\\'].contains(&letter).then_some('\\').into_iter().chain([letter]);
+    text.chars().flat_map(escaped).collect()
 }
 
 /// `*` is `%` in a pattern.

@@ -209,7 +209,8 @@ fn trees_paths_casts_and_quantifiers() {
 
 #[test]
 fn filters_of_policies_take_names_from_who_asks() {
-    let columns = columns();
+    let mut columns = columns();
+    columns.push(Column { name: "tags".to_owned(), kind: ColumnType::Field(FieldType::List) });
     let filter = |text: &str| {
         let known = |name: &str| (name == "auth.uid").then(|| "7".to_owned());
         let mut parser = Parser::new("t", &columns).with_variables(&known);
@@ -221,6 +222,37 @@ fn filters_of_policies_take_names_from_who_asks() {
         "(title In([Text(\"7\"), Text(\"x\")]) | title Eq(Null))"
     );
     assert!(filter("limit=1").is_err());
+    // Inside of lists, too; as text, and nothing where it is not known.
+    assert_eq!(filter("tags=cs.{auth.uid,7,\"auth.uid\"}").unwrap(), r#"tags Contains(Json("[\"7\",7,\"auth.uid\"]"))"#);
+    assert_eq!(filter("tags=cs.{a,auth.email}").unwrap(), "tags Eq(Null)");
+    assert_eq!(filter("tags=ov.{auth.email}").unwrap(), "tags Eq(Null)");
+    for bad in ["tags=cs.[\"auth.uid\"]", "meta=cs.{\"owner\":\"auth.uid\"}"] {
+        assert!(filter(bad).unwrap_err().to_string().contains("auth.NAME is text"), "{bad}");
+    }
+}
+
+/// Who calls says no pattern: letters that mean something in one stand for themselves, and no regular expression is read from anybody.
+#[test]
+fn what_is_known_of_a_caller_is_never_a_pattern() {
+    let columns = columns();
+    for (claim, op, want) in [
+        ("%", "like", r#"title Like { pattern: "\\%", insensitive: false }"#),
+        ("a_b*\\", "ilike", r#"title Like { pattern: "a\\_b*\\\\", insensitive: true }"#),
+        ("", "like", r#"title Like { pattern: "", insensitive: false }"#),
+        ("%", "like(any)", r#"title Like { pattern: "\\%", insensitive: false }"#),
+    ] {
+        let known = |_: &str| Some(claim.to_owned());
+        let text = if op.ends_with(')') { format!("title={op}.{{auth.uid}}") } else { format!("title={op}.auth.uid") };
+        let mut parser = Parser::new("t", &columns).with_variables(&known);
+        parser.filters(&text).unwrap();
+        assert_eq!(filtered(&parser.finish().filter).trim_matches(['(', ')']), want, "{claim} {op}");
+    }
+    for text in ["title=match.auth.uid", "title=not.imatch.auth.uid", "title=match(any).{auth.uid}", "or=(title.match.auth.email)"] {
+        let known = |name: &str| (name == "auth.uid").then(|| ".*".to_owned());
+        let mut parser = Parser::new("t", &columns).with_variables(&known);
+        let error = parser.filters(text).unwrap_err();
+        assert!(error.to_string().contains("is never what is known of the caller"), "{text}: {error}");
+    }
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use serde_json::Value as Json;
 
 use super::scan::{split, unquote};
-use super::{QueryError, Reason};
+use super::{QueryError, Reason, Variables};
 use crate::json::value_from_json;
 use crate::schema::FieldType;
 use crate::value::Value;
+
+/// What the names of variables begin with.
+pub(super) const VARIABLE: &str = "auth.";
 
 /// The value that `text` is in an operand of that type; `name` is its name, for messages.
 ///
@@ -46,24 +49,35 @@ pub(super) fn items(name: &str, text: &str) -> Result<Vec<(String, bool)>, Query
     split(inner, ',')?.into_iter().map(|item| Ok((unquote(item)?, item.starts_with('"')))).collect()
 }
 
-/// What `{a,1,"1"}` or JSON says of a list or of JSON: an unquoted number, `true`, `false` and `null` are themselves, the rest is text.
+/// What `{a,1,"1"}` or JSON says of a list or of JSON: an unquoted number, `true`, `false` and `null` are themselves, the rest is text. Where
+/// there are variables, an unquoted name of one is what it stands for; `None` where one of them is not known.
 ///
 /// # Errors
 ///
-/// When it is neither.
-pub(super) fn list(name: &str, kind: FieldType, text: &str) -> Result<Value, QueryError> {
-    if let Some(value) = Value::json(text) {
-        return Ok(value);
+/// When it is neither, and for the name of a variable in JSON, where it would be text.
+pub(super) fn list((name, kind): (&str, FieldType), text: &str, variables: Option<&Variables<'_>>) -> Result<Option<Value>, QueryError> {
+    let in_braces = kind == FieldType::List && text.starts_with('{');
+    if variables.is_some() && text.contains(VARIABLE) && !in_braces {
+        return Err(QueryError::malformed(format!("{name}: in JSON, auth.NAME is text")).hint("compare a list with {auth.NAME}"));
     }
-    if kind != FieldType::List || !text.starts_with('{') {
-        return read_value(name, kind, text);
+    if let Some(value) = Value::json(text) {
+        return Ok(Some(value));
+    }
+    if !in_braces {
+        return read_value(name, kind, text).map(Some);
     }
     let item = |(text, quoted): (String, bool)| match serde_json::from_str::<Json>(&text) {
-        Ok(json @ (Json::Null | Json::Bool(_) | Json::Number(_))) if !quoted => json,
-        _ => Json::from(text),
+        Ok(json @ (Json::Null | Json::Bool(_) | Json::Number(_))) if !quoted => Some(json),
+        _ => match variables.filter(|_| !quoted && text.starts_with(VARIABLE)) {
+            Some(variables) => variables(&text).map(Json::from),
+            None => Some(Json::from(text)),
+        },
     };
-    let array = Json::Array(items(name, text)?.into_iter().map(item).collect());
-    Value::json(&array.to_string()).ok_or_else(|| QueryError::new(Reason::BadValue, format!("{name}: this list is too large")))
+    // Every name is looked at, whether those before it are known or not.
+    let read: Vec<Option<Json>> = items(name, text)?.into_iter().map(item).collect();
+    let Some(array) = read.into_iter().collect::<Option<Vec<Json>>>() else { return Ok(None) };
+    let value = Value::json(&Json::Array(array).to_string());
+    value.map(Some).ok_or_else(|| QueryError::new(Reason::BadValue, format!("{name}: this list is too large")))
 }
 
 fn wanted(kind: FieldType) -> &'static str {

@@ -79,7 +79,7 @@ impl Channel {
         (payload, bindings, views_left): (&Json, &mut u64, usize),
     ) -> Result<(Self, Vec<Note>), Refused> {
         let given = payload.get("config").unwrap_or(&Json::Null);
-        let config = Config::read(given);
+        let config = Config::read(given).map_err(|problem| refused(&problem))?;
         let topic = message.topic.clone();
         may_join(&viewer, &viewer.guard().await.map_err(|problem| refused(&problem))?, (&topic, config.private))
             .map_err(|problem| refused(&problem))?;

@@ -39,7 +39,15 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn read(config: &Json) -> Self {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// For what this version does not have: a client that was told nothing would think that nothing was said before.
+    pub(super) fn read(config: &Json) -> Result<Self, Problem> {
+        if config.pointer("/broadcast/replay").is_some_and(|replay| !replay.is_null()) {
+            return Err(Problem::unsupported("replay of broadcasts").hint("write what shall be kept into a collection, and read it"));
+        }
         let flag = |path: &str| config.pointer(path).and_then(Json::as_bool).unwrap_or(false);
         let resume = config.get("mobo").map(|mobo| {
             let log = mobo.get("stream_id").and_then(Json::as_str)?;
@@ -47,13 +55,13 @@ impl Config {
             // A place that is none is one that has expired.
             Some(format!("{log}-{n}").parse().unwrap_or(LivePoint { log: 0, n: 0 }))
         });
-        Self {
+        Ok(Self {
             broadcast_self: flag("/broadcast/self"),
             broadcast_ack: flag("/broadcast/ack"),
             presence_key: config.pointer("/presence/key").and_then(Json::as_str).unwrap_or_default().to_owned(),
             private: flag("/private"),
             resume,
-        }
+        })
     }
 }
 

@@ -215,8 +215,9 @@ fn remember(gate: &Gate, socket: &str, channel: &str, viewer: &Viewer) -> Result
     if gate.openers().signed(socket, channel, viewer.clone()) {
         return Ok(());
     }
-    let message = "this connection has had as many channels signed as can be watched over";
-    Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "MB429", "Too many channels", message).hint("open another connection"))
+    let (most, message) =
+        (limits::CHANNELS_SIGNED_PER_SOCKET_MAX, "this connection has had as many channels signed as can be watched over");
+    Err(Problem::crowd("channels-of-connection", most, message).hint("open another connection"))
 }
 
 fn sign_user(gate: &Gate, (viewer, talker): (&Viewer, &Talker), form: &Form) -> Result<Json, Problem> {

@@ -125,9 +125,13 @@ impl Pusher {
         let name = room(&app.id, channel);
         let entered = self.gate.rooms().enter(&name, visitor, random()).map_err(|_| Refused("this channel is full", 429))?;
         let joined = Joined { user, stream: entered.stream, serial: entered.serial };
-        let again = self.channels.insert(channel.to_owned(), joined).is_some();
+        self.channels.insert(channel.to_owned(), joined);
         self.greet(channel, (kind, numbered), &entered);
-        if let Some(member) = member.filter(|_| entered.is_new && !again) {
+        // This connection was somebody else here.
+        if let Some(gone) = entered.gone {
+            self.member_removed(&name, channel, &gone);
+        }
+        if let Some(member) = member.filter(|_| entered.is_new) {
             let data = json!({ "user_id": member.key, "user_info": member.info });
             let note = internal("pusher_internal:member_added", Some(channel), &data);
             self.gate.rooms().tell(&name, Some(self.number), &note);
@@ -158,9 +162,13 @@ impl Pusher {
         }
         let name = room(&app.id, channel);
         if let Some(member) = self.gate.rooms().leave(&name, self.number) {
-            let note = internal("pusher_internal:member_removed", Some(channel), &json!({ "user_id": member.key }));
-            self.gate.rooms().tell(&name, None, &note);
+            self.member_removed(&name, channel, &member);
         }
+    }
+
+    fn member_removed(&self, room: &str, channel: &str, member: &Member) {
+        let note = internal("pusher_internal:member_removed", Some(channel), &json!({ "user_id": member.key }));
+        self.gate.rooms().tell(room, Some(self.number), &note);
     }
 
     /// Asks again who had channels signed here; those of whom is nobody any more are left. Whoever enters such a one again, by what was signed
