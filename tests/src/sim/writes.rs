@@ -173,7 +173,8 @@ impl World {
         }
         drop(merging);
         write.doubt = !matches!(answer, Some(Ok(Outcome::Merged(_))));
-        self.say(format_args!("the hub writes {} {} {}: {}", what.name(), write.id, hot, if write.doubt { "?" } else { "done" }));
+        let (delta, told) = (write.delta, if write.doubt { "?" } else { "done" });
+        self.say(format_args!("the hub writes {} {} {hot} {delta:+}: {told}", what.name(), write.id));
         self.trace.count("writes through the hub");
         self.excuse_hub(&answer)?;
         self.model.writes.push(write);
