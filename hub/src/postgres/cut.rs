@@ -118,11 +118,17 @@ impl Cut for PostgresCut {
     }
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
-        Box::pin(async move { Ok(self.begin(table, &filter).await?) })
+        Box::pin(async move {
+            let begun = self.begin(table, &filter).await;
+            Ok(self.shapes.kept_if(begun)?)
+        })
     }
 
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>> {
-        Box::pin(async { Ok(self.page().await?) })
+        Box::pin(async {
+            let page = self.page().await;
+            Ok(self.shapes.kept_if(page)?)
+        })
     }
 
     fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
@@ -130,7 +136,10 @@ impl Cut for PostgresCut {
     }
 
     fn next_packed(&mut self) -> StoreFuture<'_, PackedRows> {
-        Box::pin(async { Ok(self.packed().await?) })
+        Box::pin(async {
+            let page = self.packed().await;
+            Ok(self.shapes.kept_if(page)?)
+        })
     }
 
     fn end(&mut self) -> StoreFuture<'_, ()> {
@@ -164,6 +173,14 @@ impl Shapes {
     fn of(&self, shape: &Shape) -> Option<Arc<Tables>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().filter(|(known, _)| known == shape).map(|(_, tables)| Arc::clone(tables))
+    }
+
+    /// What could not be read by them may have been changed by hand: the next cut asks again.
+    fn kept_if<T>(&self, read: Result<T, Failure>) -> Result<T, Failure> {
+        if read.is_err() {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        read
     }
 
     fn keep(&self, shape: Shape, tables: &Arc<Tables>) {

@@ -72,7 +72,8 @@ impl Purpose {
                 format!("{write}; SELECT pg_advisory_xact_lock_shared({SCHEMA_LOCK}); SET LOCAL lock_timeout = {lock}")
             }
             Self::Read | Self::Audit => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeouts}"),
-            Self::Pull => format!("{}; SET LOCAL enable_sort = off", Self::Read.begin()),
+            // What must be sorted all the same counts as very dear then, and would be compiled before it runs.
+            Self::Pull => format!("{}; SET LOCAL enable_sort = off; SET LOCAL jit = off", Self::Read.begin()),
             Self::Cut => format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock}; {PATIENT}"),
         }
     }

@@ -11,27 +11,8 @@ use rusqlite::Connection;
 use super::columns::sql_type;
 use super::error::Failure;
 
-/// Which rows of a table its node looks for by their position in a bucket: an index has these, and no others.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Sought {
-    /// All: a hub delivers what has changed.
-    All,
-    /// From this position on: what a device's pull from the start has not named yet. There is hardly ever any, and then no write of a row
-    /// writes an index as well.
-    From(i64),
-}
-
-impl Sought {
-    fn condition(self) -> String {
-        match self {
-            Self::All => String::new(),
-            Self::From(position) => format!(" WHERE _position >= {position}"),
-        }
-    }
-}
-
 /// Makes the table of a collection, its index and its triggers.
-pub(crate) fn create(connection: &Connection, collection: &Collection, sought: Sought) -> Result<(), Failure> {
+pub(crate) fn create(connection: &Connection, collection: &Collection) -> Result<(), Failure> {
     check(collection)?;
     let mut fields = String::new();
     for field in &collection.fields {
@@ -49,24 +30,12 @@ pub(crate) fn create(connection: &Connection, collection: &Collection, sought: S
     };
     connection.execute_batch(&format!("CREATE TABLE {name}({columns}) STRICT, WITHOUT ROWID"))?;
     match collection.kind {
-        Kind::Table => index_positions(connection, collection, sought)?,
-        Kind::Stream => connection.execute_batch(&format!("CREATE INDEX {} ON {name}(at)", quoted(&index(collection))))?,
+        Kind::Table => connection.execute_batch(&format!("CREATE INDEX {} ON {name}(_bucket, _position)", index(collection)))?,
+        Kind::Stream => connection.execute_batch(&format!("CREATE INDEX {} ON {name}(at)", index(collection)))?,
         Kind::Document => {}
     }
     refer(connection, collection)?;
     refuse_writes(connection, collection)
-}
-
-/// Makes the index by which rows are sought, in place of one that has others.
-pub(crate) fn index_positions(connection: &Connection, collection: &Collection, sought: Sought) -> Result<(), Failure> {
-    let (index, condition) = (index(collection), sought.condition());
-    let look = "SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = ?1 AND sql LIKE '%)' || ?2";
-    if connection.prepare(look)?.exists((&index, &condition))? {
-        return Ok(());
-    }
-    let (name, table) = (quoted(&index), quoted(&collection.name));
-    connection.execute_batch(&format!("DROP INDEX IF EXISTS {name}; CREATE INDEX {name} ON {table}(_bucket, _position){condition}"))?;
-    Ok(())
 }
 
 /// Brings the table of a collection to a newer definition: labels change, fields come, nothing goes.
@@ -119,7 +88,7 @@ fn check(collection: &Collection) -> Result<(), Failure> {
 }
 
 fn index(collection: &Collection) -> String {
-    format!("mobo_index_{}", collection.id)
+    quoted(&format!("mobo_index_{}", collection.id))
 }
 
 fn trigger(collection: &Collection, verb: &str) -> String {
@@ -167,7 +136,7 @@ mod tests {
     fn definitions_grow_and_labels_move() {
         let connection = connection();
         let old = collection("pumps", Kind::Table, &[(1, "a", FieldType::Text), (2, "b", FieldType::Int)]);
-        create(&connection, &old, Sought::All).unwrap();
+        create(&connection, &old).unwrap();
         connection
             .execute_batch("UPDATE mobo_flag SET applying = 1; INSERT INTO pumps VALUES ('p', 'x', 7, 1, NULL, x'00', 1, 1)")
             .unwrap();
@@ -188,10 +157,10 @@ mod tests {
         for kind in [Kind::Table, Kind::Document, Kind::Stream] {
             let mut made = collection(kind.name(), kind, &[(1, "select", FieldType::Float)]);
             made.id = CollectionId::new(u64::from(kind.code())).unwrap();
-            create(&connection, &made, Sought::All).unwrap();
+            create(&connection, &made).unwrap();
         }
         for bad in ["x\"; DROP TABLE mobo_meta; --", "mobo_meta", "sqlite_x", "A"] {
-            assert!(create(&connection, &collection(bad, Kind::Table, &[]), Sought::All).is_err(), "{bad}");
+            assert!(create(&connection, &collection(bad, Kind::Table, &[])).is_err(), "{bad}");
         }
     }
 }

@@ -77,30 +77,3 @@ async fn r14_many_rows_at_once_are_taken_in_as_one_by_one() {
         assert_eq!(device.rows(&world, "orders").await, world.rows("orders").await, "seed {seed}");
     }
 }
-
-/// Rows that a device seeks by their position: there are none, but while a pull starts over.
-fn sought(device: &Device) -> i64 {
-    device.count("SELECT count(*) FROM orders INDEXED BY mobo_index_1 WHERE _position >= 4611686018427387904")
-}
-
-#[tokio::test]
-async fn what_is_written_and_delivered_stands_in_no_index_but_while_a_pull_starts_over() {
-    let world = World::new().await;
-    let mut device = world.device("a", &["all"]).await;
-    for n in 0..40 {
-        device.write(&world, "orders", Intent::Put, &format!("o{n:02}"), json!({"n": n})).await;
-    }
-    device.sync(&world).await;
-    assert_eq!(sought(&device), 0);
-    // As an older version has left it: with all rows in it.
-    device.raw().execute_batch("DROP INDEX mobo_index_1; CREATE INDEX mobo_index_1 ON \"orders\"(_bucket, _position)").unwrap();
-    let columns = "SELECT count(*) FROM sqlite_schema WHERE name = 'mobo_index_1' AND sql LIKE '%(_bucket, _position)'";
-    assert_eq!(device.count(columns), 1);
-    device.reopen();
-    assert_eq!((device.count(columns), sought(&device)), (0, 0));
-    device.store.resync(device.grants[0].bucket).await.unwrap();
-    assert_eq!(sought(&device), 40);
-    catch_up(&device, &world, 7).await;
-    assert_eq!(sought(&device), 0);
-    device.sync(&world).await;
-}

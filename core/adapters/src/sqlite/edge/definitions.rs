@@ -10,11 +10,10 @@ use rusqlite::Connection;
 
 use super::fault::{Try, all};
 use super::intake;
-use super::members::UNCONFIRMED;
 use super::meta::{self, Log};
 use super::rows::{NewRow, Rows, key_of};
 use crate::sqlite::error::Failure;
-use crate::sqlite::table::{self, Sought, quoted};
+use crate::sqlite::table::{self, quoted};
 
 /// The stored schema, read once and again after each change. Jobs that are taken back change nothing here: the count in the database says
 /// which reading is right.
@@ -54,23 +53,6 @@ pub(super) fn read(conn: &Connection) -> Try<Schema> {
     Ok(Schema::new(rev, collections))
 }
 
-/// Rows by position are sought only while a pull from the start is under way, and while something is offered.
-const SOUGHT: Sought = Sought::From(UNCONFIRMED);
-
-/// Brings the tables to what this version makes of them: once, after an upgrade.
-pub(super) fn prepare(conn: &Connection) -> Try<()> {
-    let schema = read(conn)?;
-    intake::prepare(conn, schema.iter())?;
-    for collection in schema.iter().filter(|collection| collection.kind == Kind::Table) {
-        // One transaction each: whoever is interrupted goes on with the next one.
-        conn.execute_batch("SAVEPOINT positions")?;
-        let done = table::index_positions(conn, collection, SOUGHT);
-        conn.execute_batch(if done.is_ok() { "RELEASE positions" } else { "ROLLBACK TO positions; RELEASE positions" })?;
-        done?;
-    }
-    Ok(())
-}
-
 /// Takes in definitions: tables are made or extended, and rows that had a field's values before the field was known show them now.
 /// One that this version cannot use is kept as it is, for the version that can.
 pub(super) fn put(conn: &Connection, cached: &Cached, update: &SchemaUpdate) -> Try<()> {
@@ -85,7 +67,7 @@ pub(super) fn put(conn: &Connection, cached: &Cached, update: &SchemaUpdate) -> 
             (Some(new), Some(old)) if new == old => {}
             (Some(new), Some(old)) => extend(conn, log.project, old, new)?,
             (Some(new), None) => {
-                table::create(conn, new, SOUGHT)?;
+                table::create(conn, new)?;
                 intake::install(conn, new)?;
             }
             (None, _) => {}

@@ -143,7 +143,7 @@ impl EdgeStore {
     /// A [`StoreError`] when the file cannot be used: it belongs to another node, is of a later version, damaged, or not to be written.
     pub fn open(path: &Path, sources: Sources) -> Result<Self, StoreError> {
         let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
-        definitions::prepare(&connection)?;
+        intake::prepare(&connection, definitions::read(&connection)?.iter())?;
         // A reader that cannot be opened is better found now.
         drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
         Ok(Self::with((path, None), sources, Writer::start(connection)?))
@@ -157,7 +157,7 @@ impl EdgeStore {
     /// As [`open`](Self::open).
     pub fn open_inline(path: &Path, vfs: &str, sources: Sources) -> Result<(Self, InlineWriter), StoreError> {
         let connection = open_writer_on((path, Some(vfs)), Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
-        definitions::prepare(&connection)?;
+        intake::prepare(&connection, definitions::read(&connection)?.iter())?;
         drop(open_reader_on((path, Some(vfs)), limits::EDGE_READER_CACHE_KIB)?);
         let (writer, inline) = Writer::inline(connection);
         Ok((Self::with((path, Some(vfs)), sources, writer), inline))

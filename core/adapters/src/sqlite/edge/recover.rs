@@ -248,8 +248,7 @@ fn places(conn: &Connection, schema: &Schema, bucket: BucketId, above: Position)
     let mut places = Vec::new();
     for (table, of, position, collection) in tables(schema) {
         let sql = format!(
-            "SELECT {collection}, id, {position} - {UNCONFIRMED} FROM {table} WHERE {of} = ?1 AND {position} > ?2
-               AND {position} >= {UNCONFIRMED} ORDER BY {position} LIMIT {}",
+            "SELECT {collection}, id, {position} - {UNCONFIRMED} FROM {table} WHERE {of} = ?1 AND {position} > ?2 ORDER BY {position} LIMIT {}",
             max + 1
         );
         let from = above.0.cast_signed().saturating_add(UNCONFIRMED);

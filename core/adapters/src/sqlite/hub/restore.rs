@@ -8,7 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::transfer::{Bound, Import, collections, name_in_sql};
 use crate::sqlite::error::Failure;
-use crate::sqlite::table::{self, Sought, quoted};
+use crate::sqlite::table::{self, quoted};
 
 impl Import {
     /// Applies the changes of one object of a backup, in order and at once.
@@ -69,7 +69,7 @@ fn rows(connection: &Connection, change: &Change) -> Result<(), Failure> {
 fn shape(connection: &Connection, before: &[Collection]) -> Result<(), Failure> {
     for new in collections(connection)? {
         match before.iter().find(|old| old.id == new.id) {
-            None => table::create(connection, &new, Sought::All)?,
+            None => table::create(connection, &new)?,
             Some(old) if *old != new => table::extend(connection, old, &new)?,
             Some(_) => {}
         }

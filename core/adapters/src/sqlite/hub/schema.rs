@@ -45,7 +45,7 @@ pub(super) fn create(connection: &Connection, project: ProjectId, collection: &C
     if connection.query_row(taken, [name], |_| Ok(())).optional()?.is_some() {
         return Err(Failure::refused(format!("the database has a table \"{name}\" of somebody else's: choose another name")));
     }
-    table::create(connection, collection, table::Sought::All)?;
+    table::create(connection, collection)?;
     intake::install(connection, collection)?;
     let mut definition = Writer::new();
     collection.encode(&mut definition);

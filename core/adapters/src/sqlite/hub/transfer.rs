@@ -20,7 +20,7 @@ use super::{audit, entries, schema};
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::intake;
 use crate::sqlite::open::{Role, open_reader, open_writer};
-use crate::sqlite::table::{self, Sought, quoted};
+use crate::sqlite::table::{self, quoted};
 
 /// Tables of ours that stay where they are: what they say is of the file, not of the hub.
 const STAY: [&str; 16] = [
@@ -138,7 +138,7 @@ impl Import {
     /// [`StoreError::Refused`] for a definition of a later version.
     pub fn make_collections(&mut self) -> Result<(), StoreError> {
         for collection in collections(&self.connection)? {
-            table::create(&self.connection, &collection, Sought::All)?;
+            table::create(&self.connection, &collection)?;
         }
         Ok(())
     }
