@@ -124,13 +124,17 @@ impl Open {
     }
 
     /// Takes note of what another hub of the store has written. Where that cannot be read now, it is another time.
-    pub(super) async fn see(&mut self, anchor: Anchor) {
-        if self.newest().is_some_and(|(newest, _)| *newest == anchor) {
-            return;
-        }
-        if let Ok(Some(found)) = self.repository.manifest(anchor.number).await {
+    ///
+    /// # Errors
+    ///
+    /// [`BackupFailure::Refused`] where this hub could not go on from there: it is said while the other one still ships.
+    pub(super) async fn see(&mut self, anchor: Anchor) -> Result<(), BackupFailure> {
+        if self.newest().is_none_or(|(newest, _)| *newest != anchor)
+            && let Ok(Some(found)) = self.repository.manifest(anchor.number).await
+        {
             self.others = Some(found);
         }
+        self.others.as_ref().map_or(Ok(()), |(_, theirs)| of_this_key(&self.repository, theirs))
     }
 
     /// Finds out what to do: whether another hub of the store ships, and whether the store has gone back since the newest manifest. Where that

@@ -291,7 +291,7 @@ impl Shipper {
             Next::StandBy(newest) => {
                 self.heard.extend(self.overheard.hear(cut.as_mut()).await?);
                 cut.end().await?;
-                open.see(newest).await;
+                open.see(newest).await?;
                 return Ok(Gone::Break(None));
             }
         };

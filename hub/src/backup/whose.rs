@@ -32,7 +32,8 @@ pub(super) fn of_this_key(repository: &Repository, head: &Manifest) -> Result<()
     };
     Err(BackupFailure::Refused(format!(
         "the newest backup at {}, number {}, was made under the backup key {theirs}, and this hub has {own}: another hub of this store has \
-         changed it. Put the backup.key of that hub in place of the one here, and start this hub again; or go on under this one with `mobo-hub \
+         changed it, or this one was stopped while it did. Put the backup.key of that hub, or the backup.key.next that is here, in place of \
+         the one here, and start this hub again; or go on under this one with `mobo-hub \
          backup create --anew`. Until then nothing new is safe",
         repository.vault().place(),
         head.number,
