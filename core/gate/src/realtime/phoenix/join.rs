@@ -224,13 +224,16 @@ mod tests {
 
     #[test]
     fn settings_have_defaults() {
-        let config = Config::read(&json!({}));
+        let read = |given: Json| Config::read(&given).unwrap();
+        let config = read(json!({}));
         assert!(!config.broadcast_self && !config.broadcast_ack && !config.private && config.resume.is_none());
-        let config =
-            Config::read(&json!({ "broadcast": { "self": true }, "presence": { "key": "k" }, "mobo": { "stream_id": "a", "serial": 7 } }));
+        let config = read(json!({ "broadcast": { "self": true }, "presence": { "key": "k" }, "mobo": { "stream_id": "a", "serial": 7 } }));
         assert!(config.broadcast_self);
         assert_eq!((config.presence_key.as_str(), config.resume), ("k", Some(Some(LivePoint { log: 10, n: 7 }))));
-        assert_eq!(Config::read(&json!({ "mobo": {} })).resume, Some(None));
-        assert_eq!(Config::read(&json!({ "mobo": { "stream_id": "?", "serial": 1 } })).resume, Some(Some(LivePoint { log: 0, n: 0 })));
+        assert_eq!(read(json!({ "mobo": {} })).resume, Some(None));
+        assert_eq!(read(json!({ "mobo": { "stream_id": "?", "serial": 1 } })).resume, Some(Some(LivePoint { log: 0, n: 0 })));
+        assert!(!read(json!({ "broadcast": { "replay": null } })).broadcast_self);
+        let replay = Config::read(&json!({ "broadcast": { "replay": { "since": 1, "limit": 10 } } })).unwrap_err();
+        assert!(replay.message().contains("replay of broadcasts"), "{}", replay.message());
     }
 }
