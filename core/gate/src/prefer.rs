@@ -175,7 +175,13 @@ mod tests {
             &["Return = \"headers-only\"; a=b", "resolution=merge-duplicates"],
             Ok("HeadersOnly Merge false None | return=headers-only, resolution=merge-duplicates"),
         );
-        check(&["respond-async, tx=rollback, return=all, max-affected=3"], Ok("Minimal None false None | "));
+        check(&["respond-async, return=all, max-affected=3"], Ok("Minimal None false None | "));
+        check(&["tx=commit, timezone=UTC"], Ok("Minimal None false None | tx=commit, timezone=utc"));
+        // Nobody who asks for another outcome is passed over.
+        for promise in ["respond-async, tx=rollback", "timezone=Europe/Berlin"] {
+            let headers = HeaderMap::from_iter([(PREFER, HeaderValue::from_static(promise))]);
+            assert_eq!(Prefer::of(&headers).unwrap_err().code(), "PGRST127", "{promise}");
+        }
         check(&["handling=strict, max-affected=3"], Ok("Minimal None false Some(3) | handling=strict, max-affected=3"));
         check(&["wait=hub"], Ok("Minimal None false None hub 30s | "));
         check(&["wait=safe, wait=900"], Ok("Minimal None false None safe 300s | wait=900"));

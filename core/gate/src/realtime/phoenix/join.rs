@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn settings_have_defaults() {
-        let read = |config: Json| Config::read(&config).unwrap();
+        let read = |given: Json| Config::read(&given).unwrap();
         let config = read(json!({}));
         assert!(!config.broadcast_self && !config.broadcast_ack && !config.private && config.resume.is_none());
         let config = read(json!({ "broadcast": { "self": true }, "presence": { "key": "k" }, "mobo": { "stream_id": "a", "serial": 7 } }));
@@ -232,8 +232,8 @@ mod tests {
         assert_eq!((config.presence_key.as_str(), config.resume), ("k", Some(Some(LivePoint { log: 10, n: 7 }))));
         assert_eq!(read(json!({ "mobo": {} })).resume, Some(None));
         assert_eq!(read(json!({ "mobo": { "stream_id": "?", "serial": 1 } })).resume, Some(Some(LivePoint { log: 0, n: 0 })));
-        for replay in [json!({}), json!({ "since": 1 })] {
-            assert!(Config::read(&json!({ "broadcast": { "replay": replay } })).is_err(), "refused by name");
-        }
+        assert!(!read(json!({ "broadcast": { "replay": null } })).broadcast_self);
+        let replay = Config::read(&json!({ "broadcast": { "replay": { "since": 1, "limit": 10 } } })).unwrap_err();
+        assert!(replay.message().contains("replay of broadcasts"), "{}", replay.message());
     }
 }
