@@ -18,9 +18,6 @@ use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, Statement};
 use mobo_core::value::Value;
 
-/// The timeline that they were written on.
-const LOST: Timeline = Timeline([8; 16]);
-
 /// A device's log of one entry.
 struct Log {
     keys: KeyPair,
@@ -32,7 +29,7 @@ struct Log {
 impl Log {
     fn new((device, incarnation): (u8, u64), at: u64, (payload, provenance): (Vec<u8>, Option<Provenance>)) -> Self {
         let moment = Moment { boot: BootId([1; 8]), mono: Mono(at), wall: Wall(0), quality: WallQuality::None };
-        let header = Header { engine: 2, moment, nonce: Nonce(at.to_le_bytes()), timeline: Some(LOST.short()), provenance };
+        let header = Header { engine: 2, moment, nonce: Nonce(at.to_le_bytes()), timeline: None, provenance };
         Self { keys: KeyPair::from_secret(&[device; 32]), incarnation, entry: Entry::seal(&header, payload), at }
     }
 
@@ -95,17 +92,6 @@ fn r18_a_deletion_that_comes_before_what_it_deletes_is_merged_while_the_hub_reco
         assert_eq!(delete.merge(&mut hub, rights), refused, "{rights}");
         assert_eq!(put.merge(&mut hub, "site:a"), None);
         assert_eq!(hub.rows().contains_key("r"), visible, "{rights}, recovering: {recovering}");
-    }
-}
-
-/// What broke: a copy of a device came back after the recovery had ended, because its original had given back what both held. Its change of a
-/// record that it had not given back yet was refused for good.
-#[test]
-fn r18_what_was_written_on_a_lost_timeline_is_known_by_it() {
-    let delete = Log::new((2, 2), 20, (payload(Action::Delete, &[], -5), None)).prepared("site:a");
-    let other = Timeline([9; 16]);
-    for (parents, want) in [(vec![], false), (vec![other], false), (vec![LOST], true), (vec![other, LOST], true)] {
-        assert_eq!(delete.is_of_any(parents.iter().copied()), want, "{parents:?}");
     }
 }
 

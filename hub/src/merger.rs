@@ -194,8 +194,7 @@ impl Merges for Merger {
             project: self.project,
             schema,
             timeline: era.timeline.timeline,
-            // Who comes after all others, or is not known to the copy, gives back what it keeps after the recovery has ended, too.
-            recovering: era.recovering || submissions.iter().any(|one| one.is_of_any(era.timeline.parents.iter().map(|of| of.timeline))),
+            recovering: era.recovering,
             now: self.time.now(),
             entropy,
             submissions,

@@ -6,7 +6,7 @@ use super::{LocalWrite, Retry, Rights};
 use crate::document::{self, DocumentOp};
 use crate::engine::Refusal;
 use crate::entry::{Entry, Header, Payload, chain_next};
-use crate::ids::{Chain, Eid, LaneKey, ProjectId, PublicKey, Seq, Signature, Timeline};
+use crate::ids::{Chain, Eid, LaneKey, ProjectId, PublicKey, Seq, Signature};
 use crate::message::{Code, Push};
 use crate::schema::Kind;
 use crate::table::{self, TableOp};
@@ -32,17 +32,6 @@ impl Prepared {
             push.gives_back = true;
         }
         self
-    }
-
-    /// True if it has an entry of a device that was written on one of these timelines, so that it may build on what a restored hub has lost.
-    #[must_use]
-    pub fn is_of_any(&self, timelines: impl IntoIterator<Item = Timeline>) -> bool {
-        let Self::Push(push) = self else { return false };
-        let is_of = |timeline: Timeline| {
-            let short = Some(timeline.short());
-            push.entries.iter().filter_map(|entry| entry.header.as_ref()).any(|header| header.timeline == short)
-        };
-        timelines.into_iter().any(is_of)
     }
 }
 

@@ -303,8 +303,7 @@ impl World {
                 return Err(Violation::new("A", format!("{hot} of {} is not at the hub: {expected:?}", what.name())));
             };
             let vague = expected.vague || vague.contains(&(what, hot.clone()));
-            let told = check_record((what, &hot), &record.state, &expected, vague);
-            told.map_err(|violation| violation.with(self.model.told_of(merged, (what, &hot), &record.state)))?;
+            check_record((what, &hot), &record.state, &expected, vague)?;
         }
         Ok(())
     }

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobo_adapters::sqlite::edge::Sealed;
 use mobo_core::author::{Edit, Intent};
 use mobo_core::ids::{CollectionId, FieldId, RecordId, RecordKey};
-use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind};
 use serde_json::{Map, Value as Json, json};
 
@@ -262,21 +261,6 @@ impl Model {
             }
         }
         expected
-    }
-
-    /// What each author added to the counter of a record, and what each log did by the hub's account: for who looks for what is missing.
-    pub(super) fn told_of(&self, merged: &BTreeSet<u64>, (what, hot): (What, &str), state: &RecordState) -> String {
-        let mut told = BTreeMap::new();
-        for write in self.writes.iter().filter(|write| merged.contains(&write.id) && write.what == what && write.hot == hot) {
-            let log = write.sealed.map(|sealed| sealed.incarnation.to_string()).unwrap_or_default();
-            let (sum, deletes): &mut (i64, Vec<(u64, i64)>) = told.entry((write.history, log)).or_default();
-            *sum += write.delta;
-            if write.visible == Some(false) {
-                deletes.push((write.id, write.delta));
-            }
-        }
-        let found = if let RecordState::Table(state) = state { format!("{:?}", state.counters) } else { String::new() };
-        format!("by author: {told:?}, by log: {found}")
     }
 }
 

@@ -19,11 +19,6 @@ impl Violation {
     pub(super) fn new(invariant: &'static str, what: impl Into<String>) -> Self {
         Self { invariant, what: what.into() }
     }
-
-    /// With what else is known of it.
-    pub(super) fn with(self, more: impl fmt::Display) -> Self {
-        Self { what: format!("{}; {more}", self.what), ..self }
-    }
 }
 
 /// A step of the world.
