@@ -85,8 +85,12 @@ impl History {
     ///
     /// The store's; it is as before then, or another hub's timeline.
     pub async fn fork(&self, from: Timeline, foreign: Vec<Timeline>) -> Result<(), StoreError> {
+        let _one_at_a_time = self.changing.lock().await;
+        // Many devices may find it out at once.
+        if self.store.current().await?.timeline.timeline != from {
+            return self.look().await;
+        }
         let project = self.era().identity.project;
-        self.time.leap().await?;
         let fork = Fork {
             from,
             fresh: Timeline(machine::random(self.time.machine())?),
@@ -95,7 +99,9 @@ impl History {
             now: self.time.now(),
         };
         self.store.fork_timeline(project, fork).await?;
-        self.refresh().await
+        // Once for each timeline, and before anything is merged on it.
+        self.time.leap().await?;
+        self.look().await
     }
 
     /// Looks at what is on record: another hub of this store may have changed it.
@@ -105,6 +111,10 @@ impl History {
     /// The store's.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.changing.lock().await;
+        self.look().await
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
         let now = self.era();
         let row = self.store.current().await?;
         let recovering = is_recovering(self.store.as_ref(), now.identity.project).await?;
@@ -194,8 +204,11 @@ impl History {
         };
         let documents = self.documents_of(&batch.offer);
         let mut report = self.store.join_offer(era.identity.project, batch).await?;
-        if let Some(latest) = report.latest {
-            self.time.reach(latest).await?;
+        if let Some(latest) = report.latest
+            && let Err(error) = self.time.reach(latest).await
+        {
+            // What is joined is joined, and is told below.
+            tracing::warn!(%error, "the hub's time is behind rows that a device has given back: writes into them lose until it is there");
         }
         report.hints.extend(self.try_again(Some(&documents)).await?);
         for refused in &report.refused {

@@ -127,12 +127,7 @@ impl HubTime {
 
     async fn go_on_from(&self, eff: Eff) -> Result<(), StoreError> {
         self.reserve_from(eff).await?;
-        let (instant, wall) = (self.machine.now(), self.machine.wall());
-        let mut origin = self.origin.write().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have gone further meanwhile.
-        if origin.at(instant) < eff {
-            *origin = Origin::new(eff, (instant, wall));
-        }
+        self.lift(eff);
         Ok(())
     }
 
@@ -142,9 +137,23 @@ impl HubTime {
 
     async fn reserve_from(&self, now: Eff) -> Result<(), StoreError> {
         let ahead = now.max(Eff(self.machine.wall().0));
-        let reserved = self.store.reserve_time(ahead.plus(micros(limits::TIME_RESERVE))).await?;
+        let wanted = ahead.plus(micros(limits::TIME_RESERVE));
+        let reserved = self.store.reserve_time(wanted).await?;
         self.reserved.fetch_max(reserved.0, Ordering::AcqRel);
+        if mobo_core::protect!("time.shared", reserved > wanted) {
+            // Another hub of this store is ahead, or this one was while its wall clock was.
+            self.lift(reserved.before(micros(limits::TIME_RESERVE)));
+        }
         Ok(())
+    }
+
+    /// Counts on from `eff`, where that is later.
+    fn lift(&self, eff: Eff) {
+        let (instant, wall) = (self.machine.now(), self.machine.wall());
+        let mut origin = self.origin.write().unwrap_or_else(PoisonError::into_inner);
+        if origin.at(instant) < eff {
+            *origin = Origin::new(eff, (instant, wall));
+        }
     }
 }
 

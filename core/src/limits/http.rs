@@ -14,6 +14,8 @@ pub const GRAPHQL_SELECTIONS_MAX: usize = 2_000;
 pub const GRAPHQL_VARIABLES_MAX: usize = 256;
 /// How deep the text of one nests, before anything of it is understood.
 pub const GRAPHQL_RECURSION_MAX: usize = 32;
+/// Brackets within each other in the text of one, whatever they mean: who reads it goes down as deep.
+pub const GRAPHQL_NESTING_MAX: usize = 200;
 /// Directives on one field.
 pub const GRAPHQL_DIRECTIVES_MAX: usize = 4;
 /// How often one goes to the store.

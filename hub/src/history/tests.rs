@@ -39,6 +39,10 @@ async fn r6_time_goes_on_above_what_devices_give_back() {
     let schema = store.create_collection(project, orders.clone()).await.unwrap();
     opened.schema.send_replace(Arc::new(schema));
 
+    let start = || async {
+        HubTime::start(Arc::new(Clock::start().unwrap()), Arc::clone(&store), store.current().await.unwrap().time).await.unwrap()
+    };
+    let beside = start().await;
     let (before, lost) = (opened.time.now(), opened.history.era().timeline.timeline);
     opened.history.fork(lost, Vec::new()).await.unwrap();
     let leapt = opened.time.now();
@@ -63,7 +67,13 @@ async fn r6_time_goes_on_above_what_devices_give_back() {
     let (device, offer) = offer(written, false);
     assert_eq!(opened.history.join(device, offer).await.unwrap().joined, 1);
     assert!(opened.time.now() > written);
-    // And a hub that starts anew is above it, too.
-    let again = HubTime::start(Arc::new(Clock::start().unwrap()), Arc::clone(&store), store.current().await.unwrap().time).await.unwrap();
-    assert!(again.now() > written);
+    assert!(beside.now() < written);
+    beside.reserve().await.unwrap();
+    assert!(beside.now() > written, "another hub of the store goes on from there, too");
+    assert!(start().await.now() > written, "and so does one that starts anew");
+    // Who finds it out later begins no timeline, and moves no time.
+    let (era, now) = (opened.history.era(), opened.time.now());
+    opened.history.fork(lost, Vec::new()).await.unwrap();
+    assert_eq!(opened.history.era().timeline, era.timeline);
+    assert!(opened.time.now() < now.plus(30_000_000));
 }

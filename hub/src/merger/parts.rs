@@ -114,7 +114,7 @@ async fn alone(store: &impl Merges, submission: Prepared, news: &broadcast::Send
                     None => return Err(StoreError::Refused(why)),
                 }
             }
-            Err(StoreError::Damaged(_) | StoreError::Refused(_)) => attempt += 1,
+            Err(StoreError::Damaged(_) | StoreError::BadValue(_) | StoreError::Refused(_)) => attempt += 1,
             other => break other?,
         }
     };

@@ -15,6 +15,9 @@ use crate::problem::Problem;
 ///
 /// 400 with what it has too much of.
 pub(super) fn check(asked: &mut Asked) -> Result<(), Problem> {
+    if nesting(&asked.query) > limits::GRAPHQL_NESTING_MAX {
+        return Err(too_much(&format!("at most {} brackets within each other", limits::GRAPHQL_NESTING_MAX)));
+    }
     let Ok(document) = asked.parsed_query() else { return Ok(()) };
     let variables: usize = document.operations.iter().map(|(_, operation)| operation.node.variable_definitions.len()).sum();
     if variables > limits::GRAPHQL_VARIABLES_MAX {
@@ -31,6 +34,21 @@ pub(super) fn check(asked: &mut Asked) -> Result<(), Problem> {
         measure.take(count)?;
     }
     Ok(())
+}
+
+/// How deep brackets stand within each other, before anything follows them down. Those in texts count, which are not balanced: a text that is
+/// full of them belongs into a variable.
+fn nesting(query: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in query.bytes() {
+        match byte {
+            b'{' | b'[' | b'(' => depth += 1,
+            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 fn too_much(bound: &str) -> Problem {
@@ -113,6 +131,9 @@ mod tests {
         check(&format!("{{ {fields} }}"), Some("selections"));
         let variables: String = (0..300).map(|n| format!("$v{n}: Int ")).collect();
         check(&format!("query ({variables}) {{ apiVersion }}"), Some("variables"));
+        for deep in ["{a", "[", "a(b:{c:"] {
+            check(&format!("{{ a(b: {} }}", deep.repeat(60_000)), Some("brackets"));
+        }
         check("{", None);
         check("{ ...Nowhere }", None);
         check("query A { apiVersion } query B { ... on Query { apiVersion } }", None);

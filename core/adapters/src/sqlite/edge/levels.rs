@@ -83,9 +83,8 @@ fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
             // It waits to be written again, and to be followed there.
             return Ok(Reached::Level(AckLevel::Local));
         }
-        let sql = "SELECT code, detail FROM mobo_inbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
-        let refusal = first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((Code(row.get(0)?), row.get::<_, String>(1)?)))?;
-        let (code, detail) = refusal.unwrap_or((Code::INTERNAL, "the hub refused it, and why is not on record any more".to_owned()));
+        let (code, detail) =
+            refusal(conn, at)?.unwrap_or((Code::INTERNAL, "the hub refused it, and why is not on record any more".to_owned()));
         return Ok(Reached::Refused { code, detail });
     }
     if state == Some(EntryState::Superseded.code())
@@ -96,7 +95,16 @@ fn level(conn: &Connection, at: &Sealed) -> Try<Reached> {
     let Some(row) = outbox::lane(conn, at.incarnation, at.lane)? else { return Ok(Reached::Level(AckLevel::Local)) };
     let level = level_in(&row, at.seq);
     let is_gone = state.is_none() && row.trimmed.is_some_and(|(trimmed, _)| trimmed >= at.seq);
-    if level == AckLevel::Local && is_gone { lives_on(conn, at) } else { Ok(Reached::Level(level)) }
+    // Of a stream, what went may have been dropped for want of room.
+    let may_live_on = level == AckLevel::Local && is_gone && at.lane == Lane::State;
+    if may_live_on { lives_on(conn, at) } else { Ok(Reached::Level(level)) }
+}
+
+/// Why an entry was refused, as far as that is on record.
+fn refusal(conn: &Connection, at: &Sealed) -> Try<Option<(Code, String)>> {
+    let sql = "SELECT code, detail FROM mobo_inbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3";
+    let key = (at.incarnation.sql(), at.lane.number(), seq_sql(at.seq));
+    first(conn.prepare_cached(sql)?.query(key)?, |row| Ok((Code(row.get(0)?), row.get::<_, String>(1)?)))
 }
 
 fn level_in(row: &LaneRow, seq: Seq) -> AckLevel {
@@ -110,6 +118,9 @@ fn level_in(row: &LaneRow, seq: Seq) -> AckLevel {
 /// An entry that went before the hub had it was authored again, and what is kept of that tells where: an entry says which it was first. Of one
 /// that was authored again more than once nobody knows which, so it is no further than the least of them.
 fn lives_on(conn: &Connection, at: &Sealed) -> Try<Reached> {
+    if let Some((code, detail)) = refusal(conn, at)? {
+        return Ok(Reached::Refused { code, detail });
+    }
     let sql = "SELECT incarnation, seq, chain, header FROM mobo_outbox WHERE lane = ?1 AND incarnation <> ?2 ORDER BY rowid DESC";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query((at.lane.number(), at.incarnation.sql()))?;
