@@ -16,10 +16,12 @@ use axum::http::HeaderValue;
 use axum::http::header::SEC_WEBSOCKET_PROTOCOL;
 use axum::response::Response;
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream};
 use mobo_core::limits;
 use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Caller, bounds, failed, is_here, live, schema_of, stands};
@@ -82,8 +84,19 @@ struct Operation {
     /// The client's name for it.
     id: String,
     given: BoxStream<'static, Done>,
-    /// Among the requests in work, for what is done at once.
-    _turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Runs what is done at once to its end, whoever is slow to hear of it: it holds a connection to the store, and a place among the requests in
+/// work. It ends with its operation.
+fn apart(mut given: BoxStream<'static, Done>, turn: OwnedSemaphorePermit) -> BoxStream<'static, Done> {
+    let mut work = JoinSet::new();
+    work.spawn(async move {
+        let done = given.next().await;
+        drop(turn);
+        done
+    });
+    let done = async move { work.join_next().await.and_then(|done| done.ok().flatten()) };
+    stream::once(done).filter_map(ready).boxed()
 }
 
 fn malformed(why: &str) -> Close {
@@ -198,8 +211,8 @@ impl Connection {
         let is_subscription = live::is_asked(&mut asked)?;
         let standing = Arc::new(Notify::new());
         let given = schema.execute_stream(asked.data(Caller::of(&gate, self.viewer.parts(), (guard, Arc::clone(&standing)))));
-        let (given, turn) = if is_subscription { (stands(given, &standing).await, None) } else { (given, Some(turn)) };
-        Ok(Operation { id: id.to_owned(), given, _turn: turn })
+        let given = if is_subscription { stands(given, &standing).await } else { apart(given, turn) };
+        Ok(Operation { id: id.to_owned(), given })
     }
 
     /// What an operation has given, if anything; its turn is over.
