@@ -173,14 +173,32 @@ impl HubTaker {
         let rows = parts.rows();
         let mut notes = vec![Statement::must(HOLD_AT, [self.me(), self.until(), Cell::Int(plan.last)])];
         notes.extend(plan.notes());
-        match self.store.merge(parts, notes).await? {
-            Noted::Done(_) => {
+        match self.store.merge(parts, notes).await {
+            Ok(Noted::Done(_)) => {
                 let mut tally = memory.keep(plan);
                 tally.rows = rows;
                 Ok(Ok(tally))
             }
-            Noted::Refused(_, why) => Ok(Err(why)),
-            Noted::Missed(_) => Err(theirs()),
+            // Also what the database says of the rows: an index of somebody's own that they do not fit, for one.
+            Ok(Noted::Refused(_, why)) | Err(StoreError::Refused(why) | StoreError::Damaged(why) | StoreError::BadValue(why)) => {
+                Ok(Err(why))
+            }
+            Ok(Noted::Missed(_)) => Err(theirs()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a message by itself; what cannot be taken is put aside, once it was tried as often as an entry of a device is.
+    async fn take_alone(&self, memory: &mut Memory, mut arrival: Arrival, forget: u64) -> Result<Tally, StoreError> {
+        let mut attempt = 1;
+        loop {
+            let alone = std::slice::from_ref(&arrival);
+            match self.commit(memory, alone, forget).await? {
+                Ok(tally) => return Ok(tally),
+                Err(why) if arrival.rows.is_err() => return Err(StoreError::Refused(why)),
+                Err(why) if attempt == limits::MERGE_ATTEMPTS_ALONE_MAX => arrival.rows = Err(BadMessage(why)),
+                Err(_) => attempt += 1,
+            }
         }
     }
 }
@@ -239,15 +257,8 @@ impl Taker for HubTaker {
         };
         tracing::debug!(why, messages = arrivals.len(), "messages of sensors cannot be taken together: each by itself");
         let mut total = Tally::default();
-        for mut arrival in arrivals {
-            let tally = match self.commit(&mut memory, std::slice::from_ref(&arrival), forget).await? {
-                Ok(tally) => tally,
-                Err(why) => {
-                    arrival.rows = Err(BadMessage(why));
-                    let aside = self.commit(&mut memory, std::slice::from_ref(&arrival), forget).await?;
-                    aside.map_err(StoreError::Refused)?
-                }
-            };
+        for arrival in arrivals {
+            let tally = self.take_alone(&mut memory, arrival, forget).await?;
             total.rows += tally.rows;
             total.refused += tally.refused;
             total.repeats += tally.repeats;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mobo_adapters::desk::{NotingDesk, Statement};
+use mobo_adapters::desk::{NotingDesk, Outcome, Statement};
 use mobo_adapters::mqtt::ingest::Taker as _;
 use mobo_adapters::sqlite::SqliteHubStore;
 use mobo_core::ids::{CollectionId, FieldId, Lane};
@@ -152,6 +152,31 @@ async fn what_cannot_be_taken_is_kept_aside_and_harms_no_neighbour(bench: &Bench
     assert_eq!(bench.count("orders").await, 2);
 }
 
+/// What broke: one message that the database did not take came again and again, and nothing behind it was heard any more.
+async fn what_somebodys_own_index_refuses_stops_nobody(bench: &Bench) {
+    let unique = Statement::new("CREATE UNIQUE INDEX one_title ON orders(title)", []);
+    bench.desk.run(vec![unique]).await.unwrap();
+    let hub = bench.hub().await;
+    let (x, y) = ((1, "orders/x", r#"{"title":"a"}"#), (2, "orders/y", r#"{"title":"a"}"#));
+    assert_eq!(take(&hub, 0, &[x, y, (3, "t/a", "1")]).await, (2, 1, 0));
+    assert_eq!(take(&hub, 0, &[(-2, y.1, y.2), (4, "t/a", "2")]).await, (1, 0, 1), "it is put aside, and never comes again");
+    assert_eq!((bench.count("orders").await, bench.count("vitals").await), (1, 2));
+    let aside = refused::list(&*bench.inbox().desk, None, 10).await.unwrap();
+    assert_eq!(aside.iter().map(|message| message.topic.as_str()).collect::<Vec<_>>(), ["orders/y"]);
+}
+
+/// What broke: a connection that never lived long enough for the broker's answer to a ping made the memory longer with each message.
+async fn memory_is_no_longer_than_packet_ids(bench: &Bench) {
+    let hub = bench.hub().await;
+    for n in 0..50 {
+        assert_eq!(take(&hub, 0, &[(1 + n % 2, "t/a", &n.to_string())]).await, (1, 0, 0));
+    }
+    let rows = Statement::new("SELECT n FROM mobo_ingest_taken", []);
+    let Ok(Outcome::Done(done)) = bench.desk.run(vec![rows]).await else { panic!("it can be read") };
+    assert!(done[0].rows.len() <= 3, "{} rows for two packet ids", done[0].rows.len());
+    assert_eq!(take(&bench.hub().await, 0, &[(-2, "t/a", "49"), (-1, "t/a", "48")]).await, (0, 0, 2));
+}
+
 async fn what_a_broker_has_kept_is_taken_once(bench: &Bench) {
     let hub = bench.hub().await;
     let kept = |title: &str| Arrival { is_retained: true, ..message(&(0, "orders/x", &format!(r#"{{"title":"{title}"}}"#))) };
@@ -188,6 +213,8 @@ async fn a_hub_that_has_lost_its_turn_commits_nothing(bench: &Bench) {
 async fn all(bench: impl AsyncFn() -> Bench) {
     a_repeat_is_known_also_by_the_hub_that_starts_next(&bench().await).await;
     what_cannot_be_taken_is_kept_aside_and_harms_no_neighbour(&bench().await).await;
+    what_somebodys_own_index_refuses_stops_nobody(&bench().await).await;
+    memory_is_no_longer_than_packet_ids(&bench().await).await;
     what_a_broker_has_kept_is_taken_once(&bench().await).await;
     a_hub_that_has_lost_its_turn_commits_nothing(&bench().await).await;
 }

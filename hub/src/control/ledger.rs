@@ -59,6 +59,13 @@ impl Desk {
         };
         let mut entries = page(&rows, limit, |row| (show(row), row.n.to_string()));
         let left = limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        if left == 0 && entries.get("next").is_some_and(Value::is_null) {
+            // The messages begin on a page of their own.
+            let first = refused::list(&*self.0.inbox()?.desk, None, 1).await?;
+            if let (Some(newest), Some(next)) = (first.first(), entries.get_mut("next")) {
+                *next = json!(format!("m{}", newest.n.saturating_add(1)));
+            }
+        }
         if left > 0 && entries.get("next").is_some_and(Value::is_null) {
             let messages = self.messages(None, left).await?;
             if let (Some(Value::Array(shown)), Some(Value::Array(more))) = (entries.get_mut("items"), messages.get("items")) {

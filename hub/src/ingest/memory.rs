@@ -108,11 +108,14 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(memory: &Memory, schema: &Schema, arrivals: &[Arrival], (now, forget): (Wall, u64)) -> Self {
+        // Rows whose packet ids are all in use again say nothing more, whether the broker has answered since or not.
+        let before_live = memory.taken.values().map(|(n, _)| n - 1).min().unwrap_or(memory.last);
+        let forgotten = memory.forgotten.max(forget.cast_signed()).max(before_live);
         let mut plan = Self {
             parts: Parts::default(),
             // The first number is of the row of deliveries.
             last: memory.last + 1,
-            forgotten: (memory.forgotten.max(forget.cast_signed()), forget.cast_signed() > memory.forgotten),
+            forgotten: (forgotten, forgotten > memory.forgotten),
             tally: Tally::default(),
             taken: BTreeMap::new(),
             said: BTreeMap::new(),

@@ -41,6 +41,9 @@ async fn noting(store: &Inner, batch: &MergeBatch, notes: &[Statement]) -> Resul
     let mut before = MergeReport::default();
     loop {
         let mut tx = Tx::begin(&store.pool, Purpose::MergeWithin(limits::MERGE_LOCK_TIMEOUT_ALONE)).await?;
+        // Who stands still in here keeps the turn: the database ends that when the turn would have ended.
+        let idle = limits::INGEST_TURN.as_millis();
+        tx.run(sqlx::query(AssertSqlSafe(format!("SET LOCAL idle_in_transaction_session_timeout = {idle}")))).await?;
         let step = match all(&mut tx, notes).await {
             Ok(Outcome::Missed(at)) => {
                 tx.rollback().await?;

@@ -4,7 +4,7 @@
 //! with the memory of its delivery; what the broker repeats because it has not heard that is known again.
 
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,39 +132,54 @@ impl<T: Taker> Ingest<T> {
             Ok(known) => known,
             Err(error) => return Some(error.to_string()),
         };
-        self.status.send_modify(|status| (status.is_standby, status.last_error) = (true, None));
+        // Why the broker was not heard last stands until it is.
+        self.status.send_modify(|status| status.is_standby = true);
         let turn = self.taker.turn().await;
         self.status.send_modify(|status| status.is_standby = false);
         if let Err(error) = turn {
             return Some(error.to_string());
         }
-        let mut changed = pin!(self.changed(Arc::clone(&schema), &rules));
-        let mut over = pin!(self.taker.turn_over());
-        tokio::select! {
-            why = self.hear(&schema, &rules, backoff) => Some(why),
-            why = &mut changed => why,
-            why = &mut over => {
-                tracing::info!(why, "another node hears the sensors");
-                None
+        let over = async {
+            tokio::select! {
+                why = self.changed(Arc::clone(&schema), &rules) => why,
+                why = self.taker.turn_over() => {
+                    tracing::info!(why, "another node hears the sensors");
+                    None
+                }
             }
-        }
+        };
+        self.hear((&schema, &rules), pin!(over), backoff).await
     }
 
-    /// Takes what comes until that ends; gives why.
-    async fn hear(&self, schema: &Schema, rules: &Rules, backoff: &mut Backoff) -> String {
-        let (mut sensors, resumed) = match Sensors::open(&self.broker, &self.client_id, &rules.filters()).await {
+    /// Takes what comes until that ends, or it is `over`, but never in the middle of taking; gives why.
+    async fn hear(
+        &self,
+        (schema, rules): (&Schema, &Rules),
+        mut over: Pin<&mut impl Future<Output = Option<String>>>,
+        backoff: &mut Backoff,
+    ) -> Option<String> {
+        let filters = rules.filters();
+        let opened = tokio::select! {
+            opened = Sensors::open(&self.broker, &self.client_id, &filters) => opened,
+            why = &mut over => return why,
+        };
+        let (mut sensors, resumed) = match opened {
             Ok(open) => open,
-            Err(why) => return why,
+            Err(why) => return Some(why),
         };
         if !resumed && let Err(error) = self.taker.forget_deliveries().await {
-            return error.to_string();
+            return Some(error.to_string());
         }
         self.status.send_modify(|status| (status.is_live, status.last_error) = (true, None));
         let (mut acknowledged, mut unsettled, mut forget) = (0, VecDeque::new(), 0);
         loop {
-            let batch = match sensors.next().await {
+            let next = tokio::select! {
+                next = sensors.next() => next,
+                why = &mut over => return why,
+            };
+            let batch = match next {
                 Ok(batch) => batch,
-                Err(why) => return why,
+                Err(why) => return Some(why),
             };
             while let Some((_, remembered)) = unsettled.pop_front_if(|(acks, _): &mut (u64, u64)| *acks <= sensors.settled()) {
                 forget = remembered;
@@ -172,7 +187,7 @@ impl<T: Taker> Ingest<T> {
             let arrivals = batch.iter().map(|message| arrival(schema, rules, message)).collect();
             let tally = match self.taker.take(arrivals, forget).await {
                 Ok(tally) => tally,
-                Err(error) => return error.to_string(),
+                Err(error) => return Some(error.to_string()),
             };
             self.status.send_modify(|status| {
                 status.tally.rows += tally.rows;
@@ -183,7 +198,7 @@ impl<T: Taker> Ingest<T> {
             for message in &batch {
                 match sensors.acknowledge(message) {
                     Ok(acks) => acknowledged += acks,
-                    Err(why) => return why,
+                    Err(why) => return Some(why),
                 }
             }
             unsettled.push_back((acknowledged, tally.remembered));
