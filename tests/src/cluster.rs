@@ -179,12 +179,11 @@ impl Cluster {
             device.cli().args(["sync", "--timeout", "60"]).run().expect_success();
         }
         wait::until("the same digest everywhere and nothing pending", CONVERGENCE_TIMEOUT, || {
+            // The hub last: what a device has pushed by then is in what the hub holds.
+            let statuses: Vec<Value> = devices.iter().map(|device| device.status()).collect();
             let want = digest(&self.hub().status());
-            let agrees = |device: &&Node| {
-                let status = device.status();
-                digest(&status) == want && status["pending"] == 0
-            };
-            devices.iter().all(agrees).then_some(want)
+            let agrees = |status: &Value| digest(status) == want && status["pending"] == 0;
+            statuses.iter().all(agrees).then_some(want)
         })
     }
 

@@ -295,13 +295,14 @@ impl Fleet {
 
     fn wait_converged(&self) {
         wait::until("the fleet to converge", STUCK_AFTER, || {
+            // The hub last: what a device has pushed by then is in what the hub holds.
+            let statuses: Vec<Value> = self.devices.iter().map(|device| device.node.status()).collect();
             let want = digest(&self.cluster.hub().status());
-            let agrees = |device: &Device| {
-                let status = device.node.status();
+            let agrees = |status: &Value| {
                 let buckets = status["buckets"].as_array().is_some_and(|buckets| !buckets.is_empty());
-                buckets && status["pending"] == 0 && digest(&status) == want
+                buckets && status["pending"] == 0 && digest(status) == want
             };
-            self.devices.iter().all(agrees).then_some(())
+            statuses.iter().all(agrees).then_some(())
         });
     }
 

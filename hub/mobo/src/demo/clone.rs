@@ -79,7 +79,9 @@ fn write(node: &Node, verb: &str, id: &str, body: Value) -> anyhow::Result<()> {
 
 fn agree(interrupt: &Interrupt, nodes: &[&Node]) -> anyhow::Result<()> {
     until("everybody to hold the same", AGREE_TIMEOUT, interrupt, || {
-        let statuses: Vec<Value> = nodes.iter().map(|node| ask(&node.folder, "status")).collect::<Result<_, _>>()?;
+        // The hub, which is named first, last: what a device has pushed by then is in what the hub holds.
+        let mut statuses: Vec<Value> = nodes.iter().rev().map(|node| ask(&node.folder, "status")).collect::<Result<_, _>>()?;
+        statuses.reverse();
         Ok(same_everywhere(&statuses, true).map_or_else(Look::NotYet, Look::Found))
     })
 }

@@ -184,7 +184,8 @@ impl Drop for Node {
     }
 }
 
-/// Whether these statuses, the hub's first, say that all nodes hold the same and nothing waits; if not, what is missing.
+/// Whether these statuses, the hub's first, say that all nodes hold the same and nothing waits; if not, what is missing. The hub's must be read
+/// last.
 pub(super) fn same_everywhere(statuses: &[Value], all_lanes: bool) -> Result<(), String> {
     let Some((hub, devices)) = statuses.split_first() else { return Err("no node".to_owned()) };
     let list = |status: &Value, key: &str| status.get(key).and_then(Value::as_array).cloned().unwrap_or_default();

@@ -59,7 +59,9 @@ pub(super) fn play(home: &Path, interrupt: &Interrupt, as_json: bool) -> anyhow:
         Ok(if ended { Look::Found(()) } else { Look::NotYet("the hub recovers".to_owned()) })
     })?;
     until("both to hold the same", AGREE_TIMEOUT, interrupt, || {
-        let statuses = [ask(&hub.folder, "status")?, ask(&device.folder, "status")?];
+        // The hub last: what the device has pushed by then is in what the hub holds.
+        let device = ask(&device.folder, "status")?;
+        let statuses = [ask(&hub.folder, "status")?, device];
         Ok(same_everywhere(&statuses, true).map_or_else(Look::NotYet, Look::Found))
     })?;
     let records = hub.status()?.get("records").and_then(Value::as_u64);

@@ -325,7 +325,10 @@ impl<'a> Story<'a> {
     fn converge(&self, what: &str, all_lanes: bool) -> anyhow::Result<()> {
         self.narrator.waiting(what);
         until(what, CONVERGE_TIMEOUT, self.interrupt, || {
-            let statuses = [self.hub.status()?, self.devices[0].status()?, self.devices[1].status()?];
+            // The hub last: what a device has pushed by then is in what the hub holds.
+            let [one, two] = &self.devices;
+            let (one, two) = (one.status()?, two.status()?);
+            let statuses = [self.hub.status()?, one, two];
             Ok(same_everywhere(&statuses, all_lanes).map_or_else(Look::NotYet, Look::Found))
         })?;
         self.narrator.waiting("");
