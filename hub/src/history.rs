@@ -86,10 +86,6 @@ impl History {
     /// The store's; it is as before then, or another hub's timeline.
     pub async fn fork(&self, from: Timeline, foreign: Vec<Timeline>) -> Result<(), StoreError> {
         let _one_at_a_time = self.changing.lock().await;
-        // Many devices may find it out at once.
-        if self.store.current().await?.timeline.timeline != from {
-            return self.look().await;
-        }
         let project = self.era().identity.project;
         let fork = Fork {
             from,
@@ -98,9 +94,12 @@ impl History {
             foreign,
             now: self.time.now(),
         };
-        self.store.fork_timeline(project, fork).await?;
-        // Once for each timeline, and before anything is merged on it.
-        self.time.leap().await?;
+        let fresh = fork.fresh;
+        let row = self.store.fork_timeline(project, fork).await?;
+        // Many devices may find it out at once: once for each timeline, and before anything is merged on it.
+        if row.timeline.timeline == fresh {
+            self.time.leap().await?;
+        }
         self.look().await
     }
 
