@@ -18,6 +18,8 @@ pub const LIVE_FOLLOW_RENEW: Duration = Duration::from_secs(600);
 pub const LIVE_LINGER: Duration = Duration::from_secs(30);
 /// Rows of the log that are read at once.
 pub const LIVE_PAGE_ROWS_MAX: u32 = 500;
+/// Changes that a subscriber is given first: one that is cut off again and again costs no more than it takes. Each later page is twice as long.
+pub const LIVE_FIRST_PAGE_ROWS_MAX: u32 = 32;
 /// Bytes of rows that are read at once, but at least one row.
 pub const LIVE_PAGE_BYTES_MAX: usize = 1 << 20;
 /// Changes that a node keeps in memory for its subscribers; who is further behind is served from the store.

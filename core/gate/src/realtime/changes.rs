@@ -1,5 +1,6 @@
 //! The changes of one collection as a stream, for whoever spells them in a way of its own.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl Changes {
                         let told = changes.iter().filter_map(|change| {
                             let seen = self.wanted.seen(change)?;
                             let point = LivePoint { log, n: change.n };
-                            Some(Told { kind: seen.kind, at: change.at, point, old: seen.old, new: seen.new })
+                            let (old, new) = (seen.old.map(Cow::into_owned), seen.new.map(Cow::into_owned));
+                            Some(Told { kind: seen.kind, at: change.at, point, old, new })
                         });
                         self.ready.extend(told.collect::<Vec<_>>());
                     }

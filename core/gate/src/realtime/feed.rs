@@ -75,6 +75,8 @@ pub(crate) struct Subscription {
     at: LivePoint,
     /// What is subscribed, and from which number.
     from: BTreeMap<CollectionId, u64>,
+    /// How many changes it is given together: more each time, for one that goes on taking them.
+    rows_max: u32,
     /// A page that is being read from the store: it is read once, however often its reader turns to something else.
     paging: Option<JoinHandle<Paged>>,
 }
@@ -116,8 +118,14 @@ impl Feed {
         from: Option<LivePoint>,
     ) -> Result<(Subscription, bool), BackendError> {
         let news = self.news.subscribe();
-        let mut subscription =
-            Subscription { feed: Arc::clone(self), news, at: LivePoint { log: 0, n: 0 }, from: BTreeMap::new(), paging: None };
+        let mut subscription = Subscription {
+            feed: Arc::clone(self),
+            news,
+            at: LivePoint { log: 0, n: 0 },
+            from: BTreeMap::new(),
+            rows_max: limits::LIVE_FIRST_PAGE_ROWS_MAX,
+            paging: None,
+        };
         for collection in collections {
             if !subscription.from.contains_key(collection) {
                 self.want(*collection).await?;
@@ -214,7 +222,7 @@ impl Ring {
     }
 
     /// What a subscriber at that place gets next.
-    fn step(&self, at: LivePoint, from: &BTreeMap<CollectionId, u64>) -> Step {
+    fn step(&self, at: LivePoint, from: &BTreeMap<CollectionId, u64>, rows_max: u32) -> Step {
         let is_whole = |(id, from): (&CollectionId, &u64)| self.since(*id).is_some_and(|since| since <= at.n.max(*from));
         if at.log != self.head.log || !from.iter().all(is_whole) {
             return Step::Lost(Lost::Expired);
@@ -229,7 +237,7 @@ impl Ring {
             return Step::Page;
         }
         let first = self.changes.partition_point(|change| change.n <= at.n);
-        let some: Vec<_> = self.changes.iter().skip(first).take(limits::LIVE_PAGE_ROWS_MAX as usize).cloned().collect();
+        let some: Vec<_> = self.changes.iter().skip(first).take(rows_max as usize).cloned().collect();
         // Numbers that no change has are of other projects.
         let all = first + some.len() >= self.changes.len();
         let upto = some.last().filter(|_| !all).map_or(self.head.head, |change| change.n);
@@ -265,7 +273,7 @@ impl Subscription {
                 return std::future::pending().await;
             }
             self.news.borrow_and_update();
-            let step = self.feed.ring().step(self.at, &self.from);
+            let step = self.feed.ring().step(self.at, &self.from, self.rows_max);
             let (changes, upto) = match step {
                 Step::Changes(changes, upto) => (changes, upto),
                 Step::Lost(lost) => return Err(lost),
@@ -276,8 +284,8 @@ impl Subscription {
                     continue;
                 }
                 Step::Page => {
-                    let (feed, at, from) = (&self.feed, self.at, &self.from);
-                    let paging = self.paging.get_or_insert_with(|| tokio::spawn(page(Arc::clone(feed), at, from.clone())));
+                    let (feed, place, from) = (&self.feed, (self.at, self.rows_max), &self.from);
+                    let paging = self.paging.get_or_insert_with(|| tokio::spawn(page(Arc::clone(feed), place, from.clone())));
                     let paged = paging.await;
                     self.paging = None;
                     match paged {
@@ -288,6 +296,7 @@ impl Subscription {
                 }
             };
             self.at.n = upto;
+            self.rows_max = (self.rows_max * 2).min(limits::LIVE_PAGE_ROWS_MAX);
             let from = &self.from;
             let is_mine = |change: &Arc<LiveChange>| from.get(&change.collection).is_some_and(|from| change.n > *from);
             let mine: Vec<_> = changes.into_iter().filter(is_mine).collect();
@@ -299,9 +308,9 @@ impl Subscription {
 }
 
 /// A page from the store, in turn with others who are behind.
-async fn page(feed: Arc<Feed>, at: LivePoint, from: BTreeMap<CollectionId, u64>) -> Paged {
+async fn page(feed: Arc<Feed>, (at, rows_max): (LivePoint, u32), from: BTreeMap<CollectionId, u64>) -> Paged {
     let Ok(_turn) = feed.catching_up.acquire().await else { return std::future::pending().await };
-    match feed.backend.changes(at.n, limits::LIVE_PAGE_ROWS_MAX).await {
+    match feed.backend.changes(at.n, rows_max).await {
         Ok(page) => {
             let since = |id| page.head.follows.iter().find(|(followed, _)| *followed == id).map(|(_, since)| *since);
             let is_whole = from.iter().all(|(id, from)| since(*id).is_some_and(|since| since <= at.n.max(*from)));

@@ -12,10 +12,11 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use mobo_core::limits;
-use mobo_core::live::{LiveChange, LivePoint};
+use mobo_core::live::{LiveChange, LivePoint, LiveRow};
 use mobo_core::query::Filter;
 use mobo_core::rfc3339;
 use mobo_core::schema::Collection;
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -139,12 +140,26 @@ impl Stream {
         self.write(format!("id: {}\nevent: resync\ndata: {data}\n\n", self.subscription.at())).await
     }
 
+    /// The event of a change; nothing where it is not for this reader.
     fn event(&self, log: u64, change: &LiveChange) -> Option<String> {
         let seen = self.wanted.seen(change)?;
-        let name = &self.wanted.collection.name;
-        let data = json!({ "collection": name, "at": rfc3339::format(change.at.0), "record": seen.new, "old": seen.old });
-        Some(format!("id: {}\nevent: {}\ndata: {data}\n\n", LivePoint { log, n: change.n }, seen.kind.name()))
+        let at = rfc3339::format(change.at.0);
+        let (record, old) = (seen.new.as_deref(), seen.old.as_deref());
+        let event = Event { collection: &self.wanted.collection.name, at: &at, record, old };
+        let point = LivePoint { log, n: change.n };
+        // It is made of strings and JSON, which can always be spelled.
+        let data = serde_json::to_string(&event).ok()?;
+        Some(format!("id: {point}\nevent: {}\ndata: {data}\n\n", seen.kind.name()))
     }
+}
+
+/// What an event says.
+#[derive(Serialize)]
+struct Event<'c> {
+    collection: &'c str,
+    at: &'c str,
+    record: Option<&'c LiveRow>,
+    old: Option<&'c LiveRow>,
 }
 
 fn refused(problem: &Problem) -> String {

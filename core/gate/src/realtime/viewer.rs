@@ -1,5 +1,6 @@
 //! Who subscribes, and what of a change is for them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::header::{AUTHORIZATION, HeaderName};
@@ -169,13 +170,13 @@ impl View {
     }
 
     /// A row, if it is for this viewer, with the fields that are.
-    pub(super) fn shown(&self, row: &LiveRow) -> Option<LiveRow> {
+    pub(super) fn shown<'c>(&self, row: &'c LiveRow) -> Option<Cow<'c, LiveRow>> {
         if !self.0.rows.lets_through(row) {
             return None;
         }
-        let mut shown = row.clone();
+        let mut shown = Cow::Borrowed(row);
         if let Some(fields) = &self.0.fields {
-            shown.retain(|name, _| ["id", "at", "device"].contains(&name.as_str()) || fields.contains(name));
+            shown.to_mut().retain(|name, _| ["id", "at", "device"].contains(&name.as_str()) || fields.contains(name));
         }
         Some(shown)
     }

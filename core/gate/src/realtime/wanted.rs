@@ -1,5 +1,6 @@
 //! What a subscriber asks for, and what a change is for it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use mobo_core::ids::CollectionId;
@@ -22,11 +23,13 @@ pub(super) struct Wanted {
 }
 
 /// A change, as far as a subscriber sees it.
+///
+/// Many see the same rows: one is copied only for whom something of it is hidden.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct Seen<'c> {
     pub(super) kind: LiveKind,
-    pub(super) old: Option<LiveRow>,
-    pub(super) new: Option<LiveRow>,
+    pub(super) old: Option<Cow<'c, LiveRow>>,
+    pub(super) new: Option<Cow<'c, LiveRow>>,
 }
 
 /// Reads filters that stand side by side, as in `status=eq.open&n=gt.3`, over the columns that there are for the caller.
@@ -60,17 +63,17 @@ impl Wanted {
         Ok(())
     }
 
-    fn shown(&self, row: Option<&LiveRow>) -> Option<LiveRow> {
+    fn shown<'c>(&self, row: Option<&'c LiveRow>) -> Option<Cow<'c, LiveRow>> {
         let row = row.filter(|row| self.filter.lets_through(*row))?;
         let mut shown = self.view.shown(row)?;
         if let Some(select) = &self.select {
-            shown.retain(|name, _| select.contains(name));
+            shown.to_mut().retain(|name, _| select.contains(name));
         }
         Some(shown)
     }
 
     /// A change of a live query: a row that comes to fit is an insert, one that does not fit any more is a delete.
-    pub(super) fn seen(&self, change: &LiveChange) -> Option<Seen> {
+    pub(super) fn seen<'c>(&self, change: &'c LiveChange) -> Option<Seen<'c>> {
         if change.collection != self.id() {
             return None;
         }
@@ -87,7 +90,7 @@ impl Wanted {
     }
 
     /// A change as a database tells it: of what it is by itself, if the row that counts fits: the old one of a delete, else the new one.
-    pub(super) fn seen_as_is(&self, change: &LiveChange) -> Option<Seen> {
+    pub(super) fn seen_as_is<'c>(&self, change: &'c LiveChange) -> Option<Seen<'c>> {
         if change.collection != self.id() {
             return None;
         }

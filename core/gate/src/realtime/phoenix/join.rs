@@ -168,8 +168,8 @@ impl Binding {
             "errors": null,
         });
         if let Json::Object(members) = &mut told {
-            members.extend(seen.new.map(|row| ("record".to_owned(), Json::Object(row))));
-            members.extend(seen.old.map(|row| ("old_record".to_owned(), Json::Object(row))));
+            members.extend(seen.new.map(|row| ("record".to_owned(), Json::Object(row.into_owned()))));
+            members.extend(seen.old.map(|row| ("old_record".to_owned(), Json::Object(row.into_owned()))));
         }
         Some(told)
     }
