@@ -248,7 +248,7 @@ impl Model {
         for write in self.writes.iter().filter(is_in) {
             let record = expected.entry((write.what, write.hot.clone())).or_default();
             record.vague |= write.vague;
-            record.counter += write.delta;
+            record.counter = record.counter.saturating_add(write.delta);
             // A write of the same log comes after the one before it, whatever the clocks say; if it is there at all.
             let history = if write.vague { HUB } else { write.history };
             if let Some(text) = &write.text {

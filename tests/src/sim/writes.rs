@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mobo_adapters::sqlite::edge::{WriteError, Written};
-use mobo_core::author::{Edit, segment};
+use mobo_core::author::{Edit, Intent, segment};
 use mobo_core::future::BoxFuture;
 use mobo_core::ids::{Nonce, RecordKey};
 use mobo_core::merge::{LocalBody, LocalWrite, Outcome, Prepared};
@@ -143,9 +143,10 @@ impl World {
             record.map(|record| view(what, &record.state)).unwrap_or_default()
         });
         let mut write = draft.write;
-        if waits && write.visible == Some(false) {
-            // Others may have counted before it: what it took from the counter is not known.
+        if waits && draft.edits.first().is_some_and(|edit| edit.intent == Intent::Delete) {
+            // Others are merged before it, and may have counted or made the record: what it took from the counter is not known.
             write.delta = i64::MIN;
+            write.visible.get_or_insert(false);
         }
         self.hub_edits(write, draft.edits)
     }
