@@ -37,6 +37,8 @@ pub struct Settings {
     pub requests_max: usize,
     /// Connections at the same time; later ones wait.
     pub connections_max: usize,
+    /// Subscribers at the same time, each on a connection of its own; later ones are told to come back.
+    pub subscribers_max: usize,
     /// Largest request body.
     pub body_bytes_max: usize,
     /// Bytes of all bodies that are held at the same time.
@@ -60,6 +62,7 @@ impl Default for Settings {
             drain_timeout: limits::HTTP_DRAIN_TIMEOUT,
             requests_max: limits::HTTP_REQUESTS_MAX,
             connections_max: limits::HTTP_CONNECTIONS_MAX,
+            subscribers_max: limits::LIVE_SUBSCRIBERS_MAX,
             body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
             rates: Rates::default(),
@@ -166,7 +169,7 @@ impl Gate {
         let counts = Counts::new(settings.rates);
         let feed = Feed::new(Arc::clone(&backend));
         let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
-        let (writes, places) = (Writes::default(), Places::default());
+        let (writes, places) = (Writes::default(), Places::new(settings.subscribers_max));
         #[cfg(feature = "graphql")]
         let schemas = crate::graphql::Schemas::default();
         Self(Arc::new(Shared {

@@ -122,7 +122,7 @@ pub const IDEMPOTENCY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The same on a device, which is small: requests in work.
 pub const EDGE_HTTP_REQUESTS_MAX: usize = 64;
-/// Connections to a device at the same time.
-pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 128;
+/// Connections to a device at the same time; later ones wait.
+pub const EDGE_HTTP_CONNECTIONS_MAX: usize = 320;
 /// Bytes of all bodies that a device holds at the same time.
 pub const EDGE_HTTP_BODIES_BYTES_MAX: usize = 8 * 1024 * 1024;

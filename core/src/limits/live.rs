@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{EDGE_HTTP_CONNECTIONS_MAX, EDGE_HTTP_REQUESTS_MAX, HTTP_CONNECTIONS_MAX, HTTP_REQUESTS_MAX};
+
 /// Changes that the log keeps; a subscriber that comes back from before them is told to read again.
 pub const LIVE_ROWS_MAX: u64 = 50_000;
 /// Bytes of rows in the log.
@@ -34,8 +36,13 @@ pub const LIVE_RETRY: Duration = Duration::from_secs(1);
 pub const LIVE_CATCH_UP_MAX: usize = 2;
 /// Changes that a subscriber may be behind; then it is told to read again, and cut.
 pub const LIVE_BEHIND_MAX: u64 = 20_000;
-/// Subscriptions of one node at the same time.
+/// Subscribers of a hub at the same time.
 pub const LIVE_SUBSCRIBERS_MAX: usize = 1_000;
+/// Subscribers of a device at the same time.
+pub const EDGE_LIVE_SUBSCRIBERS_MAX: usize = 256;
+// Whoever stays leaves connections to those who come and go: they would wait without a word.
+const _: () = assert!(LIVE_SUBSCRIBERS_MAX + HTTP_REQUESTS_MAX <= HTTP_CONNECTIONS_MAX);
+const _: () = assert!(EDGE_LIVE_SUBSCRIBERS_MAX + EDGE_HTTP_REQUESTS_MAX <= EDGE_HTTP_CONNECTIONS_MAX);
 /// Of them, for one address.
 pub const LIVE_SUBSCRIBERS_PER_ADDRESS_MAX: usize = 250;
 /// How often the rights of a subscriber are asked again.

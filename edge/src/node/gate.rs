@@ -76,6 +76,7 @@ impl GatePart {
         let small = Settings {
             requests_max: limits::EDGE_HTTP_REQUESTS_MAX,
             connections_max: limits::EDGE_HTTP_CONNECTIONS_MAX,
+            subscribers_max: limits::EDGE_LIVE_SUBSCRIBERS_MAX,
             bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
             watch: Some(Arc::new(Requests)),
             pusher: self.pusher(),

@@ -33,13 +33,11 @@ struct Share {
     taken: Arc<Mutex<BTreeMap<u128, usize>>>,
 }
 
-impl Default for Places {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(limits::LIVE_SUBSCRIBERS_MAX)), taken: Arc::default() }
-    }
-}
-
 impl Places {
+    pub(crate) fn new(subscribers_max: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(subscribers_max)), taken: Arc::default() }
+    }
+
     /// A place for the caller of a request. Whoever comes from this machine is not counted: it is a program here, or many people behind a proxy.
     ///
     /// # Errors
@@ -90,7 +88,7 @@ mod tests {
 
     #[test]
     fn one_address_leaves_places_for_others() {
-        let places = Places::default();
+        let places = Places::new(limits::LIVE_SUBSCRIBERS_MAX);
         let take = |address: &str| places.take_from(Some(address.parse().unwrap()));
         let held: Vec<Place> = (0..limits::LIVE_SUBSCRIBERS_PER_ADDRESS_MAX).map(|_| take("192.0.2.1").unwrap()).collect();
         assert_eq!(take("192.0.2.1").unwrap_err().status().as_u16(), 429);
