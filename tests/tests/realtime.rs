@@ -75,8 +75,12 @@ impl Stream {
         open
     }
 
-    /// Opens one; ready with the head of the answer.
+    /// Opens one; ready with the head of the answer. A node that is full is asked again: it has not yet seen all go who have gone.
     fn begin(address: &str, path: &str, (key, at): (&str, Option<&str>)) -> Self {
+        wait::until("a place among the subscribers", SOON, || Self::try_to_begin(address, path, (key, at)))
+    }
+
+    fn try_to_begin(address: &str, path: &str, (key, at): (&str, Option<&str>)) -> Option<Self> {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         let key = if key.is_empty() { String::new() } else { format!("apikey: {key}\r\n") };
@@ -85,9 +89,10 @@ impl Stream {
         stream.write_all(head.as_bytes()).unwrap();
         let mut open = Self { lines: BufReader::new(stream), at: String::new() };
         let status = open.line().unwrap();
-        assert!(status.contains("200"), "{status}: {:?}", (0..20).map(|_| open.line()).collect::<Vec<_>>());
-        while open.line().unwrap() != "" {}
-        open
+        let head: Vec<String> = std::iter::from_fn(|| open.line().filter(|line| !line.is_empty())).collect();
+        let is_full = status.contains("503") && head.iter().any(|line| line.starts_with("retry-after: "));
+        assert!(is_full || status.contains("200"), "{status}: {head:?} {:?}", open.line());
+        (!is_full).then_some(open)
     }
 
     fn line(&mut self) -> Option<String> {
