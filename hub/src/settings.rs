@@ -7,6 +7,7 @@ use std::ops::Deref;
 
 use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
 pub use mobo_runtime::ingest::MQTT_INGEST;
+pub use mobo_runtime::serving::RATE_RULES;
 
 use crate::{otlp, publish};
 
@@ -144,6 +145,7 @@ pub static ALL: &[&dyn Define] = &[
     &RATE_GUEST,
     &RATE_KEY,
     &RATE_AUTH,
+    &RATE_RULES,
     &GRAPHQL_INTROSPECTION,
     &PUSHER_ID,
     &PUSHER_KEY,

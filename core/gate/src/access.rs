@@ -17,9 +17,9 @@ use crate::problem::Problem;
 
 pub(crate) use guard::{Guard, action_of, no_column};
 
-const APIKEY: HeaderName = HeaderName::from_static("apikey");
+pub(crate) const APIKEY: HeaderName = HeaderName::from_static("apikey");
 /// What clients that insist on a key send to the device that they run on: it is no key.
-const LOCAL: &str = "local";
+pub(crate) const LOCAL: &str = "local";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Set by proxies: the call was made elsewhere.
 const PROXIED: [HeaderName; 4] = [

@@ -48,8 +48,9 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
         Some(answer) => answer,
         None => match gate.counts().admit(&head, Instant::now()) {
             Err(over) => {
-                standing = Some((over.1, true));
-                over.0.into_response()
+                let problem = gate.limited(&over);
+                standing = Some((*over, true));
+                problem.into_response()
             }
             Ok(counted) => {
                 standing = counted.map(|standing| (standing, false));
@@ -102,7 +103,7 @@ async fn heard(gate: &Gate, request: Request, next: Next) -> (Response, Option<S
     if let Some(standing) = gate.counts().suspected(&head, Instant::now())
         && !gate.is_good(&head).await
     {
-        return (rates::problem(&standing).into_response(), Some(standing));
+        return (gate.limited(&standing).into_response(), Some(standing));
     }
     let suspect = rates::suspect(&head);
     let answer = next.run(Request::from_parts(head, body)).await;

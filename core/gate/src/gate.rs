@@ -11,13 +11,18 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, get, post};
 use mobo_core::limits;
+use mobo_core::rates::Rules;
+#[cfg(feature = "graphql")]
+use mobo_core::rights::Action;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+#[cfg(feature = "graphql")]
+use tokio::time::Instant;
 
 use crate::backend::{Backend, Principal};
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
-use crate::rates::{Counts, Rates};
+use crate::rates::{Counts, Rates, Standing};
 use crate::realtime::pusher::Openers;
 use crate::realtime::pusher::{self, PusherApp};
 use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
@@ -43,6 +48,8 @@ pub struct Settings {
     pub bodies_bytes_max: usize,
     /// How often a caller may ask.
     pub rates: Rates,
+    /// The same for what bears a label.
+    pub rules: Rules,
     /// Who counts and measures requests; nobody by default.
     pub watch: Option<Arc<dyn Watch>>,
     /// Makes connections private; none by default, and then they are plain.
@@ -63,6 +70,7 @@ impl Default for Settings {
             body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
             rates: Rates::default(),
+            rules: Rules::parse(limits::RATE_RULES).unwrap_or_default(),
             watch: None,
             secure: None,
             pusher: Vec::new(),
@@ -163,7 +171,7 @@ impl Gate {
         let requests = Arc::new(Semaphore::new(settings.requests_max));
         // The largest body alone must fit.
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
-        let counts = Counts::new(settings.rates);
+        let counts = Counts::new(settings.rates, settings.rules.clone());
         let feed = Feed::new(Arc::clone(&backend));
         let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
         let (writes, places) = (Writes::default(), Places::default());
@@ -260,6 +268,24 @@ impl Gate {
     /// How often everybody has asked.
     pub(crate) fn counts(&self) -> &Counts {
         &self.0.counts
+    }
+
+    /// Tells who counts that somebody has asked too often; gives what that one is told.
+    pub(crate) fn limited(&self, standing: &Standing) -> Problem {
+        if let Some(watch) = &self.0.settings.watch {
+            standing.policies().iter().for_each(|policy| watch.limited(policy));
+        }
+        standing.problem()
+    }
+
+    /// Counts what a caller does to a collection, where the head of his request does not say it.
+    ///
+    /// # Errors
+    ///
+    /// 429 for one who does it too often.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn count_act(&self, parts: &Parts, act: (&str, Action)) -> Result<(), Problem> {
+        self.counts().act(parts, act, Instant::now()).map_err(|over| self.limited(&over))
     }
 
     /// Writes that carry a key.

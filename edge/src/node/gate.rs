@@ -8,6 +8,7 @@ use mobo_core::limits;
 use mobo_gate::{Gate, PusherApp, Settings, auth};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
+use mobo_runtime::serving::rate_rules;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ impl GatePart {
             connections_max: limits::EDGE_HTTP_CONNECTIONS_MAX,
             bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
             watch: Some(Arc::new(Requests)),
+            rules: rate_rules(&self.edge.config)?,
             pusher: self.pusher(),
             ..Settings::default()
         };
@@ -107,13 +109,15 @@ impl Component for GatePart {
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async move {
             let address = self.address();
-            vec![match std::net::TcpListener::bind(address) {
+            let address = match std::net::TcpListener::bind(address) {
                 Ok(_) => Check::pass("HTTP address", format!("{address} is free")),
                 Err(error) => {
                     let Fault { reason, advice } = fault(address, &error);
                     Check::fail("HTTP address", reason, advice)
                 }
-            }]
+            };
+            let rules = rate_rules(&self.edge.config).err().map(|Fault { reason, advice }| Check::fail("rate rules", reason, advice));
+            std::iter::once(address).chain(rules).collect()
         })
     }
 

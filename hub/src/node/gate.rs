@@ -10,6 +10,7 @@ use mobo_gate::watch::Watch;
 use mobo_gate::{Gate, PusherApp, Rates, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
+use mobo_runtime::serving::rate_rules;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -97,10 +98,11 @@ impl GatePart {
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
-        let (watch, pusher, rates) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher(), self.rates());
+        let (watch, pusher) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher());
+        let (rates, rules) = (self.rates(), rate_rules(&self.hub.config)?);
         let graphql_introspection = self.hub.config.get(&settings::GRAPHQL_INTROSPECTION);
         let secure = self.certificates()?;
-        let watched = Settings { watch, pusher, rates, secure, graphql_introspection, ..Settings::default() };
+        let watched = Settings { watch, pusher, rates, rules, secure, graphql_introspection, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));
@@ -142,7 +144,8 @@ impl Component for GatePart {
                 Ok(Some(_)) => Some(Check::pass("certificate", "the certificate and its key go together")),
                 Err(Fault { reason, advice }) => Some(Check::fail("certificate", reason, advice)),
             };
-            std::iter::once(address).chain(certificate).collect()
+            let rules = rate_rules(&self.hub.config).err().map(|Fault { reason, advice }| Check::fail("rate rules", reason, advice));
+            std::iter::once(address).chain(certificate).chain(rules).collect()
         })
     }
 

@@ -61,12 +61,13 @@ impl Caller {
         Self { gate: gate.clone(), guard, viewer: Viewer::of(gate.clone(), parts), steps: tokio::sync::Mutex::new(0), standing }
     }
 
-    /// The turn of a field that needs the store, for as long as it is held.
+    /// The turn of a field that does this to a collection, for as long as it is held.
     ///
     /// # Errors
     ///
-    /// 400 where an operation has too many of them.
-    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, usize>, Problem> {
+    /// 400 where an operation has too many of them, and 429 for who does it too often.
+    async fn turn(&self, act: (&str, Action)) -> Result<tokio::sync::MutexGuard<'_, usize>, Problem> {
+        self.gate.count_act(self.viewer.parts(), act)?;
         let mut steps = self.steps.lock().await;
         *steps += 1;
         if *steps > limits::GRAPHQL_STEPS_MAX {

@@ -1,0 +1,33 @@
+//! How the API is served: the settings of it that a device and a hub have alike.
+
+use mobo_core::kernel::Fault;
+use mobo_core::limits;
+use mobo_core::rates::Rules;
+
+use crate::config::{Config, Define, Setting};
+
+/// How often which requests may be made.
+pub static RATE_RULES: Setting<String> = Setting::new(
+    "http.rate_rules",
+    limits::RATE_RULES,
+    "0.1.0",
+    "How many requests of a kind one caller may make in a time, beside the general quotas: LABEL=COUNT/TIME, with commas between several, as in \
+     orders:create=10/1s. A label is COLLECTION:ACTION (read, create, update, delete or *; *:create is any collection), *:auth for passwords, links \
+     and refresh tokens, or a path with all below it, as in /rest/v1/orders or POST /graphql/v1. LABEL@guest holds for whoever shows nothing or only \
+     a mobo_pub_ key, by address; LABEL@auth for tokens and secret keys, by those. The most special label of what is done counts, and the longest \
+     path. TIME is 1s to 24h. Empty: only the general quotas.",
+);
+
+/// The rules of the settings.
+///
+/// # Errors
+///
+/// A [`Fault`] that names the rule.
+pub fn rate_rules(config: &Config) -> Result<Rules, Fault> {
+    Rules::parse(&config.get(&RATE_RULES)).map_err(|bad| {
+        Fault::new(
+            format!("{} has {bad}", RATE_RULES.definition().key),
+            "write each rule as orders:create@guest=10/1s, with commas between them",
+        )
+    })
+}
