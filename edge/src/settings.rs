@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobo_runtime::config::{ByteSize, Define, Setting};
 pub use mobo_runtime::ingest::MQTT_INGEST;
-pub use mobo_runtime::serving::RATE_RULES;
+pub use mobo_runtime::serving::{RATE_RULES, SERVER_TIMING};
 
 /// Where the device's own API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
@@ -96,6 +96,7 @@ pub static PUSHER_SECRET: Setting<Option<String>> =
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
     &RATE_RULES,
+    &SERVER_TIMING,
     &HUB_URL,
     &TRANSPORT,
     &OUTBOX_KEEP,

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
 pub use mobo_runtime::ingest::MQTT_INGEST;
-pub use mobo_runtime::serving::RATE_RULES;
+pub use mobo_runtime::serving::{RATE_RULES, SERVER_TIMING};
 
 use crate::{otlp, publish};
 
@@ -146,6 +146,7 @@ pub static ALL: &[&dyn Define] = &[
     &RATE_KEY,
     &RATE_AUTH,
     &RATE_RULES,
+    &SERVER_TIMING,
     &GRAPHQL_INTROSPECTION,
     &PUSHER_ID,
     &PUSHER_KEY,

@@ -14,6 +14,7 @@ use crate::backend::{Caller, Credential, Principal};
 use crate::gate::{Gate, Peer};
 use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
+use crate::timing::{Stage, Timing};
 
 pub(crate) use guard::{Guard, action_of, no_column};
 
@@ -41,7 +42,7 @@ pub(crate) async fn principal(gate: &Gate, parts: &Parts) -> Result<Option<Princ
         _ => "key",
     };
     let principal = match credential {
-        Ok(credential) => prove(gate, credential).await,
+        Ok(credential) => Timing::of(gate, parts).during(Stage::Jwt, prove(gate, credential)).await,
         Err(problem) => Err(problem),
     };
     if let Some(watch) = &gate.settings().watch

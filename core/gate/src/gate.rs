@@ -58,6 +58,8 @@ pub struct Settings {
     pub pusher: Vec<PusherApp>,
     /// Whether GraphQL tells its schema; it does by default.
     pub graphql_introspection: bool,
+    /// Whether answers say how long their parts took; they do not by default.
+    pub server_timing: bool,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             secure: None,
             pusher: Vec::new(),
             graphql_introspection: true,
+            server_timing: false,
         }
     }
 }

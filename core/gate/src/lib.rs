@@ -35,6 +35,7 @@ mod rates;
 mod realtime;
 mod rest;
 pub mod serve;
+mod timing;
 pub mod upgrade;
 pub mod watch;
 

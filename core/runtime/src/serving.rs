@@ -18,6 +18,13 @@ pub static RATE_RULES: Setting<String> = Setting::new(
      path. TIME is 1s to 24h. Empty: only the general quotas.",
 );
 
+/// Whether answers say how long their parts took.
+pub static SERVER_TIMING: Setting<bool> = Setting::new(
+    "http.server_timing",
+    "false",
+    "0.1.0",
+    "True: answers have a header Server-Timing, as PostgREST spells it: jwt, parse, plan, db and response in milliseconds. Anybody who is answered reads it.",
+);
 /// The rules of the settings.
 ///
 /// # Errors

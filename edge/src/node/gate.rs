@@ -80,6 +80,7 @@ impl GatePart {
             bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
             watch: Some(Arc::new(Requests)),
             rules: rate_rules(&self.edge.config)?,
+            server_timing: self.edge.config.get(&settings::SERVER_TIMING),
             pusher: self.pusher(),
             ..Settings::default()
         };

@@ -101,8 +101,9 @@ impl GatePart {
         let (watch, pusher) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher());
         let (rates, rules) = (self.rates(), rate_rules(&self.hub.config)?);
         let graphql_introspection = self.hub.config.get(&settings::GRAPHQL_INTROSPECTION);
+        let server_timing = self.hub.config.get(&settings::SERVER_TIMING);
         let secure = self.certificates()?;
-        let watched = Settings { watch, pusher, rates, rules, secure, graphql_introspection, ..Settings::default() };
+        let watched = Settings { watch, pusher, rates, rules, secure, graphql_introspection, server_timing, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));

@@ -40,6 +40,7 @@ use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::realtime::{Viewer, flow, sse};
+use crate::timing::{Stage, Timing};
 use crate::{body, idempotent, query, upgrade};
 use made::By;
 
@@ -169,9 +170,15 @@ async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response,
     if sse::is_asked(&parts.headers) {
         return Ok(events(gate, (&schema, asked, standing), place).await);
     }
+    let timing = Timing::of(gate, parts);
+    timing.enter(Stage::Plan);
     match key {
         Some(key) => once(gate, parts, (key, held), (schema, asked)).await,
-        None => Ok(respond(&schema.execute(asked).await)),
+        None => {
+            let done = schema.execute(asked).await;
+            timing.enter(Stage::Response);
+            Ok(respond(&done))
+        }
     }
 }
 
