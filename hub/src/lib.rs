@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod node;
 pub mod otlp;
+mod outgoing;
 pub mod postgres;
 pub mod publish;
 mod rebucket;
