@@ -40,4 +40,5 @@ mod rebucket;
 pub mod records;
 pub mod sessions;
 pub mod settings;
+pub mod webhooks;
 pub mod witness;

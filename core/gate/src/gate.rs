@@ -23,8 +23,7 @@ use crate::backend::{Backend, Principal};
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
 use crate::rates::{Counts, Rates, Standing};
-use crate::realtime::pusher::Openers;
-use crate::realtime::pusher::{self, PusherApp};
+use crate::realtime::pusher::{self, Counting, Openers, PusherApp};
 use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
 use crate::serve::{Drained, Secure, serve};
 use crate::watch::Watch;
@@ -162,6 +161,7 @@ struct Shared {
     feed: Arc<Feed>,
     rooms: Rooms,
     openers: Openers,
+    counting: Counting,
     places: Places,
     /// True once the node stops: whoever listens for ever is told.
     closing: watch::Sender<bool>,
@@ -177,7 +177,7 @@ impl Gate {
         let counts = Counts::new(settings.rates, settings.rules.clone());
         let feed = Feed::new(Arc::clone(&backend));
         let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
-        let (writes, places) = (Writes::default(), Places::default());
+        let (writes, places, counting) = (Writes::default(), Places::default(), Counting::default());
         #[cfg(feature = "graphql")]
         let schemas = crate::graphql::Schemas::default();
         Self(Arc::new(Shared {
@@ -192,6 +192,7 @@ impl Gate {
             feed,
             rooms,
             openers,
+            counting,
             places,
             closing,
         }))
@@ -313,6 +314,11 @@ impl Gate {
     /// Who had channels signed.
     pub(crate) fn openers(&self) -> &Openers {
         &self.0.openers
+    }
+
+    /// Which channels of very many are told how many they are.
+    pub(crate) fn counting(&self) -> &Counting {
+        &self.0.counting
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {

@@ -45,4 +45,4 @@ pub use backend::{
 pub use gate::{Gate, Openness, Peer, Settings, paths};
 pub use problem::Problem;
 pub use rates::Rates;
-pub use realtime::pusher::PusherApp;
+pub use realtime::pusher::{HookBatch, HookKind, HookQueue, Hooks, PusherApp};

@@ -25,6 +25,24 @@ pub static SERVER_TIMING: Setting<bool> = Setting::new(
     "0.1.0",
     "True: answers have a header Server-Timing, as PostgREST spells it: jwt, parse, plan, db and response in milliseconds. Anybody who is answered reads it.",
 );
+/// Whether those in a channel are told how many they are.
+pub static SUBSCRIPTION_COUNT: Setting<bool> = Setting::new(
+    "pusher.subscription_count",
+    "false",
+    "0.1.0",
+    "True: everybody in a channel of the app that is not one of presence is told how many connections are in it, as pusher:subscription_count, \
+     whenever that changes; in a channel of more than 100 every few seconds.",
+);
+/// Who is told what happens in channels.
+pub static WEBHOOK_URLS: Setting<String> = Setting::new(
+    "pusher.webhook_urls",
+    "",
+    "0.1.0",
+    "Where servers of the app of pusher.id take its webhooks, as in https://example.com/hooks, with commas between several: what happens in channels, \
+     signed with the app's secret. A hub sends them, each of the hubs of a store its own; a device does not. Empty: nobody is told.",
+)
+.url();
+
 /// The rules of the settings.
 ///
 /// # Errors

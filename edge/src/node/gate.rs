@@ -68,7 +68,17 @@ impl GatePart {
         let config = &self.edge.config;
         let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
         let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
-        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+        let counts = config.get(&settings::SUBSCRIPTION_COUNT);
+        secret.map(|secret| PusherApp::new(&id, &key, &secret).counting(counts)).into_iter().collect()
+    }
+
+    /// Refuses by name what a device does not do.
+    fn no_webhooks(&self) -> Option<Check> {
+        let key = settings::WEBHOOK_URLS.definition().key;
+        let is_set = !self.edge.config.get(&settings::WEBHOOK_URLS).is_empty();
+        is_set.then(|| {
+            Check::fail("webhooks", format!("{key} is set, and a device sends no webhooks"), format!("remove {key}, or set it on the hub"))
+        })
     }
 
     /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
@@ -118,7 +128,7 @@ impl Component for GatePart {
                 }
             };
             let rules = rate_rules(&self.edge.config).err().map(|Fault { reason, advice }| Check::fail("rate rules", reason, advice));
-            std::iter::once(address).chain(rules).collect()
+            std::iter::once(address).chain(rules).chain(self.no_webhooks()).collect()
         })
     }
 

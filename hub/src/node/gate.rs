@@ -7,7 +7,7 @@ use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::serve::Secure;
 use mobo_gate::upgrade::websocket;
 use mobo_gate::watch::Watch;
-use mobo_gate::{Gate, PusherApp, Rates, Settings};
+use mobo_gate::{Gate, Hooks, PusherApp, Rates, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
 use mobo_runtime::serving::rate_rules;
@@ -23,6 +23,8 @@ use crate::settings;
 
 pub(super) struct GatePart {
     hub: Arc<Hub>,
+    /// Where it puts what an app's servers are told.
+    hooks: Option<Hooks>,
     serving: Mutex<Serving>,
 }
 
@@ -44,8 +46,8 @@ fn fault(address: SocketAddr, error: &std::io::Error) -> Fault {
 }
 
 impl GatePart {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, serving: Mutex::default() }
+    pub(super) fn new(hub: Arc<Hub>, hooks: Option<Hooks>) -> Self {
+        Self { hub, hooks, serving: Mutex::default() }
     }
 
     fn serving(&self) -> MutexGuard<'_, Serving> {
@@ -71,7 +73,9 @@ impl GatePart {
         let config = &self.hub.config;
         let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
         let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
-        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+        let counts = config.get(&settings::SUBSCRIPTION_COUNT);
+        let app = |secret: String| PusherApp::new(&id, &key, &secret).telling(self.hooks.clone()).counting(counts);
+        secret.map(app).into_iter().collect()
     }
 
     /// The certificate, where one is set.
