@@ -201,7 +201,9 @@ fn make_room(windows: &mut BTreeMap<Counted, Window>, now: Instant) {
         let mut free: Vec<(u32, Counted)> =
             windows.iter().filter(|(_, window)| window.used < window.quota).map(|(caller, window)| (window.used, *caller)).collect();
         free.sort_unstable();
-        free.iter().take(limits::RATE_CALLERS_MAX / 16).for_each(|(_, caller)| drop(windows.remove(caller)));
+        for (_, caller) in free.iter().take(limits::RATE_CALLERS_MAX / 16) {
+            windows.remove(caller);
+        }
         if free.is_empty() {
             let first = windows.iter().min_by_key(|(_, window)| window.until).map(|(caller, _)| *caller);
             first.map(|caller| windows.remove(&caller));
