@@ -93,10 +93,10 @@ fn what_cannot_be_is_refused_by_name() {
     }
     let cluster = Cluster::boot(Place::Sqlite);
     for (launch, words) in [
-        (at("").set("http.rate_rules", "orders=5/1s"), ["boot refused: rate rules", "http.rate_rules has \"orders=5/1s\""]),
+        (at("").set("http.rate_rules", "orders=5/1s"), ["boot refused: gate: rate rules", "http.rate_rules has \"orders=5/1s\""]),
         (
             cluster.joined("pi").set("pusher.webhook_urls", bare),
-            ["boot refused: webhooks", "pusher.webhook_urls is set, and a device sends no"],
+            ["boot refused: gate: webhooks", "pusher.webhook_urls is set, and a device sends no"],
         ),
     ] {
         let mut node = launch.spawn();
