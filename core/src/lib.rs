@@ -33,6 +33,7 @@ pub mod names;
 pub mod overlay;
 pub mod protect;
 pub mod query;
+pub mod rates;
 pub mod record;
 pub mod recover;
 pub mod rfc3339;

@@ -45,6 +45,10 @@ impl Watch for Requests {
     fn authenticated(&self, method: &'static str, failure: Option<&'static str>) {
         http::authenticated(method, failure);
     }
+
+    fn limited(&self, policy: &str) {
+        http::limited(policy);
+    }
 }
 
 /// Counts what a session is told.

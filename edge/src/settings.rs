@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mobo_runtime::config::{ByteSize, Define, Setting};
 pub use mobo_runtime::ingest::MQTT_INGEST;
+pub use mobo_runtime::serving::{RATE_RULES, SERVER_TIMING, SUBSCRIPTION_COUNT, WEBHOOK_URLS};
 
 /// Where the device's own API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> = Setting::new(
@@ -94,6 +95,8 @@ pub static PUSHER_SECRET: Setting<Option<String>> =
 /// All of them.
 pub static ALL: &[&dyn Define] = &[
     &HTTP_LISTEN,
+    &RATE_RULES,
+    &SERVER_TIMING,
     &HUB_URL,
     &TRANSPORT,
     &OUTBOX_KEEP,
@@ -108,6 +111,8 @@ pub static ALL: &[&dyn Define] = &[
     &PUSHER_ID,
     &PUSHER_KEY,
     &PUSHER_SECRET,
+    &SUBSCRIPTION_COUNT,
+    &WEBHOOK_URLS,
 ];
 
 #[cfg(test)]

@@ -68,6 +68,10 @@ impl Watch for Requests {
     fn authenticated(&self, method: &'static str, failure: Option<&'static str>) {
         http::authenticated(method, failure);
     }
+
+    fn limited(&self, policy: &str) {
+        http::limited(policy);
+    }
 }
 
 /// Measures what the store is asked, and counts what it could not do.

@@ -59,6 +59,7 @@ use crate::metrics::HubMetrics;
 use crate::otlp::{self, OtlpPart};
 use crate::publish::{self, PublishPart};
 use crate::sessions::Sessions;
+use crate::webhooks::{self, WebhooksPart};
 use crate::{identity, settings};
 
 /// Version of this build.
@@ -332,7 +333,10 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
     board.plug(mqtt::MqttPart::new(Arc::clone(&hub)));
     board.plug(ws::WsPart(Arc::clone(&hub)));
     board.plug(ingest::IngestPart(Arc::clone(&hub)));
-    board.plug(gate::GatePart::new(Arc::clone(&hub)));
+    let webhooks = WebhooksPart::new(Arc::clone(&hub));
+    let hooks = webhooks.hooks();
+    board.plug(webhooks);
+    board.plug(gate::GatePart::new(Arc::clone(&hub), hooks));
     let announced = Arc::clone(&hub);
     board.announce(move || addresses(&announced));
     Ok(board.run().await)
@@ -340,7 +344,7 @@ pub async fn run(config: Config, folder: DataDir) -> Result<ExitReason, KeyFileE
 
 fn metrics_part(hub: &Arc<Hub>) -> (MetricsPart, Pages) {
     let collect = Arc::new(HubMetrics::new(Arc::clone(hub)));
-    let all = [crate::metrics::ALL, crate::metrics::backup::ALL, metrics::http::ALL, otlp::METRICS, publish::METRICS];
+    let all = [crate::metrics::ALL, crate::metrics::backup::ALL, metrics::http::ALL, otlp::METRICS, publish::METRICS, webhooks::METRICS];
     let pages = Pages::new(&all, collect);
     let part = MetricsPart::new(hub.config.get(&metrics::LISTEN), pages.clone());
     hub.metrics.fill(part.bound());

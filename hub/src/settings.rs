@@ -7,8 +7,9 @@ use std::ops::Deref;
 
 use mobo_runtime::config::{ByteSize, Define, Kind, Setting, TomlForm};
 pub use mobo_runtime::ingest::MQTT_INGEST;
+pub use mobo_runtime::serving::{RATE_RULES, SERVER_TIMING, SUBSCRIPTION_COUNT, WEBHOOK_URLS};
 
-use crate::{otlp, publish};
+use crate::{otlp, publish, webhooks};
 
 /// Where the API listens.
 pub static HTTP_LISTEN: Setting<SocketAddr> =
@@ -144,10 +145,15 @@ pub static ALL: &[&dyn Define] = &[
     &RATE_GUEST,
     &RATE_KEY,
     &RATE_AUTH,
+    &RATE_RULES,
+    &SERVER_TIMING,
     &GRAPHQL_INTROSPECTION,
     &PUSHER_ID,
     &PUSHER_KEY,
     &PUSHER_SECRET,
+    &SUBSCRIPTION_COUNT,
+    &WEBHOOK_URLS,
+    &webhooks::WEBHOOK_EVENTS,
     &QUIC_LISTEN,
     &QUIC_ADVERTISE,
     &DEVICE_WRITES,

@@ -14,12 +14,13 @@ use crate::backend::{Caller, Credential, Principal};
 use crate::gate::{Gate, Peer};
 use crate::key::{self, ApiKey, KeyKind};
 use crate::problem::Problem;
+use crate::timing::{Stage, Timing};
 
 pub(crate) use guard::{Guard, action_of, no_column};
 
-const APIKEY: HeaderName = HeaderName::from_static("apikey");
+pub(crate) const APIKEY: HeaderName = HeaderName::from_static("apikey");
 /// What clients that insist on a key send to the device that they run on: it is no key.
-const LOCAL: &str = "local";
+pub(crate) const LOCAL: &str = "local";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Set by proxies: the call was made elsewhere.
 const PROXIED: [HeaderName; 4] = [
@@ -41,7 +42,7 @@ pub(crate) async fn principal(gate: &Gate, parts: &Parts) -> Result<Option<Princ
         _ => "key",
     };
     let principal = match credential {
-        Ok(credential) => prove(gate, credential).await,
+        Ok(credential) => Timing::of(gate, parts).during(Stage::Jwt, prove(gate, credential)).await,
         Err(problem) => Err(problem),
     };
     if let Some(watch) = &gate.settings().watch

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::gate::Gate;
 use crate::problem::Problem;
 use crate::rates::{self, Standing};
+use crate::timing::{SERVER_TIMING, Timing};
 use crate::watch::{Ended, Watching};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,14 +43,17 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let trace = trace(request.headers());
     let from_page = request.headers().contains_key(ORIGIN);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let timing = Timing::begin(&gate);
+    timing.put(&mut head);
     let mut standing = None;
     let mut response = match preflight(&head) {
         Some(answer) => answer,
         None => match gate.counts().admit(&head, Instant::now()) {
             Err(over) => {
-                standing = Some((over.1, true));
-                over.0.into_response()
+                let problem = gate.limited(&over);
+                standing = Some((*over, true));
+                problem.into_response()
             }
             Ok(counted) => {
                 standing = counted.map(|standing| (standing, false));
@@ -78,6 +82,7 @@ pub(crate) async fn around(State(gate): State<Gate>, request: Request, next: Nex
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.shown);
+    headers.extend(timing.header().map(|said| (SERVER_TIMING, said)));
     if let Some((standing, is_over)) = standing {
         standing.write(headers);
         if is_over {
@@ -102,7 +107,7 @@ async fn heard(gate: &Gate, request: Request, next: Next) -> (Response, Option<S
     if let Some(standing) = gate.counts().suspected(&head, Instant::now())
         && !gate.is_good(&head).await
     {
-        return (rates::problem(&standing).into_response(), Some(standing));
+        return (gate.limited(&standing).into_response(), Some(standing));
     }
     let suspect = rates::suspect(&head);
     let answer = next.run(Request::from_parts(head, body)).await;

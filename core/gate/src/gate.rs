@@ -11,15 +11,19 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, get, post};
 use mobo_core::limits;
+use mobo_core::rates::Rules;
+#[cfg(feature = "graphql")]
+use mobo_core::rights::Action;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+#[cfg(feature = "graphql")]
+use tokio::time::Instant;
 
 use crate::backend::{Backend, Principal};
 use crate::idempotent::Writes;
 use crate::problem::{self, Problem};
-use crate::rates::{Counts, Rates};
-use crate::realtime::pusher::Openers;
-use crate::realtime::pusher::{self, PusherApp};
+use crate::rates::{Counts, Rates, Standing};
+use crate::realtime::pusher::{self, Counting, Openers, PusherApp};
 use crate::realtime::{Feed, Place, Places, Rooms, phoenix};
 use crate::serve::{Drained, Secure, serve};
 use crate::watch::Watch;
@@ -45,6 +49,8 @@ pub struct Settings {
     pub bodies_bytes_max: usize,
     /// How often a caller may ask.
     pub rates: Rates,
+    /// The same for what bears a label.
+    pub rules: Rules,
     /// Who counts and measures requests; nobody by default.
     pub watch: Option<Arc<dyn Watch>>,
     /// Makes connections private; none by default, and then they are plain.
@@ -53,6 +59,8 @@ pub struct Settings {
     pub pusher: Vec<PusherApp>,
     /// Whether GraphQL tells its schema; it does by default.
     pub graphql_introspection: bool,
+    /// Whether answers say how long their parts took; they do not by default.
+    pub server_timing: bool,
 }
 
 impl Default for Settings {
@@ -66,10 +74,12 @@ impl Default for Settings {
             body_bytes_max: limits::HTTP_BODY_BYTES_MAX,
             bodies_bytes_max: limits::HTTP_BODIES_BYTES_MAX,
             rates: Rates::default(),
+            rules: Rules::parse(limits::RATE_RULES).unwrap_or_default(),
             watch: None,
             secure: None,
             pusher: Vec::new(),
             graphql_introspection: true,
+            server_timing: false,
         }
     }
 }
@@ -154,6 +164,7 @@ struct Shared {
     feed: Arc<Feed>,
     rooms: Rooms,
     openers: Openers,
+    counting: Counting,
     places: Places,
     /// True once the node stops: whoever listens for ever is told.
     closing: watch::Sender<bool>,
@@ -166,10 +177,10 @@ impl Gate {
         let requests = Arc::new(Semaphore::new(settings.requests_max));
         // The largest body alone must fit.
         let bodies = Arc::new(Semaphore::new(settings.bodies_bytes_max.max(settings.body_bytes_max)));
-        let counts = Counts::new(settings.rates);
+        let counts = Counts::new(settings.rates, settings.rules.clone());
         let feed = Feed::new(Arc::clone(&backend));
         let (rooms, openers, closing) = (Rooms::default(), Openers::default(), watch::Sender::new(false));
-        let (writes, places) = (Writes::default(), Places::new(settings.subscribers_max));
+        let (writes, places, counting) = (Writes::default(), Places::new(settings.subscribers_max), Counting::default());
         #[cfg(feature = "graphql")]
         let schemas = crate::graphql::Schemas::default();
         Self(Arc::new(Shared {
@@ -184,6 +195,7 @@ impl Gate {
             feed,
             rooms,
             openers,
+            counting,
             places,
             closing,
         }))
@@ -265,6 +277,24 @@ impl Gate {
         &self.0.counts
     }
 
+    /// Tells who counts that somebody has asked too often; gives what that one is told.
+    pub(crate) fn limited(&self, standing: &Standing) -> Problem {
+        if let Some(watch) = &self.0.settings.watch {
+            standing.policies().iter().for_each(|policy| watch.limited(policy));
+        }
+        standing.problem()
+    }
+
+    /// Counts what a caller does to a collection, where the head of his request does not say it.
+    ///
+    /// # Errors
+    ///
+    /// 429 for one who does it too often.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn count_act(&self, parts: &Parts, act: (&str, Action)) -> Result<(), Problem> {
+        self.counts().act(parts, act, Instant::now()).map_err(|over| self.limited(&over))
+    }
+
     /// Writes that carry a key.
     pub(crate) fn writes(&self) -> &Writes {
         &self.0.writes
@@ -287,6 +317,11 @@ impl Gate {
     /// Who had channels signed.
     pub(crate) fn openers(&self) -> &Openers {
         &self.0.openers
+    }
+
+    /// Which channels of very many are told how many they are.
+    pub(crate) fn counting(&self) -> &Counting {
+        &self.0.counting
     }
 
     pub(crate) fn rooms(&self) -> &Rooms {

@@ -35,6 +35,7 @@ mod rates;
 mod realtime;
 mod rest;
 pub mod serve;
+mod timing;
 pub mod upgrade;
 pub mod watch;
 
@@ -44,4 +45,4 @@ pub use backend::{
 pub use gate::{Gate, Openness, Peer, Settings, paths};
 pub use problem::Problem;
 pub use rates::Rates;
-pub use realtime::pusher::PusherApp;
+pub use realtime::pusher::{HookBatch, HookKind, HookQueue, Hooks, PusherApp};

@@ -26,11 +26,13 @@ use mobo_core::rights::Action;
 use mobo_core::schema::{Collection, Kind};
 use tokio::time::Instant;
 
+use crate::body::{Held, Rows, Spelling};
 use crate::gate::Gate;
 use crate::prefer::{Prefer, Return};
 use crate::problem::{self, Problem};
 use crate::query;
 use crate::realtime::sse;
+use crate::timing::{Stage, Timing};
 use crate::{access, body, idempotent};
 use accept::Accept;
 use access::Guard;
@@ -175,6 +177,7 @@ struct Call<'a> {
     query: Query,
     prefer: Prefer,
     accept: Accept,
+    timing: Timing,
 }
 
 impl<'a> Call<'a> {
@@ -202,7 +205,20 @@ impl<'a> Call<'a> {
         }
         let wants_events = parts.method == Method::GET && sse::is_asked(&parts.headers);
         let accept = if wants_events { Accept::default() } else { Accept::of(&parts.headers)? };
-        Ok(Self { gate, guard, action, parts, collection, columns, at, query, prefer, accept })
+        let timing = Timing::of(gate, parts);
+        timing.enter(Stage::Plan);
+        Ok(Self { gate, guard, action, parts, collection, columns, at, query, prefer, accept, timing })
+    }
+
+    /// The rows of a body. What holds its place in memory is kept for as long as the rows are.
+    async fn rows(&self, body: &mut Body) -> Result<(Held, Rows), Problem> {
+        let read = async {
+            let spelling = Spelling::of(&self.parts.headers)?;
+            let held = body::read(self.gate, &self.parts.headers, body).await?;
+            let rows = spelling.rows(&held, &self.columns)?;
+            Ok::<_, Problem>((held, rows))
+        };
+        self.timing.during(Stage::Parse, read).await
     }
 
     /// The columns that the caller wants to see.

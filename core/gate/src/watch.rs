@@ -19,6 +19,11 @@ pub trait Watch: fmt::Debug + Send + Sync {
 
     /// A caller showed a credential of this kind; `failure` says why it was not good: `refused`, or `unavailable` where nobody could tell.
     fn authenticated(&self, method: &'static str, failure: Option<&'static str>);
+
+    /// Somebody was refused for asking too often, by this policy: a word, or the label of a rule.
+    fn limited(&self, policy: &str) {
+        let _ = policy;
+    }
 }
 
 /// A request that was answered, by few words.

@@ -60,6 +60,7 @@ pub mod outbox;
 pub mod output;
 pub mod reload;
 pub mod secrets;
+pub mod serving;
 pub mod slot;
 pub mod state;
 pub mod tasks;

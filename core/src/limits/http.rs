@@ -107,8 +107,19 @@ pub const RATE_GUEST: u32 = 1_200;
 pub const RATE_KEY: u32 = 1_000_000;
 /// Requests of one address that try a password, a link or a refresh token, in a window; and as many again with credentials that are not good.
 pub const RATE_AUTH: u32 = 120;
-/// Callers that are counted at the same time.
+/// Callers that are counted at the same time, each once for every rule that counts him.
 pub const RATE_CALLERS_MAX: usize = 10_000;
+/// The rules by label of a node that is told none: see [`crate::rates`]. What a stranger makes and what he asks of GraphQL costs more than what he
+/// reads.
+pub const RATE_RULES: &str = "*:create@guest=600/1m, /graphql/v1@guest=600/1m";
+/// Rules by label.
+pub const RATE_RULES_MAX: usize = 64;
+/// Bytes of one label.
+pub const RATE_LABEL_BYTES_MAX: usize = 128;
+/// The highest quota: as good as none.
+pub const RATE_REQUESTS_MAX: u32 = 1_000_000_000;
+/// The longest window of a rule by label.
+pub const RATE_RULE_WINDOW_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// How long the answer to a write with an `Idempotency-Key` is kept.
 pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(24 * 3_600);
 /// Longest such key.

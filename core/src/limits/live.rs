@@ -113,3 +113,31 @@ pub const CHANNEL_HISTORY_BYTES_MAX: usize = 64 * 1024;
 pub const CHANNEL_LINGER: Duration = Duration::from_secs(120);
 /// Events that a channel keeps for who comes back.
 pub const CHANNEL_HISTORY_MAX: usize = 64;
+/// Subscribers of a channel up to which each of them is told of each change of their number; beyond, now and then.
+pub const SUBSCRIPTION_COUNT_EACH_MAX: usize = 100;
+/// How often then.
+pub const SUBSCRIPTION_COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Addresses that webhooks go to.
+pub const WEBHOOK_URLS_MAX: usize = 8;
+/// Events that wait for one of them; what comes after that is dropped, and counted.
+pub const WEBHOOK_QUEUE_EVENTS_MAX: usize = 10_000;
+/// Bytes of them.
+pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Events of one webhook.
+pub const WEBHOOK_BATCH_MAX: usize = 100;
+/// Bytes of one webhook, but at least one event.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 256 * 1024;
+/// How long the first event of a webhook waits for others to go with it.
+pub const WEBHOOK_LINGER: Duration = Duration::from_millis(50);
+/// How long a receiver may take to answer.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause after a receiver took nothing.
+pub const WEBHOOK_RETRY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause.
+pub const WEBHOOK_RETRY_MAX: Duration = Duration::from_secs(30);
+/// How old an event may be that is tried again, as at Pusher; then it is given up, and counted.
+pub const WEBHOOK_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a node that stops gives its receivers for what waits.
+pub const WEBHOOK_FAREWELL: Duration = Duration::from_secs(2);
+/// How often events that are dropped are told in the log.
+pub const WEBHOOK_TELL_EVERY: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@ use mobo_core::limits;
 use mobo_gate::{Gate, PusherApp, Settings, auth};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
+use mobo_runtime::serving::rate_rules;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,17 @@ impl GatePart {
         let config = &self.edge.config;
         let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
         let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
-        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+        let counts = config.get(&settings::SUBSCRIPTION_COUNT);
+        secret.map(|secret| PusherApp::new(&id, &key, &secret).counting(counts)).into_iter().collect()
+    }
+
+    /// Refuses by name what a device does not do.
+    fn no_webhooks(&self) -> Option<Check> {
+        let key = settings::WEBHOOK_URLS.definition().key;
+        let is_set = !self.edge.config.get(&settings::WEBHOOK_URLS).is_empty();
+        is_set.then(|| {
+            Check::fail("webhooks", format!("{key} is set, and a device sends no webhooks"), format!("remove {key}, or set it on the hub"))
+        })
     }
 
     /// Serves on a listener, and then ends the one before it, whose requests in work are finished.
@@ -79,6 +90,8 @@ impl GatePart {
             subscribers_max: limits::EDGE_LIVE_SUBSCRIBERS_MAX,
             bodies_bytes_max: limits::EDGE_HTTP_BODIES_BYTES_MAX,
             watch: Some(Arc::new(Requests)),
+            rules: rate_rules(&self.edge.config)?,
+            server_timing: self.edge.config.get(&settings::SERVER_TIMING),
             pusher: self.pusher(),
             ..Settings::default()
         };
@@ -108,13 +121,15 @@ impl Component for GatePart {
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async move {
             let address = self.address();
-            vec![match std::net::TcpListener::bind(address) {
+            let address = match std::net::TcpListener::bind(address) {
                 Ok(_) => Check::pass("HTTP address", format!("{address} is free")),
                 Err(error) => {
                     let Fault { reason, advice } = fault(address, &error);
                     Check::fail("HTTP address", reason, advice)
                 }
-            }]
+            };
+            let rules = rate_rules(&self.edge.config).err().map(|Fault { reason, advice }| Check::fail("rate rules", reason, advice));
+            std::iter::once(address).chain(rules).chain(self.no_webhooks()).collect()
         })
     }
 

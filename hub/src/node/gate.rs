@@ -7,9 +7,10 @@ use mobo_core::kernel::{Check, ComponentSpec, Fault};
 use mobo_gate::serve::Secure;
 use mobo_gate::upgrade::websocket;
 use mobo_gate::watch::Watch;
-use mobo_gate::{Gate, PusherApp, Rates, Settings};
+use mobo_gate::{Gate, Hooks, PusherApp, Rates, Settings};
 use mobo_runtime::component::{BoxFuture, Component};
 use mobo_runtime::config::Define;
+use mobo_runtime::serving::rate_rules;
 use mobo_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ use crate::settings;
 
 pub(super) struct GatePart {
     hub: Arc<Hub>,
+    /// Where it puts what an app's servers are told.
+    hooks: Option<Hooks>,
     serving: Mutex<Serving>,
 }
 
@@ -43,8 +46,8 @@ fn fault(address: SocketAddr, error: &std::io::Error) -> Fault {
 }
 
 impl GatePart {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, serving: Mutex::default() }
+    pub(super) fn new(hub: Arc<Hub>, hooks: Option<Hooks>) -> Self {
+        Self { hub, hooks, serving: Mutex::default() }
     }
 
     fn serving(&self) -> MutexGuard<'_, Serving> {
@@ -70,7 +73,9 @@ impl GatePart {
         let config = &self.hub.config;
         let (id, key) = (config.get(&settings::PUSHER_ID), config.get(&settings::PUSHER_KEY));
         let secret = config.get(&settings::PUSHER_SECRET).filter(|_| !id.is_empty() && !key.is_empty());
-        secret.map(|secret| PusherApp::new(&id, &key, &secret)).into_iter().collect()
+        let counts = config.get(&settings::SUBSCRIPTION_COUNT);
+        let app = |secret: String| PusherApp::new(&id, &key, &secret).telling(self.hooks.clone()).counting(counts);
+        secret.map(app).into_iter().collect()
     }
 
     /// The certificate, where one is set.
@@ -97,10 +102,12 @@ impl GatePart {
     fn serve(&self, listener: TcpListener, tasks: &Tasks) -> Result<SocketAddr, Fault> {
         let real = listener.local_addr().map_err(|error| fault(self.address(), &error))?;
         let project = self.hub.opened().map_err(|error| store_fault(&error, ""))?.project;
-        let (watch, pusher, rates) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher(), self.rates());
+        let (watch, pusher) = (Some(Arc::new(Requests) as Arc<dyn Watch>), self.pusher());
+        let (rates, rules) = (self.rates(), rate_rules(&self.hub.config)?);
         let graphql_introspection = self.hub.config.get(&settings::GRAPHQL_INTROSPECTION);
+        let server_timing = self.hub.config.get(&settings::SERVER_TIMING);
         let secure = self.certificates()?;
-        let watched = Settings { watch, pusher, rates, secure, graphql_introspection, ..Settings::default() };
+        let watched = Settings { watch, pusher, rates, rules, secure, graphql_introspection, server_timing, ..Settings::default() };
         let gate = Gate::new(Arc::new(HubRecords::new(Arc::clone(&self.hub), project)), watched);
         let hub = Arc::clone(&self.hub);
         let accounts = crate::auth::doors::router(gate.clone(), Arc::clone(&self.hub));
@@ -142,7 +149,8 @@ impl Component for GatePart {
                 Ok(Some(_)) => Some(Check::pass("certificate", "the certificate and its key go together")),
                 Err(Fault { reason, advice }) => Some(Check::fail("certificate", reason, advice)),
             };
-            std::iter::once(address).chain(certificate).collect()
+            let rules = rate_rules(&self.hub.config).err().map(|Fault { reason, advice }| Check::fail("rate rules", reason, advice));
+            std::iter::once(address).chain(certificate).chain(rules).collect()
         })
     }
 

@@ -1,18 +1,14 @@
 //! The external server, over its HTTP API.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use mobo_core::limits;
 use mobo_core::time::Wall;
 use mobo_gate::PusherApp;
 use serde_json::{Value as Json, json};
 
 use super::events::Event;
+use crate::outgoing::Way;
 
 /// Why the server took nothing this time.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,11 +27,6 @@ pub(super) struct Server {
     way: Way,
 }
 
-enum Way {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
 impl Server {
     /// The app of this id on the server at a URL.
     pub(super) fn at(url: &str, id: &str, app: PusherApp) -> Result<Self, String> {
@@ -52,18 +43,7 @@ impl Server {
         let uri: Uri = base.parse().map_err(|_| wrong())?;
         let is_bare = uri.host().is_some_and(|host| !host.is_empty()) && ["", "/"].contains(&uri.path()) && uri.query().is_none();
         let plain_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        let way = match uri.scheme_str() {
-            Some("http") if is_bare => Way::Plain(Client::builder(TokioExecutor::new()).build_http()),
-            Some("https") if is_bare => {
-                let mut http = HttpConnector::new();
-                http.enforce_http(false);
-                let tls = hyper_rustls::HttpsConnectorBuilder::new()
-                    .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                    .map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
-                Way::Tls(Client::builder(TokioExecutor::new()).build(tls.https_only().enable_http1().wrap_connector(http)))
-            }
-            _ => return Err(wrong()),
-        };
+        let way = Way::to(&uri)?.filter(|_| is_bare).ok_or_else(wrong)?;
         if !plain_id {
             return Err(format!("\"{id}\" is no id of an app: it has letters, digits, - and _"));
         }
@@ -82,19 +62,8 @@ impl Server {
         let query = self.app.sign_request(("POST", &self.path), body.as_bytes(), now.0.div_euclid(1_000_000));
         let request = Request::post(format!("{}{}?{query}", self.base, self.path)).header("content-type", "application/json");
         let request = request.body(Full::from(body)).map_err(|error| Trouble { reason: "request", detail: error.to_string() })?;
-        let answer = match &self.way {
-            Way::Plain(client) => client.request(request).await,
-            Way::Tls(client) => client.request(request).await,
-        };
-        // The cause says what is wrong; the error itself only where.
-        let away = |error: hyper_util::client::legacy::Error| {
-            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Trouble { reason: "unreachable", detail: format!("{} cannot be reached: {cause}", self.base) }
-        };
-        let answer = answer.map_err(away)?;
-        let status = answer.status();
-        let text = Limited::new(answer.into_body(), limits::PUBLISH_ANSWER_BYTES_MAX).collect().await;
-        let text = text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default();
+        let away = |cause| Trouble { reason: "unreachable", detail: format!("{} cannot be reached: {cause}", self.base) };
+        let (status, text) = self.way.send(request, limits::PUBLISH_ANSWER_BYTES_MAX).await.map_err(away)?;
         match status {
             status if status.is_success() => Ok(true),
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {

@@ -19,6 +19,7 @@ use mobo_core::stream::Segment;
 use crate::backend::{AckLevel, BackendError, Patience, WriteDone, WriteRequest};
 use crate::gate::Gate;
 use crate::problem::Problem;
+use crate::timing::{Stage, Timing};
 
 /// One caller in front of the records.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Guard {
     gate: Gate,
     principal: Arc<Principal>,
     policies: Arc<Policies>,
+    timing: Timing,
 }
 
 impl Guard {
@@ -49,7 +51,8 @@ impl Guard {
     pub(crate) async fn of_anybody(gate: &Gate, parts: &Parts) -> Result<Option<Self>, Problem> {
         let principal = super::principal(gate, parts).await?;
         let policies = gate.backend().policies();
-        Ok(principal.map(|principal| Self { gate: gate.clone(), principal: Arc::new(principal), policies }))
+        let timing = Timing::of(gate, parts);
+        Ok(principal.map(|principal| Self { gate: gate.clone(), principal: Arc::new(principal), policies, timing }))
     }
 
     /// Who it is.
@@ -155,7 +158,7 @@ impl Guard {
     /// As [`select`](Self::select).
     pub(crate) async fn select_for(&self, select: Select, action: Action) -> Result<Page, Problem> {
         let select = self.narrowed(select, action)?;
-        Ok(self.gate.backend().select(select).await?)
+        Ok(self.timing.during(Stage::Db, self.gate.backend().select(select)).await?)
     }
 
     /// Rows that the caller may read, with the tag of the record that the filters name: where they let it through, if policies hide any.
@@ -166,7 +169,7 @@ impl Guard {
     pub(crate) async fn select_with_tag(&self, select: Select, id: RecordId) -> Result<(Page, Option<String>), Problem> {
         let sees_all = self.granted(&select.collection, Action::Read)?.rows.is_all();
         let select = self.narrowed(select, Action::Read)?;
-        let (page, tag) = self.gate.backend().select_with_tag(select, id).await?;
+        let (page, tag) = self.timing.during(Stage::Db, self.gate.backend().select_with_tag(select, id)).await?;
         let is_shown = sees_all || !page.rows.is_empty();
         Ok((page, tag.filter(|_| is_shown)))
     }
@@ -218,7 +221,7 @@ impl Guard {
         write.bounds = self.bounds(&write)?.map(Arc::new);
         self.check_fields(&write)?;
         write.author = write.author.or_else(|| self.principal.author());
-        match self.gate.backend().write(write).await {
+        match self.timing.during(Stage::Db, self.gate.backend().write(write)).await {
             Err(BackendError::Edit(EditError::Denied(why))) => Err(self.denied(why)),
             done => Ok(done?),
         }
@@ -278,7 +281,7 @@ impl Guard {
         if !granted.rows.is_all() || granted.fields.is_some() {
             return Err(self.denied("a policy with a condition or with fields does not open a stream to samples"));
         }
-        Ok(self.gate.backend().append(collection, segment, patience).await?)
+        Ok(self.timing.during(Stage::Db, self.gate.backend().append(collection, segment, patience)).await?)
     }
 
     fn denied(&self, message: impl Into<String>) -> Problem {

@@ -7,6 +7,7 @@ use async_graphql::dynamic::{FieldValue, ResolverContext, SubscriptionFieldFutur
 use async_graphql::parser::types::{OperationType, Selection};
 use mobo_core::live::LivePoint;
 use mobo_core::rfc3339;
+use mobo_core::rights::Action;
 use serde_json::Value as Json;
 
 use super::page::Row;
@@ -64,6 +65,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, ctx: ResolverContext<'a>) -> Subsc
     let table = Arc::clone(table);
     SubscriptionFieldFuture::new(async move {
         let caller = ctx.data::<Caller>()?;
+        caller.gate.count_act(caller.viewer.parts(), (&table.collection.name, Action::Read)).map_err(failed)?;
         let given = arguments(&ctx);
         let filter = Filters::of(&table.columns).read(given.get("filter")).map_err(failed)?;
         let after = match given.get("after").and_then(Json::as_str) {

@@ -40,6 +40,7 @@ use crate::backend::NodeKind;
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::realtime::{Viewer, flow, sse};
+use crate::timing::{Stage, Timing};
 use crate::{body, idempotent, query, upgrade};
 use made::By;
 
@@ -61,12 +62,13 @@ impl Caller {
         Self { gate: gate.clone(), guard, viewer: Viewer::of(gate.clone(), parts), steps: tokio::sync::Mutex::new(0), standing }
     }
 
-    /// The turn of a field that needs the store, for as long as it is held.
+    /// The turn of a field that does this to a collection, for as long as it is held.
     ///
     /// # Errors
     ///
-    /// 400 where an operation has too many of them.
-    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, usize>, Problem> {
+    /// 400 where an operation has too many of them, and 429 for who does it too often.
+    async fn turn(&self, act: (&str, Action)) -> Result<tokio::sync::MutexGuard<'_, usize>, Problem> {
+        self.gate.count_act(self.viewer.parts(), act)?;
         let mut steps = self.steps.lock().await;
         *steps += 1;
         if *steps > limits::GRAPHQL_STEPS_MAX {
@@ -168,9 +170,15 @@ async fn answer(gate: &Gate, parts: &Parts, body: &mut Body) -> Result<Response,
     if sse::is_asked(&parts.headers) {
         return Ok(events(gate, (&schema, asked, standing), place).await);
     }
+    let timing = Timing::of(gate, parts);
+    timing.enter(Stage::Plan);
     match key {
         Some(key) => once(gate, parts, (key, held), (schema, asked)).await,
-        None => Ok(respond(&schema.execute(asked).await)),
+        None => {
+            let done = schema.execute(asked).await;
+            timing.enter(Stage::Response);
+            Ok(respond(&done))
+        }
     }
 }
 

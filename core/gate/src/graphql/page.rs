@@ -52,7 +52,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, ctx: ResolverContext<'a>) -> Field
     FieldFuture::new(async move {
         let counts = ctx.look_ahead().field("totalCount").exists();
         let caller = ctx.data::<Caller>()?;
-        let _turn = caller.turn().await.map_err(failed)?;
+        let _turn = caller.turn((&table.collection.name, Action::Read)).await.map_err(failed)?;
         let connection = connection(caller, &table, (&arguments(&ctx), counts)).await.map_err(failed)?;
         Ok(Some(FieldValue::owned_any(connection)))
     })

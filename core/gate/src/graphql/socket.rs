@@ -203,7 +203,7 @@ impl Connection {
             return Err(Problem::crowd("operations-in-a-second", most as usize, &why).hint("wait a second"));
         }
         // Each counts as a request of its own.
-        gate.counts().admit(self.viewer.parts(), now).map_err(|over| over.0)?;
+        gate.counts().admit(self.viewer.parts(), now).map_err(|over| gate.limited(&over))?;
         let turn = gate.admit()?;
         let guard = self.viewer.guard().await?;
         let schema = schema_of(&gate, &guard)?;

@@ -28,6 +28,16 @@ pub(super) enum Mutation {
     Delete,
 }
 
+impl Mutation {
+    const fn action(self) -> Action {
+        match self {
+            Self::Insert => Action::Create,
+            Self::Update => Action::Update,
+            Self::Delete => Action::Delete,
+        }
+    }
+}
+
 /// What became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
@@ -41,7 +51,7 @@ pub(super) fn resolve<'a>(table: &Arc<Table>, mutation: Mutation, ctx: ResolverC
     FieldFuture::new(async move {
         let shows = ctx.look_ahead().field("records").exists();
         let caller = ctx.data::<Caller>()?;
-        let _turn = caller.turn().await.map_err(failed)?;
+        let _turn = caller.turn((&table.collection.name, mutation.action())).await.map_err(failed)?;
         let given = arguments(&ctx);
         let written = match mutation {
             Mutation::Insert => insert_rows(caller, &table, (&given, shows)).await,

@@ -147,6 +147,17 @@ pub(super) struct Entered {
     pub(super) stream: u64,
     pub(super) serial: u64,
     pub(super) last: Option<Note>,
+    /// True where nobody was in it.
+    pub(super) is_first: bool,
+}
+
+/// What somebody leaves behind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Left {
+    /// Who that was, if nobody else of that name is still in.
+    pub(super) gone: Option<Member>,
+    /// True where nobody is in the room any more, and somebody was.
+    pub(super) is_last: bool,
 }
 
 impl Rooms {
@@ -161,6 +172,17 @@ impl Rooms {
     /// Comes in, or says something else of oneself.
     /// `stream` is the name of a room that is made for this.
     pub(super) fn enter(&self, name: &str, visitor: Visitor, stream: u64) -> Result<Entered, RoomFull> {
+        self.enter_telling(name, (visitor, stream), |_| {})
+    }
+
+    /// The same, and `tell` is told of it before anybody else comes in or goes out: what it notes is in the order in which it happened. It must not
+    /// wait.
+    pub(super) fn enter_telling(
+        &self,
+        name: &str,
+        (visitor, stream): (Visitor, u64),
+        tell: impl FnOnce(&Entered),
+    ) -> Result<Entered, RoomFull> {
         let Visitor { socket, mailbox, member, numbered } = visitor;
         let mut rooms = self.rooms();
         if !rooms.contains_key(name) {
@@ -188,17 +210,28 @@ impl Rooms {
             return Err(RoomFull);
         }
         room.empty = None;
+        let is_first = room.seats.is_empty();
         room.seats.insert(socket, Seat { mailbox, member, numbered });
         let members = room.members();
-        Ok(Entered { members, is_new, gone, stream: room.stream, serial: room.serial, last: room.last.clone() })
+        let entered = Entered { members, is_new, gone, stream: room.stream, serial: room.serial, last: room.last.clone(), is_first };
+        tell(&entered);
+        Ok(entered)
     }
 
     /// Goes out; gives who that was, if nobody else of that name is still in.
     pub(super) fn leave(&self, name: &str, socket: SocketNumber) -> Option<Member> {
+        self.leave_telling(name, socket, |_| {})
+    }
+
+    /// The same, and `tell` is told of it as by [`enter_telling`](Self::enter_telling).
+    pub(super) fn leave_telling(&self, name: &str, socket: SocketNumber, tell: impl FnOnce(&Left)) -> Option<Member> {
         let mut rooms = self.rooms();
         let room = rooms.get_mut(name)?;
-        let member = room.seats.remove(&socket).and_then(|seat| seat.member);
+        let seat = room.seats.remove(&socket);
+        let is_last = seat.is_some() && room.seats.is_empty();
+        let member = seat.and_then(|seat| seat.member);
         let gone = member.filter(|member| room.members_but(socket).all(|other| other.key != member.key));
+        tell(&Left { gone: gone.clone(), is_last });
         if room.seats.is_empty() {
             room.empty = Some(Instant::now());
             if room.history.is_empty() && room.last.is_none() {
@@ -214,6 +247,19 @@ impl Rooms {
         let Some(room) = rooms.get(name) else { return 0 };
         let seats = room.seats.iter().filter(|(number, _)| Some(**number) != except);
         seats.inspect(|(_, seat)| seat.mailbox.put(note.clone())).count()
+    }
+
+    /// Tells everybody in a room how many they are.
+    pub(super) fn tell_count(&self, name: &str, make: impl FnOnce(usize) -> Note) {
+        let rooms = self.rooms();
+        let Some(room) = rooms.get(name) else { return };
+        let note = make(room.seats.len());
+        room.seats.values().for_each(|seat| seat.mailbox.put(note.clone()));
+    }
+
+    /// How many connections are in a room.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.rooms().get(name).map_or(0, |room| room.seats.len())
     }
 
     /// The same with what is numbered and kept: `make` gets the stream and the number for those who want them. Gives how many were told.

@@ -13,7 +13,6 @@ use serde_json::{Map, Value as Json};
 use super::insert::{id, keep, write};
 use super::written::Done;
 use super::{Call, Window, version, written};
-use crate::body::{self, Spelling};
 use crate::prefer::Return;
 use crate::problem::Problem;
 
@@ -21,9 +20,8 @@ const STATUS: (StatusCode, StatusCode) = (StatusCode::NO_CONTENT, StatusCode::OK
 
 pub(super) async fn patch(call: &Call<'_>, body: &mut Body) -> Result<Response, Problem> {
     check_filtered(call, "PATCH")?;
-    let spelling = Spelling::of(&call.parts.headers)?;
-    let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(spelling.rows(&held, &call.columns)?) else {
+    let (_held, rows) = call.rows(body).await?;
+    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(rows) else {
         return Err(Problem::bad_body("PATCH takes one object: the fields to change in every row that the filters let through"));
     };
     keep(&mut fields, call.query.fields.as_deref());

@@ -13,14 +13,11 @@ use uuid::Uuid;
 use super::written::Done;
 use super::{Call, written};
 use crate::backend::{WriteDone, WriteRequest};
-use crate::body::{self, Spelling};
 use crate::prefer::{Resolution, Return};
 use crate::problem::Problem;
 
 pub(super) async fn insert(call: &Call<'_>, body: &mut Body) -> Result<Response, Problem> {
-    let spelling = Spelling::of(&call.parts.headers)?;
-    let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let rows = spelling.rows(&held, &call.columns)?;
+    let (_held, rows) = call.rows(body).await?;
     written::check_rows(call, rows.len())?;
     let intent = match call.prefer.resolution {
         Resolution::None => Intent::Insert,

@@ -32,6 +32,7 @@ use crate::backend::{BackendError, History};
 use crate::gate::Gate;
 use crate::problem::{self, Problem};
 use crate::query;
+use crate::timing::{Stage, Timing};
 use told::{Asked, tell};
 
 /// When the hub was restored last, where what was may lack something because of that.
@@ -57,7 +58,7 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
     }
     let point = point(at)?;
     let granted = call.guard.granted(&call.collection, Action::Read)?;
-    let history = history(call.gate, &call.collection, &id).await?;
+    let history = call.timing.during(Stage::Db, history(call.gate, &call.collection, &id)).await?;
     // Who may not see the record as it is sees nothing of what it was.
     let history = history.filter(|history| is_for(&granted, now(&call.collection, &id, history).as_ref()));
     let restored = history.as_ref().and_then(|history| history.log.restored);
@@ -73,6 +74,7 @@ pub(super) async fn read(call: &Call<'_>, at: &str) -> Result<Response, Problem>
         let values = needed.iter().map(|column| row.get(&column.name).cloned().unwrap_or(Value::Null)).collect();
         rows.push(select.row(&needed, values).map_err(BackendError::BadValue)?);
     }
+    call.timing.enter(Stage::Response);
     let (status, content_range) = range::status(0, rows.len(), None)?;
     let mut response = call.accept.body(Page { rows, total: None }, call.names())?;
     *response.status_mut() = status;
@@ -102,7 +104,9 @@ pub(crate) async fn handle(
     let asked = asked(parts.uri.query())?;
     let missing = || Problem::new(StatusCode::NOT_FOUND, "PGRST116", "No such record", format!("there is no record \"{id}\" in {name}"));
     let id = RecordId::new(id.clone()).map_err(|_| missing())?;
-    let found = history(&gate, &collection, &id).await?.ok_or_else(missing)?;
+    let timing = Timing::of(&gate, &parts);
+    let found = timing.during(Stage::Db, history(&gate, &collection, &id)).await?.ok_or_else(missing)?;
+    timing.enter(Stage::Response);
     let told = off_the_loop(move || tell(&collection, &id, &found, (&granted, &asked))).await?;
     let told = told.ok_or_else(missing)?;
     let next = told.get("next").and_then(|next| next.as_str()).and_then(|next| cursor::link(parts.uri.path(), parts.uri.query(), next));

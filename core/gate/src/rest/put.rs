@@ -10,7 +10,6 @@ use serde_json::{Map, Value as Json};
 use super::insert::{id, keep, write};
 use super::written::Done;
 use super::{Call, version, written};
-use crate::body::{self, Spelling};
 use crate::prefer::Return;
 use crate::problem::Problem;
 
@@ -21,9 +20,8 @@ pub(super) async fn put(call: &Call<'_>, body: &mut Body) -> Result<Response, Pr
         let message = "filters of PUT must be its key and nothing else";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST105", "Not one key", message).hint("write ?id=eq.7"));
     };
-    let spelling = Spelling::of(&call.parts.headers)?;
-    let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(spelling.rows(&held, &call.columns)?) else {
+    let (_held, rows) = call.rows(body).await?;
+    let Ok([mut fields]) = <[Map<String, Json>; 1]>::try_from(rows) else {
         return Err(Problem::bad_body("PUT takes one object: the whole record"));
     };
     keep(&mut fields, call.query.fields.as_deref());

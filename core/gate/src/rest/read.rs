@@ -7,6 +7,7 @@ use mobo_core::schema::Kind;
 
 use super::{Call, Window, cursor, range, version};
 use crate::problem::Problem;
+use crate::timing::Stage;
 
 pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     // A record's tag says nothing of those that are shown with it.
@@ -43,6 +44,7 @@ pub(super) async fn read(call: &Call<'_>) -> Result<Response, Problem> {
     };
     let is_full = page.rows.len() as u64 == limit;
     let last = marks.and_then(|marks| marks.take(&mut page.rows, &total, is_full));
+    call.timing.enter(Stage::Response);
     let (status, content_range) = range::status(offset, page.rows.len(), page.total)?;
     let mut response = call.accept.body(page, call.names())?;
     *response.status_mut() = status;

@@ -10,7 +10,6 @@ use mobo_core::author::segment;
 
 use super::insert::keep;
 use super::{Call, range, written};
-use crate::body::{self, Spelling};
 use crate::prefer::Return;
 use crate::problem::Problem;
 
@@ -18,9 +17,7 @@ pub(super) async fn append(call: &Call<'_>, body: &mut Body) -> Result<Response,
     if call.prefer.returns == Return::Representation {
         return Err(Problem::unsupported("return=representation for samples").hint("nothing was written; send return=minimal"));
     }
-    let spelling = Spelling::of(&call.parts.headers)?;
-    let held = body::read(call.gate, &call.parts.headers, body).await?;
-    let mut rows = spelling.rows(&held, &call.columns)?;
+    let (_held, mut rows) = call.rows(body).await?;
     rows.iter_mut().for_each(|row| keep(row, call.query.fields.as_deref()));
     let count = rows.len() as u64;
     let mut response = StatusCode::CREATED.into_response();

@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Call;
 use crate::problem::Problem;
+use crate::timing::Stage;
 
 /// The record that the filters name by its key, where they name one.
 pub(super) fn pinned(call: &Call<'_>) -> Option<RecordId> {
@@ -30,7 +31,9 @@ pub(super) fn pinned(call: &Call<'_>) -> Option<RecordId> {
 pub(super) async fn shown(call: &Call<'_>) -> Result<Option<String>, Problem> {
     let Some(id) = pinned(call) else { return Ok(None) };
     let Ok(granted) = call.guard.granted(&call.collection, Action::Read) else { return Ok(None) };
-    let Some(tag) = call.gate.backend().tag(Arc::clone(&call.collection), id.clone()).await? else { return Ok(None) };
+    let Some(tag) = call.timing.during(Stage::Db, call.gate.backend().tag(Arc::clone(&call.collection), id.clone())).await? else {
+        return Ok(None);
+    };
     if granted.rows.is_all() {
         return Ok(Some(tag));
     }

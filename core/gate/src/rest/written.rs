@@ -16,6 +16,7 @@ use super::{Call, Window, range};
 use crate::backend::AckLevel;
 use crate::prefer::Return;
 use crate::problem::Problem;
+use crate::timing::Stage;
 
 /// Says how safe a write is.
 pub(super) const MOBO_ACK: HeaderName = HeaderName::from_static("mobo-ack");
@@ -91,6 +92,7 @@ pub(super) fn respond(
     rows: Vec<Map<String, Json>>,
     (bare, full): (StatusCode, StatusCode),
 ) -> Result<Response, Problem> {
+    call.timing.enter(Stage::Response);
     let mut response = match call.prefer.returns {
         Return::Minimal | Return::HeadersOnly => bare.into_response(),
         Return::Representation => {

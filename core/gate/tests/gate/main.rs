@@ -13,6 +13,7 @@ mod memory;
 mod node;
 mod records;
 mod rooms;
+mod rules;
 mod samples;
 mod socket;
 mod watching;

@@ -12,9 +12,14 @@ static IN_FLIGHT: Gauge = Gauge::new("mobo_http_requests_in_flight", "Requests i
 static AUTH_ATTEMPTS: Counters<1> = Counters::new("mobo_auth_attempts_total", ["method"], "Credentials that were shown to the API.");
 static AUTH_FAILURES: Counters<2> =
     Counters::new("mobo_auth_failures_total", ["method", "reason"], "Credentials that were not good, or that nobody could look up.");
+static LIMITED: Counters<1> = Counters::new(
+    "mobo_ratelimit_rejected_total",
+    ["policy"],
+    "Requests that were refused because somebody asked too often, by the policy or rule.",
+);
 
 /// All of them, for the node's list.
-pub static ALL: &[&dyn Metric] = &[&REQUESTS, &DURATION, &IN_FLIGHT, &AUTH_ATTEMPTS, &AUTH_FAILURES];
+pub static ALL: &[&dyn Metric] = &[&REQUESTS, &DURATION, &IN_FLIGHT, &AUTH_ATTEMPTS, &AUTH_FAILURES, &LIMITED];
 
 /// The methods that have a series of their own: a caller may write anything there.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"];
@@ -34,6 +39,11 @@ pub fn answered((method, route, status): (&str, &str, u16), took: Duration) {
     let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
     REQUESTS.add([method, route, &status.to_string()], 1);
     DURATION.observe([method, route], took);
+}
+
+/// Somebody asked too often for this policy.
+pub fn limited(policy: &str) {
+    LIMITED.add([policy], 1);
 }
 
 /// A caller showed a credential; `failure` says why it was not good.

@@ -210,7 +210,7 @@ pub(crate) async fn broadcast(State(gate): State<Gate>, request: Request) -> Res
             return Err(Problem::too_large(format!("one request holds at most {} messages", limits::BROADCASTS_PER_REQUEST_MAX)));
         }
         if !talker.is_trusted() {
-            gate.counts().talk(talker.name(), messages.len(), Instant::now())?;
+            gate.counts().talk(talker.name(), messages.len(), Instant::now()).map_err(|over| gate.limited(&over))?;
         }
         for message in messages {
             let word = |name: &str| message.get(name).and_then(Json::as_str).filter(|word| !word.is_empty());

@@ -6,6 +6,8 @@ use md5::{Digest as _, Md5};
 use mobo_core::limits;
 use ring::hmac;
 
+use super::hooks::Hooks;
+
 /// An app that servers publish for and clients connect to.
 #[derive(Clone)]
 pub struct PusherApp {
@@ -14,6 +16,10 @@ pub struct PusherApp {
     /// In the address that clients connect to.
     pub key: String,
     secret: hmac::Key,
+    /// Where its own servers are told what happens in its channels.
+    hooks: Option<Hooks>,
+    /// Whether those in a channel are told how many they are.
+    counts: bool,
 }
 
 impl fmt::Debug for PusherApp {
@@ -26,7 +32,34 @@ impl PusherApp {
     /// The app of these words.
     #[must_use]
     pub fn new(id: &str, key: &str, secret: &str) -> Self {
-        Self { id: id.to_owned(), key: key.to_owned(), secret: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()) }
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Self { id: id.to_owned(), key: key.to_owned(), secret, hooks: None, counts: false }
+    }
+
+    /// The same, of whose channels these are told.
+    #[must_use]
+    pub fn telling(self, hooks: Option<Hooks>) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// The same; those in a channel that is not one of presence are told how many they are, if `counts`.
+    #[must_use]
+    pub fn counting(self, counts: bool) -> Self {
+        Self { counts, ..self }
+    }
+
+    pub(super) const fn hooks(&self) -> Option<&Hooks> {
+        self.hooks.as_ref()
+    }
+
+    pub(super) const fn counts(&self) -> bool {
+        self.counts
+    }
+
+    /// What proves a webhook of this body: the header `X-Pusher-Signature`.
+    #[must_use]
+    pub fn sign_webhook(&self, body: &[u8]) -> String {
+        hex(hmac::sign(&self.secret, body).as_ref())
     }
 
     /// What stands behind the `?` of a server's request for this app, so that it proves itself. `now_s` in seconds since 1970.

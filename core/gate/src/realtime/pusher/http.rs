@@ -123,7 +123,7 @@ impl Desk<'_> {
 
     fn channel(&self, channel: &str) -> Json {
         let name = room(&self.app.id, channel);
-        let count = self.gate.rooms().occupied(&name).into_iter().find(|(found, _)| *found == name).map_or(0, |(_, count)| count);
+        let count = self.gate.rooms().count(&name);
         let mut shown = json!({ "occupied": count > 0, "subscription_count": count });
         if Kind::of(channel) == Kind::Presence {
             add(&mut shown, "user_count", self.user_ids(channel).len());

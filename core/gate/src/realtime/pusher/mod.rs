@@ -5,10 +5,13 @@
 //! this cannot be proven. Channels are in the memory of one node.
 
 mod app;
+mod counting;
+mod hooks;
 mod http;
 mod names;
 mod openers;
 mod speaker;
+mod told;
 
 use std::sync::Arc;
 
@@ -18,6 +21,8 @@ use mobo_core::limits;
 use serde_json::{Value as Json, json};
 
 pub use app::PusherApp;
+pub(crate) use counting::Counting;
+pub use hooks::{HookBatch, HookKind, HookQueue, Hooks};
 pub(crate) use http::{authorize, authorize_user, handle as api};
 pub(crate) use openers::Openers;
 

@@ -15,7 +15,7 @@ use super::super::{Place, Recheck, add};
 use super::app::PusherApp;
 use super::names::{Kind, has_memory, is_channel, room, user_room};
 use super::openers::USER;
-use super::{ACTIVITY_TIMEOUT_S, event, internal, published};
+use super::{ACTIVITY_TIMEOUT_S, HookKind, event, internal, published, told};
 use crate::gate::Gate;
 
 /// A client and its channels.
@@ -123,10 +123,15 @@ impl Pusher {
         let user = member.as_ref().map(|member| member.key.clone());
         let visitor = Visitor { socket: self.number, mailbox: self.mailbox.clone(), member: member.clone(), numbered };
         let name = room(&app.id, channel);
-        let entered = self.gate.rooms().enter(&name, visitor, random()).map_err(|_| Refused("this channel is full", 429))?;
+        let entered =
+            self.gate.rooms().enter_telling(&name, (visitor, random()), |entered| told::entered(app, channel, (entered, user.as_deref())));
+        let entered = entered.map_err(|_| Refused("this channel is full", 429))?;
         let joined = Joined { user, stream: entered.stream, serial: entered.serial };
         self.channels.insert(channel.to_owned(), joined);
         self.greet(channel, (kind, numbered), &entered);
+        if has_memory(channel) && entered.last.is_none() {
+            app.hooks().inspect(|hooks| hooks.tell_of(HookKind::CacheMiss, channel));
+        }
         // This connection was somebody else here.
         if let Some(gone) = entered.gone {
             self.member_removed(&name, channel, &gone);
@@ -136,6 +141,7 @@ impl Pusher {
             let note = internal("pusher_internal:member_added", Some(channel), &data);
             self.gate.rooms().tell(&name, Some(self.number), &note);
         }
+        told::count(&self.gate, app, channel);
         Ok(())
     }
 
@@ -161,9 +167,10 @@ impl Pusher {
             return;
         }
         let name = room(&app.id, channel);
-        if let Some(member) = self.gate.rooms().leave(&name, self.number) {
+        if let Some(member) = self.gate.rooms().leave_telling(&name, self.number, |left| told::left(app, channel, left)) {
             self.member_removed(&name, channel, &member);
         }
+        told::count(&self.gate, app, channel);
     }
 
     fn member_removed(&self, room: &str, channel: &str, member: &Member) {
@@ -252,6 +259,7 @@ impl Pusher {
         let user = joined.user.as_deref();
         let make = |number| published(channel, (name, data), user, number);
         self.gate.rooms().publish(&room(&app.id, channel), Some(self.number), has_memory(channel), make);
+        told::said(app, channel, (name, data), (&self.socket_id, user));
         Ok(())
     }
 }
@@ -289,7 +297,13 @@ impl Speaker for Pusher {
 
     async fn tend(&mut self) -> Vec<Note> {
         // What has changed while others talked is seen here.
-        if self.recheck.take() { self.ask_again().await } else { Vec::new() }
+        if !self.recheck.take() {
+            return Vec::new();
+        }
+        if let Some(app) = self.app.as_deref().filter(|app| app.counts()) {
+            told::counts_that_are_due(&self.gate, app);
+        }
+        self.ask_again().await
     }
 
     async fn work(&mut self) -> Result<Vec<Note>, Close> {
