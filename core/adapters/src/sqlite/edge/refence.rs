@@ -226,8 +226,13 @@ impl Move<'_> {
         let mut after = twin.old.clone();
         let pending = Pending { seq: from.2, ops: vec![(0, RecordOp::Document(op))] };
         let old = overlays::author(self.old.device, self.old.incarnation, 1);
-        let laid = overlay::lay_one(collection, &mut after, &pending, &old).is_ok();
-        let edit = if laid { difference(collection, &key, (&twin.old, &after)) } else { None };
+        let laid = overlay::lay_one(collection, &mut after, &pending, &old);
+        let edit = if laid.is_ok() { difference(collection, &key, (&twin.old, &after)) } else { None };
+        if let Err(refusal) = laid {
+            // What it did cannot be told; that it did something can.
+            let nothing = Edit { id: key.id.clone(), intent: Intent::Patch, fields: Map::new() };
+            self.lost.push(lost(collection, nothing, format!("what it did cannot be told any more: {refusal}")));
+        }
         self.retired(collection, &key, (&twin.old, &after));
         let writer = Writer { collection, device: self.new.device, incarnation: self.new.incarnation, base_ver };
         let again = match edit.as_ref().map(|edit| author::author(&writer, &twin.new, edit)) {

@@ -57,7 +57,7 @@ pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject
     let record = reject.record.as_ref().map(|(collection, id)| RecordKey { collection: *collection, id: id.clone() });
     let deeds = refusal.deeds(at)?;
     let survivors = refusal.survivors(at)?;
-    let first = refusal.refuse(at, (record.as_ref(), reject.code, &reject.detail), &deeds, None)?;
+    let first = refusal.refuse(at, (record.as_ref(), reject.code, &reject.detail), &deeds.known, None)?;
     let why = Why { first: Some(first), what: format!("refused entry {first}") };
     let mut appended = false;
     for survivor in survivors {
@@ -113,6 +113,14 @@ struct Deed {
     base_ver: Ver,
 }
 
+/// What an entry did.
+#[derive(Default)]
+struct Deeds {
+    known: Vec<Deed>,
+    /// A document of which nobody can say any more what the entry did to it.
+    unknown: Option<RecordKey>,
+}
+
 impl<'c> Refusal<'c> {
     fn new((conn, schema, log): (&'c Connection, &'c Schema, Log), heard: Wall) -> Self {
         let (twins, before, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
@@ -149,33 +157,65 @@ impl<'c> Refusal<'c> {
     }
 
     /// What an entry did to each of its records. Its documents are known as tainted from here on.
-    fn deeds(&mut self, at: EntryAt) -> Try<Vec<Deed>> {
+    fn deeds(&mut self, at: EntryAt) -> Try<Deeds> {
         let ops = self.decoded.ops(self.conn, at)?;
-        let mut deeds = Vec::new();
+        let mut deeds = Deeds::default();
         for (key, ops) in ops.iter() {
             let Some(collection) = self.schema.get(key.collection) else { continue };
             for (index, op) in ops {
                 let (edit, before_us, base_ver) = match op {
                     RecordOp::Table(op) => (Some(edit_of(collection, op)), op.before_us, op.base_ver),
-                    RecordOp::Document(op) => (self.undo(at, collection, (*index, op))?, op.before_us, op.base_ver),
+                    RecordOp::Document(op) => {
+                        let edit = self.undo(at, collection, (*index, op))?;
+                        if edit.is_none() {
+                            deeds.unknown.get_or_insert_with(|| key.clone());
+                        }
+                        (edit.flatten(), op.before_us, op.base_ver)
+                    }
                 };
                 let deed = |edit| Deed { edit: RefusedEdit { collection: key.collection, edit }, before_us, base_ver };
-                deeds.extend(edit.map(deed));
+                deeds.known.extend(edit.map(deed));
             }
         }
         Ok(deeds)
     }
 
-    /// What an operation did to a document, which goes on without it.
-    fn undo(&mut self, at: EntryAt, collection: &Collection, (index, op): (u32, &DocumentOp)) -> Try<Option<Edit>> {
+    /// What an operation did to a document, which goes on without it: nothing, some edit, or `None` where that is not known.
+    fn undo(&mut self, at: EntryAt, collection: &Collection, (index, op): (u32, &DocumentOp)) -> Try<Option<Option<Edit>>> {
         let mut twin = self.twin(at, collection, &op.key)?;
-        let mut after = twin.old.clone();
         let pending = Pending { seq: at.2, ops: vec![(index, RecordOp::Document(op.clone()))] };
-        let laid = overlay::lay_one(collection, &mut after, &pending, &overlays::author(self.log.device, at.0, 0));
-        let edit = if laid.is_ok() { difference(collection, &op.key, (&twin.old, &after)) } else { None };
+        let author = overlays::author(self.log.device, at.0, 0);
+        let mut after = twin.old.clone();
+        let mut laid = overlay::lay_one(collection, &mut after, &pending, &author);
+        if laid.is_err() {
+            twin.old = self.grounded(at, (collection, &op.key), twin.old)?;
+            after = twin.old.clone();
+            laid = overlay::lay_one(collection, &mut after, &pending, &author);
+        }
+        let edit = laid.is_ok().then(|| difference(collection, &op.key, (&twin.old, &after)));
         twin.old = after;
         self.twins.insert(op.key.clone(), twin);
         Ok(edit)
+    }
+
+    /// The document with whatever its log did to it before `at`, as far as that is kept: what the hub has of that under other names, no later
+    /// change of this log builds on.
+    fn grounded(&mut self, at: EntryAt, (collection, key): (&Collection, &RecordKey), mut state: RecordState) -> Try<RecordState> {
+        let mut earlier = Vec::new();
+        outbox::walk(self.conn, (at.0, at.1, None), |row| {
+            let is_earlier = row.seq < at.2;
+            earlier.extend(is_earlier.then_some(row.seq));
+            Ok(is_earlier)
+        })?;
+        let author = overlays::author(self.log.device, at.0, 0);
+        for seq in earlier {
+            let ops = self.decoded.ops(self.conn, (at.0, at.1, seq))?;
+            for op in ops.get(key).into_iter().flatten() {
+                // What is there already, or lacks something itself, stays away.
+                let _ = overlay::lay_one(collection, &mut state, &Pending { seq, ops: vec![op.clone()] }, &author);
+            }
+        }
+        Ok(state)
     }
 
     /// The document with everything that was sealed before `at` laid over what was delivered.
@@ -223,6 +263,12 @@ impl<'c> Refusal<'c> {
         let mut keys = overlays::of_entry(self.conn, at)?;
         let tainted = keys.iter().find(|key| self.twins.contains_key(*key)).cloned();
         let deeds = self.deeds(at)?;
+        if let Some(key) = &deeds.unknown {
+            let detail = format!("it builds on {}, and what it did to \"{}\" cannot be told without that", why.what, key.id.as_str());
+            self.refuse(at, (Some(key), Code::BLOCKED, &detail), &deeds.known, why.first)?;
+            return Ok(false);
+        }
+        let deeds = deeds.known;
         let Some(ops) = self.author(&deeds)? else {
             let detail = format!("it builds on {}, and without that there is nothing to do it to", why.what);
             self.refuse(at, (tainted.as_ref(), Code::BLOCKED, &detail), &deeds, why.first)?;
