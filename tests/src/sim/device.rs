@@ -84,6 +84,8 @@ pub(super) struct Device {
     pub(super) destroyed: bool,
     /// True from a failure that it may have told its users of, until it is healed.
     pub(super) sick: bool,
+    /// True: part of its disk cannot be read when it starts again.
+    pub(super) spoiled: bool,
     /// From which write on its disk has lied about syncs.
     pub(super) lies: Option<usize>,
     pub(super) partition: Option<(bool, bool)>,
@@ -100,6 +102,8 @@ pub(super) struct Life {
     pub(super) talk: Option<Talk>,
     /// What its disk had done when its store was found to be sound.
     pub(super) sound_at: Option<u64>,
+    /// Writes and syncs of its disk that had failed when it started.
+    pub(super) errors: u64,
 }
 
 /// A session at the device's end.
@@ -136,7 +140,8 @@ impl Device {
             wake: Arc::default(),
             pauses: None,
         });
-        self.life = Some(Life { store, writer, uplink, talk: None, sound_at: None });
+        let errors = self.disk.tally().errors;
+        self.life = Some(Life { store, writer, uplink, talk: None, sound_at: None, errors });
         Ok(())
     }
 }

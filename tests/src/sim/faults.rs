@@ -8,6 +8,8 @@ use super::world::{Event, World};
 
 /// Devices at most, copies included.
 const DEVICES_MAX: usize = 7;
+/// What a device has written, until it is carried over into its database.
+const LOG: &str = "edge.db-wal";
 const TEN_YEARS_US: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 impl World {
@@ -57,6 +59,10 @@ impl World {
                 self.hub.disk.fail_after(ops, Failure::Io);
                 Ok(())
             }
+            Fault::BadSector => {
+                self.devices[device].spoiled = true;
+                self.kill_device(device, "kills of a device")
+            }
             Fault::FullDevice => {
                 self.devices[device].sick = true;
                 let free = self.rng.below(20_000);
@@ -75,6 +81,7 @@ impl World {
             Fault::CloneDevice => self.clone_device(device),
             Fault::LieDevice => self.lie(device),
             Fault::RestoreHub => self.restore_hub(),
+            Fault::EndRecovery => self.end_recovery(),
         }
     }
 
@@ -191,6 +198,7 @@ impl World {
         match node.boot() {
             Ok(()) => {
                 self.say(format_args!("{name} is up"));
+                self.spoil(device);
                 self.dial_later(device, None);
                 self.check_kept(device)?;
                 self.after(device)
@@ -209,6 +217,20 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// A place of what a device has written lately cannot be read for a while, and it has read little of that since it has started.
+    fn spoil(&mut self, device: usize) {
+        if !std::mem::take(&mut self.devices[device].spoiled) {
+            return;
+        }
+        let disk = &self.devices[device].disk;
+        let bytes = disk.image().size(LOG).unwrap_or_default();
+        let at = usize::try_from(self.rng.below(bytes.max(1) as u64)).unwrap_or_default();
+        disk.hide(LOG, at..at + 1);
+        self.devices[device].sick = true;
+        self.trace.count("disks that cannot be read in one place");
+        self.later((1_000_000, 10_000_000), Event::DiskHeals(device));
     }
 
     pub(super) fn disk_heals(&mut self, device: usize) -> Try {
@@ -368,6 +390,7 @@ impl World {
         }
         match self.hub.boot() {
             Ok(()) => {
+                self.told.started();
                 self.say(format_args!("the hub is up"));
                 self.check_acked()
             }

@@ -80,6 +80,8 @@ mod trying {
 
     use mobo_core::protect;
 
+    use crate::sim::Failure;
+
     /// Of 100 protections, so many must be missed when they are gone.
     const CAUGHT_PERCENT_MIN: usize = 95;
 
@@ -124,10 +126,13 @@ mod trying {
             let failure = crate::sim::run_leaning(seed, name).failure;
             reached |= protect::was_missed();
             protect::switch_off(None);
-            if let Some(failure) = failure
-                && crate::sim::run_leaning(seed, name).failure.is_none()
-            {
-                return Fate::Caught { runs: seed, by: failure.violation.invariant };
+            let Some(failure) = failure else { continue };
+            match crate::sim::run_leaning(seed, name).failure {
+                None => return Fate::Caught { runs: seed, by: failure.violation.invariant },
+                // That is a finding of its own: of the product, or of what the world demands.
+                Some(Failure { violation, .. }) => {
+                    println!("seed {seed} of {name} fails with it as well: {}: {}", violation.invariant, violation.what);
+                }
             }
         }
         if reached { Fate::Unnoticed } else { Fate::Unreached }

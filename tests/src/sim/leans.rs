@@ -1,0 +1,154 @@
+//! Worlds that lean towards what a protection is needed for. A world of the seed is bent, and stays one: everything that holds in other
+//! worlds holds in it, and is checked.
+
+use super::plan::{Fault, Pipe, Plan, rare};
+
+use Fault::{
+    BadSector, CloneDevice, CutLink, EioDevice, EioHub, EndRecovery, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition, PowerDevice,
+    PowerHub, RestoreDevice, RestoreHub,
+};
+
+const SECOND_US: u64 = 1_000_000;
+
+/// Kinds of writes: tables, documents, streams, tables in buckets of their own.
+const MIXED: [u64; 4] = [6, 2, 2, 3];
+
+/// A plan, bent towards what a protection of this name is needed for.
+pub(super) fn leaning(plan: Plan, name: &str) -> Plan {
+    let part = name.split('.').next().unwrap_or_default();
+    if part == "pace" {
+        return Plan::flood();
+    }
+    let mut plan = general(plan, (part, name));
+    particular(&mut plan, name);
+    plan
+}
+
+/// What protections of one part have in common.
+fn general(mut plan: Plan, (part, name): (&str, &str)) -> Plan {
+    let faults: &[Fault] = match part {
+        "sqlite" | "group" | "writer" => &[PowerDevice, PowerHub, EioDevice, EioHub, FullDevice, FullHub],
+        "time" | "eff" => &[KillHub, PowerHub, HubClock, RestoreHub, CutLink],
+        // What comes back to a restored hub twice must count once: nothing else may make that vague.
+        "counter" => &[RestoreHub, KillDevice, CutLink, Partition],
+        "provenance" if name == "provenance.sole" => &[RestoreHub, KillDevice, CutLink, Partition],
+        "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
+        "trim" => &[RestoreHub, KillDevice, CutLink],
+        "ingest" => &[KillDevice, CutLink],
+        "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
+        _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
+    };
+    let is_exact = part == "counter" || name == "provenance.sole";
+    plan.faults.retain(|(fault, _)| !(faults.contains(fault) || is_exact && matches!(fault, CloneDevice | RestoreDevice | LieDevice)));
+    plan.faults.extend(faults.iter().map(|fault| (*fault, if rare(*fault) { 14 * SECOND_US } else { 6 * SECOND_US })));
+    plan.devices = plan.devices.max(2);
+    plan.hub_write_every_us.get_or_insert(3 * SECOND_US);
+    plan.mix = match part {
+        "document" | "change" | "redo" => [2, 8, 0, 0],
+        "reject" => [2, 0, 0, 8],
+        "ingest" => [2, 0, 8, 0],
+        "register" | "delete" | "row" | "counter" => [8, 0, 0, 0],
+        _ => MIXED,
+    };
+    if matches!(part, "rights" | "leave") {
+        plan.faults.retain(|(fault, _)| *fault != RestoreHub);
+        plan.yards_every_us = Some(400_000);
+    }
+    plan.keep_bytes = match name {
+        _ if part == "trim" => 0,
+        "counter.doubled" | "provenance.sole" => 2_000,
+        _ if matches!(part, "counter" | "recovery") => 64 << 20,
+        _ => plan.keep_bytes,
+    };
+    plan.write_every_us = plan.write_every_us.min(1_500_000);
+    if ["lane.gap", "push.rewind", "batch.continues"].contains(&name) {
+        plan.pipe = Pipe::Datagrams { lost: 15, doubled: 20 };
+    }
+    plan
+}
+
+/// What one protection needs, and no other of its part.
+fn particular(plan: &mut Plan, name: &str) {
+    match name {
+        // A log is closed while its other copy has something on its way.
+        "lane.fenced" => {
+            only(plan, &[(CloneDevice, 3), (KillDevice, 4), (CutLink, 5)]);
+            (plan.write_every_us, plan.latency_us) = (150_000, (1_000, 30_000));
+        }
+        // Somebody uses positions again before a device has come to tell, and no device has an ack to show.
+        "history.went-back" => {
+            only(plan, &[(RestoreHub, 4), (Partition, 2), (CutLink, 6)]);
+            (plan.hub_write_every_us, plan.write_every_us) = (Some(150_000), 20 * SECOND_US);
+        }
+        // A hub that was started again and again is ahead of its wall clock, and so must be the one that is put in its place.
+        "time.leaps" => {
+            only(plan, &[(KillHub, 3), (RestoreHub, 6), (CutLink, 6)]);
+            plan.keep_bytes = 64 << 20;
+        }
+        // A hub was years ahead, and is put back to when it was not.
+        "time.reaches" | "eff.not-in-future" | "ack.heard-again" => {
+            only(plan, &[(HubClock, 4), (RestoreHub, 5), (CutLink, 3), (KillDevice, 8)]);
+            (plan.keep_bytes, plan.mix) = (64 << 20, [6, 0, 3, 3]);
+        }
+        "time.elapses" => only(plan, &[(HubClock, 4), (CutLink, 6)]),
+        // What is made twice or later, and merged in another order than it was made in.
+        "register.later-wins" | "delete.later-wins" => {
+            only(plan, &[(Partition, 3), (CutLink, 4)]);
+            (plan.devices, plan.hot_records, plan.drift_ppm) = (plan.devices.max(3), 2, 0);
+            plan.pipe = Pipe::Stream;
+        }
+        // What a lost hub had acknowledged is made again under another log, and is in the rows that others offer.
+        "refence.sole-acked" => {
+            only(plan, &[(RestoreHub, 5), (CloneDevice, 4), (CutLink, 5), (Partition, 6)]);
+            (plan.hub_write_every_us, plan.keep_bytes, plan.mix) = (None, 64 << 20, [8, 0, 0, 2]);
+        }
+        // A log ends that was begun a moment ago, and has not been pushed since.
+        "refence.first-origin" => {
+            only(plan, &[(CloneDevice, 3), (RestoreDevice, 3), (Partition, 2), (CutLink, 1)]);
+            plan.write_every_us = 60_000;
+        }
+        "recovery.comes-late" => {
+            only(plan, &[(RestoreHub, 4), (EndRecovery, 1), (Partition, 2), (CutLink, 5)]);
+            // Two devices of a site: what one has made, the other deletes.
+            (plan.mix, plan.devices, plan.hot_records) = ([1, 0, 0, 8], 4, 8);
+            plan.write_every_us = 400_000;
+        }
+        // What waits to be pushed again must not be dropped meanwhile.
+        "recovery.pushed-again" => {
+            only(plan, &[(RestoreHub, 5), (CutLink, 2), (KillDevice, 5)]);
+            (plan.keep_bytes, plan.hub_write_every_us, plan.mix) = (2_000, None, [6, 0, 3, 3]);
+        }
+        "redo.waits" | "redo.here-already" | "redo.came-back" | "redo.heard" | "redo.collides" => {
+            only(plan, &[(RestoreHub, 8), (CloneDevice, 5), (CutLink, 4), (KillDevice, 8), (Partition, 6)]);
+            (plan.hot_records, plan.keep_bytes) = (2, 64 << 20);
+        }
+        // A refusal is on its way when the log ends.
+        "reject.of-parent" => {
+            only(plan, &[(CloneDevice, 3), (CutLink, 2), (KillDevice, 6)]);
+            (plan.forbidden, plan.write_every_us, plan.latency_us) = (50, 300_000, (20_000, 400_000));
+            plan.pipe = Pipe::Stream;
+        }
+        // Acknowledged, and not delivered yet, when the hub is lost.
+        "trim.shown" => {
+            only(plan, &[(RestoreHub, 4), (CutLink, 2)]);
+            (plan.latency_us, plan.mix, plan.hub_write_every_us) = ((20_000, 400_000), [8, 0, 0, 3], None);
+        }
+        "group.failed-job" => only(plan, &[(BadSector, 3), (KillDevice, 6), (CutLink, 6)]),
+        "writer.poison" => only(plan, &[(EioDevice, 2), (EioHub, 3), (CutLink, 6)]),
+        // Links last, and lose what they carry.
+        "push.rewind" => {
+            only(plan, &[(CutLink, 40)]);
+            (plan.safety_us, plan.write_every_us) = (60 * SECOND_US, 400_000);
+        }
+        "rights.stop-reading" => {
+            only(plan, &[(CutLink, 12), (Partition, 4)]);
+            (plan.latency_us, plan.yards_every_us) = ((20_000, 400_000), Some(150_000));
+        }
+        _ => {}
+    }
+}
+
+/// Nothing else goes wrong, and these once in so many seconds.
+fn only(plan: &mut Plan, faults: &[(Fault, u64)]) {
+    plan.faults = faults.iter().map(|(fault, seconds)| (*fault, seconds * SECOND_US)).collect();
+}
