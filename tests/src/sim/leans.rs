@@ -21,6 +21,10 @@ pub(super) fn leaning(plan: Plan, name: &str) -> Plan {
     }
     let mut plan = general(plan, (part, name));
     particular(&mut plan, name);
+    if plan.faults.iter().any(|(fault, _)| *fault == RestoreHub) {
+        // A hub that was put back gives rights again that it had taken away.
+        plan.yards_every_us = None;
+    }
     plan
 }
 
@@ -85,10 +89,10 @@ fn particular(plan: &mut Plan, name: &str) {
             only(plan, &[(KillHub, 3), (RestoreHub, 6), (CutLink, 6)]);
             plan.keep_bytes = 64 << 20;
         }
-        // A hub was years ahead, and is put back to when it was not.
+        // A hub was years ahead when devices began to count their time, and is put back to when it was not.
         "time.reaches" | "eff.not-in-future" | "ack.heard-again" => {
-            only(plan, &[(HubClock, 4), (RestoreHub, 5), (CutLink, 3), (KillDevice, 8)]);
-            (plan.keep_bytes, plan.mix) = (64 << 20, [6, 0, 3, 3]);
+            only(plan, &[(HubClock, 3), (RestoreHub, 5), (CutLink, 2), (PowerDevice, 2)]);
+            (plan.keep_bytes, plan.mix, plan.safety_us) = (64 << 20, [6, 0, 3, 3], 60 * SECOND_US);
         }
         "time.elapses" => only(plan, &[(HubClock, 4), (CutLink, 6)]),
         // What is made twice or later, and merged in another order than it was made in.
@@ -105,7 +109,7 @@ fn particular(plan: &mut Plan, name: &str) {
         // A log ends that was begun a moment ago, and has not been pushed since.
         "refence.first-origin" => {
             only(plan, &[(CloneDevice, 3), (RestoreDevice, 3), (Partition, 2), (CutLink, 1)]);
-            plan.write_every_us = 60_000;
+            (plan.write_every_us, plan.safety_us) = (60_000, 40 * SECOND_US);
         }
         "recovery.comes-late" => {
             only(plan, &[(RestoreHub, 4), (EndRecovery, 1), (Partition, 2), (CutLink, 5)]);
@@ -120,7 +124,7 @@ fn particular(plan: &mut Plan, name: &str) {
         }
         "redo.waits" | "redo.here-already" | "redo.came-back" | "redo.heard" | "redo.collides" => {
             only(plan, &[(RestoreHub, 8), (CloneDevice, 5), (CutLink, 4), (KillDevice, 8), (Partition, 6)]);
-            (plan.hot_records, plan.keep_bytes) = (2, 64 << 20);
+            (plan.hot_records, plan.keep_bytes, plan.safety_us) = (2, 64 << 20, plan.safety_us.max(40 * SECOND_US));
         }
         // A refusal is on its way when the log ends.
         "reject.of-parent" => {

@@ -105,10 +105,10 @@ pub fn run_plan(seed: u64, plan: Plan) -> Outcome {
 
 /// Runs the world of a seed, with a plan that leans towards what a protection is needed for.
 #[cfg(feature = "mutants")]
-fn run_leaning(seed: u64, name: &str) -> Outcome {
+fn run_leaning(seed: u64, name: &str, whole: bool) -> Outcome {
     let mut rng = Rng::new(seed);
     let plan = leans::leaning(Plan::draw(&mut rng, Faults::All), name);
-    run_world(seed, World::with(rng, plan, false))
+    run_world(seed, World::with(rng, plan, whole))
 }
 
 fn run_world(seed: u64, mut world: World) -> Outcome {

@@ -218,6 +218,11 @@ impl World {
         let at_us = self.now();
         self.nacks.frame(link, (from, &message), at_us)?;
         if let (End::Device, Message::Push(push)) = (from, &message)
+            && push.entries.iter().any(|pushed| pushed.eff.is_some_and(|eff| eff.0 > now))
+        {
+            self.trace.count("pushes of what was made later than it is");
+        }
+        if let (End::Device, Message::Push(push)) = (from, &message)
             && self.told.is_former(link, push.incarnation)
         {
             self.trace.count("pushes of logs that were left behind");
