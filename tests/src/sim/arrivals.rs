@@ -42,7 +42,6 @@ impl World {
             rolled_back: false,
             destroyed: false,
             sick: false,
-            spoiled: false,
             lies: None,
             partition: None,
             dialing: true,

@@ -84,8 +84,6 @@ pub(super) struct Device {
     pub(super) destroyed: bool,
     /// True from a failure that it may have told its users of, until it is healed.
     pub(super) sick: bool,
-    /// True: part of its disk cannot be read when it starts again.
-    pub(super) spoiled: bool,
     /// From which write on its disk has lied about syncs.
     pub(super) lies: Option<usize>,
     pub(super) partition: Option<(bool, bool)>,

@@ -8,8 +8,6 @@ use super::world::{Event, World};
 
 /// Devices at most, copies included.
 const DEVICES_MAX: usize = 7;
-/// What a device has written, until it is carried over into its database.
-const LOG: &str = "edge.db-wal";
 const TEN_YEARS_US: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 impl World {
@@ -58,10 +56,6 @@ impl World {
                 let ops = self.rng.below(40);
                 self.hub.disk.fail_after(ops, Failure::Io);
                 Ok(())
-            }
-            Fault::BadSector => {
-                self.devices[device].spoiled = true;
-                self.kill_device(device, "kills of a device")
             }
             Fault::FullDevice => {
                 self.devices[device].sick = true;
@@ -198,7 +192,6 @@ impl World {
         match node.boot() {
             Ok(()) => {
                 self.say(format_args!("{name} is up"));
-                self.spoil(device);
                 self.dial_later(device, None);
                 self.check_kept(device)?;
                 self.after(device)
@@ -217,20 +210,6 @@ impl World {
                 Ok(())
             }
         }
-    }
-
-    /// A place of what a device has written lately cannot be read for a while, and it has read little of that since it has started.
-    fn spoil(&mut self, device: usize) {
-        if !std::mem::take(&mut self.devices[device].spoiled) {
-            return;
-        }
-        let disk = &self.devices[device].disk;
-        let bytes = disk.image().size(LOG).unwrap_or_default();
-        let at = usize::try_from(self.rng.below(bytes.max(1) as u64)).unwrap_or_default();
-        disk.hide(LOG, at..at + 1);
-        self.devices[device].sick = true;
-        self.trace.count("disks that cannot be read in one place");
-        self.later((1_000_000, 10_000_000), Event::DiskHeals(device));
     }
 
     pub(super) fn disk_heals(&mut self, device: usize) -> Try {

@@ -4,11 +4,13 @@
 use super::plan::{Fault, Pipe, Plan, rare};
 
 use Fault::{
-    BadSector, CloneDevice, CutLink, EioDevice, EioHub, EndRecovery, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition, PowerDevice,
-    PowerHub, RestoreDevice, RestoreHub,
+    CloneDevice, CutLink, EioDevice, EioHub, EndRecovery, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition,
+    PowerDevice, PowerHub, RestoreDevice, RestoreHub,
 };
 
 const SECOND_US: u64 = 1_000_000;
+/// The latency of a link that is slow.
+const FAR_US: (u64, u64) = (20_000, 400_000);
 
 /// Kinds of writes: tables, documents, streams, tables in buckets of their own.
 const MIXED: [u64; 4] = [6, 2, 2, 3];
@@ -20,7 +22,8 @@ pub(super) fn leaning(plan: Plan, name: &str) -> Plan {
         return Plan::flood();
     }
     let mut plan = general(plan, (part, name));
-    particular(&mut plan, name);
+    of_the_hub(&mut plan, name);
+    of_devices(&mut plan, name);
     if plan.faults.iter().any(|(fault, _)| *fault == RestoreHub) {
         // A hub that was put back gives rights again that it had taken away.
         plan.yards_every_us = None;
@@ -71,16 +74,11 @@ fn general(mut plan: Plan, (part, name): (&str, &str)) -> Plan {
     plan
 }
 
-/// What one protection needs, and no other of its part.
-fn particular(plan: &mut Plan, name: &str) {
+/// What a protection of the hub needs, and no other of its part.
+fn of_the_hub(plan: &mut Plan, name: &str) {
     match name {
-        // A log is closed while its other copy has something on its way.
-        "lane.fenced" => {
-            only(plan, &[(CloneDevice, 3), (KillDevice, 4), (CutLink, 5)]);
-            (plan.write_every_us, plan.latency_us) = (150_000, (1_000, 30_000));
-        }
         // Somebody uses positions again before a device has come to tell, and no device has an ack to show.
-        "history.went-back" => {
+        "history.went-back" | "history.copied" => {
             only(plan, &[(RestoreHub, 4), (Partition, 2), (CutLink, 6)]);
             (plan.hub_write_every_us, plan.write_every_us) = (Some(150_000), 20 * SECOND_US);
         }
@@ -93,29 +91,54 @@ fn particular(plan: &mut Plan, name: &str) {
         "time.reaches" | "eff.not-in-future" | "ack.heard-again" => {
             only(plan, &[(HubClock, 3), (RestoreHub, 5), (CutLink, 2), (PowerDevice, 2)]);
             (plan.keep_bytes, plan.mix, plan.safety_us) = (64 << 20, [6, 0, 3, 3], 60 * SECOND_US);
+            plan.latency_us = if name == "ack.heard-again" { FAR_US } else { plan.latency_us };
         }
         "time.elapses" => only(plan, &[(HubClock, 4), (CutLink, 6)]),
-        // What is made twice or later, and merged in another order than it was made in.
+        // What is made in one order, and merged in another.
         "register.later-wins" | "delete.later-wins" => {
             only(plan, &[(Partition, 3), (CutLink, 4)]);
             (plan.devices, plan.hot_records, plan.drift_ppm) = (plan.devices.max(3), 2, 0);
             plan.pipe = Pipe::Stream;
+        }
+        // What comes back in a row and from its author is told apart by how far the log was: no write of the hub may make that vague.
+        "counter.doubled" | "provenance.sole" => {
+            only(plan, &[(RestoreHub, 5), (KillDevice, 8), (CutLink, 4), (Partition, 5)]);
+            (plan.hub_write_every_us, plan.mix, plan.safety_us) = (None, [8, 0, 0, 2], 40 * SECOND_US);
+        }
+        // Two devices of a site: what one has made, the other deletes, and is the first to come back, when nobody is waited for any more.
+        "recovery.comes-late" => {
+            only(plan, &[(RestoreHub, 4), (EndRecovery, 1), (Partition, 2), (CutLink, 5)]);
+            (plan.mix, plan.devices, plan.hot_records, plan.write_every_us) = ([1, 0, 0, 8], 4, 8, 400_000);
+        }
+        // The same while the hub waits for the others: what has just been deleted is offered a moment later.
+        "recovery.comes-first" => {
+            only(plan, &[(RestoreHub, 4), (Partition, 3), (CutLink, 4)]);
+            (plan.mix, plan.devices, plan.hot_records, plan.write_every_us) = ([1, 0, 0, 8], 4, 8, 200_000);
+            (plan.latency_us, plan.safety_us) = (FAR_US, 40 * SECOND_US);
+        }
+        "writer.poison" => only(plan, &[(EioDevice, 2), (EioHub, 3), (CutLink, 6)]),
+        _ => {}
+    }
+}
+
+/// What a protection of devices, or of both ends, needs, and no other of its part.
+fn of_devices(plan: &mut Plan, name: &str) {
+    match name {
+        // A log is closed while its other copy has something on its way.
+        "lane.fenced" => {
+            only(plan, &[(CloneDevice, 3), (KillDevice, 4), (CutLink, 5)]);
+            (plan.write_every_us, plan.latency_us) = (150_000, (1_000, 30_000));
         }
         // What a lost hub had acknowledged is made again under another log, and is in the rows that others offer.
         "refence.sole-acked" => {
             only(plan, &[(RestoreHub, 5), (CloneDevice, 4), (CutLink, 5), (Partition, 6)]);
             (plan.hub_write_every_us, plan.keep_bytes, plan.mix) = (None, 64 << 20, [8, 0, 0, 2]);
         }
-        // A log ends that was begun a moment ago, and has not been pushed since.
+        // What was written again in a log has not been pushed when that ends, too.
         "refence.first-origin" => {
-            only(plan, &[(CloneDevice, 3), (RestoreDevice, 3), (Partition, 2), (CutLink, 1)]);
-            (plan.write_every_us, plan.safety_us) = (60_000, 40 * SECOND_US);
-        }
-        "recovery.comes-late" => {
-            only(plan, &[(RestoreHub, 4), (EndRecovery, 1), (Partition, 2), (CutLink, 5)]);
-            // Two devices of a site: what one has made, the other deletes.
-            (plan.mix, plan.devices, plan.hot_records) = ([1, 0, 0, 8], 4, 8);
-            plan.write_every_us = 400_000;
+            only(plan, &[(RestoreHub, 6), (CloneDevice, 3), (Partition, 3), (CutLink, 2)]);
+            (plan.mix, plan.hot_records, plan.keep_bytes) = ([2, 8, 0, 0], 2, 64 << 20);
+            (plan.write_every_us, plan.safety_us) = (300_000, 40 * SECOND_US);
         }
         // What waits to be pushed again must not be dropped meanwhile.
         "recovery.pushed-again" => {
@@ -129,16 +152,14 @@ fn particular(plan: &mut Plan, name: &str) {
         // A refusal is on its way when the log ends.
         "reject.of-parent" => {
             only(plan, &[(CloneDevice, 3), (CutLink, 2), (KillDevice, 6)]);
-            (plan.forbidden, plan.write_every_us, plan.latency_us) = (50, 300_000, (20_000, 400_000));
+            (plan.forbidden, plan.write_every_us, plan.latency_us) = (50, 300_000, FAR_US);
             plan.pipe = Pipe::Stream;
         }
         // Acknowledged, and not delivered yet, when the hub is lost.
         "trim.shown" => {
             only(plan, &[(RestoreHub, 4), (CutLink, 2)]);
-            (plan.latency_us, plan.mix, plan.hub_write_every_us) = ((20_000, 400_000), [8, 0, 0, 3], None);
+            (plan.latency_us, plan.mix, plan.hub_write_every_us) = (FAR_US, [8, 0, 0, 3], None);
         }
-        "group.failed-job" => only(plan, &[(BadSector, 3), (KillDevice, 6), (CutLink, 6)]),
-        "writer.poison" => only(plan, &[(EioDevice, 2), (EioHub, 3), (CutLink, 6)]),
         // Links last, and lose what they carry.
         "push.rewind" => {
             only(plan, &[(CutLink, 40)]);
@@ -146,7 +167,7 @@ fn particular(plan: &mut Plan, name: &str) {
         }
         "rights.stop-reading" => {
             only(plan, &[(CutLink, 12), (Partition, 4)]);
-            (plan.latency_us, plan.yards_every_us) = ((20_000, 400_000), Some(150_000));
+            (plan.latency_us, plan.yards_every_us) = (FAR_US, Some(150_000));
         }
         _ => {}
     }

@@ -37,7 +37,8 @@ impl Nacks {
                     self.0.remove(&key);
                 } else if at_us - since > UNKNOWN_US {
                     let (first, expect) = (push.first.get(), expect.get());
-                    let what = format!("entry {first} of lane {} is pushed, and the hub asks for {expect} since {since}", push.lane.number());
+                    let what =
+                        format!("entry {first} of lane {} is pushed, and the hub asks for {expect} since {since}", push.lane.number());
                     return Err(Violation::new("N-6", what));
                 }
             }

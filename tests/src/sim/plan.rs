@@ -25,8 +25,6 @@ pub enum Fault {
     EioDevice,
     /// The same on the hub.
     EioHub,
-    /// A device's process is killed, and finds its disk unreadable in one place for a while.
-    BadSector,
     /// A device's disk is full for a while.
     FullDevice,
     /// The same on the hub.

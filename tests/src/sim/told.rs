@@ -95,7 +95,11 @@ impl Told {
                 Ok(())
             }
             (End::Hub, Message::Batch(batch)) if self.revoked.contains(&(link, batch.bucket)) => {
-                let what = format!("{} records of {} are sent, and this session was told that it may not read it", batch.items.len(), batch.bucket);
+                let what = format!(
+                    "{} records of {} are sent, and this session was told that it may not read it",
+                    batch.items.len(),
+                    batch.bucket
+                );
                 Err(Violation::new("D5", what))
             }
             (End::Hub, Message::Refence(_)) => {
