@@ -93,7 +93,11 @@ fn of_the_hub(plan: &mut Plan, name: &str) {
             (plan.keep_bytes, plan.mix, plan.safety_us) = (64 << 20, [6, 0, 3, 3], 60 * SECOND_US);
             plan.latency_us = if name == "ack.heard-again" { FAR_US } else { plan.latency_us };
         }
-        "time.elapses" => only(plan, &[(HubClock, 4), (CutLink, 6)]),
+        // The clock is set back while the hub lives on.
+        "time.elapses" | "time.shared" => {
+            only(plan, &[(HubClock, 4), (CutLink, 6)]);
+            plan.safety_us = 40 * SECOND_US;
+        }
         // What is made in one order, and merged in another.
         "register.later-wins" | "delete.later-wins" => {
             only(plan, &[(Partition, 3), (CutLink, 4)]);
@@ -145,9 +149,15 @@ fn of_devices(plan: &mut Plan, name: &str) {
             only(plan, &[(RestoreHub, 5), (CutLink, 2), (KillDevice, 5)]);
             (plan.keep_bytes, plan.hub_write_every_us, plan.mix) = (2_000, None, [6, 0, 3, 3]);
         }
-        "redo.waits" | "redo.here-already" | "redo.came-back" | "redo.heard" | "redo.collides" => {
+        "redo.waits" | "redo.here-already" | "redo.came-back" | "redo.heard" | "redo.waited" => {
             only(plan, &[(RestoreHub, 8), (CloneDevice, 5), (CutLink, 4), (KillDevice, 8), (Partition, 6)]);
             (plan.hot_records, plan.keep_bytes, plan.safety_us) = (2, 64 << 20, plan.safety_us.max(40 * SECOND_US));
+        }
+        // Two copies of a log go on with one document, on both sides of a restore.
+        "redo.collides" => {
+            only(plan, &[(RestoreHub, 5), (CloneDevice, 3), (CutLink, 3), (KillDevice, 5), (Partition, 3)]);
+            (plan.hot_records, plan.keep_bytes, plan.safety_us, plan.mix) = (1, 64 << 20, 30 * SECOND_US, [0, 1, 0, 0]);
+            plan.devices = 3;
         }
         // A refusal is on its way when the log ends.
         "reject.of-parent" => {

@@ -16,6 +16,9 @@ use super::world::World;
 /// What was done last to a part of a record, and when; `None` where it is not known of each who did.
 type Last<T> = Option<Option<(i64, T)>>;
 
+/// A write, and when it was made, where that is known.
+type Timed<'w> = (Option<i64>, &'w Write);
+
 impl World {
     /// Of each row that everybody writes, the text and whether it is visible are as the latest write has made them.
     pub(super) fn check_order(&mut self, merged: &BTreeSet<u64>) -> Try {
@@ -23,7 +26,7 @@ impl World {
         if self.hub_restored || self.devices.iter().any(|node| node.rolled_back) {
             return Ok(());
         }
-        let mut records: BTreeMap<(What, String), Vec<(Option<i64>, &Write)>> = BTreeMap::new();
+        let mut records: BTreeMap<(What, String), Vec<Timed<'_>>> = BTreeMap::new();
         let is_row = |write: &&Write| matches!(write.what, What::Things | What::Jobs) && !write.forbidden;
         for write in self.model.writes.iter().filter(is_row).filter(|write| merged.contains(&write.id)) {
             let eff = write.eff.or_else(|| self.told.eff(write.sealed.map(|at| (at.incarnation, at.lane, at.seq))?));
