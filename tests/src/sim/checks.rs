@@ -19,7 +19,7 @@ use super::world::{Event, MINUTE_US, World};
 use super::writes::delta_is_known;
 use super::yards::{is_decided, may_be_refused, trail};
 
-fn store_failed(error: StoreError) -> Violation {
+pub(super) fn store_failed(error: StoreError) -> Violation {
     Violation::new("store", error.to_string())
 }
 
@@ -182,6 +182,8 @@ impl World {
         }
         let merged = self.merged()?;
         self.check_records(&merged)?;
+        self.check_order(&merged)?;
+        self.check_effs()?;
         self.check_promised()?;
         self.check_refused(&merged)?;
         self.check_devices()

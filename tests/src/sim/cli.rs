@@ -32,11 +32,12 @@ pub fn main() -> ExitCode {
         Ok(options) if options.mutants => super::mutants::main(options.seeds, &options.only),
         Ok(options) if options.power_cuts => super::power::main(options.first.unwrap_or(1), options.stride),
         Ok(Options { plan: Some(plan), first, .. }) => planned(first.unwrap_or(1), plan),
+        Ok(options) if options.trace && !options.only.is_empty() => super::mutants::trace(options.first.unwrap_or(1), &options.only),
         Ok(options) if options.trace => one(options.first.unwrap_or(1), options.faults),
         Ok(options) => many(&options),
         Err(why) => {
             eprintln!(
-                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--hub-stays] [--json] [--trace] [--mutants [--only NAME]] [--power-cuts [--stride N]] \
+                "{why}\nsim [--seeds N] [--seed FIRST] [--jobs N] [--hub-stays] [--json] [--trace [--only NAME]] [--mutants [--only NAME]] [--power-cuts [--stride N]] \
                  [--offline WRITES] [--herd DEVICES]"
             );
             ExitCode::from(2)

@@ -100,6 +100,8 @@ pub(super) struct Life {
     pub(super) talk: Option<Talk>,
     /// What its disk had done when its store was found to be sound.
     pub(super) sound_at: Option<u64>,
+    /// Writes and syncs of its disk that had failed when it started.
+    pub(super) errors: u64,
 }
 
 /// A session at the device's end.
@@ -136,7 +138,8 @@ impl Device {
             wake: Arc::default(),
             pauses: None,
         });
-        self.life = Some(Life { store, writer, uplink, talk: None, sound_at: None });
+        let errors = self.disk.tally().errors;
+        self.life = Some(Life { store, writer, uplink, talk: None, sound_at: None, errors });
         Ok(())
     }
 }

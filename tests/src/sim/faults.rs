@@ -75,6 +75,7 @@ impl World {
             Fault::CloneDevice => self.clone_device(device),
             Fault::LieDevice => self.lie(device),
             Fault::RestoreHub => self.restore_hub(),
+            Fault::EndRecovery => self.end_recovery(),
         }
     }
 
@@ -368,6 +369,7 @@ impl World {
         }
         match self.hub.boot() {
             Ok(()) => {
+                self.told.started();
                 self.say(format_args!("the hub is up"));
                 self.check_acked()
             }

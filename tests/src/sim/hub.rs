@@ -64,6 +64,8 @@ pub(super) struct HubLife {
     pub(super) timeline: Timeline,
     /// What its disk had done when its store was found to be sound, and its lanes then.
     pub(super) sound_at: Option<(u64, Vec<LaneAudit>)>,
+    /// Writes and syncs of its disk that had failed when it started.
+    pub(super) errors: u64,
 }
 
 /// One session at the hub's end.
@@ -126,7 +128,8 @@ impl HubNode {
         let place = self.place.to_be_bytes().to_vec();
         wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
-        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks: BTreeMap::new(), timeline, sound_at: None });
+        let (talks, errors) = (BTreeMap::new(), self.disk.tally().errors);
+        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks, timeline, sound_at: None, errors });
         Ok(())
     }
 }

@@ -23,11 +23,16 @@ pub mod disks;
 mod faults;
 mod flood;
 mod hub;
+mod kept;
+#[cfg(feature = "mutants")]
+mod leans;
 mod machine;
 mod model;
 pub mod mutants;
+mod nacks;
 mod net;
 mod network;
+mod order;
 mod plan;
 pub mod power;
 mod restores;
@@ -100,10 +105,10 @@ pub fn run_plan(seed: u64, plan: Plan) -> Outcome {
 
 /// Runs the world of a seed, with a plan that leans towards what a protection is needed for.
 #[cfg(feature = "mutants")]
-fn run_leaning(seed: u64, name: &str) -> Outcome {
-    let mut world = World::new(seed, Faults::All, false);
-    world.plan.lean(name);
-    run_world(seed, world)
+fn run_leaning(seed: u64, name: &str, whole: bool) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let plan = leans::leaning(Plan::draw(&mut rng, Faults::All), name);
+    run_world(seed, World::with(rng, plan, whole))
 }
 
 fn run_world(seed: u64, mut world: World) -> Outcome {

@@ -90,6 +90,8 @@ pub(super) struct Write {
     /// Nobody was told that it is kept, or the device was put back since.
     pub(super) doubt: bool,
     pub(super) sealed: Option<Sealed>,
+    /// When a write of the hub was made, by the hub's time; a device hears that later.
+    pub(super) eff: Option<i64>,
     /// Its author may not write there: the hub refuses it.
     pub(super) forbidden: bool,
     /// Its author may lose the right to it, or its record may be elsewhere by then: the hub may refuse it, and says so.
@@ -113,6 +115,7 @@ impl Write {
             visible: None,
             doubt: false,
             sealed: None,
+            eff: None,
             forbidden: false,
             refusable: false,
             vague: false,

@@ -71,6 +71,33 @@ pub fn main(seeds_max: u64, only: &str) -> ExitCode {
     trying::main(seeds_max, only)
 }
 
+/// Runs the world of a seed that leans towards a protection, without it, and prints its trace; with it where a `+` stands before its name.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub fn trace(_: u64, name: &str) -> ExitCode {
+    main(0, name)
+}
+
+/// Runs the world of a seed that leans towards a protection, without it, and prints its trace; with it where a `+` stands before its name.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn trace(seed: u64, name: &str) -> ExitCode {
+    let is_on = name.starts_with('+');
+    let name = name.trim_start_matches('+');
+    mobo_core::protect::switch_off(Some(name).filter(|_| !is_on));
+    let outcome = super::run_leaning(seed, name, true);
+    for (what, count) in &outcome.counts {
+        println!("{count:>12}  {what}");
+    }
+    match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            println!("{}: {}", failure.violation.invariant, failure.violation.what);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[cfg(feature = "mutants")]
 mod trying {
     use std::collections::BTreeMap;
@@ -79,6 +106,8 @@ mod trying {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use mobo_core::protect;
+
+    use crate::sim::Failure;
 
     /// Of 100 protections, so many must be missed when they are gone.
     const CAUGHT_PERCENT_MIN: usize = 95;
@@ -121,13 +150,16 @@ mod trying {
         let mut reached = false;
         for seed in 1..=seeds_max {
             protect::switch_off(Some(name));
-            let failure = crate::sim::run_leaning(seed, name).failure;
+            let failure = crate::sim::run_leaning(seed, name, false).failure;
             reached |= protect::was_missed();
             protect::switch_off(None);
-            if let Some(failure) = failure
-                && crate::sim::run_leaning(seed, name).failure.is_none()
-            {
-                return Fate::Caught { runs: seed, by: failure.violation.invariant };
+            let Some(failure) = failure else { continue };
+            match crate::sim::run_leaning(seed, name, false).failure {
+                None => return Fate::Caught { runs: seed, by: failure.violation.invariant },
+                // That is a finding of its own: of the product, or of what the world demands.
+                Some(Failure { violation, .. }) => {
+                    println!("seed {seed} of {name} fails with it as well: {}: {}", violation.invariant, violation.what);
+                }
             }
         }
         if reached { Fate::Unnoticed } else { Fate::Unreached }

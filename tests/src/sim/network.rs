@@ -1,11 +1,16 @@
 //! How frames travel in the world, and what happens to links.
 
+use std::sync::Arc;
+
 use mobo_core::link::Channel;
 use mobo_core::message::Message;
+use mobo_core::store::HubStore;
+use mobo_runtime::machine::Machine;
 
 use super::flood::wait_of;
 use super::net::{End, LinkState};
 use super::plan::Pipe;
+use super::told::Clock;
 use super::trace::{Try, Violation};
 use super::world::{Event, World};
 
@@ -173,18 +178,50 @@ impl World {
         Ok(())
     }
 
+    fn look_at_time(&mut self) -> Try {
+        let Some(life) = &self.hub.life else { return Ok(()) };
+        let clock = Clock {
+            now: life.opened.time.now().0,
+            wall: self.hub.machine.wall().0,
+            timeline: life.opened.history.era().timeline.timeline,
+            at_us: self.now(),
+            is_set: self.trace.counts.contains_key("jumps of the hub's clock"),
+            may_stand: self.plan.hub_disk_fails() || self.plan.away,
+        };
+        self.told.time(clock)
+    }
+
+    /// The hub has closed the log of a session.
+    fn closes(&mut self, link: u64) {
+        let Some(life) = self.hub.life.as_mut() else { return };
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        if let Ok(lanes) = life.wait(store.audit_lanes(project)) {
+            self.told.close(link, &lanes);
+        }
+    }
+
     /// Checks what a frame says against what was said before.
     fn look_at(&mut self, link: u64, from: End, bytes: &[u8]) -> Try {
         let Ok(message) = mobo_protocol::decode(bytes) else {
             return Err(Violation::new("frame", "a session sent a frame that the protocol cannot read"));
         };
-        if from == End::Hub
-            && let Some(life) = &self.hub.life
+        if from == End::Hub {
+            self.look_at_time()?;
+        }
+        if let (End::Hub, Message::Refence(order)) = (from, &message)
+            && order.closed.is_some()
         {
-            self.told.time(life.opened.time.now().0)?;
+            self.closes(link);
         }
         let now = self.hub.life.as_ref().map_or(i64::MAX, |life| life.opened.time.now().0);
         self.told.frame(link, from, &message, now)?;
+        let at_us = self.now();
+        self.nacks.frame(link, (from, &message), at_us)?;
+        if let (End::Device, Message::Push(push)) = (from, &message)
+            && push.entries.iter().any(|pushed| pushed.eff.is_some_and(|eff| eff.0 > now))
+        {
+            self.trace.count("pushes of what was made later than it is");
+        }
         if let (End::Device, Message::Push(push)) = (from, &message)
             && self.told.is_former(link, push.incarnation)
         {

@@ -41,6 +41,8 @@ pub enum Fault {
     RestoreHub,
     /// The hub's wall clock jumps by up to ten years, and nothing else does.
     HubClock,
+    /// The operator ends a recovery before every device was seen.
+    EndRecovery,
 }
 
 /// How long everything may take to converge after all is well, in simulated µs.
@@ -49,6 +51,8 @@ const LIVENESS_US: u64 = 240_000_000;
 const LONG: u64 = 15;
 /// Of 100 worlds, in so many records move between buckets.
 const YARDS: u64 = 25;
+/// Of 100 writes to jobs, so many are forbidden.
+const FORBIDDEN: u64 = 8;
 /// 90 days.
 const AWAY_US: u64 = 90 * 86_400_000_000;
 
@@ -126,6 +130,8 @@ pub struct Plan {
     pub hot_records: u64,
     /// Weights of what is written: table, document, stream, table in buckets of its own.
     pub mix: [u64; 4],
+    /// Of 100 writes to jobs, so many are into the bucket of another site, which the hub refuses.
+    pub forbidden: u64,
     /// True: half of the devices have no clock.
     pub clockless: bool,
     /// Drift of the devices' clocks, in parts of a million.
@@ -183,6 +189,7 @@ impl Plan {
             sectors_kept: *rng.pick(&[0, 10, 50, 90, 100]),
             hot_records: 1 + rng.below(5),
             mix: [6, if rng.chance(40) { 2 } else { 0 }, if rng.chance(50) { 2 } else { 0 }, if rng.chance(50) { 3 } else { 0 }],
+            forbidden: FORBIDDEN,
             clockless: rng.chance(30),
             drift_ppm: *rng.pick(&[0, 50, 500]),
             keep_bytes: if keeps_all { 64 << 20 } else { *rng.pick(&[64 << 20, 2_000, 0]) },
@@ -195,62 +202,6 @@ impl Plan {
             flood: 0,
             writes_per_hour: 0,
             liveness_us: LIVENESS_US,
-        }
-    }
-
-    /// Bends a plan towards what a protection of this name is needed for.
-    #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "only without protections"))]
-    pub(super) fn lean(&mut self, name: &str) {
-        use Fault::{
-            CloneDevice, CutLink, EioDevice, EioHub, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition, PowerDevice,
-            PowerHub, RestoreDevice, RestoreHub,
-        };
-        let part = name.split('.').next().unwrap_or_default();
-        if part == "pace" {
-            *self = Self::flood();
-            return;
-        }
-        let faults: &[Fault] = match part {
-            "sqlite" | "group" | "writer" => &[PowerDevice, PowerHub, EioDevice, EioHub, FullDevice, FullHub],
-            "time" | "eff" => &[KillHub, PowerHub, HubClock, RestoreHub, CutLink],
-            // What comes back to a restored hub twice must count once: nothing else may make that vague.
-            "counter" => &[RestoreHub, KillDevice, CutLink, Partition],
-            "provenance" if name == "provenance.sole" => &[RestoreHub, KillDevice, CutLink, Partition],
-            "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
-            "trim" => &[RestoreHub, KillDevice, CutLink],
-            "ingest" => &[KillDevice, CutLink],
-            "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
-            _ => &[CloneDevice, RestoreDevice, CutLink, Partition, KillHub],
-        };
-        let is_exact = part == "counter" || name == "provenance.sole";
-        self.faults.retain(|(fault, _)| !(faults.contains(fault) || is_exact && matches!(fault, CloneDevice | RestoreDevice | LieDevice)));
-        self.faults.extend(faults.iter().map(|fault| (*fault, if rare(*fault) { 14_000_000 } else { 6_000_000 })));
-        self.devices = self.devices.max(2);
-        self.hub_write_every_us.get_or_insert(3_000_000);
-        self.mix = match part {
-            "document" | "change" | "redo" => [2, 8, 0, 0],
-            "reject" => [2, 0, 0, 8],
-            "ingest" => [2, 0, 8, 0],
-            "register" | "delete" | "row" | "counter" => [8, 0, 0, 0],
-            _ => [6, 2, 2, 3],
-        };
-        if matches!(part, "rights" | "leave") {
-            self.faults.retain(|(fault, _)| *fault != RestoreHub);
-            self.yards_every_us = Some(400_000);
-        }
-        self.keep_bytes = match name {
-            _ if part == "trim" => 0,
-            "counter.doubled" | "provenance.sole" => 2_000,
-            _ if matches!(part, "counter" | "recovery") => 64 << 20,
-            _ => self.keep_bytes,
-        };
-        if part == "history" {
-            // Somebody is to use positions again before a device has come to tell.
-            self.hub_write_every_us = Some(300_000);
-        }
-        self.write_every_us = self.write_every_us.min(1_500_000);
-        if ["lane.gap", "push.rewind", "batch.continues"].contains(&name) {
-            self.pipe = Pipe::Datagrams { lost: 15, doubled: 20 };
         }
     }
 
@@ -268,6 +219,7 @@ impl Plan {
             sectors_kept: 50,
             hot_records: 3,
             mix: [6, 2, 2, 3],
+            forbidden: FORBIDDEN,
             clockless: false,
             drift_ppm: 0,
             keep_bytes: 2_000,
@@ -359,6 +311,6 @@ fn yards(mut aside: Rng, restores: bool) -> bool {
 }
 
 /// Faults after which much is to be done again.
-const fn rare(fault: Fault) -> bool {
+pub(super) const fn rare(fault: Fault) -> bool {
     matches!(fault, Fault::RestoreDevice | Fault::CloneDevice | Fault::LieDevice | Fault::RestoreHub | Fault::FullHub)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::hub::HubImage;
+use super::kept::{self, At};
 use super::model::{HUB, What};
 use super::trace::Try;
 use super::world::World;
@@ -37,7 +38,10 @@ impl World {
         self.hub_restored = true;
         self.told.forget();
         let lost = if self.rng.chance(40) { self.destroy_devices()? } else { Vec::new() };
-        let (trims, rolls_back) = (self.plan.keep_bytes < 1 << 20, self.plan.rolls_back());
+        let kept = self.kept();
+        // The age of an entry is told by the hub's times: years are over when its clock is set forward.
+        let is_set = self.trace.counts.contains_key("jumps of the hub's clock");
+        let (trims, rolls_back) = (self.plan.keep_bytes < 1 << 20 || is_set, self.plan.rolls_back());
         for (nth, write) in self.model.writes.iter_mut().enumerate() {
             let is_in = write.sealed.is_some_and(|at| {
                 let mut lanes = image.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
@@ -47,13 +51,26 @@ impl World {
             // delivered comes back twice, in another device's copy and authored again; and of a log that two devices go on with, nobody can tell
             // which of the two a row has.
             let by_rows = matches!(write.what, What::Things | What::Jobs) && !rolls_back;
+            // The tail that its device keeps comes back as it is (rule R21).
+            let is_kept = !rolls_back
+                && write.what != What::Notes
+                && write.sealed.is_some_and(|at| kept.contains(&(at.incarnation, at.lane, at.seq)));
             let was_lost = (write.history == HUB && nth >= image.writes)
                 || (lost.contains(&write.history) && !is_in)
-                || (trims && !is_in && !write.forbidden && !by_rows);
+                || (trims && !is_in && !write.forbidden && !by_rows && !is_kept);
             write.vague |= was_lost;
         }
         self.acked = image.acked;
         self.promise()
+    }
+
+    /// What the devices keep of their logs.
+    fn kept(&mut self) -> BTreeSet<At> {
+        let mut kept = BTreeSet::new();
+        for life in self.devices.iter_mut().filter(|node| !node.destroyed).filter_map(|node| node.life.as_mut()) {
+            kept.extend(kept::entries(life).into_iter().flatten().map(|(at, _)| at));
+        }
+        kept
     }
 
     /// Half of the devices are gone for good, with all that they had.

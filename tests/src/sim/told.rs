@@ -3,15 +3,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mobo_core::ids::{DeviceId, Incarnation, Lane, LaneKey, Timeline};
+use mobo_core::ids::{BucketId, DeviceId, Incarnation, Lane, LaneKey, Seq, Timeline};
+use mobo_core::limits;
 use mobo_core::message::{Ack, Message};
 use mobo_core::store::LaneAudit;
 
 use super::net::End;
 use super::trace::{Try, Violation};
 
+/// Time may stand for so long, until the next reservation is made.
+const STANDS_US: i64 = 5_000_000;
+/// Entries of one lane that were made at once are a µs apart each.
+const LANE_AHEAD_US: i64 = 1_000_000;
+
 /// A log, and the timeline on which it said hello.
 type Log = (DeviceId, Incarnation);
+
+/// The hub's clock, whenever it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// The hub's time.
+    pub(super) now: i64,
+    /// What its wall clock shows.
+    pub(super) wall: i64,
+    pub(super) timeline: Timeline,
+    /// The time of the world.
+    pub(super) at_us: u64,
+    /// True if its wall clock was ever set.
+    pub(super) is_set: bool,
+    /// True if its store may be away: then time stands still at what is reserved.
+    pub(super) may_stand: bool,
+}
 
 /// What a hello showed.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +48,10 @@ struct Shown {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     time: i64,
+    /// When this process of the hub was looked at first.
+    began: Option<Clock>,
+    /// On each timeline, the latest that it said.
+    latest: BTreeMap<Timeline, Clock>,
     effs: BTreeMap<LaneKey, BTreeMap<u64, i64>>,
     hellos: BTreeMap<u64, Shown>,
     /// By log and timeline: the generation that was given, and the one that had been shown.
@@ -34,6 +60,8 @@ pub(super) struct Told {
     closed: BTreeMap<Log, Option<BTreeMap<Lane, u64>>>,
     /// Logs that a device has left behind and gives back: these grow, closed or not.
     given_back: BTreeSet<Log>,
+    /// By link, the buckets that may not be read any more.
+    revoked: BTreeSet<(u64, BucketId)>,
 }
 
 impl Told {
@@ -41,6 +69,11 @@ impl Told {
     pub(super) fn forget(&mut self) {
         (self.time, self.effs, self.closed) = (0, BTreeMap::new(), BTreeMap::new());
         self.given_back.clear();
+    }
+
+    /// The hub has started.
+    pub(super) fn started(&mut self) {
+        self.began = None;
     }
 
     /// Looks at a frame that a session has sent; `now` is the hub's time.
@@ -53,6 +86,22 @@ impl Told {
                 Ok(())
             }
             (End::Hub, Message::Welcome(welcome)) => self.welcome(link, (welcome.timeline.timeline, welcome.session)),
+            (End::Hub, Message::Revoke(bucket)) => {
+                self.revoked.insert((link, *bucket));
+                Ok(())
+            }
+            (End::Hub, Message::Grant(grant)) => {
+                self.revoked.remove(&(link, grant.bucket));
+                Ok(())
+            }
+            (End::Hub, Message::Batch(batch)) if self.revoked.contains(&(link, batch.bucket)) => {
+                let what = format!(
+                    "{} records of {} are sent, and this session was told that it may not read it",
+                    batch.items.len(),
+                    batch.bucket
+                );
+                Err(Violation::new("D5", what))
+            }
             (End::Hub, Message::Refence(_)) => {
                 if let Some(shown) = self.hellos.get(&link) {
                     self.closed.entry(shown.log).or_default();
@@ -74,12 +123,27 @@ impl Told {
         }
     }
 
-    /// The hub's time, whenever it is looked at.
-    pub(super) fn time(&mut self, now: i64) -> Try {
+    /// The hub's time, whenever it is looked at: it never goes back, it goes on, and a hub that was put back goes on above what was said.
+    pub(super) fn time(&mut self, clock: Clock) -> Try {
+        let wrong = |what: String| Err(Violation::new("R6", what));
+        let now = clock.now;
         if now < self.time {
-            return Err(Violation::new("R6", format!("the hub's time was {} and is {now}", self.time)));
+            return wrong(format!("the hub's time was {} and is {now}", self.time));
         }
         self.time = now;
+        let began = *self.began.get_or_insert(clock);
+        // It goes at half speed at the least, and waits for a reservation after a leap.
+        let must = began.now.saturating_add((clock.at_us - began.at_us).cast_signed() / 2) - STANDS_US;
+        if now < must && !clock.may_stand {
+            return wrong(format!("the hub's time was {} at {} and is {now} at {}", began.now, began.at_us, clock.at_us));
+        }
+        if !self.latest.contains_key(&clock.timeline) && !clock.is_set {
+            let was_near = |said: &&Clock| said.now - said.wall <= limits::TIME_LEAP.as_micros() as i64;
+            if let Some(said) = self.latest.values().filter(was_near).find(|said| said.now > now) {
+                return wrong(format!("a hub that was put back begins at {now}, and the one that is lost has said {}", said.now));
+            }
+        }
+        self.latest.insert(clock.timeline, clock);
         Ok(())
     }
 
@@ -117,7 +181,9 @@ impl Told {
             {
                 return wrong("R5", "not between its neighbours");
             }
-            if before.is_some_and(|(at, before)| at + 1 == seq && eff.0 > now.max(before + 1)) {
+            // Of what came before a restore, nobody knows how far that had pushed the lane: not this far.
+            let follows = before.filter(|(at, _)| at + 1 == seq).map_or(now + LANE_AHEAD_US, |(_, before)| before + 1);
+            if eff.0 > now.max(follows) {
                 return wrong("R5", &format!("in the future, at {now}"));
             }
             known.insert(seq, eff.0);
@@ -125,11 +191,22 @@ impl Told {
         Ok(())
     }
 
+    /// When the hub has decided that an entry was made, where it was told since the hub was last put back.
+    pub(super) fn eff(&self, at: (Incarnation, Lane, Seq)) -> Option<i64> {
+        let mut lanes = self.effs.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.0, at.1));
+        lanes.find_map(|(_, effs)| effs.get(&at.2.get()).copied())
+    }
+
+    /// The log that said hello on that link is closed, and its lanes end here.
+    pub(super) fn close(&mut self, link: u64, lanes: &[LaneAudit]) {
+        let Some(log) = self.hellos.get(&link).map(|shown| shown.log) else { return };
+        self.closed.entry(log).or_default().get_or_insert_with(|| ends(lanes, log));
+    }
+
     /// Looks at the lanes as the hub has them.
     pub(super) fn lanes(&mut self, lanes: &[LaneAudit]) -> Try {
         for (log, ends) in self.closed.iter_mut().filter(|(log, _)| !self.given_back.contains(log)) {
-            let own = lanes.iter().filter(|audit| (audit.lane.device, audit.lane.incarnation) == *log);
-            let now: BTreeMap<Lane, u64> = own.map(|audit| (audit.lane.lane, audit.last.get())).collect();
+            let now = self::ends(lanes, *log);
             let ends = ends.get_or_insert_with(|| now.clone());
             if *ends != now {
                 return Err(Violation::new("D2", format!("a closed log has grown from {ends:?} to {now:?}: {log:?}")));
@@ -137,4 +214,10 @@ impl Told {
         }
         Ok(())
     }
+}
+
+/// Where the lanes of a log end.
+fn ends(lanes: &[LaneAudit], log: Log) -> BTreeMap<Lane, u64> {
+    let own = lanes.iter().filter(|audit| (audit.lane.device, audit.lane.incarnation) == log);
+    own.map(|audit| (audit.lane.lane, audit.last.get())).collect()
 }

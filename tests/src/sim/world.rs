@@ -82,6 +82,7 @@ pub(super) struct World {
     pub(super) acks: Vec<(u64, super::power::Acked)>,
     records: bool,
     pub(super) told: super::told::Told,
+    pub(super) nacks: super::nacks::Nacks,
     pub(super) rights_lost: super::yards::Lost,
     /// True once the hub was put back: what it had is not what it has.
     pub(super) hub_restored: bool,
@@ -135,6 +136,7 @@ impl World {
             acks: Vec::new(),
             records: false,
             told: super::told::Told::default(),
+            nacks: super::nacks::Nacks::default(),
             rights_lost: super::yards::Lost::default(),
             hub_restored: false,
             promised: Vec::new(),
@@ -315,7 +317,7 @@ impl World {
     }
 
     /// The operator knows that no other device will come.
-    fn end_recovery(&mut self) -> Try {
+    pub(super) fn end_recovery(&mut self) -> Try {
         if let Some(life) = self.hub.life.as_mut() {
             let history = Arc::clone(&life.opened.history);
             let _ = life.wait(async { history.finish().await });

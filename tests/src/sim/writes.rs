@@ -60,7 +60,7 @@ impl World {
                 writes.push(write);
                 continue;
             }
-            if what == What::Jobs && rng.chance(8) {
+            if what == What::Jobs && rng.chance(plan.forbidden) {
                 let draft = model.trespass(history, site);
                 futures.push(Box::pin(store.write(collection.id, draft.edits, None)));
                 writes.push(draft.write);
@@ -79,7 +79,9 @@ impl World {
             futures.push(Box::pin(store.write(collection.id, draft.edits, None)));
             writes.push(draft.write);
         }
+        let has_failed = node.disk.tally().errors > life.errors;
         let results = life.wait(all(futures));
+        not_after_failure(has_failed, (&node.name, results.iter().any(Result::is_ok)))?;
         for (write, result) in writes.into_iter().zip(results) {
             self.written(device, write, result)?;
         }
@@ -154,7 +156,10 @@ impl World {
     /// The hub merges edits of its own, and is seen to.
     pub(super) fn hub_edits(&mut self, mut write: Write, edits: Vec<Edit>) -> Try {
         let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
+        let has_failed = self.hub.disk.tally().errors > life.errors;
         let (what, collection, hot) = (write.what, write.what.collection(), write.hot.clone());
+        // What others have written before it is merged first, and its author has not seen that.
+        let waited = life.desk.waits();
         let nonce = random(self.hub.machine.as_ref()).unwrap_or_default();
         let local = LocalWrite {
             lane: life.opened.history.era().author.lane(collection.lane),
@@ -174,6 +179,17 @@ impl World {
         }
         drop(merging);
         write.doubt = !matches!(answer, Some(Ok(Outcome::Merged(_))));
+        not_after_failure(has_failed, ("the hub", !write.doubt))?;
+        if let Some(Ok(Outcome::Merged(merged))) = &answer
+            && !waited
+        {
+            write.eff = merged.effs.first().map(|eff| eff.0);
+        }
+        if let (Some(eff), Some(life)) = (write.eff, self.hub.life.as_mut()) {
+            let (store, project) = (Arc::clone(&life.store), life.opened.project);
+            let record = life.wait(store.record(project, what.key(&hot))).ok().flatten();
+            not_above(eff, record.map(|record| record.state).as_ref(), &hot)?;
+        }
         let (delta, told) = (write.delta, if write.doubt { "?" } else { "done" });
         self.say(format_args!("the hub writes {} {} {hot} {delta:+}: {told}", what.name(), write.id));
         self.trace.count("writes through the hub");
@@ -188,6 +204,26 @@ impl World {
             _ if self.plan.hub_disk_fails() || self.hub.disk.is_down() => Ok(()),
             other => Err(Violation::new("write", format!("the hub refuses a write: {other:?}"))),
         }
+    }
+}
+
+/// After a write or a sync has failed, nobody is told by that process that anything is kept: what the disk holds is not known (S-4).
+fn not_after_failure(has_failed: bool, (name, is_told): (&str, bool)) -> Try {
+    if has_failed && is_told {
+        return Err(Violation::new("S-4", format!("{name} says that a write is kept, and its disk has failed one since it started")));
+    }
+    Ok(())
+}
+
+/// What the hub writes now is later than whatever it holds of the record: otherwise its users write, and nothing comes of it (rule R6). Entries
+/// of one lane that were made at once are a µs apart each.
+fn not_above(eff: i64, state: Option<&RecordState>, hot: &str) -> Try {
+    let Some(RecordState::Table(state)) = state else { return Ok(()) };
+    match state.stamps().into_iter().map(|stamp| stamp.eff.0).max() {
+        Some(latest) if latest > eff + 1_000_000 => {
+            Err(Violation::new("R6", format!("the hub writes {hot} at {eff}, and holds of it what was made at {latest}")))
+        }
+        _ => Ok(()),
     }
 }
 
