@@ -201,7 +201,7 @@ impl History {
             now: self.time.now(),
             entropy: machine::random(self.time.machine())?,
         };
-        let offered = parked::records_of(&batch.offer);
+        let documents = self.documents_of(&batch.offer);
         let mut report = self.store.join_offer(era.identity.project, batch).await?;
         if let Some(latest) = report.latest
             && let Err(error) = self.time.reach(latest).await
@@ -209,7 +209,7 @@ impl History {
             // What is joined is joined, and is told below.
             tracing::warn!(%error, "the hub's time is behind rows that a device has given back: writes into them lose until it is there");
         }
-        report.hints.extend(self.try_again(Some(&offered)).await?);
+        report.hints.extend(self.try_again(Some(&documents)).await?);
         for refused in &report.refused {
             let (collection, id, why) = (refused.item.collection, refused.item.id.as_str(), &refused.detail);
             tracing::warn!(%device, %collection, id, why, "an offered record was refused; it is kept");

@@ -50,8 +50,7 @@ macro_rules! store_conformance {
             ledger: names_each_loser_of_a_document_once, names_both_sides_of_a_delete, is_read_in_pages, knows_who_wrote_a_document;
             pulling: gives_the_same_from_any_cursor, moves_records_between_buckets, keeps_to_its_limits, tells_of_the_youngest_logs;
             changing: grants_come_and_go, rights_are_judged_before_and_after, rules_change_in_batches, fields_change_and_rows_stay,
-                refused_entries_are_retried_or_dropped, what_a_refused_change_blocks_follows_it,
-                what_comes_before_its_record_waits_for_it;
+                refused_entries_are_retried_or_dropped, what_a_refused_change_blocks_follows_it;
             fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, boots_and_logs_are_bounded,
                 api_keys_are_found_by_their_hash;
             reading: filters_orders_and_counts, compares_as_bytes_and_numbers, reads_samples_in_order;

@@ -22,10 +22,6 @@ use crate::stamp::Origin;
 use crate::stream::{Loss, Segment};
 use crate::table::stands_for;
 
-/// What an author is told whose record a restored hub does not know.
-const UNMADE: &str = "what made this record is not here: the hub has gone back in time since, and nobody has given the record back yet; \
-                      the change is kept, and tried again when a device does";
-
 /// A record as the store has it.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -344,13 +340,11 @@ impl<'a> Run<'a> {
         }
         let buckets = bucket_keys(collection, key, working);
         // What makes the record comes later, from another device: by then this must have been merged, or a deletion would be undone.
-        let is_unmade = before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
+        let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
         let change = Change { before: before.as_deref(), after: &buckets };
         let refused = doing.rights.refuse(change, doing.decided.eff).filter(|_| crate::protect!("rights.judged:after", true));
-        if let Some(why) = refused.filter(|_| !crate::protect!("recovery.comes-first", recovering && is_unmade)) {
-            // Sealed before the hub went back, and come after its recovery has ended: whoever offers the record has it judged again.
-            let is_early = crate::protect!("recovery.comes-late", is_unmade && !same_timeline);
-            return Err(if is_early { Refusal::new(Code::MISSING_DEPENDENCY, UNMADE) } else { Refusal::new(Code::FORBIDDEN, why) });
+        if let Some(why) = refused.filter(|_| !crate::protect!("recovery.comes-first", comes_first)) {
+            return Err(Refusal::new(Code::FORBIDDEN, why));
         }
         working.buckets = buckets;
         working.touched = true;

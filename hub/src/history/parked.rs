@@ -1,4 +1,4 @@
-//! Entries that came before what they build on: a restored hub refuses them for what a record lacks, and tries them again when a device has
+//! Entries that came before what they build on: a restored hub refuses them for what a document lacks, and tries them again when a device has
 //! given some of it back (rule R16).
 
 use std::collections::btree_map::Entry;
@@ -9,6 +9,7 @@ use mobo_core::buckets::rights_of;
 use mobo_core::ids::{CollectionId, DeviceId, LaneKey, Seq};
 use mobo_core::merge::{Hint, Outcome, Prepared, Retry, Rights};
 use mobo_core::message::{Code, Offer};
+use mobo_core::schema::Kind;
 use mobo_core::store::{MergeBatch, QuarantineRow, StoreError};
 use mobo_runtime::machine;
 
@@ -19,24 +20,27 @@ const LOOK_MAX: u32 = 1_000;
 /// Entries that are tried again in one transaction.
 const RETRIES_MAX: usize = 200;
 
-/// Records, by collection and id.
-type Offered = BTreeSet<(CollectionId, String)>;
-
-/// The records of a page of an offer.
-pub(super) fn records_of(offer: &Offer) -> Offered {
-    offer.rows.iter().map(|item| (item.collection, item.id.as_str().to_owned())).collect()
-}
+/// Documents, by collection and id.
+type Documents = BTreeSet<(CollectionId, String)>;
 
 impl History {
-    /// Tries the entries again that were refused for what these records lacked; all that were, where none are named. Gives the buckets that
+    /// The documents of a page of an offer.
+    pub(super) fn documents_of(&self, offer: &Offer) -> Documents {
+        let schema = self.schema.borrow();
+        let is_document = |id| schema.get(id).is_some_and(|collection| collection.kind == Kind::Document);
+        let rows = offer.rows.iter().filter(|item| is_document(item.collection));
+        rows.map(|item| (item.collection, item.id.as_str().to_owned())).collect()
+    }
+
+    /// Tries the entries again that were refused for what these documents lacked; all that were, where none are named. Gives the buckets that
     /// changed.
-    pub(super) async fn try_again(&self, offered: Option<&Offered>) -> Result<Vec<Hint>, StoreError> {
+    pub(super) async fn try_again(&self, documents: Option<&Documents>) -> Result<Vec<Hint>, StoreError> {
         let mut hints = Vec::new();
-        if !mobo_core::protect!("recovery.tried-again", offered.is_none_or(|offered| !offered.is_empty())) {
+        if !mobo_core::protect!("recovery.tried-again", documents.is_none_or(|documents| !documents.is_empty())) {
             return Ok(hints);
         }
         loop {
-            let waiting = self.waiting(offered).await?;
+            let waiting = self.waiting(documents).await?;
             let mut taken = 0;
             for entries in waiting.chunks(RETRIES_MAX) {
                 let report = self.store.merge(self.batch_of(self.retries(entries).await?)?).await?;
@@ -58,15 +62,15 @@ impl History {
         })
     }
 
-    /// Entries that wait for something of these records, each log in the order in which it was written.
-    async fn waiting(&self, offered: Option<&Offered>) -> Result<Vec<(LaneKey, Seq)>, StoreError> {
+    /// Entries that wait for something of these documents, each log in the order in which it was written.
+    async fn waiting(&self, documents: Option<&Documents>) -> Result<Vec<(LaneKey, Seq)>, StoreError> {
         let project = self.era().identity.project;
         let (mut found, mut after) = (BTreeSet::new(), None);
         loop {
             let rows = self.store.quarantine(project, after, LOOK_MAX).await?;
             let waits = |row: &&QuarantineRow| {
                 matches!(Code(row.code), Code::MISSING_DEPENDENCY | Code::BLOCKED)
-                    && row.record.as_ref().is_some_and(|record| offered.is_none_or(|offered| offered.contains(record)))
+                    && row.record.as_ref().is_some_and(|record| documents.is_none_or(|documents| documents.contains(record)))
             };
             found.extend(rows.iter().filter(waits).map(|row| (row.lane, row.seq)));
             after = rows.last().map(|row| row.n);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{FieldId, Lane, Position, Seq, Timeline};
+use mobo_core::ids::{FieldId, Lane, Position, Seq};
 use mobo_core::merge::{Grants, Outcome, Prepared, Retry, Rights};
 use mobo_core::message::Code;
 use mobo_core::schema::{Field, FieldChanges, FieldType, Kind, altered};
@@ -257,36 +257,5 @@ pub async fn what_a_refused_change_blocks_follows_it(place: Box<dyn Place>) {
     }
     let row: &Json = &world.rows("tasks").await[0];
     assert_eq!((&row["rank"], &row["likes"]), (&json!(2), &json!(111)));
-    world.is_sound().await;
-}
-
-/// What was sealed before the hub went back, to a record that it does not know yet, waits for that; what was sealed since is forbidden. Neither
-/// gives its device a right: what the record is decides, once it is there.
-// faults: H-5
-pub async fn what_comes_before_its_record_waits_for_it(place: Box<dyn Place>) {
-    let mut world = World::new(place, 56).await;
-    let mut device = Device::enrolled(&world, "a", &["site:a"]).await;
-    let counts =
-        |device: &mut Device, world: &World, id: &str| device.write(world, "pumps", Intent::Merge, (id, json!({"runs": {"$inc": 1}})));
-    for id in ["p", "q"] {
-        counts(&mut device, &world, id);
-    }
-    world.timeline = Timeline([10; 16]);
-    counts(&mut device, &world, "p");
-    let merged = world.answered(device.push_all(&world)).await;
-    let codes: Vec<Code> = merged.rejects.iter().map(|reject| reject.code).collect();
-    assert_eq!(codes, [Code::MISSING_DEPENDENCY, Code::MISSING_DEPENDENCY, Code::FORBIDDEN]);
-
-    let retry = |seq| {
-        Prepared::Retry(Box::new(Retry { lane: device.lane(Lane::State), seq: Seq::new(seq).unwrap(), rights: device.rights.clone() }))
-    };
-    assert_eq!(only_code(&world.answered(retry(1)).await), Code::MISSING_DEPENDENCY, "it is not there yet");
-    for (id, site) in [("p", "a"), ("q", "b")] {
-        world.merged(world.local("pumps", Intent::Put, id, &json!({"site": site}))).await;
-    }
-    assert_eq!(world.answered(retry(1)).await.rejects, []);
-    assert_eq!(only_code(&world.answered(retry(2)).await), Code::FORBIDDEN, "it is another site's");
-    let runs: Vec<Json> = world.rows("pumps").await.iter().map(|row| row["runs"].clone()).collect();
-    assert_eq!(runs, [json!(1), json!(0)]);
     world.is_sound().await;
 }

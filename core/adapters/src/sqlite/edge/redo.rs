@@ -46,15 +46,13 @@ pub(super) struct Laid {
 
 /// True if there is nothing to do about a refusal yet, or at all.
 ///
-/// An entry that is laid over documents waits for what the hub delivers next, to be written again on that; it stays laid over them until then.
+/// An entry that is laid over its records waits for what the hub delivers next, to be written again on that; it stays laid over them until then.
 /// One whose changes the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets
 /// both back with the documents that are offered to it (rule R18).
 pub(super) fn waits(conn: &Connection, (schema, log): (&Schema, Log), at: EntryAt, code: Code) -> Try<bool> {
     let is_about_place = matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED);
-    let laid = overlays::of_entry(conn, at)?;
-    let is_laid = !laid.is_empty();
-    let is_document = |key: &RecordKey| schema.get(key.collection).is_some_and(|collection| collection.kind == Kind::Document);
-    if mobo_core::protect!("redo.waits", is_about_place) && laid.iter().any(is_document) {
+    let is_laid = !overlays::of_entry(conn, at)?.is_empty();
+    if mobo_core::protect!("redo.waits", is_about_place) && is_laid {
         outbox::set_state(conn, at, EntryState::Rejected)?;
         return Ok(true);
     }
