@@ -109,11 +109,6 @@ fn of_the_hub(plan: &mut Plan, name: &str) {
             only(plan, &[(RestoreHub, 5), (KillDevice, 8), (CutLink, 4), (Partition, 5)]);
             (plan.hub_write_every_us, plan.mix, plan.safety_us) = (None, [8, 0, 0, 2], 40 * SECOND_US);
         }
-        // Two devices of a site: what one has made, the other deletes, and is the first to come back, when nobody is waited for any more.
-        "recovery.comes-late" => {
-            only(plan, &[(RestoreHub, 4), (EndRecovery, 1), (Partition, 2), (CutLink, 5)]);
-            (plan.mix, plan.devices, plan.hot_records, plan.write_every_us) = ([1, 0, 0, 8], 4, 8, 400_000);
-        }
         // The same while the hub waits for the others: what has just been deleted is offered a moment later.
         "recovery.comes-first" => {
             only(plan, &[(RestoreHub, 4), (Partition, 3), (CutLink, 4)]);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mobo_adapters::sqlite::edge::Reached;
+use mobo_adapters::sqlite::edge::{Reached, Sealed};
 use mobo_core::author::{Edit, Intent};
 use mobo_core::buckets::rights_of;
 use mobo_core::ids::{BucketId, DeviceId, RecordId};
@@ -19,6 +19,7 @@ use mobo_runtime::machine::random;
 use serde_json::{Value as Json, json};
 
 use super::device::Life;
+use super::kept;
 use super::model::{HUB, What, Write};
 use super::trace::{Try, Violation};
 use super::world::{Event, World};
@@ -163,10 +164,17 @@ pub(super) fn is_decided(life: &mut Life, write: &Write) -> bool {
     loop {
         match life.wait(store.level(at)) {
             Ok(Reached::Moved(to)) => at = to,
-            Ok(Reached::Level(level)) => return level > AckLevel::Local,
+            Ok(Reached::Level(AckLevel::Local)) => return is_gone(life, &at),
+            Ok(Reached::Level(_)) => return true,
             Ok(Reached::Refused { .. }) | Err(_) => return true,
         }
     }
+}
+
+/// True for an entry that its device does not keep any more: of such a one it says no more than of the least of those that it has written again.
+fn is_gone(life: &mut Life, at: &Sealed) -> bool {
+    let kept = kept::entries(life).unwrap_or_default();
+    kept.iter().all(|(kept, _)| *kept != (at.incarnation, at.lane, at.seq))
 }
 
 /// Where a write has been, and how far it is, for a person to read.
