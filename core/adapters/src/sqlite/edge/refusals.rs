@@ -188,7 +188,7 @@ impl<'c> Refusal<'c> {
         let mut after = twin.old.clone();
         let mut laid = overlay::lay_one(collection, &mut after, &pending, &author);
         if laid.is_err() {
-            twin.old = self.grounded(at, (collection, &op.key), twin.old)?;
+            twin.old = self.grounded(at, collection, &op.key)?;
             after = twin.old.clone();
             laid = overlay::lay_one(collection, &mut after, &pending, &author);
         }
@@ -198,9 +198,10 @@ impl<'c> Refusal<'c> {
         Ok(edit)
     }
 
-    /// The document with whatever its log did to it before `at`, as far as that is kept: what the hub has of that under other names, no later
-    /// change of this log builds on.
-    fn grounded(&mut self, at: EntryAt, (collection, key): (&Collection, &RecordKey), mut state: RecordState) -> Try<RecordState> {
+    /// The document as it was delivered, with whatever its log did to it before `at` laid over it, as far as that is kept: what the hub has of
+    /// that under other names, no later change of this log builds on.
+    fn grounded(&mut self, at: EntryAt, collection: &Collection, key: &RecordKey) -> Try<RecordState> {
+        let mut state = self.delivered(collection, key)?;
         let mut earlier = Vec::new();
         outbox::walk(self.conn, (at.0, at.1, None), |row| {
             let is_earlier = row.seq < at.2;
@@ -218,16 +219,21 @@ impl<'c> Refusal<'c> {
         Ok(state)
     }
 
+    /// The document as it was delivered last.
+    fn delivered(&self, collection: &Collection, key: &RecordKey) -> Try<RecordState> {
+        let base = match bases::row(self.conn, key)? {
+            Some(base) => base.state(collection, key)?,
+            None => None,
+        };
+        known(base.or_else(|| RecordState::empty(collection, key)), "document")
+    }
+
     /// The document with everything that was sealed before `at` laid over what was delivered.
     fn twin(&mut self, at: EntryAt, collection: &Collection, key: &RecordKey) -> Try<Twin> {
         if let Some(twin) = self.twins.remove(key) {
             return Ok(twin);
         }
-        let base = match bases::row(self.conn, key)? {
-            Some(base) => base.state(collection, key)?,
-            None => None,
-        };
-        let base = known(base.or_else(|| RecordState::empty(collection, key)), "document")?;
+        let base = self.delivered(collection, key)?;
         let earlier = |entries: Vec<EntryAt>| entries.into_iter().take_while(|entry| *entry != at).collect::<Vec<_>>();
         let laid = earlier(overlays::of_record(self.conn, key)?);
         let whose = (self.log.device, self.log.incarnation);
