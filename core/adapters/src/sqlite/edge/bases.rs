@@ -54,6 +54,15 @@ impl BaseRow {
     }
 }
 
+/// A record as it was delivered before own entries were laid over it, and empty where it was not; `None` in a stream, which has no records.
+pub(super) fn delivered(conn: &Connection, collection: &Collection, key: &RecordKey) -> Try<Option<RecordState>> {
+    let delivered = match row(conn, key)? {
+        Some(base) => base.state(collection, key)?,
+        None => None,
+    };
+    Ok(delivered.or_else(|| RecordState::empty(collection, key)))
+}
+
 pub(super) fn row(conn: &Connection, key: &RecordKey) -> Try<Option<BaseRow>> {
     let sql = "SELECT row, epoch, ver, state_hash, mac FROM mobo_base WHERE collection = ?1 AND id = ?2";
     let mut statement = conn.prepare_cached(sql)?;

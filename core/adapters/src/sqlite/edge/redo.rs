@@ -167,12 +167,8 @@ impl Desk<'_> {
                     continue;
                 };
                 if let Entry::Vacant(place) = self.misfits.before.entry(key) {
-                    let base = match bases::row(self.conn, place.key())? {
-                        Some(base) => base.state(collection, place.key())?,
-                        None => None,
-                    };
                     let entries = overlays::of_record(self.conn, place.key())?;
-                    if let Some(base) = base.or_else(|| RecordState::empty(collection, place.key())) {
+                    if let Some(base) = bases::delivered(self.conn, collection, place.key())? {
                         place.insert((base, entries));
                     }
                 }

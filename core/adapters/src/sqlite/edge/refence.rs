@@ -276,11 +276,7 @@ impl Move<'_> {
 
     /// The document with everything that the hub has of it, as far as this device knows: where the pending entries begin.
     fn twin(&mut self, collection: &Collection, key: &RecordKey) -> Try<Twin> {
-        let base = match bases::row(self.conn, key)? {
-            Some(base) => base.state(collection, key)?,
-            None => None,
-        };
-        let base = known(base.or_else(|| RecordState::empty(collection, key)), "document")?;
+        let base = known(bases::delivered(self.conn, collection, key)?, "document")?;
         let mut settled = overlays::of_record(self.conn, key)?;
         let acked = outbox::lane(self.conn, self.old.incarnation, collection.lane)?.and_then(|row| row.acked);
         settled.retain(|at| at.0 != self.new.incarnation && (at.0 != self.old.incarnation || Some(at.2) <= acked));

@@ -201,7 +201,7 @@ impl<'c> Refusal<'c> {
     /// The document as it was delivered, with whatever its log did to it before `at` laid over it, as far as that is kept: what the hub has of
     /// that under other names, no later change of this log builds on.
     fn grounded(&mut self, at: EntryAt, collection: &Collection, key: &RecordKey) -> Try<RecordState> {
-        let mut state = self.delivered(collection, key)?;
+        let mut state = known(bases::delivered(self.conn, collection, key)?, "document")?;
         let mut earlier = Vec::new();
         outbox::walk(self.conn, (at.0, at.1, None), |row| {
             let is_earlier = row.seq < at.2;
@@ -219,21 +219,12 @@ impl<'c> Refusal<'c> {
         Ok(state)
     }
 
-    /// The document as it was delivered last.
-    fn delivered(&self, collection: &Collection, key: &RecordKey) -> Try<RecordState> {
-        let base = match bases::row(self.conn, key)? {
-            Some(base) => base.state(collection, key)?,
-            None => None,
-        };
-        known(base.or_else(|| RecordState::empty(collection, key)), "document")
-    }
-
     /// The document with everything that was sealed before `at` laid over what was delivered.
     fn twin(&mut self, at: EntryAt, collection: &Collection, key: &RecordKey) -> Try<Twin> {
         if let Some(twin) = self.twins.remove(key) {
             return Ok(twin);
         }
-        let base = self.delivered(collection, key)?;
+        let base = known(bases::delivered(self.conn, collection, key)?, "document")?;
         let earlier = |entries: Vec<EntryAt>| entries.into_iter().take_while(|entry| *entry != at).collect::<Vec<_>>();
         let laid = earlier(overlays::of_record(self.conn, key)?);
         let whose = (self.log.device, self.log.incarnation);
