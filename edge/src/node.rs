@@ -24,7 +24,7 @@ use mobo_core::trust::KeyPair;
 use mobo_gate::auth::token::VerifyKey;
 use mobo_protocol::JoinToken;
 use mobo_runtime::clock::Clock;
-use mobo_runtime::config::Config;
+use mobo_runtime::config::{Config, listed};
 use mobo_runtime::console::Console;
 use mobo_runtime::control::ControlSocket;
 use mobo_runtime::data_dir::DataDir;
@@ -292,7 +292,7 @@ impl Edge {
     /// While the store is not open.
     pub fn uplink(&self) -> Result<Arc<Uplink>, StoreError> {
         let set = self.swapped.get().unwrap_or_else(|| self.config.get(&settings::HUB_URL));
-        let addresses = set.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let addresses = listed(&set);
         let age = self.config.get(&settings::OUTBOX_KEEP);
         Ok(Arc::new(Uplink {
             store: self.store()?,

@@ -16,6 +16,7 @@ use mobo_core::ids::{ProjectId, PublicKey};
 use mobo_core::limits;
 use mobo_core::link::{Dialer, Link, LinkError};
 use mobo_core::trust::KeyPair;
+use mobo_runtime::config::listed;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -122,7 +123,7 @@ impl Routes {
 
     /// The addresses by transport, in the order in which they are tried.
     fn plan(&self, addresses: &str) -> Vec<(Transport, Vec<String>)> {
-        let addresses: Vec<&str> = addresses.split(',').map(str::trim).filter(|address| !address.is_empty()).collect();
+        let addresses: Vec<&str> = listed(addresses).collect();
         let mut order = Transport::ALL.to_vec();
         if let Some(detour) = self.known().detour.as_ref().filter(|detour| detour.until > Instant::now()) {
             order.sort_by_key(|transport| *transport != detour.transport);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mobo_core::limits;
+use mobo_runtime::config::listed;
 
 /// Where a hub listens, with real ports; `None` where it does not.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct Listening {
 /// as somebody who reaches the named host can reach it.
 #[must_use]
 pub fn addresses(named: &str, listening: &Listening, ws_path: &str) -> Vec<String> {
-    let named: Vec<&str> = named.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let named: Vec<&str> = listed(named).collect();
     let names = |schemes: &[&str]| {
         let fits = |address: &&str| schemes.contains(&address.split_once("://").map_or("", |(scheme, _)| scheme));
         named.iter().copied().filter(fits).map(str::to_owned).collect::<Vec<_>>()

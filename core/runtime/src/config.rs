@@ -30,7 +30,7 @@ use layers::Values;
 
 use crate::secrets;
 
-pub use kinds::{ByteSize, Kind, TomlForm};
+pub use kinds::{ByteSize, Kind, TomlForm, listed};
 pub use live::{Change, Reloaded};
 pub use setting::{Define, Definition, Heat, Secrecy, Setting};
 pub use show::{Shown, example};

@@ -12,6 +12,7 @@ use mobo_core::kernel::{Check, ComponentSpec, Fault, Vital};
 use mobo_core::limits;
 use mobo_core::store::StoreError;
 use mobo_runtime::component::{BoxFuture, Component, timed};
+use mobo_runtime::config::listed;
 use mobo_runtime::entropy;
 use mobo_runtime::fingerprint;
 use mobo_runtime::folder_watch::FolderWatch;
@@ -39,7 +40,7 @@ fn room(edge: &Edge) -> Result<Room, String> {
     let reserve_bytes = edge.config.get(&settings::STORE_RESERVE).0.min(bytes_max / 2);
     let (mut streams, mut others) = (BTreeMap::new(), FullPolicy::default());
     let text = edge.config.get(&settings::STORE_FULL);
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in listed(&text) {
         let (stream, word) = part.split_once('=').map_or((None, part), |(stream, word)| (Some(stream.trim()), word.trim()));
         let unknown = || format!("store.full: \"{word}\" is none of drop_oldest, thin and stop");
         let policy = FullPolicy::from_word(word).ok_or_else(unknown)?;

@@ -132,3 +132,8 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     let (number, unit) = text.split_at_checked(end)?;
     Some((number.parse().ok()?, unit.trim_start()))
 }
+
+/// The parts of a setting that holds several with commas between them, without the blanks around them and the empty ones.
+pub fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
