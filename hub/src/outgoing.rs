@@ -8,6 +8,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+/// Why a server took nothing this time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Trouble {
+    /// For metrics.
+    pub(crate) reason: &'static str,
+    /// For people.
+    pub(crate) detail: String,
+}
+
 /// The way to a server.
 pub(crate) enum Way {
     /// As it is.
@@ -37,18 +46,25 @@ impl Way {
         }
     }
 
-    /// Sends a request; gives the status of the answer, and at most so many bytes of it as text.
+    /// Sends a request to the server that people know by this name; gives the status of the answer, and at most so many bytes of it as text.
     ///
     /// # Errors
     ///
-    /// Why there is no answer, in words.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>, answer_bytes_max: usize) -> Result<(StatusCode, String), String> {
+    /// Why there is no answer.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        (shown, answer_bytes_max): (&str, usize),
+    ) -> Result<(StatusCode, String), Trouble> {
         let answer = match self {
             Self::Plain(client) => client.request(request).await,
             Self::Tls(client) => client.request(request).await,
         };
         // The cause says what is wrong; the error itself only where.
-        let answer = answer.map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))?;
+        let answer = answer.map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Trouble { reason: "unreachable", detail: format!("{shown} cannot be reached: {cause}") }
+        })?;
         let status = answer.status();
         let text = Limited::new(answer.into_body(), answer_bytes_max).collect().await;
         Ok((status, text.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned()).unwrap_or_default()))

@@ -21,7 +21,7 @@ use mobo_core::schema::Schema;
 use mobo_core::store::StoreError;
 use mobo_gate::PusherApp;
 use mobo_runtime::component::{BoxFuture, Component};
-use mobo_runtime::config::{Define, Setting};
+use mobo_runtime::config::{Define, Setting, listed};
 use mobo_runtime::entropy;
 use mobo_runtime::metrics::{Counter, Counters, Metric};
 use mobo_runtime::tasks::Tasks;
@@ -30,8 +30,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Hub, Opened, STORE, VERSION, store_fault};
+use crate::outgoing::Trouble;
 use events::{Waiting, events_of, waiting};
-use server::{Server, Trouble};
+use server::Server;
 use turn::{Turn, Whose};
 
 /// Where the server is.
@@ -105,8 +106,7 @@ impl PublishPart {
         }
         let (app, key) = (config.get(&APP), config.get(&KEY));
         let secret = config.get(&SECRET).filter(|secret| !secret.is_empty() && !app.is_empty() && !key.is_empty());
-        let names: Vec<String> =
-            config.get(&COLLECTIONS).split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let names: Vec<String> = listed(&config.get(&COLLECTIONS)).map(str::to_owned).collect();
         let (Some(secret), false) = (secret, names.is_empty()) else {
             let needed = [&APP, &KEY, &COLLECTIONS].map(|setting| setting.definition().key).join(", ");
             let why = format!("{} is set, and {needed} or {} is not", URL.definition().key, SECRET.definition().key);

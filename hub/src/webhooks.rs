@@ -15,7 +15,7 @@ use mobo_core::kernel::{Check, ComponentName, ComponentSpec, Fault, Vital};
 use mobo_core::limits;
 use mobo_gate::{HookBatch, HookKind, HookQueue, Hooks, PusherApp};
 use mobo_runtime::component::{BoxFuture, Component};
-use mobo_runtime::config::{Define, Setting};
+use mobo_runtime::config::{Define, Setting, listed};
 use mobo_runtime::entropy;
 use mobo_runtime::metrics::{Counter, Counters, Metric};
 use mobo_runtime::serving::WEBHOOK_URLS;
@@ -24,8 +24,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Hub, VERSION};
+use crate::outgoing::Trouble;
 use crate::settings;
-use receiver::{Receiver, Trouble};
+use receiver::Receiver;
 
 /// What is told.
 pub static WEBHOOK_EVENTS: Setting<String> = Setting::new(
@@ -45,6 +46,8 @@ pub static METRICS: &[&dyn Metric] = &[&SENT, &FAILED, &DROPPED];
 /// The part. It is optional, and idle without an address.
 pub struct WebhooksPart {
     hub: Arc<Hub>,
+    /// What the settings say, looked at once: their addresses bring the machine's certificates with them.
+    wanted: Result<Option<Wanted>, Fault>,
     hooks: Option<Hooks>,
     standings: Vec<Arc<Standing>>,
 }
@@ -76,10 +79,11 @@ impl WebhooksPart {
     /// A part that tells of the channels of this hub. It is plugged in before the gate, and so stops after it: what a stop brings about is told.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Self {
-        let wanted = wanted(&hub).ok().flatten();
-        let hooks = wanted.map(|wanted| Hooks::new(wanted.kinds, wanted.receivers.len()));
+        let wanted = wanted(&hub);
+        let told = wanted.as_ref().ok().and_then(Option::as_ref);
+        let hooks = told.map(|wanted| Hooks::new(wanted.kinds.iter().copied(), wanted.receivers.len()));
         let standings = hooks.iter().flat_map(Hooks::queues).map(|_| Arc::default()).collect();
-        Self { hub, hooks, standings }
+        Self { hub, wanted, hooks, standings }
     }
 
     /// Where the gate puts what is to be told; `None` where nobody is told anything.
@@ -91,15 +95,14 @@ impl WebhooksPart {
 
 /// Who is told, and of what.
 struct Wanted {
-    receivers: Vec<Receiver>,
+    receivers: Vec<Arc<Receiver>>,
     kinds: Vec<HookKind>,
 }
 
 fn wanted(hub: &Hub) -> Result<Option<Wanted>, Fault> {
     let config = &hub.config;
-    let words =
-        |text: String| -> Vec<String> { text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect() };
-    let urls = words(config.get(&WEBHOOK_URLS));
+    let (urls, events) = (config.get(&WEBHOOK_URLS), config.get(&WEBHOOK_EVENTS));
+    let urls: Vec<&str> = listed(&urls).collect();
     if urls.is_empty() {
         return Ok(None);
     }
@@ -113,14 +116,14 @@ fn wanted(hub: &Hub) -> Result<Option<Wanted>, Fault> {
         return Err(Fault::new(format!("{key} is set, and there is no app"), "set pusher.id, pusher.key and pusher.secret, too"));
     };
     let app = Arc::new(PusherApp::new(&id, &app_key, &secret));
-    let receivers: Result<Vec<Receiver>, String> = urls.iter().map(|url| Receiver::at(url, Arc::clone(&app))).collect();
+    let receivers: Result<Vec<_>, String> = urls.iter().map(|url| Receiver::at(url, Arc::clone(&app)).map(Arc::new)).collect();
     let receivers = receivers.map_err(|why| Fault::new(why, format!("look at {key}")))?;
-    let kind = |name: &String| {
+    let kind = |name: &str| {
         let known = || HookKind::ALL.map(HookKind::name).join(", ");
         let why = || Fault::new(format!("{} names \"{name}\"", WEBHOOK_EVENTS.definition().key), format!("there are {}", known()));
         HookKind::from_name(name).ok_or_else(why)
     };
-    let kinds = words(config.get(&WEBHOOK_EVENTS)).iter().map(kind).collect::<Result<Vec<_>, _>>()?;
+    let kinds = listed(&events).map(kind).collect::<Result<Vec<_>, _>>()?;
     Ok(Some(Wanted { receivers, kinds }))
 }
 
@@ -131,24 +134,25 @@ impl Component for WebhooksPart {
 
     fn post(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async {
-            match wanted(&self.hub) {
+            match &self.wanted {
                 Ok(None) => Vec::new(),
                 Ok(Some(Wanted { receivers, .. })) => {
-                    let shown: Vec<&str> = receivers.iter().map(Receiver::shown).collect();
+                    let shown: Vec<&str> = receivers.iter().map(|receiver| receiver.shown()).collect();
                     vec![Check::pass("webhooks", format!("what happens in channels is told to {}", shown.join(", ")))]
                 }
-                Err(Fault { reason, advice }) => vec![Check::fail("webhooks", reason, advice)],
+                Err(Fault { reason, advice }) => vec![Check::fail("webhooks", reason.clone(), advice.clone())],
             }
         })
     }
 
     fn start(&self, tasks: Tasks) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let (Some(wanted), Some(hooks)) = (wanted(&self.hub)?, &self.hooks) else { return Ok(()) };
+            let (Some(wanted), Some(hooks)) = (self.wanted.as_ref().map_err(Fault::clone)?, &self.hooks) else { return Ok(()) };
             let (stopping, clock) = (tasks.stopping(), self.hub.clock);
             let senders: Vec<_> = wanted
                 .receivers
-                .into_iter()
+                .iter()
+                .map(Arc::clone)
                 .zip(hooks.queues())
                 .zip(&self.standings)
                 .map(|((receiver, queue), standing)| {
@@ -188,7 +192,7 @@ impl Standing {
 
 /// What takes events out of one queue and sends them.
 struct Sender {
-    receiver: Receiver,
+    receiver: Arc<Receiver>,
     queue: Arc<HookQueue>,
     standing: Arc<Standing>,
     now_ms: Box<dyn Fn() -> i64 + Send + Sync>,

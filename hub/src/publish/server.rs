@@ -8,16 +8,7 @@ use mobo_gate::PusherApp;
 use serde_json::{Value as Json, json};
 
 use super::events::Event;
-use crate::outgoing::Way;
-
-/// Why the server took nothing this time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Trouble {
-    /// For metrics.
-    pub(super) reason: &'static str,
-    /// For people.
-    pub(super) detail: String,
-}
+use crate::outgoing::{Trouble, Way};
 
 /// An app on a server.
 pub(super) struct Server {
@@ -62,8 +53,7 @@ impl Server {
         let query = self.app.sign_request(("POST", &self.path), body.as_bytes(), now.0.div_euclid(1_000_000));
         let request = Request::post(format!("{}{}?{query}", self.base, self.path)).header("content-type", "application/json");
         let request = request.body(Full::from(body)).map_err(|error| Trouble { reason: "request", detail: error.to_string() })?;
-        let away = |cause| Trouble { reason: "unreachable", detail: format!("{} cannot be reached: {cause}", self.base) };
-        let (status, text) = self.way.send(request, limits::PUBLISH_ANSWER_BYTES_MAX).await.map_err(away)?;
+        let (status, text) = self.way.send(request, (&self.base, limits::PUBLISH_ANSWER_BYTES_MAX)).await?;
         match status {
             status if status.is_success() => Ok(true),
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {

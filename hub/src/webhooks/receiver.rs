@@ -7,16 +7,7 @@ use hyper::{Request, Uri};
 use mobo_core::limits;
 use mobo_gate::PusherApp;
 
-use crate::outgoing::Way;
-
-/// Why a receiver took nothing this time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Trouble {
-    /// For metrics.
-    pub(super) reason: &'static str,
-    /// For people.
-    pub(super) detail: String,
-}
+use crate::outgoing::{Trouble, Way};
 
 /// A receiver.
 pub(super) struct Receiver {
@@ -60,9 +51,7 @@ impl Receiver {
             .header("x-pusher-signature", self.app.sign_webhook(body.as_bytes()))
             .body(Full::from(body.to_owned()));
         let request = request.map_err(|error| Trouble { reason: "request", detail: error.to_string() })?;
-        let answer = self.way.send(request, limits::PUBLISH_ANSWER_BYTES_MAX).await;
-        let (status, _) =
-            answer.map_err(|cause| Trouble { reason: "unreachable", detail: format!("{} cannot be reached: {cause}", self.shown) })?;
+        let (status, _) = self.way.send(request, (&self.shown, limits::PUBLISH_ANSWER_BYTES_MAX)).await?;
         if status.is_success() {
             return Ok(());
         }

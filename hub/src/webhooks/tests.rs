@@ -51,13 +51,13 @@ async fn receiver(answers: &'static [u16]) -> (Receiver, mpsc::Receiver<String>)
 
 fn sender(receiver: Receiver, hooks: &Hooks) -> Sender {
     let pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(2));
-    Sender { receiver, queue: Arc::clone(&hooks.queues()[0]), standing: Arc::default(), now_ms: Box::new(|| 7), pauses }
+    Sender { receiver: Arc::new(receiver), queue: Arc::clone(&hooks.queues()[0]), standing: Arc::default(), now_ms: Box::new(|| 7), pauses }
 }
 
 #[tokio::test]
 async fn a_webhook_is_tried_until_it_is_taken() {
     let hooks = Hooks::new(HookKind::ALL, 1);
-    let (receiver, mut hears) = receiver(&[500, 302, 200]).await;
+    let (receiver, mut hears) = receiver(&[500, 302, 200, 200]).await;
     let (sender, stopping) = (sender(receiver, &hooks), CancellationToken::new());
     let standing = Arc::clone(&sender.standing);
     let working = tokio::spawn(sender.run(stopping.clone()));
@@ -74,8 +74,12 @@ async fn a_webhook_is_tried_until_it_is_taken() {
         }
     };
     timeout(limits::WEBHOOK_TIMEOUT, is_well).await.expect("the third answer is a good one");
+    // What waits when the node stops is sent, to whoever was there until now.
+    hooks.tell_of(HookKind::ChannelVacated, "a");
     stopping.cancel();
     working.await.unwrap();
+    let last = hears.recv().await.unwrap();
+    assert!(last.ends_with("\"events\":[{\"name\":\"channel_vacated\",\"channel\":\"a\"}]}"), "{last}");
     assert_eq!(standing.said().dropped, 0);
 }
 
