@@ -84,11 +84,11 @@ impl PackedRows {
     }
 }
 
-/// Collects changes until they fill an object.
+/// Collects changes until they fill an object. Bytes that came packed are moved, and copied once, when all is taken.
 #[derive(Debug, Default)]
 pub struct Body {
-    /// Changes that are complete, encoded one behind the other.
-    closed: Writer,
+    /// Changes that are complete, encoded: their bytes are those of all pieces, one behind the other.
+    closed: Vec<Writer>,
     changes: usize,
     open: Option<Open>,
     bytes: usize,
@@ -101,7 +101,10 @@ struct Open {
     deed: Deed,
     table: TableName,
     columns: Vec<String>,
-    rows: Writer,
+    /// Its rows, likewise, but for those of `last`, which are behind them.
+    rows: Vec<Writer>,
+    /// Takes single rows.
+    last: Writer,
     count: usize,
 }
 
@@ -111,18 +114,19 @@ impl Body {
         self.bytes += row.iter().map(|cell| cell.bytes() - size_of::<Cell>() + 5).sum::<usize>();
         self.rows += 1;
         let open = self.open(deed, of);
-        open.rows.array(row.len());
-        row.iter().for_each(|cell| encode_cell(&mut open.rows, cell.into()));
         open.count += 1;
+        open.last.array(row.len());
+        row.iter().for_each(|cell| encode_cell(&mut open.last, cell.into()));
     }
 
     /// Adds rows that are packed already, likewise.
-    pub fn add_packed(&mut self, deed: Deed, of: (&TableName, &[String]), rows: &PackedRows) {
+    pub fn add_packed(&mut self, deed: Deed, of: (&TableName, &[String]), rows: PackedRows) {
         self.bytes += rows.bytes();
         self.rows += rows.len() as u64;
         let open = self.open(deed, of);
-        open.rows.raw(rows.writer.as_bytes());
         open.count += rows.len();
+        let last = std::mem::take(&mut open.last);
+        open.rows.extend([last, rows.writer]);
     }
 
     /// Clears a table.
@@ -147,8 +151,9 @@ impl Body {
     pub fn take(&mut self) -> (Vec<u8>, u64) {
         self.close();
         let body = std::mem::take(self);
-        let mut writer = Writer::with_room(body.closed.len() + 9);
-        writer.array(body.changes).raw(body.closed.as_bytes());
+        let mut writer = Writer::with_room(body.closed.iter().map(Writer::len).sum::<usize>() + 9);
+        writer.array(body.changes);
+        body.closed.iter().for_each(|piece| _ = writer.raw(piece.as_bytes()));
         (writer.into_bytes(), body.rows)
     }
 
@@ -158,12 +163,12 @@ impl Body {
         if !goes_on || deed == Deed::Clear {
             self.close();
         }
-        let fresh = || Open { deed, table: table.clone(), columns: columns.to_vec(), rows: Writer::new(), count: 0 };
+        let fresh = || Open { deed, table: table.clone(), columns: columns.to_vec(), rows: Vec::new(), last: Writer::new(), count: 0 };
         self.open.get_or_insert_with(fresh)
     }
 
     fn close(&mut self) {
-        let Some(Open { deed, table, columns, rows, count }) = self.open.take() else { return };
+        let Some(Open { deed, table, columns, rows, last, count }) = self.open.take() else { return };
         let (kind, name) = match &table {
             TableName::Own(name) => (0, name),
             TableName::Collection(name) => (1, name),
@@ -173,11 +178,15 @@ impl Body {
             Deed::Drop => 1,
             Deed::Put => 2,
         };
-        self.closed.array(5).u64(deed).u64(kind).text(name).array(columns.len());
+        let mut head = Writer::new();
+        head.array(5).u64(deed).u64(kind).text(name).array(columns.len());
         for column in &columns {
-            self.closed.text(column);
+            head.text(column);
         }
-        self.closed.array(count).raw(rows.as_bytes());
+        head.array(count);
+        self.closed.push(head);
+        self.closed.extend(rows);
+        self.closed.push(last);
         self.changes += 1;
     }
 }
@@ -302,8 +311,9 @@ mod tests {
             behind.close();
         }
         at_once.add(Deed::Put, (&pumps, &columns), first[0].clone());
-        at_once.add_packed(Deed::Put, (&pumps, &columns), &behind);
-        assert!(!at_once.is_empty() && at_once.bytes() >= behind.bytes());
+        let least = behind.bytes();
+        at_once.add_packed(Deed::Put, (&pumps, &columns), behind);
+        assert!(!at_once.is_empty() && at_once.bytes() >= least);
         let (bytes, count) = one_by_one.take();
         assert_eq!(at_once.take(), (bytes.clone(), count));
         assert_eq!((count, decode(&bytes).unwrap().len(), packed.len()), (300, 1, 300));

@@ -50,6 +50,15 @@ pub(super) struct Gathered {
     pub(super) is_news: bool,
 }
 
+impl Gathered {
+    /// Takes note of a row of a small table, at its place.
+    fn mark(&mut self, name: &str, (place, mark): (Vec<u8>, Mark)) {
+        if let Some(marks) = self.marks.small.get_mut(name) {
+            marks.insert(place, mark);
+        }
+    }
+}
+
 /// A gathering under way.
 pub(super) struct Gather<'a, 'r> {
     pub(super) cut: &'a mut dyn Cut,
@@ -96,7 +105,9 @@ impl<'a, 'r> Gather<'a, 'r> {
                     break;
                 }
                 for row in page {
-                    self.look(&table, &key, &row)?;
+                    if let (Some(mark), Some(name)) = (self.look(&table, &key, &row)?, small(&table.name)) {
+                        self.done.mark(name, mark);
+                    }
                     self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
                 }
             }
@@ -112,11 +123,7 @@ impl<'a, 'r> Gather<'a, 'r> {
 
     /// What is new. Nothing is written when nothing has happened, unless `quiet` is so long ago that it is time.
     pub(super) async fn news(mut self, now_us: i64, quiet_is_due: bool) -> Result<Gathered, BackupFailure> {
-        for table in self.tables.clone() {
-            if let Some(name) = small(&table.table.name) {
-                self.small(name, &table).await?;
-            }
-        }
+        self.all_small().await?;
         self.audit().await?;
         let unplaced = self.unplaced(true).await?;
         self.done.is_news |= self.has_moved() || !unplaced.is_empty();
@@ -163,15 +170,15 @@ impl<'a, 'r> Gather<'a, 'r> {
         Ok(self.done)
     }
 
-    /// Takes note of a row on its way.
-    fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<(), BackupFailure> {
+    /// Takes note of a row on its way; of one of a small table, gives its place and what it is.
+    fn look(&mut self, table: &Table, key: &[String], row: &Row) -> Result<Option<(Vec<u8>, Mark)>, BackupFailure> {
         if is_own(&table.name, AUDIT) {
             self.done.marks.audited(&Cells { columns: &table.columns, row })?;
         }
         if let Some(name) = of_records(&table.name) {
             self.filled.insert((name, Cells { columns: &table.columns, row }.int("collection")?), true);
         }
-        let Some(name) = small(&table.name) else { return Ok(()) };
+        let Some(name) = small(&table.name) else { return Ok(None) };
         self.heads.add(name, &table.columns, row)?;
         let cells = Cells { columns: &table.columns, row };
         match name {
@@ -186,40 +193,72 @@ impl<'a, 'r> Gather<'a, 'r> {
             }
             _ => {}
         }
-        let (place, mark) = Mark::of(name, (&table.columns, key), row);
-        self.done.marks.small.entry(name.to_owned()).or_default().insert(place, mark);
+        Ok(Some(Mark::of(name, (&table.columns, key), row)))
+    }
+
+    /// Compares all small tables with what was shipped. Most hold a few rows, and are read many at a time.
+    async fn all_small(&mut self) -> Result<(), BackupFailure> {
+        let all: Vec<CutTable> = self.tables.iter().filter(|table| small(&table.table.name).is_some()).cloned().collect();
+        let mut left = all.as_slice();
+        while !left.is_empty() {
+            let read = self.cut.read_small(left.iter().map(|table| table.table.clone()).collect()).await?;
+            let (at_once, behind) = left.split_at(read.len().min(left.len()));
+            for (table, rows) in at_once.iter().zip(read) {
+                self.begin_small(table);
+                self.compare(table, rows).await?;
+                self.end_small(table);
+            }
+            left = behind;
+            let Some((large, behind)) = left.split_first() else { break };
+            self.begin_small(large);
+            self.cut.open(large.table.clone(), Filter::default()).await?;
+            loop {
+                let page = self.cut.next().await?;
+                if page.is_empty() {
+                    break;
+                }
+                self.compare(large, page).await?;
+            }
+            self.end_small(large);
+            left = behind;
+        }
         Ok(())
     }
 
-    /// Compares a small table with what was shipped.
-    async fn small(&mut self, name: &str, CutTable { table, key }: &CutTable) -> Result<(), BackupFailure> {
-        let known = self.known.small.get(name);
-        if known.is_none() && name != "collection" {
+    fn begin_small(&mut self, CutTable { table, .. }: &CutTable) {
+        let Some(name) = small(&table.name) else { return };
+        if self.known.small.get(name).is_none() && name != "collection" {
             // After a restart it is not known what was shipped of it: all of it takes the place of whatever there is.
             self.packer.clear(&table.name);
             self.done.is_news = true;
         }
         self.done.marks.small.entry(name.to_owned()).or_default();
-        self.cut.open(table.clone(), Filter::default()).await?;
-        loop {
-            let page = self.cut.next().await?;
-            if page.is_empty() {
-                break;
-            }
-            for row in page {
-                self.look(table, key, &row)?;
-                let (place, mark) = Mark::of(name, (&table.columns, key), &row);
-                match known.map(|known| known.get(&place)) {
-                    None => self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?,
-                    Some(Some(shipped)) if shipped.all == mark.all => {}
-                    Some(shipped) => {
-                        self.done.is_news |= shipped.is_none_or(|shipped| shipped.news != mark.news);
-                        self.waiting.push((Deed::Put, table.name.clone(), table.columns.clone(), row));
-                    }
+    }
+
+    /// Compares rows of a small table with what was shipped.
+    async fn compare(&mut self, CutTable { table, key }: &CutTable, rows: Vec<Row>) -> Result<(), BackupFailure> {
+        let Some(name) = small(&table.name) else { return Ok(()) };
+        let known = self.known.small.get(name);
+        for row in rows {
+            let Some((place, mark)) = self.look(table, key, &row)? else { continue };
+            match known.map(|known| known.get(&place)) {
+                None => self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?,
+                Some(Some(shipped)) if shipped.all == mark.all => {}
+                Some(shipped) => {
+                    self.done.is_news |= shipped.is_none_or(|shipped| shipped.news != mark.news);
+                    self.waiting.push((Deed::Put, table.name.clone(), table.columns.clone(), row));
                 }
             }
+            self.done.mark(name, (place, mark));
         }
+        Ok(())
+    }
+
+    /// All rows of a small table were compared: what was shipped and is not among them is gone.
+    fn end_small(&mut self, CutTable { table, key }: &CutTable) {
+        let Some(name) = small(&table.name) else { return };
         let now = self.done.marks.small.get(name);
+        let known = self.known.small.get(name);
         let gone = known.into_iter().flatten().filter(|(place, _)| now.is_none_or(|now| !now.contains_key(*place)));
         let columns = if key.is_empty() { &table.columns } else { key };
         let gone: Vec<Row> = gone.map(|(_, mark)| mark.key.clone()).collect();
@@ -227,7 +266,6 @@ impl<'a, 'r> Gather<'a, 'r> {
         // What goes, goes first: a row with another key may have taken its place in another index.
         let gone = gone.into_iter().map(|row| (Deed::Drop, table.name.clone(), columns.clone(), row));
         self.waiting.splice(0..0, gone);
-        Ok(())
     }
 
     /// The lines that came since; all of them where nobody knows which ones were shipped.

@@ -64,7 +64,7 @@ impl<'r> Packer<'r> {
     }
 
     /// Adds packed rows, where that [may be](Self::takes_packed).
-    pub(super) async fn add_packed(&mut self, of: (&TableName, &[String]), rows: &PackedRows) -> Result<(), BackupFailure> {
+    pub(super) async fn add_packed(&mut self, of: (&TableName, &[String]), rows: PackedRows) -> Result<(), BackupFailure> {
         self.body.add_packed(Deed::Put, of, rows);
         if self.body.bytes() >= limits::BACKUP_BODY_BYTES { self.flush().await } else { Ok(()) }
     }

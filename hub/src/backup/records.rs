@@ -154,7 +154,7 @@ impl Gather<'_, '_> {
                     ids.push(id);
                     known = known.max(position);
                 }
-                self.packer.add_packed((&table.name, &table.columns), &page).await?;
+                self.packer.add_packed((&table.name, &table.columns), page).await?;
             }
             for ids in ids.chunks(RECORDS_AT_ONCE) {
                 self.belongings(collection, ids).await?;
@@ -309,7 +309,7 @@ impl Gather<'_, '_> {
             if page.is_empty() {
                 return Ok(());
             }
-            self.packer.add_packed((&table.name, &table.columns), &page).await?;
+            self.packer.add_packed((&table.name, &table.columns), page).await?;
         }
     }
 

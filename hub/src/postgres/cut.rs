@@ -89,6 +89,20 @@ impl PostgresCut {
         Ok(Some(reading).filter(|reading| reading.rows.len() > 0))
     }
 
+    async fn read_small(&mut self, tables: Vec<Table>) -> Result<Vec<Vec<Row>>, Failure> {
+        let (mut found, mut held) = (Vec::with_capacity(tables.len()), 0);
+        for table in tables {
+            self.begin(table, &Filter::default()).await?;
+            held += self.open.as_ref().map_or(0, |reading| reading.rows.len());
+            if held >= limits::MOVE_ROWS_MAX || self.open.as_ref().is_some_and(|reading| !reading.is_last) {
+                break;
+            }
+            found.push(self.page().await?);
+        }
+        self.open = None;
+        Ok(found)
+    }
+
     async fn page(&mut self) -> Result<Vec<Row>, Failure> {
         let Some(Reading { name, forms, rows, .. }) = self.reading().await? else { return Ok(Vec::new()) };
         rows.map(|row| binary::decode(&row, forms, name)).collect()
@@ -114,6 +128,13 @@ impl Cut for PostgresCut {
         Box::pin(async {
             let catalog = self.catalog().await?;
             Ok(catalog.tables.iter().map(|(found, _)| found).filter(|found| is_copied(&found.table.name)).cloned().collect())
+        })
+    }
+
+    fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>> {
+        Box::pin(async move {
+            let found = self.read_small(tables).await;
+            Ok(self.shapes.kept_if(found)?)
         })
     }
 

@@ -28,6 +28,7 @@ type Pages<R> = mpsc::Sender<Page<R>>;
 
 enum Ask {
     Tables(oneshot::Sender<Result<Vec<CutTable>, StoreError>>),
+    Small(Vec<Table>, oneshot::Sender<Result<Vec<Vec<Row>>, StoreError>>),
     Read(Table, Filter, Pages<Vec<Row>>),
     Pack(Table, Filter, Pages<PackedRows>),
 }
@@ -132,6 +133,15 @@ impl Cut for SqliteCut {
         })
     }
 
+    fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>> {
+        Box::pin(async {
+            let (answer, answered) = oneshot::channel();
+            (self.pages, self.packed) = (None, None);
+            self.asks.try_send(Ask::Small(tables, answer)).map_err(|_| gone())?;
+            answered.await.map_err(|_| gone())?
+        })
+    }
+
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
         let (pages, coming) = mpsc::channel(limits::MOVE_PAGES_MAX);
         (self.pages, self.packed) = (Some(coming), None);
@@ -196,6 +206,11 @@ impl Serving {
                     is_sound &= found.is_ok();
                     let _ = answer.send(found);
                 }
+                Ask::Small(tables, answer) => {
+                    let found = self.read_small(&tables).map_err(|failure| failure.0);
+                    is_sound &= found.is_ok();
+                    let _ = answer.send(found);
+                }
                 Ask::Read(table, filter, pages) => {
                     // Only what is called the last page is the end: a thread that dies in the middle of a table has not read all of it.
                     if let Err(failure) = self.read((&table, &filter), &pages) {
@@ -223,6 +238,26 @@ impl Serving {
         let tables = cut_tables(connection)?;
         self.kept.tables = Some((version, tables.clone()));
         Ok(tables)
+    }
+
+    fn read_small(&self, tables: &[Table]) -> Result<Vec<Vec<Row>>, Failure> {
+        let (mut found, mut held) = (Vec::with_capacity(tables.len()), 0);
+        for table in tables {
+            let mut statement = self.statement(table, &Filter::default())?;
+            let (mut rows, mut is_small) = (Vec::new(), true);
+            in_pages(statement.raw_query(), table.columns.len(), |page| {
+                held += page.len();
+                // A whole page is followed by another one, for all that is known.
+                is_small = held < limits::MOVE_ROWS_MAX && rows.is_empty();
+                rows = page;
+                is_small
+            })?;
+            if !is_small {
+                break;
+            }
+            found.push(rows);
+        }
+        Ok(found)
     }
 
     fn read(&self, (table, filter): (&Table, &Filter), pages: &Pages<Vec<Row>>) -> Result<(), Failure> {
@@ -322,62 +357,4 @@ fn values(filter: &Filter) -> Vec<Cell> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The next cut has the connection of the last one, sees what was written since, and knows a table that has come.
-    #[tokio::test]
-    async fn a_connection_serves_one_cut_after_the_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = (folder.path().join("hub.db"), None);
-        let writer = crate::sqlite::open::open_writer(&place.0, crate::sqlite::open::Role::Hub, 100).unwrap();
-        let cuts = Arc::new(Cuts::default());
-        let meta = Table { name: TableName::Own("rights".to_owned()), columns: vec!["project".to_owned()] };
-        let mut before = 0;
-        for round in 1..=3 {
-            writer.execute_batch(&format!("INSERT INTO mobo_rights VALUES ({round}, 0); CREATE TABLE mobo_new{round}(a)")).unwrap();
-            let mut cut = SqliteCut::begin(Arc::clone(&cuts), place.clone()).await.unwrap();
-            let tables = cut.tables().await.unwrap().len();
-            assert!(round == 1 || tables == before + 1, "{tables} tables in round {round}");
-            before = tables;
-            cut.open(meta.clone(), Filter::default()).await.unwrap();
-            assert_eq!(cut.next().await.unwrap().len(), round);
-            assert_eq!(cut.next().await.unwrap(), Vec::<Row>::new());
-            drop(cut);
-            while cuts.lock().kept.is_none() {
-                tokio::task::yield_now().await;
-            }
-        }
-        assert!(cuts.lock().kept.as_ref().is_some_and(|kept| kept.tables.is_some()));
-        cuts.close();
-        assert!(cuts.take().is_none());
-        let cut = SqliteCut::begin(Arc::clone(&cuts), place).await.unwrap();
-        drop(cut);
-        // Whatever is under way when it is closed is not kept: the last holder of it is the thread.
-        while Arc::strong_count(&cuts) > 1 {
-            tokio::task::yield_now().await;
-        }
-        assert!(cuts.take().is_none());
-    }
-
-    /// Only what was read to its end has ended.
-    #[tokio::test]
-    async fn a_reader_that_dies_in_a_table_is_no_end_of_it() {
-        let (asks, _asked) = blocking::sync_channel(2);
-        let (pages, coming) = mpsc::channel(4);
-        let mut cut = SqliteCut { asks, pages: Some(coming), packed: None };
-        pages.send(Ok((vec![vec![Cell::Int(1)]], false))).await.unwrap();
-        drop(pages);
-        assert_eq!(cut.next().await, Ok(vec![vec![Cell::Int(1)]]));
-        assert_eq!(cut.next().await, Err(gone()));
-        let (pages, coming) = mpsc::channel(4);
-        cut.pages = Some(coming);
-        pages.send(Ok((Vec::new(), true))).await.unwrap();
-        drop(pages);
-        assert_eq!((cut.next().await, cut.next().await), (Ok(Vec::new()), Ok(Vec::new())));
-        let (pages, coming) = mpsc::channel(4);
-        cut.packed = Some(coming);
-        drop(pages);
-        assert_eq!(cut.next_packed().await.map(|rows| rows.len()), Err(gone()), "nor of packed ones");
-    }
-}
+mod tests;
