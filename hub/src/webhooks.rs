@@ -34,7 +34,13 @@ pub static WEBHOOK_EVENTS: Setting<String> = Setting::new(
     "channel_occupied,channel_vacated,member_added,member_removed,cache_miss,client_event",
     "0.1.0",
     "What pusher.webhook_urls are told of, with commas between several.",
-);
+)
+.checked(|text| {
+    let is_none = |name: &&str| HookKind::from_name(name).is_none();
+    listed(text)
+        .find(is_none)
+        .map(|name| format!("no list of events: there is no {name:?}, but {}", HookKind::ALL.map(HookKind::name).join(", ")))
+});
 
 static SENT: Counter = Counter::new("mobo_webhook_events_sent_total", "Events that a receiver of webhooks took.");
 static FAILED: Counters<1> = Counters::new("mobo_webhook_failed_total", ["reason"], "Webhooks that a receiver did not take, by why.");

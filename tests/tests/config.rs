@@ -183,3 +183,21 @@ fn secrets_come_from_files_that_show_nothing() {
         assert_eq!(fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
 }
+
+/// Goal: `config check` says what a part of the node would refuse at boot, with code 2, though the node itself would start.
+#[test]
+fn check_looks_at_rules_and_lists_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |cli: Cli, setting: &str| cli.args(["--set", setting, "config", "check"]).run();
+    for (setting, words) in [
+        ("http.rate_rules=orders=5/1s", "http.rate_rules: \"orders=5/1s\" is no list of rules: \"orders=5/1s\": a label is"),
+        ("pusher.webhook_urls=ftp://example.com/s3cret", "pusher.webhook_urls: its value is no list of addresses such as https://"),
+        ("pusher.webhook_events=channel_full", "there is no \"channel_full\", but channel_occupied"),
+        ("mqtt.ingest=zigbee2mqtt/# climate", "is no list of rules: line 1: a rule is TOPIC -> COLLECTION"),
+    ] {
+        let refused = check(Cli::hub(folder.path()), setting).expect_code(2);
+        assert!(refused.stderr.contains(words) && !refused.stderr.contains("s3cret"), "{}", refused.stderr);
+    }
+    check(Cli::edge(folder.path()), "mqtt.ingest=a -> b c=$").expect_success();
+    check(Cli::edge(folder.path()), "mqtt.ingest=a").expect_code(2);
+}

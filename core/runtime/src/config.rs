@@ -145,6 +145,23 @@ impl Config {
         T::parse(text).expect("BUG: a loaded value was checked, and a default is sound")
     }
 
+    /// What parts of a node will refuse of these settings, though each is of its kind.
+    ///
+    /// # Errors
+    ///
+    /// [`Problems`] with all of it.
+    pub fn check(&self) -> Result<(), Problems> {
+        let values = self.values();
+        let problem = |setting: &&'static dyn Define| {
+            let definition = setting.definition();
+            let Sourced { text, origin } = values.get(definition.key)?;
+            let fault = definition.check?(text)?;
+            Some(Problem { origin: origin.clone(), sentence: definition.complaint(text, &fault) })
+        };
+        let problems: Vec<Problem> = self.0.settings.iter().filter_map(problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
     /// Where the value of a setting comes from.
     #[must_use]
     pub fn origin(&self, key: &str) -> Origin {

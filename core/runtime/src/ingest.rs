@@ -14,7 +14,12 @@ pub static MQTT_INGEST: Setting<String> = Setting::new(
     "What messages of plain sensors mean, one rule in each line: TOPIC -> COLLECTION FIELD=SOURCE. In a topic {name} takes a level, in a \
      source it stands for it; $.a.b is a member of a JSON payload, $ the whole of it, *=$ every member that the collection has a field for. \
      As in: zigbee2mqtt/{sensor} -> climate sensor={sensor} *=$. A message is acknowledged when it is durable here. Empty: none are heard.",
-);
+)
+.checked(no_rules);
+
+fn no_rules(text: &str) -> Option<String> {
+    Rules::parse(text).err().map(|error| format!("no list of rules: {error}"))
+}
 
 /// The rules of the settings.
 ///

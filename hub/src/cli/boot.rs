@@ -46,8 +46,7 @@ pub(super) fn boot(common: &Common) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn config_check(common: &Common) -> Result<ExitCode, Failure> {
-    load(common)?;
-    command::check_config(common.output, &common.data_dir)?;
+    command::check_config(&load(common)?, common.output, &common.data_dir)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::Problem;
 
@@ -23,7 +23,7 @@ pub(crate) struct Quota {
 impl Quota {
     /// The members of the problem: `violated-policies` is the draft's, and the others say what it was.
     pub(super) fn tell(&self, members: &mut Map<String, Json>) {
-        members.insert("violated-policies".to_owned(), json!(self.policies));
+        members.insert("violated-policies".to_owned(), self.policies.iter().map(|policy| Json::from(&**policy)).collect::<Vec<_>>().into());
         members.insert("limit".to_owned(), self.limit.into());
         members.extend(self.window_s.map(|window_s| ("window_s".to_owned(), window_s.into())));
         members.insert("retry_after_s".to_owned(), self.retry_after_s.into());

@@ -76,12 +76,13 @@ pub fn print_example(settings: &'static [&'static dyn Define]) -> Result<(), Fai
     print(&config::example(&all)).map_err(|error| Failure::failed(format!("cannot print: {error}"), ""))
 }
 
-/// Says that the settings are fine, and what of them a node that runs in this folder has not taken yet.
+/// Says that the settings are fine, also for the parts that make something of them, and what of them a node that runs in this folder has not taken yet.
 ///
 /// # Errors
 ///
-/// When standard output cannot be written to.
-pub fn check_config(format: Format, data_dir: &Path) -> Result<(), Failure> {
+/// What a part of the node will refuse, with exit code 2; when standard output cannot be written to.
+pub fn check_config(config: &Config, format: Format, data_dir: &Path) -> Result<(), Failure> {
+    config.check().map_err(|problems| misconfigured(&problems))?;
     // A node that does not run, or is of another version, has nothing to say to this.
     let pending = ask(data_dir, "config pending", json!({})).unwrap_or_default();
     if format == Format::Json {

@@ -157,8 +157,7 @@ impl Merge<'_> {
     fn set(&mut self, setting: &'static dyn Define, text: String, origin: &Origin) {
         let definition = setting.definition();
         if let Some(fault) = setting.fault(&text) {
-            let value = if definition.secrecy == Secrecy::Open { format!("{text:?}") } else { "its value".to_owned() };
-            return self.problem(origin, format!("{}: {value} is {fault}", definition.key));
+            return self.problem(origin, definition.complaint(&text, &fault));
         }
         self.values.insert(definition.key, Sourced { text, origin: origin.clone() });
     }

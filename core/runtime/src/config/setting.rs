@@ -26,10 +26,21 @@ pub struct Definition {
     pub range: Option<(&'static str, &'static str)>,
     /// The only values; empty when others will do.
     pub choices: &'static [&'static str],
+    /// Says what a part of the node will refuse of a value that its type takes, as [`Define::fault`] does; absent when nothing. It keeps no
+    /// node from starting: an optional part is out then, and the rest runs.
+    pub check: Option<fn(&str) -> Option<String>>,
     /// What of it may be shown.
     pub secrecy: Secrecy,
     /// When a change of it takes effect.
     pub heat: Heat,
+}
+
+impl Definition {
+    /// What is wrong with a value, as a sentence that shows no secret.
+    pub(super) fn complaint(&self, text: &str, fault: &str) -> String {
+        let value = if self.secrecy == Secrecy::Open { format!("{text:?}") } else { "its value".to_owned() };
+        format!("{}: {value} is {fault}", self.key)
+    }
 }
 
 /// When a changed value takes effect.
@@ -95,7 +106,8 @@ impl<T: Kind> Setting<T> {
     /// A setting that takes any value of its type.
     #[must_use]
     pub const fn new(key: &'static str, default: &'static str, since: &'static str, doc: &'static str) -> Self {
-        let definition = Definition { key, doc, default, since, range: None, choices: &[], secrecy: Secrecy::Open, heat: Heat::Cold };
+        let (range, choices, check, secrecy, heat) = (None, &[], None, Secrecy::Open, Heat::Cold);
+        let definition = Definition { key, doc, default, since, range, choices, check, secrecy, heat };
         Self { definition, kind: PhantomData }
     }
 
@@ -110,6 +122,13 @@ impl<T: Kind> Setting<T> {
     #[must_use]
     pub const fn one_of(mut self, choices: &'static [&'static str]) -> Self {
         self.definition.choices = choices;
+        self
+    }
+
+    /// The same, of which `config check` says what a part of the node will refuse.
+    #[must_use]
+    pub const fn checked(mut self, check: fn(&str) -> Option<String>) -> Self {
+        self.definition.check = Some(check);
         self
     }
 

@@ -46,7 +46,7 @@ fn split(setting: &&'static dyn Define) -> (&'static str, &'static str) {
 }
 
 fn entry(setting: &'static dyn Define) -> String {
-    let Definition { doc, default, since, range, choices, secrecy, heat, key } = setting.definition();
+    let Definition { doc, default, since, range, choices, secrecy, heat, key, .. } = setting.definition();
     let mut notes = Vec::new();
     if !choices.is_empty() {
         notes.push(format!("One of {}.", choices.join(", ")));

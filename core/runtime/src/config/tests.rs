@@ -14,8 +14,10 @@ static KEEP_BYTES: Setting<ByteSize> = Setting::new("outbox.keep_bytes", "64MiB"
 static STORE: Setting<String> = Setting::new("store.url", "sqlite", "0.1.0", "The store.").url();
 static METRICS: Setting<Option<SocketAddr>> = Setting::new("metrics.listen", "", "0.1.0", "Where metrics are.");
 static TRANSPORT: Setting<String> = Setting::new("link.transport", "auto", "0.1.0", "How.").one_of(&["auto", "quic"]);
+static TOPICS: Setting<String> = Setting::new("mqtt.topics", "a, b", "0.1.0", "Which.")
+    .checked(|text| listed(text).any(|topic| topic == "#").then(|| "too much".to_owned()));
 static TOKEN: Setting<Option<String>> = Setting::new("backup.token", "", "0.1.0", "A secret.").secret();
-static ALL: &[&dyn Define] = &[&LISTEN, &WORKERS, &OPEN, &KEEP, &KEEP_BYTES, &STORE, &METRICS, &TRANSPORT, &TOKEN];
+static ALL: &[&dyn Define] = &[&LISTEN, &WORKERS, &OPEN, &KEEP, &KEEP_BYTES, &STORE, &METRICS, &TRANSPORT, &TOPICS, &TOKEN];
 
 struct World {
     folder: tempfile::TempDir,
@@ -126,6 +128,17 @@ fn every_problem_is_reported_at_once() {
     }
     let sentence = world.load().unwrap_err().to_string();
     assert!(sentence.starts_with("17 problems in the settings\n  "), "{sentence}");
+}
+
+/// What a part of a node will refuse is told to whoever asks before, and keeps no node from starting.
+#[test]
+fn what_a_part_will_refuse_is_told_when_asked() {
+    let check = |flags: &[&str]| World::new(flags, &[]).load().unwrap().check().map_err(|problems| problems.to_string());
+    assert_eq!(check(&["mqtt.topics=a,b"]), Ok(()));
+    assert_eq!(
+        check(&["mqtt.topics=a,\u{202e}#, #"]),
+        Err("1 problem in the settings\n  --set: mqtt.topics: \"a,\\u{202e}#, #\" is too much".to_owned())
+    );
 }
 
 #[test]
