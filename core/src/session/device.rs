@@ -307,11 +307,7 @@ impl DeviceSession {
                     self.pull();
                 }
             }
-            Message::Revoke(bucket) => {
-                self.cursors.remove(&bucket);
-                self.awaiting_schema.remove(&bucket);
-                self.effects.push_back(Effect::Revoked(bucket));
-            }
+            Message::Revoke(bucket) => self.revoked(bucket),
             Message::OfferAck(ack) => self.offer_ack(&ack),
             Message::Resync { bucket, .. } => self.resync(bucket),
             Message::Sweep { bucket, to } => self.down(Down::Sweep(bucket, to)),

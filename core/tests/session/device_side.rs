@@ -36,6 +36,8 @@ fn device_input(word: &str) -> device::Input {
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
         "schema" => message(Message::Schema(SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false })),
         "unreadable" => device::Input::NeedsSchema { bucket: BUCKET, cursor: Position(numbers[0]) },
+        "grant" => message(Message::Grant(Grant { bucket: BUCKET, key: "all".to_owned(), write: true })),
+        "revoke" => message(Message::Revoke(BUCKET)),
         "equal" => device::Input::Compared { equal: true, diverged: vec![] },
         "behind" => device::Input::Compared { equal: false, diverged: vec![] },
         "diverged" => device::Input::Compared { equal: false, diverged: vec![BUCKET] },
@@ -210,6 +212,26 @@ fn i4_a_device_takes_a_batch_iff_it_continues_its_cursor() {
     device_row(&format!("{LIVE}; batch 1 0 3"), "");
     device_row(&format!("{LIVE}; batch 7 3 5"), "");
     device_row("open; welcome; batch 1 3 5", "");
+}
+
+/// What broke: a batch that the store took in behind the word that its bucket may not be read any more brought its cursor back, and when the
+/// bucket was granted again, nobody pulled it.
+#[test]
+fn a_bucket_that_is_granted_again_is_pulled_from_the_start() {
+    device_row(&format!("{LIVE}; revoke"), "revoked");
+    device_row(&format!("{LIVE}; revoke; grant"), "granted, >pull 0");
+    device_row(&format!("{LIVE}; grant"), "granted");
+    device_row(&format!("{LIVE}; batch 1 3 5; revoke; applied 5; grant"), "granted, >pull 0");
+    let mut session = DeviceSession::new(Instant(0), device::Settings { keepalive: None }, signed_hello());
+    for word in LIVE.split("; ").skip(1) {
+        session.handle(Instant(0), device_input(word));
+    }
+    while session.poll_effect().is_some() {}
+    for word in ["batch 1 3 5", "revoke", "grant"] {
+        session.handle(Instant(0), device_input(word));
+    }
+    let got: Vec<_> = std::iter::from_fn(|| session.poll_effect()).map(|effect| device_effect(&effect)).collect();
+    assert_eq!(got, ["revoked", "granted", ">pull 0"], "the batch would tell of a cursor that is gone");
 }
 
 /// Schemas and batches come on different streams.

@@ -1,6 +1,6 @@
 //! The simulated hub: the real store, door, merger and conversations, on a disk and a machine of the world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ pub(super) struct HubImage {
     /// Writes until then.
     pub(super) writes: usize,
     pub(super) acked: BTreeMap<LaneKey, (Seq, Chain)>,
+    /// The writes of devices that it has.
+    pub(super) has: BTreeSet<u64>,
 }
 
 /// A process of the hub.

@@ -4,8 +4,8 @@
 use super::plan::{Fault, Pipe, Plan, rare};
 
 use Fault::{
-    CloneDevice, CutLink, EioDevice, EioHub, EndRecovery, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition,
-    PowerDevice, PowerHub, RestoreDevice, RestoreHub,
+    CloneDevice, CutLink, EioDevice, EioHub, FullDevice, FullHub, HubClock, KillDevice, KillHub, LieDevice, Partition, PowerDevice,
+    PowerHub, RestoreDevice, RestoreHub,
 };
 
 const SECOND_US: u64 = 1_000_000;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mobo_core::store::HubStore;
+
 use super::hub::HubImage;
 use super::kept::{self, At};
 use super::model::{HUB, What};
@@ -14,7 +16,8 @@ impl World {
     pub(super) fn restore_hub(&mut self) -> Try {
         if self.hub.images.is_empty() || self.rng.chance(40) {
             let seen = self.hub.life.as_mut().and_then(|life| life.look(None).ok());
-            let image = HubImage { files: self.hub.disk.image(), seen, writes: self.model.writes.len(), acked: self.acked.clone() };
+            let has = self.held_by_hub();
+            let image = HubImage { files: self.hub.disk.image(), seen, writes: self.model.writes.len(), acked: self.acked.clone(), has };
             self.hub.images.push(image);
             return Ok(());
         }
@@ -37,16 +40,16 @@ impl World {
         });
         self.hub_restored = true;
         self.told.forget();
-        let lost = if self.rng.chance(40) { self.destroy_devices()? } else { Vec::new() };
+        if self.rng.chance(40) {
+            self.destroy_devices()?;
+        }
+        let lost = self.histories_lost();
         let kept = self.kept();
         // The age of an entry is told by the hub's times: years are over when its clock is set forward.
         let is_set = self.trace.counts.contains_key("jumps of the hub's clock");
         let (trims, rolls_back) = (self.plan.keep_bytes < 1 << 20 || is_set, self.plan.rolls_back());
         for (nth, write) in self.model.writes.iter_mut().enumerate() {
-            let is_in = write.sealed.is_some_and(|at| {
-                let mut lanes = image.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
-                lanes.any(|(_, (acked, _))| *acked >= at.seq)
-            });
+            let is_in = image.has.contains(&write.id);
             // What is not kept any more comes back by its rows alone. Samples have none; a change of a document that its author had not seen
             // delivered comes back twice, in another device's copy and authored again; and of a log that two devices go on with, nobody can tell
             // which of the two a row has.
@@ -64,6 +67,29 @@ impl World {
         self.promise()
     }
 
+    /// The writes of devices that the hub has, each under the name that it got first: of a log that two copies go on with, only what it has in
+    /// an entry's place tells which of the two that is.
+    fn held_by_hub(&mut self) -> BTreeSet<u64> {
+        let mut held = BTreeSet::new();
+        for write in &self.model.writes {
+            let Some(at) = write.sealed else { continue };
+            let mut lanes = self.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
+            let Some((lane, (acked, _))) = lanes.next() else { continue };
+            let is_held = match self.hub.life.as_mut() {
+                Some(life) => {
+                    let (store, project) = (Arc::clone(&life.store), life.opened.project);
+                    life.wait(store.chain_at(project, *lane, at.seq)).is_ok_and(|chain| chain == Some(at.chain))
+                }
+                // Nobody can ask it.
+                None => *acked >= at.seq,
+            };
+            if is_held {
+                held.insert(write.id);
+            }
+        }
+        held
+    }
+
     /// What the devices keep of their logs.
     fn kept(&mut self) -> BTreeSet<At> {
         let mut kept = BTreeSet::new();
@@ -74,8 +100,7 @@ impl World {
     }
 
     /// Half of the devices are gone for good, with all that they had.
-    fn destroy_devices(&mut self) -> Try<Vec<usize>> {
-        let mut lost = Vec::new();
+    fn destroy_devices(&mut self) -> Try {
         let count = self.devices.len() / 2;
         for device in 0..count {
             if self.devices[device].destroyed {
@@ -83,17 +108,20 @@ impl World {
             }
             self.trace.count("devices destroyed");
             self.kill_device(device, "kills of a device")?;
-            let node = &mut self.devices[device];
-            node.destroyed = true;
-            lost.push(node.history);
-            lost.extend(node.lineage.iter().copied());
+            self.devices[device].destroyed = true;
         }
-        // What a copy or an earlier image of it goes on with is not lost.
-        let kept: Vec<usize> = self.devices.iter().filter(|node| !node.destroyed).flat_map(|node| node.lineage.clone()).collect();
-        lost.retain(|history| !kept.contains(history));
         let Self { promised, devices, .. } = self;
         promised.retain(|(whose, _, _)| !devices[*whose].destroyed);
-        Ok(lost)
+        Ok(())
+    }
+
+    /// The histories of devices that are gone for good, now or since an earlier restore: nobody gives those back.
+    fn histories_lost(&self) -> BTreeSet<usize> {
+        let (gone, there): (Vec<_>, Vec<_>) = self.devices.iter().partition(|node| node.destroyed);
+        let lost = gone.iter().flat_map(|node| node.lineage.iter().copied().chain([node.history]));
+        // What a copy or an earlier image of it goes on with is not lost.
+        let kept: BTreeSet<usize> = there.iter().flat_map(|node| node.lineage.iter().copied()).collect();
+        lost.filter(|history| !kept.contains(history)).collect()
     }
 
     /// Notes what the devices hold of what the hub has delivered: it comes back.

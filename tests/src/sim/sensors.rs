@@ -73,9 +73,10 @@ impl World {
         }
         let (sealed, kept_at) = (written.iter().find_map(|written| written.entry), node.disk.ops());
         for (_, id, _) in &node.broker.open {
-            let mut written = model.writes.iter_mut().rev();
-            if let Some(write) = written.find(|write| write.id == *id).filter(|write| write.sealed.is_none()) {
-                (write.sealed, write.doubt, write.kept_at) = (sealed, lying, kept_at);
+            let mut written = model.writes.iter().rev();
+            if let Some(write) = written.find(|write| write.id == *id).filter(|write| write.sealed.is_none()).cloned() {
+                // Its place is now: a copy of the device that was made since the sensor spoke has not got it.
+                model.writes.push(Write { sealed, doubt: lying, kept_at, ..write });
             }
         }
         let before = node.broker.open.len();

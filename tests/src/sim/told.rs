@@ -11,8 +11,9 @@ use mobo_core::store::LaneAudit;
 use super::net::End;
 use super::trace::{Try, Violation};
 
-/// Time may stand for so long, until the next reservation is made.
-const STANDS_US: i64 = 5_000_000;
+/// So far it may fall behind half its speed: it stands at what is reserved while the wall clock is ahead of that, and where it was until there
+/// while that is set back.
+const STANDS_US: i64 = 12_000_000;
 /// Entries of one lane that were made at once are a µs apart each.
 const LANE_AHEAD_US: i64 = 1_000_000;
 
@@ -48,8 +49,8 @@ struct Shown {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     time: i64,
-    /// When this process of the hub was looked at first.
-    began: Option<Clock>,
+    /// The look at this process of the hub that asks most of all later ones.
+    ahead: Option<Clock>,
     /// On each timeline, the latest that it said.
     latest: BTreeMap<Timeline, Clock>,
     effs: BTreeMap<LaneKey, BTreeMap<u64, i64>>,
@@ -73,7 +74,7 @@ impl Told {
 
     /// The hub has started.
     pub(super) fn started(&mut self) {
-        self.began = None;
+        self.ahead = None;
     }
 
     /// Looks at a frame that a session has sent; `now` is the hub's time.
@@ -131,11 +132,14 @@ impl Told {
             return wrong(format!("the hub's time was {} and is {now}", self.time));
         }
         self.time = now;
-        let began = *self.began.get_or_insert(clock);
-        // It goes at half speed at the least, and waits for a reservation after a leap.
-        let must = began.now.saturating_add((clock.at_us - began.at_us).cast_signed() / 2) - STANDS_US;
-        if now < must && !clock.may_stand {
-            return wrong(format!("the hub's time was {} at {} and is {now} at {}", began.now, began.at_us, clock.at_us));
+        let ahead = *self.ahead.get_or_insert(clock);
+        // It goes at half speed at the least, wherever the wall clock has taken it.
+        let must = ahead.now.saturating_add((clock.at_us - ahead.at_us).cast_signed() / 2);
+        if now < must - STANDS_US && !clock.may_stand {
+            return wrong(format!("the hub's time was {} at {} and is {now} at {}", ahead.now, ahead.at_us, clock.at_us));
+        }
+        if now > must {
+            self.ahead = Some(clock);
         }
         if !self.latest.contains_key(&clock.timeline) && !clock.is_set {
             let was_near = |said: &&Clock| said.now - said.wall <= limits::TIME_LEAP.as_micros() as i64;

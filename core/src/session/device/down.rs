@@ -97,9 +97,11 @@ impl DeviceSession {
             Some(expected) if *expected > cursor => {
                 // A batch behind this one is still on its way to the store, or the store refused: the next checkpoint tells.
             }
-            _ => {
+            Some(_) => {
                 self.cursors.insert(bucket, cursor);
             }
+            // Since the batch went to the store, it may not be read any more.
+            None => {}
         }
         self.confirm_if_due();
     }
@@ -110,12 +112,25 @@ impl DeviceSession {
         *held = cursor;
         self.equal = false;
         // What continues the batch that was not applied cannot be applied either.
-        self.effects.retain(|effect| !matches!(effect, Effect::Apply(batch) if batch.bucket == bucket));
+        self.drop_batches(bucket);
         if self.effects.iter().any(|effect| matches!(effect, Effect::PutSchema(_))) {
             self.pull();
         } else {
             self.awaiting_schema.insert(bucket);
         }
+    }
+
+    /// The bucket may not be read any more. What the store has not begun to take in of it would only tell of a cursor that is gone: should the
+    /// bucket be granted again, nothing would pull it.
+    pub(super) fn revoked(&mut self, bucket: BucketId) {
+        self.cursors.remove(&bucket);
+        self.awaiting_schema.remove(&bucket);
+        self.drop_batches(bucket);
+        self.effects.push_back(Effect::Revoked(bucket));
+    }
+
+    pub(super) fn drop_batches(&mut self, bucket: BucketId) {
+        self.effects.retain(|effect| !matches!(effect, Effect::Apply(batch) if batch.bucket == bucket));
     }
 
     pub(super) fn schema(&mut self, update: SchemaUpdate) {

@@ -98,6 +98,7 @@ impl DeviceSession {
     pub(super) fn resync(&mut self, bucket: BucketId) {
         if let Some(cursor) = self.cursors.get_mut(&bucket) {
             *cursor = Position(0);
+            self.drop_batches(bucket);
             self.effects.push_back(Effect::Resync(bucket));
             self.pull();
         } else if self.flow.is_some() {
