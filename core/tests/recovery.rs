@@ -14,7 +14,8 @@ use mobo_core::ids::*;
 use mobo_core::merge::{BucketState, Context, Joining, Offered, Outcome, Rights, Rivals, prepare_push};
 use mobo_core::message::{Item, ItemBody, Offer, Push, PushedEntry};
 use mobo_core::record::RecordState;
-use mobo_core::table::{Action, TableOp, op::encode_payload};
+use mobo_core::stamp::Stamp;
+use mobo_core::table::{Action, TableOp, TableState, op::encode_payload};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, OfferKey, Statement};
 use mobo_core::value::Value;
@@ -150,7 +151,8 @@ fn offer(hub: &mut MemoryHub, offer: &Offer) {
     let (timeline, now, entropy) = (Timeline([7; 16]), Eff(hub.clock), [hub.clock as u8; 32]);
     let context = Context { project: PROJECT, schema: &schema, timeline, now, entropy, recovering: true };
     let heads = hub.buckets.values().map(|bucket| (bucket.id, bucket.head)).collect();
-    let joining = Joining::new(context, &Offered { offer, key: &KEY, timelines: &[], heads: &heads });
+    let bucket = hub.buckets.values().find(|bucket| bucket.id == offer.bucket).map(|bucket| bucket.key.clone());
+    let joining = Joining::new(context, &Offered { offer, key: &KEY, timelines: &[], heads: &heads, bucket: bucket.as_deref() });
     let stored = joining.wants().into_iter().filter_map(|key| Some((key.clone(), hub.records.get(&key)?.clone()))).collect();
     let (applied, joined) = joining.join(stored);
     assert_eq!((joined.joined, joined.refused.len()), (offer.rows.len() as u64, 0));
@@ -258,6 +260,29 @@ fn run(seed: u64, dies: bool) -> u32 {
 fn i17_a_restored_hub_ends_as_if_nothing_had_happened() {
     let restores: u32 = (1..=SCHEDULES).map(|seed| run(seed, false)).sum();
     assert!(restores > 100, "only {restores} restores in all schedules");
+}
+
+/// What broke: what says that a record was deleted was in no bucket of a hub that knew nothing of the record, for it has no fields to say in
+/// which. So whoever had offered it was told nothing of it, and dropped it; where the hub went back once more, the deletion was gone for good.
+#[test]
+fn r22_a_deletion_comes_back_into_the_bucket_that_it_is_offered_in() {
+    let (timeline, bucket) = (Timeline([1; 16]), BucketId::new(1).unwrap());
+    let key = RecordKey { collection: ORDERS, id: RecordId::new("r1").unwrap() };
+    let device = KeyPair::from_secret(&[1; 32]).device();
+    let stamp = Stamp { eff: Eff(1_000), device, ordinal: Ordinal(1), seq: Seq::new(2).unwrap(), op: 0 };
+    let deleted = RecordState::Table(TableState { delete: Some(stamp), ..TableState::default() });
+    let (epoch, bytes) = deleted.encode();
+    let mac = KEY.row(PROJECT, &key, (timeline, Ver(4)), deleted.state_hash());
+    let item = Item { collection: ORDERS, id: key.id.clone(), ver: Ver(4), body: ItemBody::State { epoch, bytes }, mac };
+    let mut hub = MemoryHub::default();
+    let site = BucketState { id: bucket, key: "site:a".to_owned(), head: Position(0), digest: Digest::default() };
+    hub.buckets.insert(site.key.clone(), site);
+    for _ in 0..2 {
+        offer(&mut hub, &Offer { bucket, timeline, rows: vec![item.clone()], more: false });
+        let members: Vec<BucketId> = hub.records[&key].memberships.iter().map(|member| member.bucket).collect();
+        assert_eq!(members, [bucket]);
+        assert!(!state(&hub.records[&key]).is_visible(schema().get(ORDERS).unwrap()));
+    }
 }
 
 /// With devices destroyed for good, nothing is lost that another one holds.

@@ -27,6 +27,8 @@ pub struct Offered<'a> {
     pub timelines: &'a [Timeline],
     /// Where each bucket stood when the timeline began: what has got no position since then gets one, so that everybody is told of it.
     pub heads: &'a BTreeMap<BucketId, Position>,
+    /// The key of the bucket that it is offered in; `None` where the hub has no such bucket.
+    pub bucket: Option<&'a str>,
 }
 
 /// An offered record that was not joined. It is kept, for somebody to look at.
@@ -44,9 +46,16 @@ pub struct RefusedOffer {
 #[derive(Debug)]
 pub struct Joining<'a> {
     context: Context<'a>,
-    heads: &'a BTreeMap<BucketId, Position>,
+    told: Told<'a>,
     valid: Vec<(Item, RecordState)>,
     refused: Vec<RefusedOffer>,
+}
+
+/// Who is told of what is joined.
+#[derive(Clone, Copy, Debug)]
+struct Told<'a> {
+    heads: &'a BTreeMap<BucketId, Position>,
+    bucket: Option<&'a str>,
 }
 
 /// What became of an offer.
@@ -71,7 +80,7 @@ impl<'a> Joining<'a> {
                 Err((code, detail)) => refused.push(RefusedOffer { item: item.clone(), code, detail }),
             }
         }
-        Self { context, heads: offered.heads, valid, refused }
+        Self { context, told: Told { heads: offered.heads, bucket: offered.bucket }, valid, refused }
     }
 
     /// The records to lock, ascending, and to read in a later statement.
@@ -92,7 +101,7 @@ impl<'a> Joining<'a> {
                 Some(working) => Ok(working),
                 None => working(collection, &key, stored.remove(&key)),
             };
-            let done = working.and_then(|working| join_one(collection, &key, working, (&state, item.ver), self.heads));
+            let done = working.and_then(|working| join_one(collection, &key, working, (&state, item.ver), self.told));
             match done {
                 Ok(working) => {
                     joined.joined += 1;
@@ -163,12 +172,12 @@ fn join_one(
     key: &RecordKey,
     mut working: Working,
     (offered, ver): (&RecordState, Ver),
-    heads: &BTreeMap<BucketId, Position>,
+    told: Told<'_>,
 ) -> Result<Working, Refused> {
     let before = working.state.state_hash();
     let state = working.state.join(collection, offered).map_err(|refusal| (refusal.code, refusal.detail))?;
     let changed = working.stored.is_none() || state.state_hash() != before;
-    if !working.touched && !changed && was_told(working.stored.as_ref(), heads) {
+    if !working.touched && !changed && was_told(working.stored.as_ref(), told.heads) {
         return Ok(working);
     }
     working.state = state;
@@ -176,6 +185,10 @@ fn join_one(
     working.ver = Ver(working.ver.0.max(ver.0).max(working.stored.as_ref().map_or(0, |stored| stored.ver.0)) + u64::from(!working.touched));
     working.touched = true;
     working.buckets = bucket_keys(collection, key, &working);
+    if working.buckets.is_empty() && !working.state.is_visible(collection) {
+        // What is deleted has no fields to say where it was. In no bucket, nobody would be told of it, and whoever offered it would drop it.
+        working.buckets.extend(told.bucket.map(str::to_owned));
+    }
     Ok(working)
 }
 

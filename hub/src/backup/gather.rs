@@ -227,7 +227,7 @@ impl<'a, 'r> Gather<'a, 'r> {
 
     fn begin_small(&mut self, CutTable { table, .. }: &CutTable) {
         let Some(name) = small(&table.name) else { return };
-        if self.known.small.get(name).is_none() && name != "collection" {
+        if !self.known.small.contains_key(name) && name != "collection" {
             // After a restart it is not known what was shipped of it: all of it takes the place of whatever there is.
             self.packer.clear(&table.name);
             self.done.is_news = true;

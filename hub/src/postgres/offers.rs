@@ -67,7 +67,11 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
     let (timeline, now, entropy) = (history.timeline, batch.now, batch.entropy);
     let context = Context { project, schema, timeline, now, entropy, recovering: true };
-    let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
+    let look = sqlx::query("SELECT key FROM mobo.bucket WHERE project = $1 AND id = $2");
+    let bucket = tx.row(look.bind(project.sql()).bind(batch.offer.bucket.sql())).await?;
+    let bucket: Option<String> = bucket.map(|row| row.try_get(0)).transpose()?;
+    let (offer, key, timelines, bucket) = (&batch.offer, &batch.key, &batch.timelines, bucket.as_deref());
+    let offered = Offered { offer, key, timelines, heads: &heads, bucket };
     let joining = Joining::new(context, &offered);
     let wants = joining.wants();
     let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &wants).await?;

@@ -57,7 +57,7 @@ fn offered(saved: &[u8], hash: StateHash) -> Option<(Code, String)> {
         recovering: true,
     };
     let heads = std::collections::BTreeMap::<BucketId, Position>::new();
-    let joining = Joining::new(context, &Offered { offer: &offer, key: &KEY, timelines: &[], heads: &heads });
+    let joining = Joining::new(context, &Offered { offer: &offer, key: &KEY, timelines: &[], heads: &heads, bucket: None });
     let (_, joined) = joining.join(std::collections::BTreeMap::new());
     joined.refused.first().map(|refused| (refused.code, refused.detail.clone()))
 }

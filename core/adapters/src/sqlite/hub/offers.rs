@@ -11,7 +11,7 @@ use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
 use mobo_core::time::Eff;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::schema::Schemas;
 use super::{identity, intake, merge, rebucket, schema, write};
@@ -35,7 +35,12 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
     let heads: BTreeMap<_, _> = history.parents.first().map(|parent| parent.heads.iter().copied().collect()).unwrap_or_default();
     let (timeline, now, entropy) = (history.timeline, batch.now, batch.entropy);
     let context = Context { project, schema: &schema, timeline, now, entropy, recovering: true };
-    let offered = Offered { offer: &batch.offer, key: &batch.key, timelines: &batch.timelines, heads: &heads };
+    let bucket: Option<String> = connection
+        .prepare_cached("SELECT key FROM mobo_bucket WHERE project = ?1 AND id = ?2")?
+        .query_row((project.sql(), batch.offer.bucket.sql()), |row| row.get(0))
+        .optional()?;
+    let (offer, key, timelines, bucket) = (&batch.offer, &batch.key, &batch.timelines, bucket.as_deref());
+    let offered = Offered { offer, key, timelines, heads: &heads, bucket };
     let joining = Joining::new(context, &offered);
     let read = merge::read_records(connection, project, &schema, &joining.wants())?;
     let (applied, joined) = joining.join(read.records);
