@@ -20,6 +20,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use mobo_core::limits;
 use mobo_core::rates::{Act, Rules};
+#[cfg(any(test, feature = "graphql"))]
 use mobo_core::rights::Action;
 use tokio::time::Instant;
 
@@ -118,6 +119,7 @@ impl Counts {
     /// # Errors
     ///
     /// 429 for one who does it too often.
+    #[cfg(any(test, feature = "graphql"))]
     pub(crate) fn act(&self, parts: &Parts, (collection, action): (&str, Action), now: Instant) -> Result<(), Box<Standing>> {
         let Some(asker) = Asker::of(parts) else { return Ok(()) };
         let audience = asker.audience();

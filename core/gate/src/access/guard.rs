@@ -61,6 +61,7 @@ impl Guard {
     }
 
     /// What is open to whom.
+    #[cfg(feature = "graphql")]
     pub(crate) fn policies(&self) -> &Arc<Policies> {
         &self.policies
     }

@@ -30,6 +30,7 @@ pub(crate) fn columns(total: &[Order]) -> impl Iterator<Item = SelectedColumn> {
 }
 
 /// Takes what [`columns`] asked for out of the rows; gives the cursor of the last one.
+#[cfg(feature = "graphql")]
 pub(crate) fn take(rows: &mut [Map<String, Json>], total: &[Order]) -> Option<String> {
     let mut place = Vec::new();
     for row in rows {
