@@ -161,6 +161,8 @@ pub struct DeviceSession {
     unconfirmed_bytes: u64,
     equal: bool,
     drained: bool,
+    /// Grants and revocations that came while the store took in the welcome.
+    early: Vec<Message>,
     /// The revision of the collections that is here, and the one that the hub has: what is newer is on its way.
     schema_rev: (u64, u64),
     last_heard: Instant,
@@ -190,6 +192,7 @@ impl DeviceSession {
             unconfirmed_bytes: 0,
             equal: false,
             drained: false,
+            early: Vec::new(),
             schema_rev: (schema_rev, 0),
             last_heard: now,
             pinged: None,
@@ -263,6 +266,11 @@ impl DeviceSession {
                 self.close(CloseReason::Stopped);
             }
         }
+        if self.state == State::Live {
+            for message in std::mem::take(&mut self.early) {
+                self.live(now, message);
+            }
+        }
         self.release();
         self.advance();
     }
@@ -279,6 +287,12 @@ impl DeviceSession {
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
             (State::Live, Message::Error(error)) => self.complaint(error),
             (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
+            // The store reads where to pull from before it hears of them, and would be told to pull what it does not have.
+            (State::Admitting, message @ (Message::Grant(_) | Message::Revoke(_)))
+                if self.early.len() < 2 * limits::BUCKETS_PER_DEVICE_MAX =>
+            {
+                self.early.push(message);
+            }
             (State::Live | State::Admitting, message) => self.live(now, message),
             (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
         }

@@ -234,6 +234,16 @@ fn a_bucket_that_is_granted_again_is_pulled_from_the_start() {
     assert_eq!(got, ["revoked", "granted", ">pull 0"], "the batch would tell of a cursor that is gone");
 }
 
+/// What broke: a grant that came while the store took in the welcome was pulled at once, and forgotten when the store said where to pull from;
+/// a revocation was forgotten likewise, and the bucket pulled.
+#[test]
+fn what_is_granted_before_the_welcome_is_taken_in_is_pulled_after_it() {
+    device_row("open; welcome; grant", "");
+    device_row("open; welcome; grant; admitted 3", ">pull 3, granted, read 0 0");
+    device_row("open; welcome; revoke; admitted 3", ">pull 3, revoked, read 0 0");
+    device_row("open; welcome; revoke; grant; admitted 3", ">pull 3, revoked, granted, >pull 0, read 0 0");
+}
+
 /// Schemas and batches come on different streams.
 #[test]
 fn a_batch_that_is_ahead_of_its_schema_is_pulled_again_behind_it() {
