@@ -26,9 +26,11 @@ use crate::sqlite::table::quoted;
 type Page<R> = Result<(R, bool), StoreError>;
 type Pages<R> = mpsc::Sender<Page<R>>;
 
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
 enum Ask {
-    Tables(oneshot::Sender<Result<Vec<CutTable>, StoreError>>),
-    Small(Vec<Table>, oneshot::Sender<Result<Vec<Vec<Row>>, StoreError>>),
+    Tables(Answer<Vec<CutTable>>),
+    Small(Vec<Table>, Answer<Vec<Vec<Row>>>),
     Read(Table, Filter, Pages<Vec<Row>>),
     Pack(Table, Filter, Pages<PackedRows>),
 }
@@ -109,6 +111,26 @@ impl SqliteCut {
     }
 }
 
+impl SqliteCut {
+    /// Asks what has one answer.
+    fn ask<T: Send + 'static>(&mut self, ask: impl FnOnce(Answer<T>) -> Ask) -> StoreFuture<'_, T> {
+        let (answer, answered) = oneshot::channel();
+        (self.pages, self.packed) = (None, None);
+        let asked = self.asks.try_send(ask(answer)).map_err(|_| gone());
+        Box::pin(async move {
+            asked?;
+            answered.await.map_err(|_| gone())?
+        })
+    }
+}
+
+/// Answers what has one answer; true if nothing has failed.
+fn reply<T>(answer: Answer<T>, found: Result<T, Failure>) -> bool {
+    let is_sound = found.is_ok();
+    let _ = answer.send(found.map_err(|failure| failure.0));
+    is_sound
+}
+
 fn gone() -> StoreError {
     StoreError::Unavailable("the reader of the backup has ended; it is begun again".to_owned())
 }
@@ -125,21 +147,11 @@ async fn next<R: Default>(pages: &mut Option<mpsc::Receiver<Page<R>>>) -> Result
 
 impl Cut for SqliteCut {
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>> {
-        Box::pin(async {
-            let (answer, answered) = oneshot::channel();
-            (self.pages, self.packed) = (None, None);
-            self.asks.try_send(Ask::Tables(answer)).map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
-        })
+        self.ask(Ask::Tables)
     }
 
     fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>> {
-        Box::pin(async {
-            let (answer, answered) = oneshot::channel();
-            (self.pages, self.packed) = (None, None);
-            self.asks.try_send(Ask::Small(tables, answer)).map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
-        })
+        self.ask(|answer| Ask::Small(tables, answer))
     }
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
@@ -201,16 +213,8 @@ impl Serving {
         let mut is_sound = true;
         while let Ok(ask) = asked.recv() {
             match ask {
-                Ask::Tables(answer) => {
-                    let found = self.tables().map_err(|failure| failure.0);
-                    is_sound &= found.is_ok();
-                    let _ = answer.send(found);
-                }
-                Ask::Small(tables, answer) => {
-                    let found = self.read_small(&tables).map_err(|failure| failure.0);
-                    is_sound &= found.is_ok();
-                    let _ = answer.send(found);
-                }
+                Ask::Tables(answer) => is_sound &= reply(answer, self.tables()),
+                Ask::Small(tables, answer) => is_sound &= reply(answer, self.read_small(&tables)),
                 Ask::Read(table, filter, pages) => {
                     // Only what is called the last page is the end: a thread that dies in the middle of a table has not read all of it.
                     if let Err(failure) = self.read((&table, &filter), &pages) {
