@@ -9,9 +9,8 @@
 //! - [`vault`] is the socket for the place that keeps the objects, and has their names.
 //! - [`change`] is what is in segments and snapshots: rows of named tables, put and dropped. A table that comes with a later version
 //!   travels by itself; one that the reader does not know is refused by name.
-//! - [`seal`] packs them: deflated (`zlib-rs`, which comes with automerge: pure Rust, and several times as fast as `miniz_oxide`, which
-//!   inflates them, up to a limit; zstd packs better, and brings a C library), then under ChaCha20-Poly1305 with a key of the object's own. The byte before the packed
-//!   form says how it was packed, so that another way can come.
+//! - [`seal`] packs them with zstd, then under ChaCha20-Poly1305 with a key of the object's own. The byte before the packed form says how it
+//!   was packed: what earlier versions deflated is read for ever, and another way can come.
 //! - [`keys`] is the envelope: the data keys of a repository, wrapped under one *backup key* that is kept elsewhere. Another backup key
 //!   means another wrapping; no data is written again.
 //! - [`manifest`] is the chain. A manifest holds hashes, sizes, counts and times, and nothing of what anybody wrote; it is signed by the

@@ -87,7 +87,8 @@ impl MergeQueue {
         self.news.subscribe()
     }
 
-    /// About how many bytes of payload went into the store since the hub was started; grows with each batch.
+    /// About how many bytes of payload went into the store since the hub was started; grows with each batch, and wakes whoever waits for it
+    /// every [`limits::BACKUP_STEP_BYTES`].
     #[must_use]
     pub fn bytes(&self) -> watch::Receiver<u64> {
         self.bytes.subscribe()
@@ -181,7 +182,11 @@ impl MergeDesk {
         let batch = gather(first, &mut self.inbox);
         let bytes: u64 = batch.iter().map(|job| cost::bytes(&job.submission)).sum();
         parts::run(&self.merger, batch, &self.news).await;
-        self.bytes.send_modify(|total| *total += bytes);
+        self.bytes.send_if_modified(|total| {
+            let steps = *total / limits::BACKUP_STEP_BYTES;
+            *total += bytes;
+            *total / limits::BACKUP_STEP_BYTES > steps
+        });
     }
 }
 

@@ -59,6 +59,13 @@ impl PackedRows {
         self.ends.push(self.writer.len());
     }
 
+    /// Takes the rows, and leaves room for as many more.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let room = Self { writer: Writer::with_room(self.bytes() + self.bytes() / 8), ends: Vec::with_capacity(self.len()) };
+        std::mem::replace(self, room)
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -301,6 +308,7 @@ mod tests {
         }
         let read = |mut row: Reader<'_>| (row.array().unwrap(), row.text().unwrap().to_owned(), row.i64().unwrap());
         let want = |n: i64| (2, format!("p-{n}"), n * 1_000);
+        let packed = packed.take();
         assert_eq!(packed.rows().map(read).collect::<Vec<_>>(), (1..=300).map(want).collect::<Vec<_>>());
         // Rows of both ways share a change.
         let (first, rest) = rows.split_at(1);

@@ -11,7 +11,7 @@ pub const BACKUP_BODY_BYTES_MAX: usize = 7 * 1024 * 1024;
 /// Bytes of rows after which a body is sealed. What one row may add to them still fits [`BACKUP_BODY_BYTES_MAX`].
 pub const BACKUP_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of packed rows after which a page of them ends: what the next row adds still fits [`BACKUP_BODY_BYTES_MAX`].
-pub const PACKED_BYTES: usize = 256 * 1024;
+pub const PACKED_BYTES: usize = 512 * 1024;
 /// Bytes after which a part of a snapshot may end, where its last row says so: parts then end at the same rows in the next snapshot.
 pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
 /// Parts of a snapshot of one size: the next ones are twice as large, so that one manifest can name them all.
@@ -49,6 +49,8 @@ pub const BACKUP_DAMAGES_MAX: usize = 100;
 pub const BACKUP_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Bytes of merged payload after which what is new is shipped before its second is over.
 pub const BACKUP_EVERY_BYTES: u64 = 256 * 1024;
+/// After how many of them it is looked whether there are so many: a batch is far smaller.
+pub const BACKUP_STEP_BYTES: u64 = BACKUP_EVERY_BYTES / 8;
 /// A shipment that takes longer than this is not hurried: the next one waits for its second, and packs better.
 pub const BACKUP_HURRY_MAX: std::time::Duration = std::time::Duration::from_millis(50);
 /// Changes of documents whose shipping is remembered, all documents together.

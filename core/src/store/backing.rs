@@ -113,8 +113,9 @@ pub trait Cut: fmt::Debug + Send {
     /// The next rows of what was opened; none at the end.
     fn next(&mut self) -> StoreFuture<'_, Vec<Row>>;
 
-    /// Begins the same for [`Self::next_packed`]: for whoever carries the rows away as they are.
-    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()>;
+    /// Begins the same for [`Self::next_packed`], for whoever carries the rows away as they are: those of the first filter, then those of the
+    /// next, as many questions as there are in one.
+    fn pack(&mut self, table: Table, filters: Vec<Filter>) -> StoreFuture<'_, ()>;
 
     /// The next rows of what was begun so, in pages of a bounded size; none at the end.
     fn next_packed(&mut self) -> StoreFuture<'_, PackedRows>;

@@ -39,31 +39,33 @@ impl Gather<'_, '_> {
             .map(|(lane, _, known)| (lane, known))
             .collect();
         let streams: Vec<Table> = self.collections.iter().filter(|of| of.kind == Kind::Stream).filter_map(|of| self.of(of)).collect();
+        let (mut of_logs, mut of_streams) = (Vec::new(), Vec::new());
         for ((project, device, incarnation, lane), known) in further {
             let text = |name: &str| name.to_owned();
-            let equal = vec![
-                (text("project"), Cell::Int(project)),
-                (text("device"), Cell::Bytes(device.clone())),
-                (text("incarnation"), Cell::Int(incarnation)),
-                (text("lane"), Cell::Int(lane)),
-            ];
-            for log in LOGS {
-                let Some(table) = self.own(log) else { continue };
-                let above = Some((text("seq"), known));
-                self.carry(table, Filter { equal: equal.clone(), above, ..Filter::default() }).await?;
-            }
-            let nobody = |_| StoreError::Damaged("a lane of the store is of no device".to_owned());
-            let device = <[u8; 16]>::try_from(device).map_err(nobody)?;
-            for table in streams.iter().filter(|_| lane == i64::from(Lane::Events.number()) || lane == i64::from(Lane::Telemetry.number()))
-            {
+            let has_rows = lane == i64::from(Lane::Events.number()) || lane == i64::from(Lane::Telemetry.number());
+            if has_rows {
+                let nobody = |_| StoreError::Damaged("a lane of the store is of no device".to_owned());
+                let device = <[u8; 16]>::try_from(device.clone()).map_err(nobody)?;
                 let equal = vec![
                     (text("device"), Cell::Text(DeviceId(device).to_string())),
                     (text("_incarnation"), Cell::Int(incarnation)),
                     (text("_lane"), Cell::Int(lane)),
                 ];
-                let above = Some((text("_seq"), known));
-                self.carry(table.clone(), Filter { equal, above, ..Filter::default() }).await?;
+                of_streams.push(Filter { equal, above: Some((text("_seq"), known)), ..Filter::default() });
             }
+            let equal = vec![
+                (text("project"), Cell::Int(project)),
+                (text("device"), Cell::Bytes(device)),
+                (text("incarnation"), Cell::Int(incarnation)),
+                (text("lane"), Cell::Int(lane)),
+            ];
+            of_logs.push(Filter { equal, above: Some((text("seq"), known)), ..Filter::default() });
+        }
+        for table in LOGS.iter().filter_map(|log| self.own(log)).collect::<Vec<_>>() {
+            self.carry(table, of_logs.clone()).await?;
+        }
+        for table in streams {
+            self.carry(table, of_streams.clone()).await?;
         }
         Ok(())
     }
@@ -78,7 +80,7 @@ impl Gather<'_, '_> {
             let names = ["project", "device", "incarnation", "lane", "seq"];
             let equal = names.iter().map(|name| Ok(((*name).to_owned(), cells.cell(name)?.clone()))).collect::<Result<_, StoreError>>()?;
             self.packer.add(Deed::Put, (&quarantine.name, &quarantine.columns), row).await?;
-            self.carry(entry.clone(), Filter { equal, ..Filter::default() }).await?;
+            self.carry(entry.clone(), vec![Filter { equal, ..Filter::default() }]).await?;
         }
         Ok(())
     }
@@ -136,13 +138,18 @@ impl Gather<'_, '_> {
 
     /// Ships the rows of a collection that have a new place in a bucket, with what belongs to their records.
     async fn placed_rows(&mut self, (collection, mut table): (i64, Table), (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
+        let in_bucket = |known: i64, limit: Option<usize>| {
+            let equal = vec![("_bucket".to_owned(), Cell::Int(bucket))];
+            Filter { equal, above: Some(("_position".to_owned(), known)), limit, ..Filter::default() }
+        };
+        if self.is_alone(collection).await? {
+            return self.carry(table, vec![in_bucket(known, None)]).await;
+        }
         // What is looked at comes first in each row.
         table.columns.retain(|column| !LOOKED_AT.contains(&column.as_str()));
         table.columns.splice(0..0, LOOKED_AT.map(str::to_owned));
         loop {
-            let equal = vec![("_bucket".to_owned(), Cell::Int(bucket))];
-            let above = Some(("_position".to_owned(), known));
-            self.cut.pack(table.clone(), Filter { equal, above, limit: Some(ROWS_AT_ONCE), ..Filter::default() }).await?;
+            self.cut.pack(table.clone(), vec![in_bucket(known, Some(ROWS_AT_ONCE))]).await?;
             let mut ids: Vec<String> = Vec::new();
             loop {
                 let page = self.cut.next_packed().await?;
@@ -223,10 +230,23 @@ impl Gather<'_, '_> {
         Ok(())
     }
 
+    /// True where nothing belongs to any record of a table besides its row, neither here nor in what was shipped.
+    async fn is_alone(&mut self, collection: i64) -> Result<bool, BackupFailure> {
+        for name in of_rows() {
+            if let Some(table) = self.own(name)
+                && !self.stays_bare((name, collection), &table).await?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Ships what belongs to some records besides their rows.
     async fn belongings(&mut self, collection: i64, ids: &[String]) -> Result<(), BackupFailure> {
         let is_table = self.collections.iter().any(|of| of.id.sql() == collection && of.kind == Kind::Table);
-        for name in OF_RECORDS.into_iter().filter(|name| !(is_table && *name == DOCUMENT)) {
+        let names: Vec<_> = if is_table { of_rows().collect() } else { OF_RECORDS.to_vec() };
+        for name in names {
             let Some(table) = self.own(name) else { continue };
             if ids.is_empty() || self.stays_bare((name, collection), &table).await? {
                 continue;
@@ -242,7 +262,7 @@ impl Gather<'_, '_> {
                 self.packer.add(Deed::Drop, (&table.name, &key), vec![Cell::Int(collection), Cell::Text(id.clone())]).await?;
             }
             let among = Some(("id".to_owned(), ids.to_vec()));
-            self.carry(table, Filter { equal, among, ..Filter::default() }).await?;
+            self.carry(table, vec![Filter { equal, among, ..Filter::default() }]).await?;
         }
         if is_table { Ok(()) } else { self.changes(collection, ids).await }
     }
@@ -299,11 +319,15 @@ impl Gather<'_, '_> {
         }
     }
 
-    async fn carry(&mut self, table: Table, filter: Filter) -> Result<(), BackupFailure> {
-        if !self.packer.takes_packed(&table.name, &filter.equal) {
-            return self.carry_each(table, filter).await;
+    async fn carry(&mut self, table: Table, filters: Vec<Filter>) -> Result<(), BackupFailure> {
+        let (packed, others): (Vec<_>, Vec<_>) = filters.into_iter().partition(|of| self.packer.takes_packed(&table.name, &of.equal));
+        for filter in others {
+            self.carry_each(table.clone(), filter).await?;
         }
-        self.cut.pack(table.clone(), filter).await?;
+        if packed.is_empty() {
+            return Ok(());
+        }
+        self.cut.pack(table.clone(), packed).await?;
         loop {
             let page = self.cut.next_packed().await?;
             if page.is_empty() {
@@ -326,6 +350,11 @@ impl Gather<'_, '_> {
             }
         }
     }
+}
+
+/// The tables of what belongs to a record that is a row itself.
+fn of_rows() -> impl Iterator<Item = &'static str> {
+    OF_RECORDS.into_iter().filter(|name| *name != DOCUMENT)
 }
 
 /// The cells of [`LOOKED_AT`].

@@ -30,6 +30,8 @@ pub(super) struct PostgresCut {
     /// A cursor stands.
     is_declared: bool,
     open: Option<Reading>,
+    /// What is read behind it, the last first.
+    behind: Vec<(Table, Filter)>,
 }
 
 /// Rows on their way, as they came from the database.
@@ -44,7 +46,7 @@ struct Reading {
 
 impl PostgresCut {
     pub(super) const fn new(tx: Tx, shapes: Arc<Shapes>) -> Self {
-        Self { tx, shapes, catalog: None, is_declared: false, open: None }
+        Self { tx, shapes, catalog: None, is_declared: false, open: None, behind: Vec::new() }
     }
 
     async fn catalog(&mut self) -> Result<&Catalog, Failure> {
@@ -90,6 +92,7 @@ impl PostgresCut {
     }
 
     async fn read_small(&mut self, tables: Vec<Table>) -> Result<Vec<Vec<Row>>, Failure> {
+        self.behind.clear();
         let (mut found, mut held) = (Vec::with_capacity(tables.len()), 0);
         for table in tables {
             self.begin(table, &Filter::default()).await?;
@@ -111,13 +114,17 @@ impl PostgresCut {
     async fn packed(&mut self) -> Result<PackedRows, Failure> {
         let mut page = PackedRows::default();
         while page.bytes() < limits::PACKED_BYTES {
-            let Some(Reading { name, forms, rows, .. }) = self.reading().await? else { break };
-            for row in rows {
-                binary::pack(&row, (forms, name), &mut page)?;
-                if page.bytes() >= limits::PACKED_BYTES {
-                    break;
+            if let Some(Reading { name, forms, rows, .. }) = self.reading().await? {
+                for row in rows {
+                    binary::pack(&row, (forms, name), &mut page)?;
+                    if page.bytes() >= limits::PACKED_BYTES {
+                        break;
+                    }
                 }
+                continue;
             }
+            let Some((table, filter)) = self.behind.pop() else { break };
+            self.begin(table, &filter).await?;
         }
         Ok(page)
     }
@@ -140,6 +147,7 @@ impl Cut for PostgresCut {
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
         Box::pin(async move {
+            self.behind.clear();
             let begun = self.begin(table, &filter).await;
             Ok(self.shapes.kept_if(begun)?)
         })
@@ -152,8 +160,9 @@ impl Cut for PostgresCut {
         })
     }
 
-    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
-        self.open(table, filter)
+    fn pack(&mut self, table: Table, filters: Vec<Filter>) -> StoreFuture<'_, ()> {
+        (self.open, self.behind) = (None, filters.into_iter().rev().map(|filter| (table.clone(), filter)).collect());
+        Box::pin(async { Ok(()) })
     }
 
     fn next_packed(&mut self) -> StoreFuture<'_, PackedRows> {

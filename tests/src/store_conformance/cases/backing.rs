@@ -109,7 +109,9 @@ async fn alike(world: &World) -> Vec<Table> {
                 }
                 rows.extend(page);
             }
-            assert_eq!(packed(cut.as_mut(), (table, filter.clone())).await, rows, "{}", table.name);
+            assert_eq!(packed(cut.as_mut(), (table, vec![filter.clone()])).await, rows, "{}", table.name);
+            let twice = packed(cut.as_mut(), (table, vec![filter.clone(), filter.clone()])).await;
+            assert_eq!(twice, [rows.clone(), rows.clone()].concat(), "{}: one filter behind the other", table.name);
             if filter == Filter::default() {
                 let small = cut.read_small(vec![table.clone(), table.clone()]).await.unwrap();
                 let fits = |times: usize| times * rows.len() < limits::MOVE_ROWS_MAX;
@@ -122,8 +124,8 @@ async fn alike(world: &World) -> Vec<Table> {
     tables
 }
 
-async fn packed(cut: &mut dyn Cut, (table, filter): (&Table, Filter)) -> Vec<Row> {
-    cut.pack(table.clone(), filter).await.unwrap();
+async fn packed(cut: &mut dyn Cut, (table, filters): (&Table, Vec<Filter>)) -> Vec<Row> {
+    cut.pack(table.clone(), filters).await.unwrap();
     let mut body = Body::default();
     loop {
         let page = cut.next_packed().await.unwrap();

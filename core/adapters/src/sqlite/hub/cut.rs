@@ -32,7 +32,7 @@ enum Ask {
     Tables(Answer<Vec<CutTable>>),
     Small(Vec<Table>, Answer<Vec<Vec<Row>>>),
     Read(Table, Filter, Pages<Vec<Row>>),
-    Pack(Table, Filter, Pages<PackedRows>),
+    Pack(Table, Vec<Filter>, Pages<PackedRows>),
 }
 
 /// Where the connection of the last cut waits for the next one.
@@ -165,10 +165,10 @@ impl Cut for SqliteCut {
         Box::pin(next(&mut self.pages))
     }
 
-    fn pack(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
+    fn pack(&mut self, table: Table, filters: Vec<Filter>) -> StoreFuture<'_, ()> {
         let (pages, coming) = mpsc::channel(limits::MOVE_PAGES_MAX);
         (self.pages, self.packed) = (None, Some(coming));
-        let asked = self.asks.try_send(Ask::Pack(table, filter, pages)).map_err(|_| gone());
+        let asked = self.asks.try_send(Ask::Pack(table, filters, pages)).map_err(|_| gone());
         Box::pin(async move { asked })
     }
 
@@ -222,8 +222,8 @@ impl Serving {
                         let _ = pages.blocking_send(Err(failure.0));
                     }
                 }
-                Ask::Pack(table, filter, pages) => {
-                    if let Err(failure) = self.pack((&table, &filter), &pages) {
+                Ask::Pack(table, filters, pages) => {
+                    if let Err(failure) = self.pack((&table, &filters), &pages) {
                         is_sound = false;
                         let _ = pages.blocking_send(Err(failure.0));
                     }
@@ -275,18 +275,21 @@ impl Serving {
         Ok(())
     }
 
-    fn pack(&self, (table, filter): (&Table, &Filter), pages: &Pages<PackedRows>) -> Result<(), Failure> {
-        let mut statement = self.statement(table, filter)?;
-        let (mut rows, cells, mut page) = (statement.raw_query(), table.columns.len(), PackedRows::default());
-        while let Some(row) = rows.next()? {
-            page.open(cells);
-            for column in 0..cells {
-                page.cell(cell(row.get_ref(column)?)?);
-            }
-            page.close();
-            if page.bytes() >= limits::PACKED_BYTES && pages.blocking_send(Ok((std::mem::take(&mut page), false))).is_err() {
-                // Whoever asked has gone.
-                return Ok(());
+    fn pack(&self, (table, filters): (&Table, &[Filter]), pages: &Pages<PackedRows>) -> Result<(), Failure> {
+        let (cells, mut page) = (table.columns.len(), PackedRows::default());
+        for filter in filters {
+            let mut statement = self.statement(table, filter)?;
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next()? {
+                page.open(cells);
+                for column in 0..cells {
+                    page.cell(cell(row.get_ref(column)?)?);
+                }
+                page.close();
+                if page.bytes() >= limits::PACKED_BYTES && pages.blocking_send(Ok((page.take(), false))).is_err() {
+                    // Whoever asked has gone.
+                    return Ok(());
+                }
             }
         }
         let _ = pages.blocking_send(Ok((page, true)));
