@@ -109,7 +109,8 @@ impl Rig {
         for (device, count) in &self.written.samples {
             assert_eq!(likes(&format!("n-{device}")), json!(count), "a like of device {device} went with each of its samples");
         }
-        let (shared, want) = (likes(SHARED), json!(self.written.samples.values().sum::<u64>()));
+        // Nobody has made it where nobody has taken a sample yet.
+        let (shared, want) = (likes(SHARED).as_u64().unwrap_or(0), self.written.samples.values().sum::<u64>());
         let parked = || self.cluster.cli().args(["quarantine", "list", "-o", "json"]).run().text();
         assert_eq!(shared, want, "and one in the note that all of them write; quarantine: {}", parked());
         self.cluster.healthy();

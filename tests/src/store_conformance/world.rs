@@ -12,7 +12,7 @@ use mobo_core::message::{Code, TimelineInfo};
 use mobo_core::query::{self, Order, Select};
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind, Schema};
-use mobo_core::store::{Arrival, HubRow, HubStore, MergeBatch, MergeReport};
+use mobo_core::store::{Arrival, HubRow, HubStore, MergeBatch, MergeReport, StoreError};
 use mobo_core::table::past::{self, Known};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::KeyPair;
@@ -20,6 +20,9 @@ use serde_json::{Map, Value as Json};
 
 use super::Place;
 use crate::seed::Seed;
+
+/// How often a batch is sent that is kept waiting for its locks.
+const TRIES: usize = 10;
 
 /// When the world begins: hub time in microseconds.
 pub(super) const START: i64 = 1_770_000_000_000_000;
@@ -141,9 +144,15 @@ impl World {
         bytes
     }
 
-    /// Merges a batch.
+    /// Merges a batch; one that others have kept waiting too long for their locks is sent again, as a device does.
     pub async fn merge(&self, submissions: Vec<Prepared>) -> MergeReport {
-        self.store.merge(self.batch(submissions)).await.expect("a merge")
+        for _ in 0..TRIES {
+            match self.store.merge(self.batch(submissions.clone())).await {
+                Err(StoreError::Contended(_)) => {}
+                merged => return merged.expect("a merge"),
+            }
+        }
+        panic!("others hold the locks of this batch all the time");
     }
 
     /// A batch of this project.
