@@ -51,6 +51,15 @@ fn one_seed_is_one_run() {
     assert_eq!(first.counts, second.counts);
 }
 
+/// No link lets an ack overtake the refusals before it. Where frames come in any order it does, and a link that breaks then, or a device that
+/// cannot store the refusal, leaves nobody who knows of it: the model does not ask for that.
+#[test]
+fn a_refusal_that_its_ack_has_overtaken_may_be_lost() {
+    for seed in [920_057, 930_991] {
+        holds(run(seed, Faults::All, false));
+    }
+}
+
 /// At a sample of all writes and syncs; `sim --power-cuts` takes every one.
 // faults: S-1, S-2, S-3
 #[test]

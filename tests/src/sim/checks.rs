@@ -199,8 +199,9 @@ impl World {
                 known.extend(row.record);
             }
         }
-        // No link of the product loses a frame and goes on; where frames are lost one by one, the one that told of it may have been.
-        let may_be_lost = self.trace.counts.contains_key("frames lost");
+        // No link of the product loses a frame and goes on, and none lets one overtake another of its channel. Where frames come one by one, the
+        // one that told of it may have been lost, or was overtaken by the ack after it and was still on its way when the link broke.
+        let may_be_lost = self.trace.counts.contains_key("frames in no order");
         // Whoever was destroyed with all that it had is told nothing.
         let nodes = self.devices.iter().filter(|node| !node.destroyed);
         let alive: BTreeSet<usize> = nodes.flat_map(|node| node.lineage.iter().copied().chain([node.history])).collect();

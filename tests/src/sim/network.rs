@@ -76,6 +76,7 @@ impl World {
                 self.at(at, Event::Frame(link, to, channel, bytes));
             }
             Pipe::Datagrams { lost, doubled } => {
+                self.trace.count("frames in no order");
                 if self.rng.chance(lost) {
                     self.trace.count("frames lost");
                     return;
