@@ -66,6 +66,8 @@ pub const ROW_STATE_BYTES_MAX: usize = 512 * 1024;
 pub const TALLIES_PER_DEVICE_MAX: usize = 4_096;
 
 // documents
+/// How often a device writes one entry again that the hub refuses for what it lacks or has in its place; then somebody has to decide about it.
+pub const REDOS_MAX: u64 = 16;
 /// Largest automerge change that is looked at.
 pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
 /// Operations in one automerge change: a text of [`VALUE_BYTES_MAX`] is one for each character.

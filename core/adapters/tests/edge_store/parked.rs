@@ -2,14 +2,19 @@
 
 use mobo_core::author::Intent;
 use mobo_core::ids::{Incarnation, Lane, Seq};
+use mobo_core::limits;
 use mobo_core::message::{Code, Reject};
 use serde_json::json;
 
 use crate::world::{Device, World, seq};
 
+async fn log(device: &Device) -> Incarnation {
+    device.store.report().await.unwrap().node.incarnation.unwrap()
+}
+
 /// What the hub says of an entry whose ground it has lost.
 async fn refused(world: &World, device: &Device, at: u64, code: Code) -> Reject {
-    let incarnation = device.store.report().await.unwrap().node.incarnation.unwrap();
+    let incarnation = log(device).await;
     let record = world.key("notes", "n");
     Reject {
         lane: Lane::State,
@@ -151,4 +156,47 @@ async fn the_word_of_a_restored_hub_is_asked_for_again() {
     let lost = device.push(&world, Lane::State, Some(seq(1)), 50).await.unwrap();
     assert_eq!(lost.ack.acked, seq(2));
     assert_eq!(device.hello(&world).await.undecided, [(Lane::State, seq(2))]);
+}
+
+/// The device has lost what it wrote last, and so has a hub that went back in time; but that came back with the documents of another device, and
+/// has the place of what the device writes now. What broke: it was refused for good, and somebody had to decide about it, where the same refusal
+/// heard after the document was none.
+#[tokio::test]
+async fn a_refusal_because_the_place_is_taken_waits_for_the_document() {
+    let world = World::new().await;
+    let device = begun(&world).await;
+    let lost = device.clone_to(&world, "lost").await;
+    like(&world, &lost, 10).await;
+    lost.sync(&world).await;
+    like(&world, &device, 100).await;
+    like(&world, &device, 1_000).await;
+    device.store.rejected(refused(&world, &device, 2, Code::BAD_CHANGE).await).await.unwrap();
+    device.store.rejected(refused(&world, &device, 3, Code::BLOCKED).await).await.unwrap();
+    assert_eq!((last(&device).await, device.store.inbox(None, 10).await.unwrap()), (Some(seq(3)), Vec::new()));
+    assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(1_101), "nothing is taken back");
+    device.catch_up(&world).await;
+    assert_eq!(last(&device).await, Some(seq(5)), "both are written again");
+    assert_eq!(device.row(&world, "notes", "n").await["likes"], json!(1_111));
+    assert_eq!(device.store.inbox(None, 10).await.unwrap(), [], "nobody has to decide anything");
+}
+
+/// A hub that takes an entry in no form is not asked without end.
+#[tokio::test]
+async fn what_is_refused_again_and_again_is_for_somebody_to_decide() {
+    let world = World::new().await;
+    let device = begun(&world).await;
+    like(&world, &device, 10).await;
+    let mut written = seq(2);
+    for _ in 0..limits::REDOS_MAX {
+        device.store.rejected(refused(&world, &device, written.get(), Code::BAD_CHANGE).await).await.unwrap();
+        let mut checkpoint = device.pull(&world, 100).await.1.unwrap();
+        checkpoint.own_merged = vec![(Lane::State, log(&device).await, written)];
+        device.store.checkpoint(checkpoint).await.unwrap();
+        assert_eq!(last(&device).await, Some(written.next()), "it is written again");
+        written = written.next();
+    }
+    assert_eq!(device.store.inbox(None, 10).await.unwrap(), []);
+    device.store.rejected(refused(&world, &device, written.get(), Code::BLOCKED).await).await.unwrap();
+    assert_eq!(device.store.inbox(None, 10).await.unwrap().len(), 1);
+    assert_eq!((last(&device).await, device.row(&world, "notes", "n").await["likes"].clone()), (Some(written), json!(1)));
 }

@@ -36,6 +36,12 @@ pub(super) fn knows(conn: &Connection, at: EntryAt) -> Try<bool> {
     Ok(statement.exists((at.0.sql(), at.1.number(), seq_sql(at.2)))?)
 }
 
+/// How often what was sealed first there is noted, under whatever name: once for each time that it was written again.
+pub(super) fn count_of(conn: &Connection, origin: &Provenance) -> Try<u64> {
+    let mut statement = conn.prepare_cached("SELECT count(*) FROM mobo_inbox WHERE origin = ?1")?;
+    Ok(statement.query_row([encode_origin(origin)], |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
 /// Notes a refusal; gives its number.
 pub(super) fn put(conn: &Connection, note: &Note<'_>) -> Try<u64> {
     let sql = "INSERT INTO mobo_inbox (incarnation, lane, seq, collection, id, code, detail, at_us, edits, origin, blocked_by)

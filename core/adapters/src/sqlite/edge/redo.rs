@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobo_core::document::lay::Laying;
 use mobo_core::engine::Refusal as Refused;
 use mobo_core::ids::{Lane, Nonce, RecordKey};
+use mobo_core::limits;
 use mobo_core::message::Code;
 use mobo_core::overlay;
 use mobo_core::record::RecordState;
@@ -22,10 +23,11 @@ use super::ack;
 use super::bases::{self, BaseRow};
 use super::desk::{Desk, OwnMerged};
 use super::fault::Try;
+use super::inbox;
 use super::meta::Log;
 use super::outbox::{self, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
-use super::refusals::{Refusal, Why};
+use super::refusals::{Refusal, Why, origin_of};
 use super::rows::Rows;
 
 /// Entries that do not fit what was delivered.
@@ -47,18 +49,24 @@ pub(super) struct Laid {
 /// True if there is nothing to do about a refusal yet, or at all.
 ///
 /// An entry that is laid over its records waits for what the hub delivers next, to be written again on that; it stays laid over them until then.
-/// One whose changes the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets
+/// So does one that is no change for the hub, because a change of the same log that this device has lost has its place there. One whose changes the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets
 /// both back with the documents that are offered to it (rule R18).
 pub(super) fn waits(conn: &Connection, (schema, log): (&Schema, Log), at: EntryAt, code: Code) -> Try<bool> {
-    let is_about_place = matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED);
+    let is_about_place = matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED | Code::BAD_CHANGE);
     let is_laid = !overlays::of_entry(conn, at)?.is_empty();
-    if mobo_core::protect!("redo.waits", is_about_place) && is_laid {
+    if mobo_core::protect!("redo.waits", is_about_place) && is_laid && may_be_again(conn, at)? {
         outbox::set_state(conn, at, EntryState::Rejected)?;
         return Ok(true);
     }
-    let may_be_here = !is_laid && (is_about_place || code == Code::BAD_CHANGE);
+    let may_be_here = !is_laid && is_about_place;
     Ok(mobo_core::protect!("redo.here-already", may_be_here)
         && is_here((conn, &mut Decoded::default()), &mut Rows::new(conn, log.project, schema), (at, None))?)
+}
+
+/// False for an entry that was written again so often that it will not be taken the next time either.
+fn may_be_again(conn: &Connection, at: EntryAt) -> Try<bool> {
+    let Some(origin) = outbox::entry(conn, at.0, at.1, at.2)?.and_then(|row| origin_of(at, &row.entry)) else { return Ok(false) };
+    Ok(inbox::count_of(conn, &origin)? < limits::REDOS_MAX)
 }
 
 /// True if the documents, as they were delivered, hold all of an entry's changes; `but` is not looked at.
