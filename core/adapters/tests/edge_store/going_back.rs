@@ -272,3 +272,37 @@ async fn r15_on_the_timeline_that_acknowledged_them_entries_are_not_authored_aga
     device.sync(&world).await;
     assert_eq!(orders(&world).await.len(), 4);
 }
+
+/// What broke: the hub had lost what tells when the entries before it were made, nobody knew the boot, and the clock had been set back. So a write
+/// that began a new log was taken to be older than what the same device had written before it, and lost to that.
+#[tokio::test]
+async fn i9_what_begins_a_log_after_lost_entries_is_later_than_these() {
+    for (trims_pending, kept) in [(true, 0), (false, 1)] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let copy = world.copy_of_hub();
+        put(&world, &device, named("o", 1..=3)).await;
+        device.sync(&world).await;
+        let before = device.count("SELECT max(eff) FROM mobo_outbox");
+        if trims_pending {
+            put(&world, &device, named("o", 3..=3)).await;
+        }
+        let bytes_max = if trims_pending { 0 } else { 1_500 };
+        device.store.trim(Keep { age_us: u64::MAX, bytes_max }).await.unwrap();
+        assert_eq!(device.count("SELECT count(*) FROM mobo_outbox WHERE eff IS NOT NULL"), kept);
+        if !trims_pending {
+            put(&world, &device, named("o", 3..=3)).await;
+        }
+        world.goes_back(&copy).await;
+        device.hello(&world).await;
+        assert!(matches!(device.store.pending(Lane::State, None, 9, 1 << 20).await.unwrap(), Pending::Trimmed(_)));
+        let again = device.store.begin_again(Incarnation::from_entropy(world.draw())).await.unwrap();
+        assert_eq!(again.reauthored, 1);
+        device.hello(&world).await;
+        rusqlite::Connection::open(&copy).unwrap().execute("DELETE FROM mobo_boot", []).unwrap();
+        device.push_all(&world).await;
+        let after =
+            device.count("SELECT max(eff) FROM mobo_outbox WHERE incarnation = (SELECT value FROM mobo_meta WHERE key = 'incarnation')");
+        assert!(after > before, "{after}, and {before} before it");
+    }
+}

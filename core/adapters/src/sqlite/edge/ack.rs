@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::answers::{Acknowledged, Keep};
 use super::fault::{Try, all, first};
+use super::floor;
 use super::meta::{self, Log};
 use super::outbox::{self, EntryState, seq_sql};
 use super::stream;
@@ -223,6 +224,9 @@ fn drop_first(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, S
     let sql = "UPDATE mobo_lane SET trimmed = ?3, trimmed_chain = ?4 WHERE incarnation = ?1 AND lane = ?2";
     conn.prepare_cached(sql)?.execute((key.0, key.1, key.2, row.chain.as_bytes()))?;
     conn.prepare_cached("DELETE FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3")?.execute(key)?;
+    if let Some(eff) = row.eff {
+        floor::trimmed(conn, lane, eff)?;
+    }
     meta::add(conn, meta::OUTBOX_BYTES, -outbox::sql_len(row.entry.bytes()))?;
     Ok(1)
 }

@@ -17,6 +17,7 @@ mod desk;
 mod detached;
 mod exchange;
 mod fault;
+mod floor;
 mod identity;
 mod inbox;
 mod ingest;

@@ -24,6 +24,7 @@ use super::bases;
 use super::counts::RefusedEdit;
 use super::desk::Desk;
 use super::fault::{Try, all, damaged};
+use super::floor::Floor;
 use super::inbox::{self, Note};
 use super::meta::{self, Log};
 use super::outbox::{self, EntryRow, EntryState};
@@ -42,6 +43,7 @@ struct Move<'c> {
     documents: BTreeMap<RecordKey, Twin>,
     decoded: Decoded,
     why: Why,
+    floor: Floor,
     /// What the entry at hand did, and cannot do again.
     lost: Vec<Lost>,
 }
@@ -86,8 +88,10 @@ pub(super) fn refence(
     meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
     let new = Log { incarnation: fresh, ..old };
     let heard = (sources.moment)().wall;
-    let mut moving = Move { conn, schema, old, new, documents: BTreeMap::new(), decoded: Decoded::default(), why, lost: Vec::new() };
+    let (documents, decoded) = (BTreeMap::new(), Decoded::default());
+    let mut moving = Move { conn, schema, old, new, documents, decoded, why, floor: Floor::default(), lost: Vec::new() };
     for lane in Lane::ALL {
+        moving.floor = Floor::before_pending(conn, (old.incarnation, lane))?;
         for seq in pending(conn, old.incarnation, lane)? {
             let row = known(outbox::entry(conn, old.incarnation, lane, seq)?, "entry in the outbox")?;
             let origin = origin_of((old.incarnation, lane, seq), &row.entry);
@@ -168,6 +172,7 @@ impl Move<'_> {
         let from = (self.old.incarnation, lane, row.seq);
         let keys = overlays::of_entry(self.conn, from)?;
         let header = Header::decode(&row.entry.header)?;
+        let header = Header { moment: self.floor.raise(header.moment, row.eff), ..header };
         // Acknowledged, and came back: a document that is offered has its changes, and after a gap the rows that are have what it did.
         let came_back = row.eff.is_some() && keys.is_empty();
         let is_offered = match header.kind() {
