@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mobo_core::ids::{DeviceId, Incarnation, ProjectId, Timeline};
 use mobo_core::limits;
 use mobo_core::merge::{Hint, HubAuthor};
-use mobo_core::message::{SchemaUpdate, TimelineInfo};
+use mobo_core::message::{Offer, SchemaUpdate, TimelineInfo};
 use mobo_core::schema::Schema;
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{Arrival, Fork, HubStore, OfferBatch, OfferReport, StoreError};
@@ -185,18 +185,18 @@ impl History {
         Ok(was.then_some(hints))
     }
 
-    /// Joins a page of what a device offers.
+    /// Joins a page of what a device offers; besides those of this history, its rows may have been delivered on the timelines that it names.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn join(&self, device: DeviceId, offer: mobo_core::message::Offer) -> Result<OfferReport, StoreError> {
+    pub async fn join(&self, device: DeviceId, offer: Offer, named: &[Timeline]) -> Result<OfferReport, StoreError> {
         let era = self.era();
         let batch = OfferBatch {
             device,
             offer,
             schema: Arc::clone(&self.schema.borrow()),
-            timelines: timelines(&era.timeline).collect(),
+            timelines: timelines(&era.timeline).chain(named.iter().copied()).collect(),
             key: era.identity.offer.clone(),
             now: self.time.now(),
             entropy: machine::random(self.time.machine())?,

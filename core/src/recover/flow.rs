@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{BucketId, CollectionId, Incarnation, Lane, Position, Seq};
+use crate::ids::{BucketId, CollectionId, Incarnation, Lane, Position, Seq, Timeline};
 use crate::message::{Code, Nack, SchemaUpdate};
 
 /// What a store says when a welcome is of another timeline than the buckets that it holds.
@@ -14,6 +14,8 @@ pub struct Moved {
     pub lasts: Vec<(Lane, Seq)>,
     /// The kept tails of logs that the device has left behind: a restored hub may have lost of them, too, and nobody else pushes them.
     pub former: Vec<Former>,
+    /// Timelines of which rows may be held that this hub does not know: it went back to before they began.
+    pub timelines: Vec<Timeline>,
 }
 
 /// A lane of a log that a device has left behind at a refence, and keeps entries of that a hub had acknowledged.
@@ -44,6 +46,8 @@ pub enum Step {
     Wait,
     /// Read entries of a former log, at most one push of them.
     ReadFormer(Former),
+    /// Offer nothing of a bucket under that timeline, so that the hub knows what later rows may have been delivered on.
+    Name(BucketId, Timeline),
     /// Read what is held of a bucket from the start, or behind the last page.
     Read(BucketId, Option<Position>),
     /// Every bucket was offered.
@@ -56,6 +60,8 @@ enum Stage {
     Pushing(Vec<(Lane, Seq)>),
     /// Entries of a former log are being read (`None`), or wait for their ack up to there.
     Former(Option<Seq>),
+    /// The name of a timeline waits for its ack.
+    Named,
     /// A page is being read.
     Reading,
     /// A page waits for its ack: with its last position where more follow.
@@ -73,6 +79,8 @@ pub struct Flow {
     /// The first is the one at hand.
     former: VecDeque<Former>,
     /// Likewise.
+    timelines: VecDeque<Timeline>,
+    /// Likewise.
     offers: VecDeque<BucketId>,
 }
 
@@ -80,7 +88,9 @@ impl Flow {
     /// At the beginning: the definitions are to be offered.
     #[must_use]
     pub fn new(moved: Moved) -> Self {
-        Self { stage: Stage::Schema, lasts: moved.lasts, due: None, former: moved.former.into(), offers: moved.offers.into() }
+        let Moved { offers, lasts, former, timelines } = moved;
+        let (former, timelines, offers) = (former.into(), timelines.into(), offers.into());
+        Self { stage: Stage::Schema, lasts, due: None, former, timelines, offers }
     }
 
     /// True once entries may be pushed: the hub knows the collections that they are of.
@@ -185,10 +195,14 @@ impl Flow {
 
     /// The hub has joined a page of that bucket. Gives the bucket if that was its last page, and what is next.
     pub fn joined(&mut self, bucket: BucketId) -> (Option<BucketId>, Step) {
-        let Stage::Sent(more) = self.stage else { return (None, Step::Wait) };
         if self.offers.front() != Some(&bucket) {
             return (None, Step::Wait);
         }
+        if self.stage == Stage::Named {
+            self.timelines.pop_front();
+            return (None, self.next(None));
+        }
+        let Stage::Sent(more) = self.stage else { return (None, Step::Wait) };
         if more.is_some() {
             return (None, self.next(more));
         }
@@ -202,12 +216,16 @@ impl Flow {
     }
 
     fn next(&mut self, after: Option<Position>) -> Step {
-        match self.offers.front() {
-            Some(bucket) => {
+        match (self.offers.front(), self.timelines.front()) {
+            (Some(bucket), Some(timeline)) => {
+                self.stage = Stage::Named;
+                Step::Name(*bucket, *timeline)
+            }
+            (Some(bucket), None) => {
                 self.stage = Stage::Reading;
                 Step::Read(*bucket, after)
             }
-            None => {
+            (None, _) => {
                 self.stage = Stage::Done;
                 Step::Done
             }
@@ -218,7 +236,7 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Mac, Timeline};
+    use crate::ids::Mac;
     use crate::message::Definition;
     use crate::schema::{Collection, Kind};
 
@@ -270,7 +288,7 @@ mod tests {
     fn r18_definitions_then_pushes_then_offers_then_pulls() {
         let (a, b) = (BucketId::new(1).unwrap(), BucketId::new(2).unwrap());
         let last = Seq::new(7).unwrap();
-        let mut flow = Flow::new(Moved { offers: vec![a, b], lasts: vec![(Lane::State, last)], former: Vec::new() });
+        let mut flow = Flow::new(Moved { offers: vec![a, b], lasts: vec![(Lane::State, last)], ..Moved::default() });
         assert!(!flow.may_push() && flow.holds());
         assert_eq!(flow.pushed(|_| Some(last)), Step::Wait, "nothing before the definitions");
         assert_eq!(flow.joined(a), (None, Step::Wait), "an ack that nobody waits for");
@@ -291,6 +309,25 @@ mod tests {
         assert!(!flow.holds());
     }
 
+    #[test]
+    fn r19_timelines_that_the_hub_does_not_know_are_named_before_rows_are_offered() {
+        let (a, b) = (BucketId::new(1).unwrap(), BucketId::new(2).unwrap());
+        let timelines = [Timeline([3; 16]), Timeline([4; 16])];
+        let mut flow = Flow::new(Moved { offers: vec![a, b], timelines: timelines.to_vec(), ..Moved::default() });
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        assert_eq!(flow.pushed(|_| None), Step::Name(a, timelines[0]));
+        assert_eq!(flow.joined(b), (None, Step::Wait));
+        assert_eq!(flow.joined(a), (None, Step::Name(a, timelines[1])));
+        assert_eq!(flow.joined(a), (None, Step::Read(a, None)), "no bucket is offered by a name");
+        flow.sent(None);
+        assert_eq!(flow.joined(a), (Some(a), Step::Read(b, None)), "and they are named once");
+        let mut nothing = Flow::new(Moved { timelines: timelines.to_vec(), ..Moved::default() });
+        nothing.definitions_offered(&said(&[]));
+        nothing.definitions_came(&said(&[]));
+        assert_eq!(nothing.pushed(|_| None), Step::Done, "nothing bears them");
+    }
+
     fn seq(number: u64) -> Option<Seq> {
         Seq::new(number)
     }
@@ -301,7 +338,7 @@ mod tests {
 
     /// A flow that has pushed its own log and comes to these logs.
     fn at_former(former: Vec<Former>, bucket: BucketId) -> (Flow, Step) {
-        let mut flow = Flow::new(Moved { offers: vec![bucket], lasts: Vec::new(), former });
+        let mut flow = Flow::new(Moved { offers: vec![bucket], former, ..Moved::default() });
         flow.definitions_offered(&said(&[]));
         flow.definitions_came(&said(&[]));
         let step = flow.pushed(|_| None);

@@ -86,8 +86,8 @@ pub enum Effect {
     Merge(LaneKey, Box<Push>),
     /// Read what changed behind these cursors, then answer [`Input::Page`].
     Pull(Vec<(BucketId, Position)>),
-    /// Join what the device offers, then answer [`Input::Joined`]. One at a time.
-    Join(Box<Offer>),
+    /// Join what the device offers, whose rows may have been delivered on these timelines, then answer [`Input::Joined`]. One at a time.
+    Join(Box<Offer>, Vec<Timeline>),
     /// Take in definitions that the device offers, then answer [`Input::Adopted`].
     Adopt(Box<SchemaUpdate>),
     /// The device has given back all that it holds: it pulls everything that it may read.
@@ -174,7 +174,7 @@ pub struct HubSession {
     granted: BTreeMap<BucketId, bool>,
     /// True until a device of a restored hub has given back all that it holds.
     owes_offers: bool,
-    unanswered: recovering::Unanswered,
+    given_back: recovering::GivenBack,
     keepalive: Option<Duration>,
     last_heard: Instant,
 }
@@ -193,7 +193,7 @@ impl HubSession {
             schema_rev: 0,
             granted: BTreeMap::new(),
             owes_offers: false,
-            unanswered: recovering::Unanswered::default(),
+            given_back: recovering::GivenBack::default(),
             keepalive,
             last_heard: now,
         }
@@ -257,7 +257,7 @@ impl HubSession {
             Input::Merged(lane, outcome) => self.merged(&lane, outcome),
             Input::PushRefused(lane, code) => self.push_refused(&lane, code),
             Input::Joined(ack) => {
-                self.unanswered.offers = self.unanswered.offers.saturating_sub(1);
+                self.given_back.unanswered_offers = self.given_back.unanswered_offers.saturating_sub(1);
                 self.send(Channel::Control, Message::OfferAck(ack));
             }
             Input::Adopted(update, refused) => self.adopted(&update, refused),

@@ -50,11 +50,16 @@ fn device_input(word: &str) -> device::Input {
         "sweep" => message(Message::Sweep { bucket: BUCKET, to: Position(9) }),
         "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
         // One bucket to be offered, and a lane with that many entries.
-        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))], former: vec![] }),
+        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))], ..Moved::default() }),
         // The same, and the tail of a log that was left behind.
         "left" => {
             let former = Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, tail: Tail::Last };
-            device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![], former: vec![former] })
+            device::Input::Moved(Moved { offers: vec![BUCKET], former: vec![former], ..Moved::default() })
+        }
+        // The same without one, and a timeline that the hub does not know.
+        "foreign" => {
+            let timelines = vec![Timeline([7; 16])];
+            device::Input::Moved(Moved { offers: vec![BUCKET], timelines, ..Moved::default() })
         }
         "former" => device::Input::Former(numbers.first().map(|first| Box::new(of_former(push(*first, 1))))),
         "ackformer" => message(Message::Ack(Ack { incarnation: Incarnation::new(3).unwrap(), ..ack(numbers[0]) })),
@@ -323,6 +328,10 @@ fn r18_a_device_offers_before_it_pulls() {
     device_row(&format!("{PUSHED}; ack 1; page 7; joined; page"), ">offer");
     device_row(&format!("{PUSHED}; ack 1; page 7; joined; page; joined"), "offered, resume");
     device_row(&format!("{PUSHED}; ack 1; page; joined; admitted 3"), ">pull 3");
+    // What may have been delivered on a timeline that the hub has forgotten is told before it is offered.
+    device_row("open; welcome; foreign; definitions; schema", "putschema, >offer, read 0 0");
+    device_row("open; welcome; foreign; definitions; schema; joined", "readoffer");
+    device_row("open; welcome; foreign; definitions; schema; joined; page; joined", "offered, resume");
     // Nothing else makes it pull, and nothing touches what is not offered.
     device_row(&format!("{PUSHED}; batch 0 0 3"), "");
     device_row(&format!("{PUSHED}; sweep"), "");

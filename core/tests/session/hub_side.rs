@@ -78,6 +78,10 @@ fn hub_input(word: &str) -> hub::Input {
         "hint" => hub::Input::Hints(Arc::new(vec![Hint { bucket: BUCKET, head: Position(numbers[0]), digest: Digest::default() }])),
         "lost" => hub::Input::HintsLost,
         "read" => message(Message::CursorAck(vec![])),
+        "offer" if !numbers.is_empty() => {
+            let timeline = Timeline([u8::try_from(numbers[0]).unwrap(); 16]);
+            message(Message::Offer(Offer { bucket: BUCKET, timeline, rows: vec![], more: true }))
+        }
         "offer" => message(Message::Offer(Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: false })),
         "pong" => message(Message::Pong(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
@@ -211,6 +215,17 @@ fn a_hub_ends_what_must_end_and_answers_the_rest() {
     hub_row("hello; admitted; schemaoffer", "adopt");
     hub_row("hello; admitted; schemaoffer; adopted", ">schema");
     hub_row("hello; admitted; schemaoffer; refused some", ">error wrong_kind, >schema");
+    // Rows may have been delivered on any timeline that the device has named.
+    let mut session = HubSession::new(Instant(0), identity(), None);
+    let mut named = Vec::new();
+    for word in ["hello", "admitted", "offer 3", "joined", "offer 3", "joined", "offer 4"] {
+        session.handle(Instant(0), hub_input(word));
+        named.extend(std::iter::from_fn(|| session.poll_effect()).filter_map(|effect| match effect {
+            hub::Effect::Join(_, timelines) => Some(timelines.iter().map(|timeline| timeline.0[0]).collect::<Vec<_>>()),
+            _ => None,
+        }));
+    }
+    assert_eq!(named, [vec![3], vec![3], vec![3, 4]]);
     // A device that pulls all that it may read has offered it.
     hub_row("hello; recovering; pull 0", "offeredall, pull 0");
     hub_row("hello; recovering; pull 0; page 0 3 3; pull 0", "pull 0");

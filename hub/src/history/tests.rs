@@ -61,11 +61,11 @@ async fn r6_time_goes_on_above_what_devices_give_back() {
     };
     for (eff, forged, joined) in [(written.plus(YEAR_US), true, 0), (before, false, 1)] {
         let (device, offer) = offer(eff, forged);
-        assert_eq!(opened.history.join(device, offer).await.unwrap().joined, joined);
+        assert_eq!(opened.history.join(device, offer, &[]).await.unwrap().joined, joined);
         assert!(opened.time.now() < leapt.plus(YEAR_US / 2), "time follows no forged row, and none of the past");
     }
     let (device, offer) = offer(written, false);
-    assert_eq!(opened.history.join(device, offer).await.unwrap().joined, 1);
+    assert_eq!(opened.history.join(device, offer, &[]).await.unwrap().joined, 1);
     assert!(opened.time.now() > written);
     assert!(beside.now() < written);
     beside.reserve().await.unwrap();
@@ -76,4 +76,28 @@ async fn r6_time_goes_on_above_what_devices_give_back() {
     opened.history.fork(lost, Vec::new()).await.unwrap();
     assert_eq!(opened.history.era().timeline, era.timeline);
     assert!(opened.time.now() < now.plus(30_000_000));
+}
+
+/// What broke: the hub tried the timelines that it knew of, and the one of the offer. What it had delivered on another, which it had forgotten
+/// when it went back a second time, it refused.
+#[tokio::test]
+async fn r19_a_row_bears_any_timeline_that_its_device_has_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
+    let keys = KeyPair::from_secret(&[7; 32]);
+    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let (project, device, orders) = (opened.project, DeviceId([9; 16]), orders());
+    let schema = store.create_collection(project, orders.clone()).await.unwrap();
+    opened.schema.send_replace(Arc::new(schema));
+    let (delivered_on, left_on) = (Timeline([5; 16]), Timeline([6; 16]));
+    let put = Some(Stamp { eff: Eff(1), device, ordinal: Ordinal(1), seq: Seq::new(1).unwrap(), op: 0 });
+    let state = RecordState::Table(TableState { put, ..TableState::default() });
+    let key = RecordKey { collection: orders.id, id: RecordId::new("o").unwrap() };
+    let mac = opened.history.era().identity.offer.row(project, &key, (delivered_on, Ver(1)), state.state_hash());
+    let (epoch, bytes) = state.encode();
+    let item = Item { collection: key.collection, id: key.id, ver: Ver(1), body: ItemBody::State { epoch, bytes }, mac };
+    let offer = Offer { bucket: BucketId::new(1).unwrap(), timeline: left_on, rows: vec![item], more: false };
+    for (named, want) in [(&[left_on][..], 0), (&[left_on, delivered_on], 1)] {
+        assert_eq!(opened.history.join(device, offer.clone(), named).await.unwrap().joined, want, "{named:?}");
+    }
 }

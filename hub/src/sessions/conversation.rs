@@ -268,7 +268,7 @@ impl<F: Frames> Conversation<F> {
             Effect::Admit(hello) => self.admit(hello),
             Effect::Enrol(enrol) => self.enrol(enrol),
             Effect::Merge(lane, push) => self.merge(lane, *push).await,
-            Effect::Join(offer) => self.join(*offer),
+            Effect::Join(offer, timelines) => self.join(*offer, timelines),
             Effect::Adopt(update) => self.adopt(*update),
             Effect::OfferedAll => self.offered_all(),
             Effect::Pull(wants) => self.pull(wants),

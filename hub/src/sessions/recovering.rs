@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mobo_core::ids::Timeline;
 use mobo_core::message::{Offer, OfferAck, SchemaUpdate};
 use mobo_core::session::hub::Input;
 use mobo_runtime::outbox::Frames;
@@ -10,11 +11,11 @@ use super::conversation::{Conversation, Done};
 use crate::admission::Turned;
 
 impl<F: Frames> Conversation<F> {
-    pub(super) fn join(&mut self, offer: Offer) {
+    pub(super) fn join(&mut self, offer: Offer, timelines: Vec<Timeline>) {
         let (Some(device), sessions) = (self.device(), Arc::clone(&self.sessions)) else { return };
         let bucket = offer.bucket;
         self.start(async move {
-            Done::input(match sessions.door.history.join(device, offer).await {
+            Done::input(match sessions.door.history.join(device, offer, &timelines).await {
                 Ok(report) => {
                     sessions.merges.tell(report.hints);
                     Input::Joined(OfferAck { bucket, joined: report.joined, refused: report.refused.len() as u64 })

@@ -47,6 +47,7 @@ async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, 
                     Outcome::Refused(error) => panic!("{error}"),
                 }
             }
+            Step::Name(bucket, _) => flow.joined(bucket).1,
             Step::Read(bucket, after) => {
                 let (_, more) = device.store.offer(bucket, after).await.unwrap();
                 flow.sent(more);
@@ -305,4 +306,25 @@ async fn i9_what_begins_a_log_after_lost_entries_is_later_than_these() {
             device.count("SELECT max(eff) FROM mobo_outbox WHERE incarnation = (SELECT value FROM mobo_meta WHERE key = 'incarnation')");
         assert!(after > before, "{after}, and {before} before it");
     }
+}
+
+/// What broke: a hub that went back to before its last restore had forgotten the timeline that had begun then, and refused what it had delivered
+/// on it: it knows of those that a hello proves, and the timelines of older deliveries are in none.
+#[tokio::test]
+async fn r19_a_device_names_the_timelines_that_the_hub_has_forgotten() {
+    let mut world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let (first, copy) = (world.timeline, world.copy_of_hub());
+    let mut known = vec![first];
+    for _ in 0..3 {
+        world.goes_back(&copy).await;
+        let moved = device.hello(&world).await.moved.unwrap();
+        // The welcome of this hub names no parents: it has forgotten all.
+        assert_eq!(moved.timelines, known);
+        give_back(&world, &device, moved).await;
+        known.insert(0, world.timeline);
+    }
+    device.raw().execute("DELETE FROM mobo_meta WHERE key = 'timelines'", []).unwrap();
+    world.goes_back(&copy).await;
+    assert_eq!(device.hello(&world).await.moved.unwrap().timelines, known[..1], "of a device that kept no list, the last");
 }

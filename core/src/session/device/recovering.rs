@@ -81,6 +81,9 @@ impl DeviceSession {
                 let bytes_max = self.lanes.push_bytes_max(former.lane);
                 self.effects.push_back(Effect::ReadFormer(former, bytes_max));
             }
+            Step::Name(bucket, timeline) => {
+                self.send(Channel::Control, Message::Offer(Offer { bucket, timeline, rows: Vec::new(), more: true }));
+            }
             Step::Read(bucket, after) => self.effects.push_back(Effect::ReadOffer(bucket, after)),
             Step::Done => self.effects.push_back(Effect::Resume),
         }

@@ -3,30 +3,39 @@
 use std::sync::Arc;
 
 use super::{CloseReason, Effect, HubSession};
+use crate::ids::Timeline;
 use crate::limits;
 use crate::link::Channel;
 use crate::message::{Code, Message, Offer, PeerError, Pull, SchemaUpdate};
 
-/// What a device has given back and has no answer to yet. No credit bounds it, so its number does.
+/// What a device gives back. No credit bounds what has no answer yet, so its number does.
 #[derive(Debug, Default)]
-pub(super) struct Unanswered {
-    pub(super) offers: u32,
-    schemas: u32,
+pub(super) struct GivenBack {
+    pub(super) unanswered_offers: u32,
+    unanswered_schemas: u32,
+    /// The timelines of its offers: rows of all of them may have been delivered on any. One that the hub has forgotten is named by an offer of
+    /// nothing.
+    timelines: Vec<Timeline>,
 }
 
 impl HubSession {
     pub(super) fn offered(&mut self, offer: Offer) {
-        self.unanswered.offers += 1;
-        if self.unanswered.offers > 1 {
+        self.given_back.unanswered_offers += 1;
+        if self.given_back.unanswered_offers > 1 {
             return self.close(CloseReason::Violation("an offer before the one before it was answered".to_owned()));
         }
-        self.effects.push_back(Effect::Join(Box::new(offer)));
+        let timelines = &mut self.given_back.timelines;
+        if !timelines.contains(&offer.timeline) && timelines.len() < limits::TIMELINE_PARENTS_MAX {
+            timelines.push(offer.timeline);
+        }
+        let timelines = timelines.clone();
+        self.effects.push_back(Effect::Join(Box::new(offer), timelines));
     }
 
     /// Definitions may come in several messages, of which the last one is answered.
     pub(super) fn schema_offered(&mut self, update: SchemaUpdate) {
-        self.unanswered.schemas += 1;
-        if self.unanswered.schemas > limits::SCHEMA_OFFERS_MAX {
+        self.given_back.unanswered_schemas += 1;
+        if self.given_back.unanswered_schemas > limits::SCHEMA_OFFERS_MAX {
             return self.close(CloseReason::Violation("definitions before those before them were answered".to_owned()));
         }
         self.effects.push_back(Effect::Adopt(Box::new(update)));
@@ -38,7 +47,7 @@ impl HubSession {
             let error = PeerError { code: Code::WRONG_KIND, detail, fatal: false, retry_after_ms: 0 };
             self.send(Channel::Control, Message::Error(error));
         }
-        self.unanswered.schemas = self.unanswered.schemas.saturating_sub(1);
+        self.given_back.unanswered_schemas = self.given_back.unanswered_schemas.saturating_sub(1);
         self.schema_rev = self.schema_rev.max(update.rev);
         self.send(Channel::Control, Message::Schema(SchemaUpdate::clone(update)));
     }

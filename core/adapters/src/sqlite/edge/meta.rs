@@ -2,6 +2,7 @@
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{BucketId, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, Seq, Signature, Timeline};
+use mobo_core::limits;
 use mobo_core::message::{Parent, TimelineInfo, TimelineParent};
 use rusqlite::Connection;
 
@@ -28,6 +29,8 @@ const PARENT_SEQ: &str = "parent_seq";
 const ORDINAL: &str = "ordinal";
 const TIMELINE: &str = "timeline";
 const TIMELINE_PARENTS: &str = "timeline_parents";
+/// Those on which the hub has welcomed this device.
+const TIMELINES: &str = "timelines";
 const SESSION: &str = "session";
 const SESSION_TIMELINE: &str = "session_timeline";
 const CHECKPOINT: &str = "checkpoint";
@@ -134,11 +137,29 @@ pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation, paren
 
 /// Notes what a welcome says of this session and of the hub's history.
 pub(super) fn set_session(conn: &Connection, session: u64, ordinal: Ordinal, timeline: &TimelineInfo) -> Try<()> {
+    let mut known = timelines(conn)?;
+    if known.first() != Some(&timeline.timeline) {
+        known.retain(|known| *known != timeline.timeline);
+        known.insert(0, timeline.timeline);
+        known.truncate(limits::TIMELINE_PARENTS_MAX);
+        set(conn, TIMELINES, known.iter().flat_map(|known| known.0).collect::<Vec<u8>>())?;
+    }
     set(conn, SESSION, session.cast_signed())?;
     set(conn, SESSION_TIMELINE, timeline.timeline.as_bytes())?;
     set(conn, ORDINAL, ordinal.0)?;
     set(conn, TIMELINE, timeline.timeline.as_bytes())?;
     set(conn, TIMELINE_PARENTS, encode_parents(&timeline.parents))
+}
+
+/// The timelines on which the hub has welcomed this device, the latest first: what it holds was delivered on one of them, whatever the hub knows
+/// of them by now.
+pub(super) fn timelines(conn: &Connection) -> Try<Vec<Timeline>> {
+    if let Some(known) = get::<Vec<u8>>(conn, TIMELINES)? {
+        return Ok(known.as_chunks().0.iter().map(|bytes| Timeline(*bytes)).collect());
+    }
+    // An earlier version noted only the last one, and what that came from.
+    let Some(info) = timeline(conn)? else { return Ok(Vec::new()) };
+    Ok(std::iter::once(info.timeline).chain(info.parents.iter().map(|parent| parent.timeline)).collect())
 }
 
 pub(super) fn checkpoint(conn: &Connection) -> Try<Option<(Vec<u8>, Signature)>> {

@@ -7,7 +7,7 @@ use mobo_core::ids::{BucketId, Chain, Incarnation, Lane, Position, RecordKey, Se
 use mobo_core::limits;
 use mobo_core::message::{Item, ItemBody, Offer, Welcome};
 use mobo_core::record::RecordState;
-use mobo_core::recover::{Former, Moved, Tail, fork_head};
+use mobo_core::recover::{Former, Moved, Tail, fork_head, knows};
 use mobo_core::schema::Schema;
 use rusqlite::Connection;
 
@@ -82,7 +82,10 @@ pub(super) fn arrive(conn: &Connection, schema: &Schema, (before, welcome): (&Lo
         meta::set(conn, meta::GIVING_BACK, true)?;
     }
     let lanes = outbox::lanes(conn, before.incarnation)?;
-    Ok(Some(Moved { offers, lasts: lanes.into_iter().map(|(lane, row)| (lane, row.last)).collect(), former }))
+    let lasts = lanes.into_iter().map(|(lane, row)| (lane, row.last)).collect();
+    let mut timelines = meta::timelines(conn)?;
+    timelines.retain(|timeline| !knows(&welcome.timeline, *timeline));
+    Ok(Some(Moved { offers, lasts, former, timelines }))
 }
 
 /// The kept tails of the logs that were left behind, in the order of their last entries, but for those that the hub of this timeline has
