@@ -120,7 +120,10 @@ fn device_event(event: u8, world: &World) -> device::Input {
         2 => device::Input::Appended(lane),
         3 => device::Input::Undecided(vec![(lane, Seq::FIRST)]),
         4 => device::Input::NeedsSchema { bucket: world.bucket, cursor: Position(u64::from(event & 7)) },
-        5 => device::Input::Moved(Moved { offers: vec![world.bucket], lasts: vec![(lane, Seq::FIRST)], former: vec![] }),
+        5 => {
+            let timelines = vec![Timeline([8; 16]); usize::from(event & 4) / 4];
+            device::Input::Moved(Moved { offers: vec![world.bucket], lasts: vec![(lane, Seq::FIRST)], timelines, ..Moved::default() })
+        }
         6 => device::Input::StoreFailed("the drill".to_owned()),
         _ => device::Input::Compared { equal: event & 1 == 0, diverged: vec![world.bucket] },
     }
