@@ -78,11 +78,7 @@ fn hub_input(word: &str) -> hub::Input {
         "hint" => hub::Input::Hints(Arc::new(vec![Hint { bucket: BUCKET, head: Position(numbers[0]), digest: Digest::default() }])),
         "lost" => hub::Input::HintsLost,
         "read" => message(Message::CursorAck(vec![])),
-        "offer" if !numbers.is_empty() => {
-            let timeline = Timeline([u8::try_from(numbers[0]).unwrap(); 16]);
-            message(Message::Offer(Offer { bucket: BUCKET, timeline, rows: vec![], more: true }))
-        }
-        "offer" => message(Message::Offer(Offer { bucket: BUCKET, timeline: TIMELINE, rows: vec![], more: false })),
+        "offer" => message(Message::Offer(Offer { bucket: BUCKET, timeline: named(&numbers), rows: vec![], more: false })),
         "pong" => message(Message::Pong(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ping" => message(Message::Ping(Ping { boot: BootId([1; 8]), mono: Mono(0), hub_time: Eff(0) })),
         "ack" => message(Message::Ack(ack(1))),
@@ -94,6 +90,11 @@ fn hub_input(word: &str) -> hub::Input {
         "timeout" => hub::Input::Timeout,
         _ => panic!("{word}"),
     }
+}
+
+/// The timeline of that number; without one, the hub's own.
+fn named(numbers: &[u64]) -> Timeline {
+    numbers.first().map_or(TIMELINE, |number| Timeline([u8::try_from(*number).unwrap(); 16]))
 }
 
 fn hub_effect(effect: &hub::Effect) -> String {

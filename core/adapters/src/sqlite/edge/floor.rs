@@ -52,9 +52,11 @@ impl Floor {
     }
 }
 
-/// Notes when an entry was made that is kept no more.
+/// Notes when an entry was made that is kept no more. Those of a log that was left behind may go after later ones.
 pub(super) fn trimmed(conn: &Connection, lane: Lane, eff: Eff) -> Try<()> {
-    meta::set(conn, &trimmed_key(lane), eff.0)
+    let sql = "INSERT INTO mobo_meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
+    conn.prepare_cached(sql)?.execute((trimmed_key(lane), eff.0))?;
+    Ok(())
 }
 
 fn trimmed_key(lane: Lane) -> String {

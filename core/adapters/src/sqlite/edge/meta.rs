@@ -19,7 +19,7 @@ pub(super) const SCHEMA_CHANGES: &str = "schema_changes";
 pub(super) const OUTBOX_BYTES: &str = "outbox_bytes";
 /// Before the number of a lane: how far it was looked through for what may give way.
 pub(super) const ROOM_PASSED: &str = "room_passed_";
-/// Before the number of a lane: when the last of its entries that are kept no more was made.
+/// Before the number of a lane: when the latest of its entries that are kept no more was made.
 pub(super) const TRIMMED_EFF: &str = "trimmed_eff_";
 /// There while entries of logs that were left behind are to be pushed to a restored hub.
 pub(super) const GIVING_BACK: &str = "giving_back";

@@ -49,8 +49,9 @@ pub(super) struct Laid {
 /// True if there is nothing to do about a refusal yet, or at all.
 ///
 /// An entry that is laid over its records waits for what the hub delivers next, to be written again on that; it stays laid over them until then.
-/// So does one that is no change for the hub, because a change of the same log that this device has lost has its place there. One whose changes the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets
-/// both back with the documents that are offered to it (rule R18).
+/// So does one that is no change for the hub, because a change of the same log that this device has lost has its place there. One whose changes
+/// the delivered documents hold is merged: a hub that has gone back in time refuses what it has lost the ground of, and gets both back with the
+/// documents that are offered to it (rule R18).
 pub(super) fn waits(conn: &Connection, (schema, log): (&Schema, Log), at: EntryAt, code: Code) -> Try<bool> {
     let is_about_place = matches!(code, Code::MISSING_DEPENDENCY | Code::BLOCKED | Code::BAD_CHANGE);
     let is_laid = !overlays::of_entry(conn, at)?.is_empty();
