@@ -4,7 +4,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use mobo_core::document;
 use mobo_core::ids::{ProjectId, RecordKey, StateHash};
+use mobo_core::message::Code;
 use mobo_core::query::Select;
 use mobo_core::record::RecordState;
 use mobo_core::store::{HubStore, QuarantineRow, StoreError};
@@ -189,6 +191,12 @@ impl World {
         self.check_devices()
     }
 
+    /// No link of the product loses a frame and goes on, and none lets one overtake another of its channel. Where frames come one by one, a
+    /// refusal may be lost, or be overtaken by the ack that covers it and still be on its way when the link breaks.
+    fn refusals_may_be_lost(&self) -> bool {
+        self.trace.counts.contains_key("frames in no order")
+    }
+
     /// What was refused is not silently gone: its author knows.
     fn check_refused(&mut self, merged: &BTreeSet<u64>) -> Try {
         let mut known = BTreeSet::new();
@@ -199,9 +207,7 @@ impl World {
                 known.extend(row.record);
             }
         }
-        // No link of the product loses a frame and goes on, and none lets one overtake another of its channel. Where frames come one by one, the
-        // one that told of it may have been lost, or was overtaken by the ack after it and was still on its way when the link broke.
-        let may_be_lost = self.trace.counts.contains_key("frames in no order");
+        let may_be_lost = self.refusals_may_be_lost();
         // Whoever was destroyed with all that it had is told nothing.
         let nodes = self.devices.iter().filter(|node| !node.destroyed);
         let alive: BTreeSet<usize> = nodes.flat_map(|node| node.lineage.iter().copied().chain([node.history])).collect();
@@ -236,18 +242,35 @@ impl World {
         Ok(())
     }
 
+    /// The hub refused nothing that should be merged. Gives the documents of entries that their devices had to write again, and did not: where
+    /// the ack came without the refusal before it, they took the document without the entry for the hub's word on it.
+    fn check_quarantine(&mut self) -> Try<BTreeSet<RecordKey>> {
+        let may_be_unheard = self.refusals_may_be_lost();
+        let life = self.hub.life.as_mut().expect("it is up");
+        let (store, project) = (Arc::clone(&life.store), life.opened.project);
+        let forbidden = self.model.writes.iter().filter(|write| write.forbidden);
+        let forbidden: BTreeSet<String> = forbidden.map(|write| write.witness().id.as_str().to_owned()).collect();
+        let mut unheard = BTreeSet::new();
+        for row in life.wait(store.quarantine(project, None, 1_000)).map_err(store_failed)? {
+            if may_be_refused(&row) || row.record.as_ref().is_some_and(|(_, id)| forbidden.contains(id)) {
+                continue;
+            }
+            if !may_be_unheard || !is_about_place(&row) {
+                return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
+            }
+            let entry = life.wait(store.quarantined(project, row.n)).map_err(store_failed)?;
+            let ops = entry.and_then(|entry| document::op::decode_payload(&entry.payload).ok());
+            unheard.extend(ops.into_iter().flatten().map(|op| op.key));
+        }
+        Ok(unheard)
+    }
+
     /// The writes that the hub has, each once; and none may be missing that somebody was told is kept.
     fn merged(&mut self) -> Try<BTreeSet<u64>> {
         let samples = self.samples()?;
+        let unheard = self.check_quarantine()?;
         let life = self.hub.life.as_mut().expect("it is up");
         let (store, project) = (Arc::clone(&life.store), life.opened.project);
-        let quarantine = life.wait(store.quarantine(project, None, 1_000)).map_err(store_failed)?;
-        let forbidden: BTreeSet<String> =
-            self.model.writes.iter().filter(|write| write.forbidden).map(|write| write.witness().id.as_str().to_owned()).collect();
-        let is_expected = |row: &&QuarantineRow| may_be_refused(row) || row.record.as_ref().is_some_and(|(_, id)| forbidden.contains(id));
-        if let Some(row) = quarantine.iter().find(|row| !is_expected(row)) {
-            return Err(Violation::new("quarantine", format!("the hub refused what should be merged: {row:?}")));
-        }
         let mut merged = BTreeSet::new();
         for write in &self.model.writes {
             let times = match write.what {
@@ -258,7 +281,7 @@ impl World {
                 }
             };
             match times {
-                0 if write.doubt || write.vague || write.forbidden || write.refusable => {}
+                0 if write.doubt || write.vague || write.forbidden || write.refusable || unheard.contains(&write.witness()) => {}
                 _ if write.forbidden => return Err(Violation::new("I13", format!("it may not be written there: {write:?}"))),
                 1 => {
                     merged.insert(write.id);
@@ -346,6 +369,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// True for a refusal because of what a document holds, and not of what the entry is: its device writes it again by itself.
+fn is_about_place(row: &QuarantineRow) -> bool {
+    matches!(Code(row.code), Code::MISSING_DEPENDENCY | Code::BLOCKED | Code::BAD_CHANGE)
 }
 
 /// A hidden record stays in the bucket that it was in, which its fields do not tell any more.
