@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod ledger;
 pub mod live;
 pub mod merging;
+pub mod offers;
 pub mod past;
 pub mod pulling;
 pub mod reading;

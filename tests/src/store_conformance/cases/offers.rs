@@ -1,0 +1,81 @@
+//! Offers: what devices give back to a hub that has lost it.
+
+use std::sync::Arc;
+
+use mobo_core::author::Intent;
+use mobo_core::ids::{BucketId, Position, RecordId, RecordKey, Timeline, Ver};
+use mobo_core::message::{Item, ItemBody, Offer};
+use mobo_core::record::RecordState;
+use mobo_core::store::{OfferBatch, OfferReport, PullItem, PullRequest};
+use mobo_core::trust::OfferKey;
+use serde_json::json;
+
+use crate::store_conformance::world::World;
+use crate::store_conformance::{Device, Place};
+
+const KEY: OfferKey = OfferKey([3; 32]);
+
+/// A record's state under another name, as a hub delivered it on that timeline: what a hub that was put back knows nothing of.
+fn delivered(world: &World, (id, timeline): (&str, Timeline), (ver, state): (Ver, &RecordState)) -> Item {
+    let key = RecordKey { id: RecordId::new(id).unwrap(), ..world.key("pumps", "p") };
+    let (epoch, bytes) = state.encode();
+    let mac = KEY.row(world.project, &key, (timeline, ver), state.state_hash());
+    Item { collection: key.collection, id: key.id, ver, body: ItemBody::State { epoch, bytes }, mac }
+}
+
+async fn offer(world: &World, device: &Device, offer: Offer, timelines: Vec<Timeline>) -> OfferReport {
+    let (device, schema, now, entropy) = (device.id(), Arc::clone(&world.schema), world.now(), world.draw());
+    let batch = OfferBatch { device, offer, schema, timelines, key: KEY, now, entropy };
+    world.store.join_offer(world.project, batch).await.unwrap()
+}
+
+/// What a device is told of a bucket from its start.
+async fn told(world: &World, device: &Device, bucket: BucketId) -> Vec<PullItem> {
+    let wants = vec![(bucket, Position(0))];
+    let request = PullRequest { project: world.project, device: device.id(), wants, items_max: 100, bytes_max: 1 << 20 };
+    world.store.pull(request).await.unwrap().buckets.remove(0).items
+}
+
+/// A deletion has no fields that say in which bucket it belongs. A hub that knows nothing of the record keeps it in the one that it is offered
+/// in, so that whoever offers it is told of it and goes on holding it (R22); offered again, nothing changes.
+pub async fn keep_a_deletion_where_it_is_offered(place: Box<dyn Place>) {
+    let world = World::new(place, 41).await;
+    let mut device = Device::enrolled(&world, "a", &["site:a", "site:b"]).await;
+    for (id, site) in [("p", "a"), ("other", "b")] {
+        device.write(&world, "pumps", Intent::Put, (id, json!({"site": site, "runs": {"$inc": 2}})));
+    }
+    device.write(&world, "pumps", Intent::Delete, ("p", json!({})));
+    world.merged(device.push_all(&world)).await;
+    let (a, b) = (world.bucket("site:a").await, world.bucket("site:b").await);
+    let deleted = world.store.record(world.project, world.key("pumps", "p")).await.unwrap().unwrap();
+    let row = delivered(&world, ("forgotten", world.timeline), (deleted.ver, &deleted.state));
+    for round in 0..2 {
+        let page = Offer { bucket: b, timeline: world.timeline, rows: vec![row.clone()], more: false };
+        let report = offer(&world, &device, page, Vec::new()).await;
+        assert_eq!((report.joined, report.refused), (1, vec![]), "round {round}");
+        let ids = |items: Vec<PullItem>| items.into_iter().map(|item| item.key.id.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(ids(told(&world, &device, b).await), ["other", "forgotten"], "round {round}");
+        assert_eq!(ids(told(&world, &device, a).await), ["p"], "round {round}");
+        let there = world.store.record(world.project, RecordKey { id: row.id.clone(), ..world.key("pumps", "p") }).await.unwrap().unwrap();
+        assert_eq!(there.state.state_hash(), deleted.state.state_hash(), "round {round}");
+        assert!(world.rows("pumps").await.iter().all(|row| row["id"] != "forgotten"), "it is deleted");
+        world.is_sound().await;
+    }
+}
+
+/// A row is taken that the hub delivered on a timeline that somebody names, and refused, on record, under any other (R19).
+pub async fn are_judged_by_the_timelines_that_are_named(place: Box<dyn Place>) {
+    let world = World::new(place, 42).await;
+    let mut device = Device::enrolled(&world, "a", &["site:a"]).await;
+    device.write(&world, "pumps", Intent::Put, ("p", json!({"site": "a", "speed": 1.5})));
+    world.merged(device.push_all(&world)).await;
+    let (bucket, forgotten) = (world.bucket("site:a").await, Timeline([4; 16]));
+    let there = world.store.record(world.project, world.key("pumps", "p")).await.unwrap().unwrap();
+    let row = delivered(&world, ("q", forgotten), (there.ver, &there.state));
+    for (named, want) in [(vec![], 0), (vec![Timeline([5; 16])], 0), (vec![Timeline([5; 16]), forgotten], 1)] {
+        let page = Offer { bucket, timeline: world.timeline, rows: vec![row.clone()], more: false };
+        let report = offer(&world, &device, page, named.clone()).await;
+        assert_eq!((report.joined, report.refused.len()), (want, 1 - want as usize), "{named:?}");
+        assert_eq!(world.rows("pumps").await.len(), 1 + want as usize, "{named:?}");
+    }
+}
