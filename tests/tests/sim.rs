@@ -61,6 +61,12 @@ fn a_refusal_that_its_ack_has_overtaken_may_be_lost() {
     }
 }
 
+/// The hub's API adds to a record that it saw, and a delete that waited is merged before it: so it makes the record anew, with nothing else in it.
+#[test]
+fn a_write_of_the_hub_is_merged_behind_what_waits() {
+    holds(run(952_972, Faults::All, false));
+}
+
 /// At a sample of all writes and syncs; `sim --power-cuts` takes every one.
 // faults: S-1, S-2, S-3
 #[test]

@@ -145,10 +145,18 @@ impl World {
             record.map(|record| view(what, &record.state)).unwrap_or_default()
         });
         let mut write = draft.write;
-        if waits && draft.edits.first().is_some_and(|edit| edit.intent == Intent::Delete) {
+        match draft.edits.first().map(|edit| edit.intent) {
             // Others are merged before it, and may have counted or made the record: what it took from the counter is not known.
-            write.delta = i64::MIN;
-            write.visible.get_or_insert(false);
+            Some(Intent::Delete) if waits => {
+                write.delta = i64::MIN;
+                write.visible.get_or_insert(false);
+            }
+            // Or they may have deleted it: then it makes the record, with nothing in what it does not name.
+            Some(Intent::Merge) if waits => {
+                write.visible.get_or_insert(true);
+                write.text.get_or_insert(Json::Null);
+            }
+            _ => {}
         }
         self.hub_edits(write, draft.edits)
     }
