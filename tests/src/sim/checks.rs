@@ -28,6 +28,7 @@ pub(super) fn store_failed(error: StoreError) -> Violation {
 impl World {
     /// Everything that each device was told to be kept is there after it came back.
     pub(super) fn check_kept(&mut self, device: usize) -> Try {
+        let may_be_unheard = self.refusals_may_be_lost();
         let (node, Some(project)) = (&mut self.devices[device], self.project) else { return Ok(()) };
         let Some(life) = node.life.as_mut() else { return Ok(()) };
         let mut shown = BTreeMap::new();
@@ -47,7 +48,9 @@ impl World {
                 }
             }
             let there = shown[&write.what].contains(write.witness().id.as_str());
-            let is_accounted_for = there || write.refusable && is_decided(life, write);
+            // Whether the hub has it, or keeps it in quarantine, is looked at in the end.
+            let may_be_gone = write.refusable || may_be_unheard && write.what == What::Notes;
+            let is_accounted_for = there || may_be_gone && is_decided(life, write);
             if !is_accounted_for {
                 let trail = trail(life, write);
                 let what = format!("{} was told that write {} is kept, and has lost it: {trail}", node.name, write.id);
