@@ -9,10 +9,11 @@ use super::apply::{Applied, Stored, Working};
 use super::place::{bucket_keys, present_keys};
 use super::{Context, Writes};
 use crate::document::Document;
-use crate::ids::{BucketId, Position, ProjectId, RecordKey, StateHash, Timeline, Ver};
+use crate::ids::{BucketId, DeviceId, Position, ProjectId, RecordKey, StateHash, Timeline, Ver};
 use crate::message::{Code, Item, ItemBody, Offer};
 use crate::record::RecordState;
 use crate::schema::{Collection, Kind, Schema};
+use crate::stamp::Stamp;
 use crate::time::Eff;
 use crate::trust::OfferKey;
 
@@ -89,6 +90,14 @@ impl<'a> Joining<'a> {
         self.valid.iter().map(|(item, _)| key_of(item)).collect()
     }
 
+    /// When the latest write of a device was made that is offered; `None` where nothing says so. What the device writes now comes after it (rule
+    /// R5): a hub that was put back may be behind that, and what it knows of the device's clock then is, too.
+    #[must_use]
+    pub fn latest_of(&self, device: DeviceId) -> Option<Eff> {
+        let states = self.valid.iter().map(|(_, state)| state);
+        states.flat_map(stamps).filter(|stamp| stamp.device == device).map(|stamp| stamp.eff).max()
+    }
+
     /// Joins what is offered with the records that the store read. What comes out goes on as a merge does, from its buckets.
     #[must_use]
     pub fn join(self, mut stored: BTreeMap<RecordKey, Stored>) -> (Applied<'a>, Joined) {
@@ -117,11 +126,15 @@ impl<'a> Joining<'a> {
 
 type Refused = (Code, String);
 
-/// The changes of a document are in no order of time.
 fn latest(state: &RecordState) -> Option<Eff> {
+    stamps(state).into_iter().map(|stamp| stamp.eff).max()
+}
+
+/// The changes of a document are in no order of time.
+fn stamps(state: &RecordState) -> Vec<Stamp> {
     match state {
-        RecordState::Table(state) => state.stamps().into_iter().map(|stamp| stamp.eff).max(),
-        RecordState::Document(_) => None,
+        RecordState::Table(state) => state.stamps(),
+        RecordState::Document(_) => Vec::new(),
     }
 }
 

@@ -49,18 +49,7 @@ fn device_input(word: &str) -> device::Input {
         "resync" => message(Message::Resync { bucket: BUCKET, floor: Position(0) }),
         "sweep" => message(Message::Sweep { bucket: BUCKET, to: Position(9) }),
         "audit" => message(Message::Audit(Audit { bucket: BUCKET, at: Position(0), prefix: vec![], parts: vec![] })),
-        // One bucket to be offered, and a lane with that many entries.
-        "moved" => device::Input::Moved(Moved { offers: vec![BUCKET], lasts: vec![(Lane::State, seq(numbers[0]))], ..Moved::default() }),
-        // The same, and the tail of a log that was left behind.
-        "left" => {
-            let former = Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, tail: Tail::Last };
-            device::Input::Moved(Moved { offers: vec![BUCKET], former: vec![former], ..Moved::default() })
-        }
-        // The same without one, and a timeline that the hub does not know.
-        "foreign" => {
-            let timelines = vec![Timeline([7; 16])];
-            device::Input::Moved(Moved { offers: vec![BUCKET], timelines, ..Moved::default() })
-        }
+        "moved" | "left" | "foreign" => device::Input::Moved(moved(verb, &numbers)),
         "former" => device::Input::Former(numbers.first().map(|first| Box::new(of_former(push(*first, 1))))),
         "ackformer" => message(Message::Ack(Ack { incarnation: Incarnation::new(3).unwrap(), ..ack(numbers[0]) })),
         "nackformer" | "forkformer" => message(Message::Nack(Nack {
@@ -81,6 +70,20 @@ fn device_input(word: &str) -> device::Input {
         "stop" => device::Input::Stop,
         "timeout" => device::Input::Timeout(moment()),
         _ => panic!("{word}"),
+    }
+}
+
+/// One bucket to be offered. With it a lane with that many entries, or the tail of a log that was left behind, or a timeline that the hub does
+/// not know.
+fn moved(verb: &str, numbers: &[u64]) -> Moved {
+    let offers = vec![BUCKET];
+    match verb {
+        "left" => {
+            let former = vec![Former { incarnation: Incarnation::new(3).unwrap(), lane: Lane::State, tail: Tail::Last }];
+            Moved { offers, former, ..Moved::default() }
+        }
+        "foreign" => Moved { offers, timelines: vec![Timeline([7; 16])], ..Moved::default() },
+        _ => Moved { offers, lasts: vec![(Lane::State, seq(numbers[0]))], ..Moved::default() },
     }
 }
 

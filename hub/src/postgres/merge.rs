@@ -13,7 +13,7 @@ mod rows;
 mod samples;
 
 pub(super) use buckets::{ensure as ensure_buckets, lock_and_read as lock_and_read_buckets};
-pub(super) use lanes::begins as lane_begins;
+pub(super) use lanes::{begin_above, begins as lane_begins};
 use mobo_core::backoff::Backoff;
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;

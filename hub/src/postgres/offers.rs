@@ -73,6 +73,9 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     let (offer, key, timelines, bucket) = (&batch.offer, &batch.key, &batch.timelines, bucket.as_deref());
     let offered = Offered { offer, key, timelines, heads: &heads, bucket };
     let joining = Joining::new(context, &offered);
+    if let Some(latest) = joining.latest_of(batch.device) {
+        merge::begin_above(tx, project, (batch.device, latest)).await?;
+    }
     let wants = joining.wants();
     let (stored, _) = merge::lock_and_read_records(tx, &store.known, (project, schema), &wants).await?;
     if intake::touches(tx, &wants).await? {

@@ -69,6 +69,20 @@ pub(super) async fn make(tx: &mut Tx, project: ProjectId, missing: &[LaneKey]) -
     tx.run(insert).await.map(|_| ())
 }
 
+/// Makes the next record entry of the device's newest log later than that, whatever the hub knows of the device's clock.
+pub(in crate::postgres) async fn begin_above(tx: &mut Tx, project: ProjectId, (device, eff): (DeviceId, Eff)) -> Result<(), Failure> {
+    let newest = sqlx::query("SELECT incarnation FROM mobo.incarnation WHERE project = $1 AND device = $2 ORDER BY ordinal DESC LIMIT 1");
+    let newest = tx.row(newest.bind(project.sql()).bind(device.0)).await?;
+    let newest: Option<i64> = newest.map(|row| row.try_get(0)).transpose()?;
+    let Some(incarnation) = newest.and_then(Incarnation::from_sql) else { return Ok(()) };
+    let key = LaneKey { device, incarnation, lane: Lane::State };
+    make(tx, project, &[key]).await?;
+    let raise =
+        sqlx::query("UPDATE mobo.lane SET eff = $5 WHERE project = $1 AND device = $2 AND incarnation = $3 AND lane = $4 AND eff < $5");
+    let raise = raise.bind(project.sql()).bind(device.0).bind(incarnation.sql()).bind(i16::from(key.lane.number())).bind(eff.0);
+    tx.run(raise).await.map(|_| ())
+}
+
 /// [`begin`], for one log.
 pub(in crate::postgres) async fn begins(tx: &mut Tx, project: ProjectId, key: &LaneKey) -> Result<Eff, Failure> {
     let logs = read_logs(tx, project, &[key.device.0]).await?;

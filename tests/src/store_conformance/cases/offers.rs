@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{BucketId, Position, RecordId, RecordKey, Timeline, Ver};
+use mobo_core::ids::{BucketId, Ordinal, Position, RecordId, RecordKey, Seq, Timeline, Ver};
 use mobo_core::message::{Item, ItemBody, Offer};
 use mobo_core::record::RecordState;
+use mobo_core::stamp::Stamp;
 use mobo_core::store::{OfferBatch, OfferReport, PullItem, PullRequest};
+use mobo_core::table::TableState;
 use mobo_core::trust::OfferKey;
 use serde_json::json;
 
@@ -77,5 +79,34 @@ pub async fn are_judged_by_the_timelines_that_are_named(place: Box<dyn Place>) {
         let report = offer(&world, &device, page, named.clone()).await;
         assert_eq!((report.joined, report.refused.len()), (want, 1 - want as usize), "{named:?}");
         assert_eq!(world.rows("pumps").await.len(), 1 + want as usize, "{named:?}");
+    }
+}
+
+/// A hub that was put back is behind what it decided before, and what it learns of a device's clock is, too. What a device writes after it has
+/// given back its rows is later than what it did in these (R5, I9), whether its log has begun or not.
+pub async fn begin_what_comes_behind_them(place: Box<dyn Place>) {
+    let world = World::new(place, 43).await;
+    for (name, begins) in [("a", true), ("b", false)] {
+        let mut device = Device::enrolled(&world, name, &["site:a"]).await;
+        if begins {
+            device.write(&world, "pumps", Intent::Put, ("other", json!({"site": "a"})));
+            world.merged(device.push_all(&world)).await;
+        }
+        let eff = world.now().plus(10_000_000);
+        let stamp = Stamp { eff, device: device.id(), ordinal: Ordinal(1), seq: Seq::FIRST, op: 0 };
+        let deleted = RecordState::Table(TableState { delete: Some(stamp), ..TableState::default() });
+        let (bucket, id) = (world.bucket("site:a").await, format!("of-{name}"));
+        let rows = vec![delivered(&world, (&id, world.timeline), (Ver(2), &deleted))];
+        for more in [true, false] {
+            let page = Offer { bucket, timeline: world.timeline, rows: rows.clone(), more };
+            assert_eq!(offer(&world, &device, page, Vec::new()).await.joined, 1);
+        }
+        device.write(&world, "pumps", Intent::Put, (&id, json!({"site": "a", "speed": 2.5})));
+        world.merged(device.push_last(&world)).await;
+        let there =
+            world.store.record(world.project, RecordKey { id: RecordId::new(&id).unwrap(), ..world.key("pumps", "p") }).await.unwrap();
+        let RecordState::Table(state) = there.unwrap().state else { panic!("a row") };
+        assert!(state.put.unwrap().eff > eff, "{name}: {:?} and {eff:?}", state.put);
+        assert!(world.rows("pumps").await.iter().any(|row| row["id"] == *id), "{name}: it is written after it was deleted");
     }
 }

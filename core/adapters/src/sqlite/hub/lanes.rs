@@ -163,7 +163,8 @@ fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -
         return Ok(LaneState { fenced, ..LaneState::fresh(project, key, log.ordinal, ancestors, begin) });
     };
     let clock = boot.zip(mono).map(|(boot, mono)| (BootId(boot), Mono(mono.cast_unsigned())));
-    // 0 is none: Postgres makes the row of a lane before its first entry, to have something to lock, and a move brings it here.
+    // 0 is none: Postgres makes the row of a lane before its first entry, to have something to lock, and a move brings it here; and so does
+    // what is to begin above an offered row.
     let last = Seq::new(last.cast_unsigned());
     Ok(LaneState { last, chain: Chain(chain), time: LaneTime { eff: Eff(eff), clock }, ordinal: log.ordinal, ancestors, fenced })
 }
@@ -172,6 +173,22 @@ fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -
 pub(super) fn begin(connection: &Connection, project: ProjectId, key: &LaneKey) -> Result<Eff, Failure> {
     let log = known(log(connection, project, key.device, key.incarnation)?, "log")?;
     Ok(origins_of(connection, project, key.device, &log)?.1)
+}
+
+/// Makes the next record entry of the device's newest log later than that, whatever the hub knows of the device's clock.
+pub(super) fn begin_above(connection: &Connection, project: ProjectId, (device, eff): (DeviceId, Eff)) -> Result<(), Failure> {
+    let sql = "SELECT incarnation FROM mobo_incarnation WHERE project = ?1 AND device = ?2 ORDER BY ordinal DESC LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let newest: Option<i64> = statement.query_row((project.sql(), device.as_bytes()), |row| row.get(0)).optional()?;
+    let Some(incarnation) = newest.and_then(Incarnation::from_sql) else { return Ok(()) };
+    let key = LaneKey { device, incarnation, lane: Lane::State };
+    let (chain, eff) = (chain_start(project, &key), eff.max(begin(connection, project, &key)?));
+    // 0 is no entry yet.
+    let sql = "INSERT INTO mobo_lane(project, device, incarnation, lane, last, chain, eff) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6) \
+               ON CONFLICT (project, device, incarnation, lane) DO UPDATE SET eff = max(eff, excluded.eff)";
+    let key = (project.sql(), device.as_bytes(), incarnation.sql(), key.lane.number());
+    connection.prepare_cached(sql)?.execute((key.0, key.1, key.2, key.3, chain.as_bytes(), eff.0))?;
+    Ok(())
 }
 
 /// The logs that a log continues, and the time above which it starts: that of its fork entry or, where no ancestor has one, the enrolment.

@@ -14,7 +14,7 @@ use mobo_core::time::Eff;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::schema::Schemas;
-use super::{identity, intake, merge, rebucket, schema, write};
+use super::{identity, intake, lanes, merge, rebucket, schema, write};
 use crate::sqlite::error::Failure;
 
 /// Joins a page of an offer. What SQL has written is taken in first, on this timeline.
@@ -42,6 +42,9 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
     let (offer, key, timelines, bucket) = (&batch.offer, &batch.key, &batch.timelines, bucket.as_deref());
     let offered = Offered { offer, key, timelines, heads: &heads, bucket };
     let joining = Joining::new(context, &offered);
+    if let Some(latest) = joining.latest_of(batch.device) {
+        lanes::begin_above(connection, project, (batch.device, latest))?;
+    }
     let read = merge::read_records(connection, project, &schema, &joining.wants())?;
     let (applied, joined) = joining.join(read.records);
     let mut report = OfferReport { joined: joined.joined, refused: joined.refused, hints: Vec::new(), latest: joined.latest };
