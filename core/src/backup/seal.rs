@@ -284,6 +284,23 @@ mod tests {
         assert!(names.iter().all(|name| *name != sealed.name) && names[0] != names[1] && names[0] != names[2]);
     }
 
+    /// Only who has the key can make one, and it may be broken all the same.
+    #[test]
+    fn a_frame_holds_what_it_says_and_no_more_than_a_body_may() {
+        let body = b"abc".repeat(100);
+        let frame = packed(&body).unwrap();
+        assert_eq!(unpacked(ZSTD, &frame).as_ref(), Some(&body));
+        let large = zstd::bulk::compress(&vec![7; limits::BACKUP_BODY_BYTES_MAX + 1], ZSTD_LEVEL).unwrap();
+        let mut silent = zstd::bulk::Compressor::new(ZSTD_LEVEL).unwrap();
+        silent.set_parameter(zstd::zstd_safe::CParameter::ContentSizeFlag(false)).unwrap();
+        let silent = silent.compress(&body).unwrap();
+        let cut = &frame[..frame.len() - 1];
+        for (case, bytes) in [("cut off", cut), ("none", &body[..]), ("empty", &[]), ("too large", &large[..]), ("silent", &silent[..])] {
+            assert_eq!(unpacked(ZSTD, bytes), None, "{case}");
+        }
+        assert_eq!((unpacked(DEFLATED, &frame), unpacked(ZSTD + 1, &frame)), (None, None), "another way");
+    }
+
     #[test]
     fn the_same_content_is_the_same_object_until_the_key_changes() {
         let keyring = keyring();

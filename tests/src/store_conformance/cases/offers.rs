@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{BucketId, Ordinal, Position, RecordId, RecordKey, Seq, Timeline, Ver};
+use mobo_core::ids::{BucketId, Ordinal, Position, Seq, Timeline, Ver};
 use mobo_core::message::{Item, ItemBody, Offer};
 use mobo_core::record::RecordState;
 use mobo_core::stamp::Stamp;
-use mobo_core::store::{OfferBatch, OfferReport, PullItem, PullRequest};
+use mobo_core::store::{OfferBatch, OfferReport, PullItem};
 use mobo_core::table::TableState;
 use mobo_core::trust::OfferKey;
 use serde_json::json;
 
+use super::pulling;
 use crate::store_conformance::world::World;
 use crate::store_conformance::{Device, Place};
 
@@ -19,7 +20,7 @@ const KEY: OfferKey = OfferKey([3; 32]);
 
 /// A record's state under another name, as a hub delivered it on that timeline: what a hub that was put back knows nothing of.
 fn delivered(world: &World, (id, timeline): (&str, Timeline), (ver, state): (Ver, &RecordState)) -> Item {
-    let key = RecordKey { id: RecordId::new(id).unwrap(), ..world.key("pumps", "p") };
+    let key = world.key("pumps", id);
     let (epoch, bytes) = state.encode();
     let mac = KEY.row(world.project, &key, (timeline, ver), state.state_hash());
     Item { collection: key.collection, id: key.id, ver, body: ItemBody::State { epoch, bytes }, mac }
@@ -33,8 +34,7 @@ async fn offer(world: &World, device: &Device, offer: Offer, timelines: Vec<Time
 
 /// What a device is told of a bucket from its start.
 async fn told(world: &World, device: &Device, bucket: BucketId) -> Vec<PullItem> {
-    let wants = vec![(bucket, Position(0))];
-    let request = PullRequest { project: world.project, device: device.id(), wants, items_max: 100, bytes_max: 1 << 20 };
+    let request = pulling::request(world, device, vec![(bucket, Position(0))]);
     world.store.pull(request).await.unwrap().buckets.remove(0).items
 }
 
@@ -58,7 +58,7 @@ pub async fn keep_a_deletion_where_it_is_offered(place: Box<dyn Place>) {
         let ids = |items: Vec<PullItem>| items.into_iter().map(|item| item.key.id.as_str().to_owned()).collect::<Vec<_>>();
         assert_eq!(ids(told(&world, &device, b).await), ["other", "forgotten"], "round {round}");
         assert_eq!(ids(told(&world, &device, a).await), ["p"], "round {round}");
-        let there = world.store.record(world.project, RecordKey { id: row.id.clone(), ..world.key("pumps", "p") }).await.unwrap().unwrap();
+        let there = world.store.record(world.project, world.key("pumps", "forgotten")).await.unwrap().unwrap();
         assert_eq!(there.state.state_hash(), deleted.state.state_hash(), "round {round}");
         assert!(world.rows("pumps").await.iter().all(|row| row["id"] != "forgotten"), "it is deleted");
         world.is_sound().await;
@@ -103,8 +103,7 @@ pub async fn begin_what_comes_behind_them(place: Box<dyn Place>) {
         }
         device.write(&world, "pumps", Intent::Put, (&id, json!({"site": "a", "speed": 2.5})));
         world.merged(device.push_last(&world)).await;
-        let there =
-            world.store.record(world.project, RecordKey { id: RecordId::new(&id).unwrap(), ..world.key("pumps", "p") }).await.unwrap();
+        let there = world.store.record(world.project, world.key("pumps", &id)).await.unwrap();
         let RecordState::Table(state) = there.unwrap().state else { panic!("a row") };
         assert!(state.put.unwrap().eff > eff, "{name}: {:?} and {eff:?}", state.put);
         assert!(world.rows("pumps").await.iter().any(|row| row["id"] == *id), "{name}: it is written after it was deleted");

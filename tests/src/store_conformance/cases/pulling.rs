@@ -20,7 +20,8 @@ struct Reader {
     cursors: BTreeMap<BucketId, Position>,
 }
 
-fn request(world: &World, device: &Device, wants: Vec<(BucketId, Position)>) -> PullRequest {
+/// All that a device asks of these buckets at once.
+pub(super) fn request(world: &World, device: &Device, wants: Vec<(BucketId, Position)>) -> PullRequest {
     PullRequest { project: world.project, device: device.id(), wants, items_max: 1_000, bytes_max: 1 << 20 }
 }
 
