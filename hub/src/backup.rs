@@ -13,6 +13,7 @@ mod news;
 mod opened;
 mod overheard;
 mod pack;
+mod pages;
 mod part;
 mod place;
 mod placing;

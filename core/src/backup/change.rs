@@ -44,6 +44,12 @@ pub struct PackedRows {
 }
 
 impl PackedRows {
+    /// None yet, with room for so many bytes of them.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self { writer: Writer::with_room(bytes), ends: Vec::new() }
+    }
+
     /// Opens a row of so many cells, which follow.
     pub fn open(&mut self, cells: usize) {
         self.writer.array(cells);

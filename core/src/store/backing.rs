@@ -103,9 +103,9 @@ pub trait Cut: fmt::Debug + Send {
     /// All tables that travel; mobo's own ones first, without [`BACKUP_OWN`].
     fn tables(&mut self) -> StoreFuture<'_, Vec<CutTable>>;
 
-    /// All rows of as many of these tables, from the first one on, as fit into one page together: what is small costs one question. Whoever
-    /// asked opens the table behind them by itself; what another reading has left is dropped.
-    fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>>;
+    /// What as many of these readings give, from the first one on, as fits into one page together: what is small costs one question. Whoever
+    /// asked opens the one behind them by itself; what another reading has left is dropped.
+    fn read_small(&mut self, readings: Vec<(Table, Filter)>) -> StoreFuture<'_, Vec<Vec<Row>>>;
 
     /// Begins to read these columns of the rows of a table; what another reading has left is dropped.
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()>;

@@ -18,6 +18,7 @@ use mobo_core::store::{Cut, CutTable, Filter, StoreError};
 use super::BackupFailure;
 use super::marks::{Belonging, LaneId, Mark, Marks};
 use super::pack::Packer;
+use super::pages::Pages;
 use super::state::{Cells, StateHash};
 
 /// Tables whose rows belong to a record and go along with it.
@@ -201,7 +202,7 @@ impl<'a, 'r> Gather<'a, 'r> {
         let all: Vec<CutTable> = self.tables.iter().filter(|table| small(&table.table.name).is_some()).cloned().collect();
         let mut left = all.as_slice();
         while !left.is_empty() {
-            let read = self.cut.read_small(left.iter().map(|table| table.table.clone()).collect()).await?;
+            let read = self.cut.read_small(left.iter().map(|table| (table.table.clone(), Filter::default())).collect()).await?;
             let (at_once, behind) = left.split_at(read.len().min(left.len()));
             for (table, rows) in at_once.iter().zip(read) {
                 self.begin_small(table);
@@ -289,18 +290,12 @@ impl<'a, 'r> Gather<'a, 'r> {
                 filters.push(Filter::default());
             }
         }
-        for filter in filters {
-            self.cut.open(table.clone(), filter).await?;
-            loop {
-                let page = self.cut.next().await?;
-                if page.is_empty() {
-                    break;
-                }
-                for row in page {
-                    self.done.marks.audited(&Cells { columns: &table.columns, row: &row })?;
-                    self.done.is_news = true;
-                    self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
-                }
+        let mut pages = Pages::of(filters.into_iter().map(|filter| (table.clone(), filter)).collect());
+        while let Some((_, page)) = pages.next(self.cut).await? {
+            for row in page {
+                self.done.marks.audited(&Cells { columns: &table.columns, row: &row })?;
+                self.done.is_news = true;
+                self.packer.add(Deed::Put, (&table.name, &table.columns), row).await?;
             }
         }
         Ok(())

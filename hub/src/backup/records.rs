@@ -12,10 +12,15 @@ use mobo_core::store::{Filter, StoreError};
 use super::BackupFailure;
 use super::gather::{CONFLICT, DOCUMENT, Gather, LOGS, OF_RECORDS};
 use super::marks::{Belonging, LaneId};
+use super::pages::Pages;
 use super::state::Cells;
 
 /// Tables with the places of records in buckets.
 const PLACED: [&str; 3] = ["hidden", "document", "member"];
+/// Their columns that say so.
+const PLACE: [&str; 3] = ["collection", "id", "position"];
+/// Buckets that are looked into at once.
+const BUCKETS_AT_ONCE: usize = 16;
 /// Tables with one row at the most of each record.
 const ONE_EACH: [&str; 2] = ["hidden", DOCUMENT];
 /// What was decided a moment before a cut may be committed after it: it is looked for so far back.
@@ -89,19 +94,16 @@ impl Gather<'_, '_> {
     pub(super) async fn decided(&mut self) -> Result<(), BackupFailure> {
         let Some(conflict) = self.own(CONFLICT) else { return Ok(()) };
         let projects: BTreeSet<i64> = self.heads.lanes.keys().map(|lane| lane.0).collect();
-        for project in projects {
+        let of_project = |project| {
             let equal = vec![("project".to_owned(), Cell::Int(project)), ("status".to_owned(), Cell::Int(0))];
             let above = Some(("at_us".to_owned(), self.known.taken_us - OVERLAP_US));
-            self.cut.open(conflict.clone(), Filter { equal, above, ..Filter::default() }).await?;
-            loop {
-                let page = self.cut.next().await?;
-                if page.is_empty() {
-                    break;
-                }
-                for row in page {
-                    self.filled.insert((CONFLICT, Cells { columns: &conflict.columns, row: &row }.int("collection")?), true);
-                    self.packer.add(Deed::Put, (&conflict.name, &conflict.columns), row).await?;
-                }
+            (conflict.clone(), Filter { equal, above, ..Filter::default() })
+        };
+        let mut pages = Pages::of(projects.into_iter().map(of_project).collect());
+        while let Some((_, page)) = pages.next(self.cut).await? {
+            for row in page {
+                self.filled.insert((CONFLICT, Cells { columns: &conflict.columns, row: &row }.int("collection")?), true);
+                self.packer.add(Deed::Put, (&conflict.name, &conflict.columns), row).await?;
             }
         }
         Ok(())
@@ -117,14 +119,16 @@ impl Gather<'_, '_> {
             .filter(|(_, head, known)| known < head)
             .map(|(bucket, _, known)| (bucket, known))
             .collect();
-        for (bucket, known) in further {
-            for name in PLACED {
-                let names = ["collection", "id", "position"].map(str::to_owned);
-                let table = Table { name: TableName::Own(name.to_owned()), columns: names.to_vec() };
-                self.placed(table, (bucket, known)).await?;
+        for further in further.chunks(BUCKETS_AT_ONCE) {
+            let own = further.iter().flat_map(|bucket| PLACED.map(|name| (name, *bucket)));
+            let first = Pages::of(own.clone().map(|(name, bucket)| placed_in(name, bucket)).collect()).all(self.cut).await?;
+            for ((name, bucket), rows) in own.zip(first) {
+                self.placed(name, bucket, rows).await?;
             }
-            for (id, table) in self.tables_of_records() {
-                self.placed_rows((id, table), (bucket, known)).await?;
+            for bucket in further {
+                for of in self.tables_of_records() {
+                    self.placed_rows(of, *bucket).await?;
+                }
             }
         }
         Ok(())
@@ -172,17 +176,14 @@ impl Gather<'_, '_> {
         }
     }
 
-    /// Ships the records that one of our own tables gives a new place in a bucket.
-    async fn placed(&mut self, table: Table, (bucket, mut known): (i64, i64)) -> Result<(), BackupFailure> {
+    /// Ships the records that one of our own tables gives a new place in a bucket, of which the first are known.
+    async fn placed(&mut self, name: &str, (bucket, mut known): (i64, i64), mut rows: Vec<Row>) -> Result<(), BackupFailure> {
         loop {
-            let equal = vec![("bucket".to_owned(), Cell::Int(bucket))];
-            let above = Some(("position".to_owned(), known));
-            let filter = Filter { equal, above, limit: Some(RECORDS_AT_ONCE), ..Filter::default() };
-            let rows = self.read(table.clone(), filter).await?;
+            let columns = PLACE.map(str::to_owned);
             let count = rows.len();
             let mut changed: BTreeMap<i64, Vec<String>> = BTreeMap::new();
             for row in &rows {
-                let cells = Cells { columns: &table.columns, row };
+                let cells = Cells { columns: &columns, row };
                 changed.entry(cells.int("collection")?).or_default().push(cells.text("id")?);
                 known = known.max(cells.int("position")?);
             }
@@ -192,6 +193,8 @@ impl Gather<'_, '_> {
             if count < RECORDS_AT_ONCE {
                 return Ok(());
             }
+            let (table, filter) = placed_in(name, (bucket, known));
+            rows = self.read(table, filter).await?;
         }
     }
 
@@ -202,12 +205,16 @@ impl Gather<'_, '_> {
         let tables = tables.map(|of| (TableName::Collection(of.name.clone()), Some(of.id.sql()), "_bucket", "mobo_ver"));
         let sources: Vec<_> = own.into_iter().chain(tables).collect();
         let mut changed: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-        for (name, collection, bucket, ver) in sources {
-            let mut columns = vec!["id".to_owned(), ver.to_owned()];
+        let reading = |(name, collection, bucket, ver): &(TableName, Option<i64>, &str, &str)| {
+            let mut columns = vec!["id".to_owned(), (*ver).to_owned()];
             columns.extend(collection.is_none().then(|| "collection".to_owned()));
-            let table = Table { name, columns };
-            let filter = Filter { absent: Some(bucket.to_owned()), ..Filter::default() };
-            for row in self.read(table.clone(), filter).await? {
+            (Table { name: name.clone(), columns }, Filter { absent: Some((*bucket).to_owned()), ..Filter::default() })
+        };
+        let readings: Vec<_> = sources.iter().map(reading).collect();
+        let mut pages = Pages::of(readings.clone());
+        while let Some((at, page)) = pages.next(self.cut).await? {
+            let Some(((_, collection, _, ver), (table, _))) = sources.get(at).zip(readings.get(at)) else { continue };
+            for row in page {
                 let cells = Cells { columns: &table.columns, row: &row };
                 let of = collection.map_or_else(|| cells.int("collection"), Ok)?;
                 let (id, ver) = (cells.text("id")?, cells.int(ver)?);
@@ -232,10 +239,8 @@ impl Gather<'_, '_> {
 
     /// True where nothing belongs to any record of a table besides its row, neither here nor in what was shipped.
     async fn is_alone(&mut self, collection: i64) -> Result<bool, BackupFailure> {
-        for name in of_rows() {
-            if let Some(table) = self.own(name)
-                && !self.stays_bare((name, collection), &table).await?
-            {
+        for name in of_rows().filter(|name| self.own(name).is_some()).collect::<Vec<_>>() {
+            if !self.stays_bare((name, collection)).await? {
                 return Ok(false);
             }
         }
@@ -248,7 +253,7 @@ impl Gather<'_, '_> {
         let names: Vec<_> = if is_table { of_rows().collect() } else { OF_RECORDS.to_vec() };
         for name in names {
             let Some(table) = self.own(name) else { continue };
-            if ids.is_empty() || self.stays_bare((name, collection), &table).await? {
+            if ids.is_empty() || self.stays_bare((name, collection)).await? {
                 continue;
             }
             let equal = self.of_collection(&table, collection);
@@ -268,18 +273,24 @@ impl Gather<'_, '_> {
     }
 
     /// True where a table holds nothing of a collection, neither here nor in what was shipped.
-    async fn stays_bare(&mut self, of: Belonging, table: &Table) -> Result<bool, BackupFailure> {
-        let is_filled = match self.filled.get(&of) {
-            Some(filled) => *filled,
-            None => {
-                let look = Table { name: table.name.clone(), columns: vec!["id".to_owned()] };
-                let filter = Filter { equal: self.of_collection(table, of.1), limit: Some(1), ..Filter::default() };
-                let filled = !self.read(look, filter).await?.is_empty();
-                self.filled.insert(of, filled);
-                filled
-            }
+    async fn stays_bare(&mut self, of: Belonging) -> Result<bool, BackupFailure> {
+        if !self.filled.contains_key(&of) {
+            self.look_into(of.1).await?;
+        }
+        Ok(self.filled.get(&of) == Some(&false) && self.known.bare.contains(&of))
+    }
+
+    /// Finds out which tables hold anything of a collection, as far as it is not known.
+    async fn look_into(&mut self, collection: i64) -> Result<(), BackupFailure> {
+        let unknown = OF_RECORDS.into_iter().filter(|name| !self.filled.contains_key(&(*name, collection)));
+        let tables: Vec<_> = unknown.filter_map(|name| Some((name, self.own(name)?))).collect();
+        let look = |(_, table): &(&str, Table)| {
+            let filter = Filter { equal: self.of_collection(table, collection), limit: Some(1), ..Filter::default() };
+            (Table { name: table.name.clone(), columns: vec!["id".to_owned()] }, filter)
         };
-        Ok(!is_filled && self.known.bare.contains(&of))
+        let found = Pages::of(tables.iter().map(look).collect()).all(self.cut).await?;
+        self.filled.extend(tables.iter().zip(found).map(|((name, _), rows)| ((*name, collection), !rows.is_empty())));
+        Ok(())
     }
 
     /// Puts the rows of some records, of which each has one at the most, and drops those of the others.
@@ -308,15 +319,7 @@ impl Gather<'_, '_> {
     }
 
     async fn read(&mut self, table: Table, filter: Filter) -> Result<Vec<Row>, BackupFailure> {
-        let mut rows = Vec::new();
-        self.cut.open(table, filter).await?;
-        loop {
-            let page = self.cut.next().await?;
-            if page.is_empty() {
-                return Ok(rows);
-            }
-            rows.extend(page);
-        }
+        Ok(Pages::of(vec![(table, filter)]).all(self.cut).await?.pop().unwrap_or_default())
     }
 
     async fn carry(&mut self, table: Table, filters: Vec<Filter>) -> Result<(), BackupFailure> {
@@ -355,6 +358,13 @@ impl Gather<'_, '_> {
 /// The tables of what belongs to a record that is a row itself.
 fn of_rows() -> impl Iterator<Item = &'static str> {
     OF_RECORDS.into_iter().filter(|name| *name != DOCUMENT)
+}
+
+/// The next places that one of our own tables has in a bucket.
+fn placed_in(name: &str, (bucket, known): (i64, i64)) -> (Table, Filter) {
+    let table = Table { name: TableName::Own(name.to_owned()), columns: PLACE.map(str::to_owned).to_vec() };
+    let equal = vec![("bucket".to_owned(), Cell::Int(bucket))];
+    (table, Filter { equal, above: Some(("position".to_owned(), known)), limit: Some(RECORDS_AT_ONCE), ..Filter::default() })
 }
 
 /// The cells of [`LOOKED_AT`].

@@ -14,6 +14,7 @@ use mobo_core::store::{BackupRow, Cut, Filter, HubStore, StoreError};
 use mobo_core::time::Eff;
 
 use super::marks::Marks;
+use super::pages::Pages;
 use super::state::{Cells, StateHash};
 
 /// How a store whose record is not the newest manifest stands to that one.
@@ -63,8 +64,10 @@ impl Noted {
 /// What the store has on record of this repository.
 pub(super) async fn noted(cut: &mut dyn Cut, repository: RepositoryId) -> Result<Noted, StoreError> {
     let mut noted = Noted::default();
-    for (table, names) in [("backup", &["repository", "number", "hash", "taken_us"][..]), ("backup_tried", &["repository", "hash"])] {
-        let (columns, rows) = read(cut, table, names).await?;
+    let tables = [("backup", &["repository", "number", "hash", "taken_us"][..]), ("backup_tried", &["repository", "hash"])];
+    let readings = tables.map(|(table, columns)| reading(table, columns));
+    let found = Pages::of(readings.to_vec()).all(cut).await?;
+    for (((table, _), (Table { columns, .. }, _)), rows) in tables.into_iter().zip(readings).zip(found) {
         for row in &rows {
             let cells = Cells { columns: &columns, row };
             if cells.bytes("repository")? != repository.0 {
@@ -130,15 +133,13 @@ pub(super) async fn remembered(store: &dyn HubStore, record: &BackupRow) -> Resu
 }
 
 pub(super) async fn read(cut: &mut dyn Cut, table: &str, columns: &[&str]) -> Result<(Vec<String>, Vec<Row>), StoreError> {
-    let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
-    let table = Table { name: TableName::Own(table.to_owned()), columns: columns.clone() };
-    cut.open(table, Filter::default()).await?;
-    let mut rows = Vec::new();
-    loop {
-        let page = cut.next().await?;
-        if page.is_empty() {
-            return Ok((columns, rows));
-        }
-        rows.extend(page);
-    }
+    let (table, filter) = reading(table, columns);
+    let columns = table.columns.clone();
+    Ok((columns, Pages::of(vec![(table, filter)]).all(cut).await?.pop().unwrap_or_default()))
+}
+
+/// These columns of all rows of one of our own tables.
+fn reading(table: &str, columns: &[&str]) -> (Table, Filter) {
+    let columns = columns.iter().map(|name| (*name).to_owned()).collect();
+    (Table { name: TableName::Own(table.to_owned()), columns }, Filter::default())
 }

@@ -158,7 +158,7 @@ impl Running {
             }
         };
         let may_hurry = self.is_well() && began.elapsed() <= limits::BACKUP_HURRY_MAX;
-        (Instant::now() + pause, may_hurry.then_some(before + limits::BACKUP_EVERY_BYTES - limits::BACKUP_STEP_BYTES))
+        (Instant::now() + pause, may_hurry.then_some(before + limits::BACKUP_EVERY_BYTES))
     }
 
     /// True where the time of a snapshot has come since the last one was taken. That one is the schedule's memory: it outlives the hub, and a

@@ -91,11 +91,11 @@ impl PostgresCut {
         Ok(Some(reading).filter(|reading| reading.rows.len() > 0))
     }
 
-    async fn read_small(&mut self, tables: Vec<Table>) -> Result<Vec<Vec<Row>>, Failure> {
+    async fn read_small(&mut self, readings: Vec<(Table, Filter)>) -> Result<Vec<Vec<Row>>, Failure> {
         self.behind.clear();
-        let (mut found, mut held) = (Vec::with_capacity(tables.len()), 0);
-        for table in tables {
-            self.begin(table, &Filter::default()).await?;
+        let (mut found, mut held) = (Vec::with_capacity(readings.len()), 0);
+        for (table, filter) in readings {
+            self.begin(table, &filter).await?;
             held += self.open.as_ref().map_or(0, |reading| reading.rows.len());
             if held >= limits::MOVE_ROWS_MAX || self.open.as_ref().is_some_and(|reading| !reading.is_last) {
                 break;
@@ -138,9 +138,9 @@ impl Cut for PostgresCut {
         })
     }
 
-    fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>> {
+    fn read_small(&mut self, readings: Vec<(Table, Filter)>) -> StoreFuture<'_, Vec<Vec<Row>>> {
         Box::pin(async move {
-            let found = self.read_small(tables).await;
+            let found = self.read_small(readings).await;
             Ok(self.shapes.kept_if(found)?)
         })
     }

@@ -64,17 +64,17 @@ fn attempt(connection: &Connection, repository: RepositoryId, anchor: Anchor) ->
 
 fn note(connection: &Connection, project: ProjectId, row: &BackupRow, safe: &[(LaneKey, Seq)]) -> Result<bool, Failure> {
     let tried = "SELECT EXISTS (SELECT 1 FROM mobo_backup_tried WHERE repository = ?1 AND hash = ?2)";
-    if !connection.query_row(tried, (row.repository.0, row.anchor.hash), |found| found.get(0))? {
+    if !connection.prepare_cached(tried)?.query_row((row.repository.0, row.anchor.hash), |found| found.get(0))? {
         return Ok(false);
     }
     let forget = "DELETE FROM mobo_backup_tried WHERE repository = ?1 AND number <= ?2";
     connection.prepare_cached(forget)?.execute((row.repository.0, row.anchor.number.cast_signed()))?;
-    connection
-        .execute("DELETE FROM mobo_backup_head WHERE NOT EXISTS (SELECT 1 FROM mobo_backup WHERE repository = ?1)", [&row.repository.0])?;
-    connection.execute(
-        "INSERT OR REPLACE INTO mobo_backup(one, repository, place, number, hash, taken_us, base) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)",
-        (row.repository.0, &row.place, row.anchor.number.cast_signed(), row.anchor.hash, row.taken_us, row.base.cast_signed()),
-    )?;
+    let others = "DELETE FROM mobo_backup_head WHERE NOT EXISTS (SELECT 1 FROM mobo_backup WHERE repository = ?1)";
+    connection.prepare_cached(others)?.execute([&row.repository.0])?;
+    let keep =
+        "INSERT OR REPLACE INTO mobo_backup(one, repository, place, number, hash, taken_us, base) VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)";
+    let (number, base) = (row.anchor.number.cast_signed(), row.base.cast_signed());
+    connection.prepare_cached(keep)?.execute((row.repository.0, &row.place, number, row.anchor.hash, row.taken_us, base))?;
     let mut head = connection.prepare_cached("INSERT OR REPLACE INTO mobo_backup_head(bucket, position) VALUES (?1, ?2)")?;
     for (bucket, position) in &row.heads {
         head.execute((bucket.sql(), position.0.cast_signed()))?;

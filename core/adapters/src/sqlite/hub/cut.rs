@@ -30,7 +30,7 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Ask {
     Tables(Answer<Vec<CutTable>>),
-    Small(Vec<Table>, Answer<Vec<Vec<Row>>>),
+    Small(Vec<(Table, Filter)>, Answer<Vec<Vec<Row>>>),
     Read(Table, Filter, Pages<Vec<Row>>),
     Pack(Table, Vec<Filter>, Pages<PackedRows>),
 }
@@ -51,6 +51,8 @@ struct Waiting {
 struct Kept {
     connection: Connection,
     tables: Option<(i64, Vec<CutTable>)>,
+    /// Bytes of the largest page of packed rows so far: the next one likely is as large.
+    page_bytes: usize,
 }
 
 impl Cuts {
@@ -150,8 +152,8 @@ impl Cut for SqliteCut {
         self.ask(Ask::Tables)
     }
 
-    fn read_small(&mut self, tables: Vec<Table>) -> StoreFuture<'_, Vec<Vec<Row>>> {
-        self.ask(|answer| Ask::Small(tables, answer))
+    fn read_small(&mut self, readings: Vec<(Table, Filter)>) -> StoreFuture<'_, Vec<Vec<Row>>> {
+        self.ask(|answer| Ask::Small(readings, answer))
     }
 
     fn open(&mut self, table: Table, filter: Filter) -> StoreFuture<'_, ()> {
@@ -194,7 +196,7 @@ impl Serving {
     fn begin(kept: Option<Kept>, (path, vfs): &(PathBuf, Option<String>)) -> Result<Self, Failure> {
         let kept = match kept {
             Some(kept) => kept,
-            None => Kept { connection: open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?, tables: None },
+            None => Kept { connection: open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?, tables: None, page_bytes: 0 },
         };
         kept.connection.execute_batch("BEGIN")?;
         // The snapshot is taken by the first statement that reads.
@@ -214,7 +216,7 @@ impl Serving {
         while let Ok(ask) = asked.recv() {
             match ask {
                 Ask::Tables(answer) => is_sound &= reply(answer, self.tables()),
-                Ask::Small(tables, answer) => is_sound &= reply(answer, self.read_small(&tables)),
+                Ask::Small(readings, answer) => is_sound &= reply(answer, self.read_small(&readings)),
                 Ask::Read(table, filter, pages) => {
                     // Only what is called the last page is the end: a thread that dies in the middle of a table has not read all of it.
                     if let Err(failure) = self.read((&table, &filter), &pages) {
@@ -244,10 +246,10 @@ impl Serving {
         Ok(tables)
     }
 
-    fn read_small(&self, tables: &[Table]) -> Result<Vec<Vec<Row>>, Failure> {
-        let (mut found, mut held) = (Vec::with_capacity(tables.len()), 0);
-        for table in tables {
-            let mut statement = self.statement(table, &Filter::default())?;
+    fn read_small(&self, readings: &[(Table, Filter)]) -> Result<Vec<Vec<Row>>, Failure> {
+        let (mut found, mut held) = (Vec::with_capacity(readings.len()), 0);
+        for (table, filter) in readings {
+            let mut statement = self.statement(table, filter)?;
             let (mut rows, mut is_small) = (Vec::new(), true);
             in_pages(statement.raw_query(), table.columns.len(), |page| {
                 held += page.len();
@@ -275,17 +277,22 @@ impl Serving {
         Ok(())
     }
 
-    fn pack(&self, (table, filters): (&Table, &[Filter]), pages: &Pages<PackedRows>) -> Result<(), Failure> {
-        let (cells, mut page) = (table.columns.len(), PackedRows::default());
+    fn pack(&mut self, (table, filters): (&Table, &[Filter]), pages: &Pages<PackedRows>) -> Result<(), Failure> {
+        let mut page = PackedRows::with_room(self.kept.page_bytes);
+        let mut page_bytes = 0;
         for filter in filters {
             let mut statement = self.statement(table, filter)?;
+            // What a column must be equal to need not be read of it.
+            let told = |column: &String| filter.equal.iter().find(|(name, _)| name == column).map(|(_, cell)| cell.into());
+            let told: Vec<Option<CellRef<'_>>> = table.columns.iter().map(told).collect();
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next()? {
-                page.open(cells);
-                for column in 0..cells {
-                    page.cell(cell(row.get_ref(column)?)?);
+                page.open(told.len());
+                for (column, told) in told.iter().enumerate() {
+                    page.cell(told.map_or_else(|| cell(row.get_ref(column)?), Ok)?);
                 }
                 page.close();
+                page_bytes = page.bytes().max(page_bytes);
                 if page.bytes() >= limits::PACKED_BYTES && pages.blocking_send(Ok((page.take(), false))).is_err() {
                     // Whoever asked has gone.
                     return Ok(());
@@ -293,6 +300,7 @@ impl Serving {
             }
         }
         let _ = pages.blocking_send(Ok((page, true)));
+        self.kept.page_bytes = page_bytes.max(self.kept.page_bytes);
         Ok(())
     }
 
