@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use mobo_core::kernel::{Check, ComponentName, ExitReason, Stage, Verdict};
 
+use crate::output::tame;
+
 /// Where the boot is told. A console that cannot be written to is no reason not to boot: such errors are dropped.
 pub struct Console {
     out: Box<dyn Write + Send>,
@@ -43,9 +45,9 @@ impl Console {
         };
         let took = if check.took.is_zero() { String::new() } else { format!(" ({})", Took(check.took)) };
         let mark = self.painted(colour, mark);
-        self.line(format_args!("  {mark} {component:<14} {:<14} {}{took}", check.name, check.detail));
+        self.line(format_args!("  {mark} {component:<14} {:<14} {}{took}", check.name, tame(&check.detail)));
         if let Some(advice) = &check.advice {
-            self.line(format_args!("      → {advice}"));
+            self.line(format_args!("      → {}", tame(advice)));
         }
     }
 

@@ -56,9 +56,9 @@ impl Table {
         Self { rows: vec![header.iter().map(|title| title.to_uppercase()).collect()] }
     }
 
-    /// Adds a row. Control characters in a cell are printed as spaces, so that data cannot drive a terminal.
+    /// Adds a row. What drives a terminal is printed as spaces.
     pub fn row<T: fmt::Display>(&mut self, cells: impl IntoIterator<Item = T>) {
-        let plain = |cell: T| cell.to_string().replace(char::is_control, " ");
+        let plain = |cell: T| cell.to_string().replace(drives_a_terminal, " ");
         self.rows.push(cells.into_iter().map(plain).collect());
     }
 }
@@ -75,6 +75,17 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// True for what a terminal obeys and does not show: control characters, and what turns the order of others around, so that a text reads
+/// otherwise than it is written (CVE-2021-42574).
+fn drives_a_terminal(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text of several lines for a terminal: of what drives one, only line feeds are left. It may quote what somebody else has written.
+pub(crate) fn tame(text: &str) -> String {
+    text.replace(|character| character != '\n' && drives_a_terminal(character), " ")
 }
 
 /// Prints a text on standard output. A reader that has gone, as in `mobo list | head`, is not an error.
@@ -145,7 +156,7 @@ impl Failure {
 pub fn fail(failure: &Failure) -> ExitCode {
     let hint = if failure.hint.is_empty() { String::new() } else { format!("\n  hint: {}", failure.hint) };
     // Nobody is left to tell when standard error is gone.
-    let _ = io::stderr().write_all(format!("error: {}{hint}\n", failure.message).as_bytes());
+    let _ = io::stderr().write_all(tame(&format!("error: {}{hint}\n", failure.message)).as_bytes());
     ExitCode::from(failure.exit)
 }
 
@@ -164,9 +175,15 @@ mod tests {
         let mut table = Table::new(&["name", "state"]);
         table.row(["store.sqlite", "running"]);
         table.row(["käse", "fail\x1b[2J"]);
+        table.row(["a\u{202e}b", "c\u{2066}d"]);
         table.row(["alone"]);
-        assert_eq!(table.to_string(), "NAME          STATE\nstore.sqlite  running\nkäse          fail [2J\nalone\n");
+        assert_eq!(table.to_string(), "NAME          STATE\nstore.sqlite  running\nkäse          fail [2J\na b           c d\nalone\n");
         assert_eq!(Table::default().to_string(), "");
+    }
+
+    #[test]
+    fn what_a_message_quotes_does_not_drive_a_terminal() {
+        assert_eq!(tame("one\n  two\x1b[2J\r\u{202e}three\u{2028}ü"), "one\n  two [2J  three ü");
     }
 
     #[test]
