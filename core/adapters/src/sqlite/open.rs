@@ -85,6 +85,7 @@ impl Role {
                 ("0008_edge_ingest_said", &[include_str!("schema/0008_edge_ingest_said.sql")]),
                 ("0009_edge_ack_room", &[include_str!("schema/0009_edge_ack_room.sql")]),
                 ("0010_edge_decided", &[include_str!("schema/0010_edge_decided.sql")]),
+                ("0011_edge_reached", &[include_str!("schema/0011_edge_reached.sql")]),
             ],
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use mobo_adapters::sqlite::edge::{Keep, Pending, Refenced};
 use mobo_core::author::Intent;
+use mobo_core::entry::Header;
 use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
 use mobo_core::merge::Outcome;
 use mobo_core::message::{Closed, Code, Nack, Refence, RefenceReason, SchemaUpdate};
@@ -151,6 +152,30 @@ async fn r22_a_former_log_that_was_trimmed_is_given_up() {
     let pushes = come_back(&world, &device).await;
     assert_eq!(pushes.len(), 1, "one entry, and the hub says that it lacks others: {pushes:?}");
     assert_eq!(orders(&world).await.len(), 2);
+}
+
+/// What broke: a welcome had said that the hub has an entry, whose ack was lost; a restored hub took that back. Authored again, the entry did not say
+/// that rows may have it, and counted once more beside the row that another device offered.
+#[tokio::test]
+async fn r10_what_any_hub_said_to_have_is_known_when_it_is_authored_again() {
+    for (heard, want) in [("nothing", false), ("a welcome", true), ("an ack", true)] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let copy = world.copy_of_hub();
+        put(&world, &device, named("o", 1..=1)).await;
+        let answer = device.push(&world, Lane::State, None, 50).await.unwrap();
+        match heard {
+            "an ack" => device.take(answer).await,
+            "a welcome" => assert_eq!(device.hello(&world).await.forked, None),
+            _ => {}
+        }
+        world.goes_back(&copy).await;
+        device.hello(&world).await;
+        assert_eq!(new_log(&world, &device, None).await.reauthored, 1, "{heard}");
+        let outgoing = device.outgoing(Lane::State, None, 50).await.unwrap();
+        let header = Header::decode(&outgoing.entries[0].entry.header).unwrap();
+        assert_eq!(header.provenance.map(|first| (first.seq, first.sole)), Some((seq(1), want)), "{heard}");
+    }
 }
 
 /// The hub's order at a hello, as it writes it.

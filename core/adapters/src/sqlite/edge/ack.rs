@@ -73,7 +73,7 @@ pub(super) fn advance(conn: &Connection, lane: (Incarnation, Lane), acked: Seq, 
 
 fn raise(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Seq, safe: Option<Seq>) -> Try<()> {
     let safe = safe.map_or(0, |safe| seq_sql(safe.min(acked)));
-    let sql = "UPDATE mobo_lane SET acked = max(acked, ?3), safe = max(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
+    let sql = "UPDATE mobo_lane SET acked = max(acked, ?3), reached = max(reached, ?3), safe = max(safe, ?4) WHERE incarnation = ?1 AND lane = ?2";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked), safe))?;
     Ok(())
 }
@@ -82,6 +82,14 @@ fn settle(conn: &Connection, (incarnation, lane): (Incarnation, Lane), acked: Se
     let sql = "UPDATE mobo_outbox SET state = 1 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 0";
     conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(acked)))?;
     Ok(())
+}
+
+/// True if a hub has said once that it has an entry, by an ack or a welcome, and whatever a restored one has lost of it since.
+pub(super) fn was_reached(conn: &Connection, (incarnation, lane, seq): (Incarnation, Lane, Seq)) -> Try<bool> {
+    let sql = "SELECT ?3 <= reached FROM mobo_lane WHERE incarnation = ?1 AND lane = ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let reached = first(statement.query((incarnation.sql(), lane.number(), seq_sql(seq)))?, |row| Ok(row.get::<_, bool>(0)?))?;
+    Ok(reached.unwrap_or_default())
 }
 
 /// The first kept entry of a lane up to a position whose effective time is not known, or is from before the hub went back in time.

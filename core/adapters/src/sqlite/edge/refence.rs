@@ -204,8 +204,10 @@ impl Move<'_> {
         let (Payload::Present(payload), Some(eid)) = (&row.entry.payload, row.entry.eid()) else { return Ok(None) };
         // Of an entry that was authored again before, the first sealing is what counts.
         let first = header.provenance.filter(|_| mobo_core::protect!("refence.first-origin", true));
-        // What a hub has acknowledged it has delivered, too: the row that has it may be offered, by whoever holds it.
-        let sole = self.why == Why::Trimmed || mobo_core::protect!("refence.sole-acked", row.eff.is_some());
+        // What a hub has acknowledged it has delivered, too: the row that has it may be offered, by whoever holds it. A welcome has said so where
+        // the ack was lost.
+        let was_acked = row.eff.is_some() || ack::was_reached(self.conn, from)?;
+        let sole = self.why == Why::Trimmed || mobo_core::protect!("refence.sole-acked", was_acked);
         let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid, sole });
         let header =
             Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
