@@ -32,6 +32,8 @@ pub enum Input {
     Admitted(Vec<(BucketId, Position)>),
     /// The store has taken in a welcome of another timeline than it knew: what is to be offered before anything is pulled (rule R18).
     Moved(Moved),
+    /// The store has found that the hub has other entries than this log: a push of what it has behind the hub's last, which cannot be taken.
+    Parted(Box<Push>),
     /// The store's answer to [`Effect::ReadDefinitions`].
     Definitions(SchemaUpdate),
     /// The store's answer to [`Effect::ReadOffer`]: one page of a bucket, with its last position where more follows.
@@ -76,7 +78,7 @@ pub enum Input {
 pub enum Effect {
     /// Send a message.
     Send(Channel, Box<Message>),
-    /// Take in the hub's welcome, then answer [`Input::Admitted`] or [`Input::Moved`].
+    /// Take in the hub's welcome, then answer [`Input::Admitted`], [`Input::Moved`] or [`Input::Parted`].
     Admit(Box<Welcome>),
     /// Read the definitions as the hub delivered them, then answer [`Input::Definitions`].
     ReadDefinitions,
@@ -131,6 +133,7 @@ pub struct Settings {
 enum State {
     HelloSent,
     Admitting,
+    Parting, // Its log is not the hub's: it waits for the order to start another, and pulls nothing under this one's name.
     Live,
     Closed,
 }
@@ -221,13 +224,12 @@ impl DeviceSession {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match (self.state, self.settings.keepalive) {
-            (State::Closed, _) => None,
-            (State::HelloSent | State::Admitting, _) => Some(self.last_heard.after(limits::HELLO_TIMEOUT)),
+            (State::Closed, _) | (State::Live, None) => None,
+            (State::HelloSent | State::Admitting | State::Parting, _) => Some(self.last_heard.after(limits::HELLO_TIMEOUT)),
             (State::Live, Some(keepalive)) => match self.pinged {
                 None => Some(self.last_heard.after(keepalive)),
                 Some(_) => Some(self.last_heard.after(keepalive + keepalive / 2)),
             },
-            (State::Live, None) => None,
         }
     }
 
@@ -244,6 +246,7 @@ impl DeviceSession {
             Input::Undecided(from) => from.iter().for_each(|(lane, seq)| self.lanes.rewind(*lane, *seq)),
             Input::Admitted(cursors) => self.admitted(cursors),
             Input::Moved(moved) => self.moved(moved),
+            Input::Parted(push) => self.parted(*push),
             Input::Definitions(update) => self.offer_definitions(update),
             Input::Offer(offer, more) => self.offer(*offer, more),
             Input::Entries(lane, push) => self.entries(now, lane, push),
@@ -278,7 +281,7 @@ impl DeviceSession {
     fn message(&mut self, now: Instant, message: Message) {
         match (self.state, message) {
             (State::HelloSent, Message::Welcome(welcome)) => self.welcome(welcome),
-            (State::HelloSent | State::Live, Message::Refence(refence)) => {
+            (State::HelloSent | State::Parting | State::Live, Message::Refence(refence)) => {
                 self.effects.push_back(Effect::Refence(Box::new(refence)));
                 self.close(CloseReason::Refenced);
             }
@@ -288,12 +291,12 @@ impl DeviceSession {
             (State::Live, Message::Error(error)) => self.complaint(error),
             (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
             // The store reads where to pull from before it hears of them, and would be told to pull what it does not have.
-            (State::Admitting, message @ (Message::Grant(_) | Message::Revoke(_)))
+            (State::Admitting | State::Parting, message @ (Message::Grant(_) | Message::Revoke(_)))
                 if self.early.len() < 2 * limits::BUCKETS_PER_DEVICE_MAX =>
             {
                 self.early.push(message);
             }
-            (State::Live | State::Admitting, message) => self.live(now, message),
+            (State::Live | State::Admitting | State::Parting, message) => self.live(now, message),
             (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
         }
     }

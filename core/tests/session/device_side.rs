@@ -18,6 +18,7 @@ fn device_input(word: &str) -> device::Input {
         "newer" => message(Message::Welcome(Box::new(Welcome { schema_rev: 2, ..welcome() }))),
         "welcomeback" => message(Message::Welcome(Box::new(welcome_with(numbers[0])))),
         "admitted" => device::Input::Admitted(vec![(BUCKET, Position(numbers[0]))]),
+        "parted" => device::Input::Parted(Box::new(push(numbers[0], 1))),
         "undecided" => device::Input::Undecided(vec![(Lane::State, seq(numbers[0]))]),
         "none" => device::Input::Entries(Lane::from_number(numbers[0] as u8).unwrap(), None),
         "entries" => device::Input::Entries(Lane::State, Some(Box::new(push(numbers[0], numbers[1] as usize)))),
@@ -157,6 +158,19 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
 
 /// Acks travel on streams of their own. A delivery that came before them made the device write again what the hub had taken, or had it show an
 /// increment twice for a moment.
+/// A device that has other entries than its hub authored all again that it had heard no ack of, and some of that the hub had under their first
+/// names: put back, it met both.
+#[test]
+fn r15_a_device_that_parts_from_its_hub_asks_how_far_both_go_together() {
+    const PARTED: &str = "open; welcome; parted 8";
+    device_row(PARTED, ">push");
+    device_row(&format!("{PARTED}; refence"), "refence, close Refenced");
+    device_row(&format!("{PARTED}; appended; grant; admitted 3; moved 8; parted 9"), "");
+    device_row(&format!("{PARTED}; +14; timeout"), "");
+    device_row(&format!("{PARTED}; +15; timeout"), "close Silent");
+    device_row(&format!("{LIVE}; parted 8"), "");
+}
+
 #[test]
 fn what_is_delivered_waits_for_the_acks_of_own_entries_in_it() {
     let pushed = format!("{LIVE}; appended; entries 1 2; entries 3 1; none 0");

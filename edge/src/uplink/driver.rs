@@ -278,11 +278,10 @@ impl<F: Frames> Driver<F> {
 
     async fn admit(&mut self, welcome: Welcome) -> Result<(), Failed> {
         let takes_former = welcome.features & FORMER_LOGS != 0;
+        let lanes = welcome.lanes.clone();
         let admitted = self.uplink.store.admit(welcome).await?;
-        if admitted.forked.is_some() {
-            // The hub has entries that this log does not: it is a copy of another. It goes on under a name of its own.
-            self.refence(None).await?;
-            return Err(Failed::Forked);
+        if let Some(lane) = admitted.forked {
+            return self.part(lane, lanes.iter().find(|status| status.lane == lane).and_then(|status| status.last)).await;
         }
         self.was_live = true;
         let (transport, peer) = (self.uplink.dialer.transport(), self.peer.clone());
@@ -305,6 +304,22 @@ impl<F: Frames> Driver<F> {
             None => self.feed(Input::Admitted(admitted.cursors)),
         }
         Ok(())
+    }
+
+    /// The hub has entries that this log does not: it is a copy of another, and goes on under a name of its own. What both have is not authored
+    /// again: the hub is asked how far that goes, by a push that it cannot take.
+    async fn part(&mut self, lane: Lane, hub_last: Option<Seq>) -> Result<(), Failed> {
+        match self.uplink.store.pending(lane, hub_last, 1, limits::PUSH_BYTES_MIN).await? {
+            Pending::Entries(outgoing) => {
+                let push = self.uplink.push(lane, outgoing).await?;
+                self.feed(Input::Parted(Box::new(push)));
+                Ok(())
+            }
+            Pending::Nothing | Pending::Trimmed(_) => {
+                self.refence(None).await?;
+                Err(Failed::Forked)
+            }
+        }
     }
 
     /// Reads one push of entries and signs its head. They are durable: the store gives nothing that is not.

@@ -24,6 +24,14 @@ impl DeviceSession {
         }
     }
 
+    /// What contradicts the hub's lane is sent once, and nothing else: the order that answers it holds the hub's chains (rule R15).
+    pub(super) fn parted(&mut self, push: Push) {
+        if self.state == State::Admitting {
+            self.state = State::Parting;
+            self.send(Channel::Lane(push.lane), Message::Push(push));
+        }
+    }
+
     pub(super) fn nack(&mut self, nack: &Nack) {
         if nack.code == Code::GAP {
             self.lanes.nacked(nack.lane, nack.expect);
