@@ -240,6 +240,7 @@ impl<F: Frames> Driver<F> {
                     Pending::Trimmed(kept) => {
                         let kept = kept.get();
                         tracing::warn!(%incarnation, lane, kept, "the hub has lost entries of a former log that this device keeps no more");
+                        store.strand(former).await?;
                         None
                     }
                 };
@@ -248,6 +249,7 @@ impl<F: Frames> Driver<F> {
             Effect::GaveUp(former, code) => {
                 let (incarnation, lane, code) = (former.incarnation, former.lane.number(), code.name());
                 tracing::warn!(%incarnation, lane, code, "the hub cannot go on with a former log: what it did is in the rows that are offered");
+                store.strand(former).await?;
             }
             Effect::Resume => {
                 store.given_back().await?;

@@ -14,7 +14,7 @@ use mobo_core::recover::{Flow, Moved, Step};
 use mobo_core::store::HubStore;
 use serde_json::json;
 
-use crate::world::{Device, World, seq};
+use crate::world::{Device, World, edit, seq};
 
 /// What a device does on a new timeline, but that nobody joins its offers. Gives the entries and bytes of each push of a former log.
 async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, usize)> {
@@ -28,6 +28,7 @@ async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, 
         step = match step {
             Step::ReadFormer(former) => {
                 let Pending::Entries(outgoing) = device.store.former(former, (1_000, 1 << 20)).await.unwrap() else {
+                    device.store.strand(former).await.unwrap();
                     step = flow.former_sent(None);
                     continue;
                 };
@@ -152,6 +153,34 @@ async fn r22_a_former_log_that_was_trimmed_is_given_up() {
     let pushes = come_back(&world, &device).await;
     assert_eq!(pushes.len(), 1, "one entry, and the hub says that it lacks others: {pushes:?}");
     assert_eq!(orders(&world).await.len(), 2);
+}
+
+/// What broke: an entry that the hub had acknowledged, and not delivered yet, stayed laid over its row for good where the hub could not take its log
+/// back. Everybody else saw another row, and the hub never got what the device still kept.
+#[tokio::test]
+async fn r22_what_is_still_shown_of_a_log_that_is_given_up_is_authored_again() {
+    for (later, want) in [(None, "kept"), (Some("later"), "later")] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let copy = world.copy_of_hub();
+        put(&world, &device, named("o", 1..=2)).await;
+        device.sync(&world).await;
+        device.write(&world, "orders", Intent::Merge, "shared", json!({"title": "kept", "hours": {"$inc": 10}})).await;
+        device.push_all(&world).await;
+        new_log(&world, &device, None).await;
+        assert_eq!(device.store.trim(Keep { age_us: u64::MAX, bytes_max: 0 }).await.unwrap(), 2);
+        world.goes_back(&copy).await;
+        if let Some(title) = later {
+            world.write("orders", vec![edit(Intent::Put, "shared", json!({ "title": title, "hours": 1 }))]).await;
+        }
+        come_back(&world, &device).await;
+        device.sync(&world).await;
+        let rows = world.rows("orders").await;
+        assert_eq!(device.rows(&world, "orders").await, rows, "{later:?}");
+        let shared = rows.iter().find(|row| row["id"] == "shared").unwrap();
+        assert_eq!((&shared["title"], &shared["hours"]), (&json!(want), &json!(10 + u64::from(later.is_some()))), "{later:?}");
+        assert_eq!(device.count("SELECT count(*) FROM mobo_overlay") + device.count("SELECT count(*) FROM mobo_outbox WHERE state = 0"), 0);
+    }
 }
 
 /// What broke: a welcome had said that the hub has an entry, whose ack was lost; a restored hub took that back. Authored again, the entry did not say

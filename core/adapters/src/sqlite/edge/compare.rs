@@ -19,6 +19,7 @@ use super::meta::{self, Log};
 use super::overlays;
 use super::recover;
 use super::rows::key_of;
+use super::stranded;
 use crate::sqlite::table::quoted;
 
 /// Compares cursors and digests with what the hub read in one snapshot.
@@ -29,7 +30,7 @@ pub(super) fn checkpoint(
     conn: &Connection,
     schema: &Schema,
     checkpoint: &Checkpoint,
-    again: (Wall, &mut dyn FnMut() -> Nonce),
+    (heard, nonce): (Wall, &mut dyn FnMut() -> Nonce),
 ) -> Try<Compared> {
     let mut compared = Compared::default();
     let Some(log) = Log::read(conn)? else { return Ok(compared) };
@@ -55,10 +56,11 @@ pub(super) fn checkpoint(
         for key in merged.iter().filter(|_| drops) {
             overlays::drop_merged(conn, key, &checkpoint.own_merged, &mut desk.refused)?;
         }
-        compared.appended = desk.redo(schema, again)?;
+        compared.appended = desk.redo(schema, (heard, &mut *nonce))?;
         for key in merged.iter().filter(|_| drops) {
             desk.show(key, (None, None))?;
         }
+        compared.appended.extend(stranded::settle(&mut desk, schema, nonce)?);
         compared.changed.extend(desk.finish()?);
     }
     // Where every bucket is at its head, so are the records that two of them share.

@@ -11,7 +11,7 @@ use super::counts::EdgeAudit;
 use super::members::{self, Sweep};
 use super::refence::Why;
 use super::refusals::{self, Refused};
-use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, outbox, records, recover, refence};
+use super::{EdgeStore, Inner, ack, apply, compare, definitions, levels, outbox, records, recover, refence, stranded};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -242,6 +242,17 @@ impl EdgeStore {
     /// A [`StoreError`].
     pub async fn former(&self, former: Former, max: (usize, usize)) -> Result<Pending, StoreError> {
         self.inner.readers.read(move |conn| outbox::former(conn, &former, max)).await
+    }
+
+    /// The hub does not go on with a lane of a log that was left behind, of which it lacks what is kept nowhere. What is still laid over rows is
+    /// authored again where these come back without it.
+    ///
+    /// # Errors
+    ///
+    /// A [`StoreError`].
+    pub async fn strand(&self, former: Former) -> Result<(), StoreError> {
+        let work = move |conn: &Connection, _: &Inner| stranded::strand(conn, (former.incarnation, former.lane));
+        self.commit(work, |_, ()| {}).await
     }
 
     /// Everything that a restored hub may have lost was given back to it.

@@ -38,6 +38,7 @@ mod retry;
 mod room;
 mod rows;
 mod status;
+mod stranded;
 mod stream;
 mod together;
 mod write;
