@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use mobo_adapters::sqlite::edge::{Keep, Pending, Refenced};
 use mobo_core::author::Intent;
 use mobo_core::entry::Header;
-use mobo_core::ids::{Incarnation, Lane, LaneKey, Seq};
+use mobo_core::ids::{Incarnation, Lane, LaneKey, Position, Seq, Timeline};
 use mobo_core::merge::Outcome;
-use mobo_core::message::{Closed, Code, Nack, Refence, RefenceReason, SchemaUpdate};
+use mobo_core::message::{Closed, Code, Nack, Refence, RefenceReason, SchemaUpdate, TimelineParent};
 use mobo_core::recover::{Flow, Moved, Step};
 use mobo_core::store::HubStore;
 use serde_json::json;
@@ -381,4 +381,40 @@ async fn r19_a_device_names_the_timelines_that_the_hub_has_forgotten() {
     device.raw().execute("DELETE FROM mobo_meta WHERE key = 'timelines'", []).unwrap();
     world.goes_back(&copy).await;
     assert_eq!(device.hello(&world).await.moved.unwrap().timelines, known[..1], "of a device that kept no list, the last");
+}
+
+/// What broke: a hub that goes back again while a bucket is being offered may have lost what it had joined of that, and the device offered on from
+/// where it had got to, or from where the bucket stood on the timeline between the two.
+#[tokio::test]
+async fn r18_a_hub_that_goes_back_while_it_is_offered_a_bucket_is_offered_all_of_it_again() {
+    // Where the bucket stood when each timeline ended, as the last hub knows it; and how many of eight rows that hub may have lost.
+    let cases: [(&[(u8, u64)], usize); 4] = [(&[(1, 9), (9, 0)], 8), (&[(9, 0)], 8), (&[], 8), (&[(9, 7)], 1)];
+    for (heads, lost) in cases {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let bucket = device.grants[0].bucket;
+        for id in named("o", 1..=8) {
+            device.write(&world, "orders", Intent::Put, &id, json!({"title": "x".repeat(60_000)})).await;
+        }
+        device.sync(&world).await;
+        let parent =
+            |(timeline, head): (u8, u64)| TimelineParent { timeline: Timeline([timeline; 16]), heads: vec![(bucket, Position(head))] };
+        assert_eq!(world.timeline, parent((9, 0)).timeline);
+        (world.timeline, world.parents) = (Timeline([1; 16]), vec![parent((9, 0))]);
+        device.hello(&world).await;
+        let (offer, more) = device.store.offer(bucket, None).await.unwrap();
+        assert_eq!((offer.rows.len(), more), (7, Some(Position(7))));
+        assert_eq!(device.store.offer(bucket, more).await.unwrap().0.rows.len(), 1, "the first page is joined");
+        (world.timeline, world.parents) = (Timeline([2; 16]), heads.iter().copied().map(parent).collect());
+        device.hello(&world).await;
+        let (mut after, mut offered) = (None, 0);
+        loop {
+            let (offer, more) = device.store.offer(bucket, after).await.unwrap();
+            (after, offered) = (more, offered + offer.rows.len());
+            if more.is_none() {
+                break;
+            }
+        }
+        assert_eq!(offered, lost, "{heads:?}");
+    }
 }

@@ -15,7 +15,8 @@ use mobo_core::ids::{
 };
 use mobo_core::merge::{HubAuthor, LocalBody, LocalWrite, Merged, Outcome, Prepared, Rights, prepare_push};
 use mobo_core::message::{
-    Ack, Batch, Checkpoint, Decision, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, Welcome,
+    Ack, Batch, Checkpoint, Decision, Definition, Grant, Item, ItemBody, Parent, Push, Reject, SchemaUpdate, TimelineInfo, TimelineParent,
+    Welcome,
 };
 use mobo_core::query::Select;
 use mobo_core::schema::{Collection, Field, FieldChanges, FieldType, Kind, Schema, altered};
@@ -82,6 +83,8 @@ pub(crate) struct World {
     pub(crate) hub: SqliteHubStore,
     pub(crate) project: ProjectId,
     pub(crate) timeline: Timeline,
+    /// What welcomes say of the history before that.
+    pub(crate) parents: Vec<TimelineParent>,
     pub(crate) schema: Arc<Schema>,
     author: HubAuthor,
     now: AtomicI64,
@@ -103,7 +106,7 @@ impl World {
         let author = HubAuthor { device: keys.device(), incarnation: first.incarnation };
         let (_, project) = hub.hub(first, ProjectId::new(5).unwrap()).await.unwrap();
         let (now, drawn) = (AtomicI64::new(START), AtomicU64::new(0));
-        let mut world = Self { folder, hub, project, timeline, schema: Arc::default(), author, now, drawn };
+        let mut world = Self { folder, hub, project, timeline, parents: Vec::new(), schema: Arc::default(), author, now, drawn };
         world.arrive(&keys, author.incarnation, None).await;
         let collections = [
             collection(1, "orders", Kind::Table, "title:text hours:counter n:int done:bool due:timestamp", &[]),
@@ -361,7 +364,7 @@ impl Device {
         let welcome = Welcome {
             proto: 1,
             features: 0,
-            timeline: TimelineInfo { timeline: world.timeline, parents: Vec::new() },
+            timeline: TimelineInfo { timeline: world.timeline, parents: world.parents.clone() },
             session: admission.session,
             ordinal: admission.ordinal,
             hub_time: world.now(),

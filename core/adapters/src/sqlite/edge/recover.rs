@@ -158,14 +158,11 @@ pub(super) fn forget_acks(
 
 fn leave_timeline(conn: &Connection, schema: &Schema, welcome: &Welcome, bucket: BucketRow) -> Try<()> {
     let (id, from) = (bucket.grant.bucket, bucket.timeline);
-    let mut above = fork_head(&welcome.timeline, from, id);
     let granted = welcome.grants.iter().any(|grant| grant.bucket == id);
-    let known = due(conn, id)?;
-    if let Some(known) = &known {
-        // Not offered yet since the last time that the hub went back: its rows are still those of before.
-        above = above.min(known.above);
-    }
-    let timeline = known.map_or(from, |known| known.timeline);
+    // Not offered yet, or not all of it, since the last time that the hub went back: its rows are still those of before, and stand at positions
+    // of before. Of what was offered of them meanwhile this hub may have lost everything, wherever the bucket stood by then.
+    let timeline = due(conn, id)?.map_or(from, |known| known.timeline);
+    let above = fork_head(&welcome.timeline, timeline, id);
     if mobo_core::protect!("recovery.offered", true) {
         put(conn, id, &Due { timeline, above, revoked: !granted })?;
     }
