@@ -6,11 +6,11 @@
 //!
 //! | stage \ event | admitted on a new timeline | `Schema`, last | acks up to where its lanes were | offer read | `OfferAck` | `Error` unsupported |
 //! |---|---|---|---|---|---|---|
-//! | – | → Schema: offer definitions | take it in | | | | |
+//! | – | → Naming: offer nothing under each timeline that the hub does not know, one at a time; where there is none, → Schema | take it in | | | | |
+//! | Naming | | take it in | | | the last one's: → Schema: offer definitions | end the session |
 //! | Schema | | → Pushing: push each lane from hub.last + 1 | | | | end the session |
 //! | Pushing | | take it in | → Former: push what the hub lacks of the logs that it left behind, one lane after the other | | | end the session |
-//! | Former | | take it in | the last lane's: → Naming, or Offering where there is nothing to name | | | end the session |
-//! | Naming: offer nothing under each timeline that the hub does not know, one at a time | | take it in | | | the last one's: → Offering: read the first bucket's page | end the session |
+//! | Former | | take it in | the last lane's: → Offering: read the first bucket's page | | | end the session |
 //! | Offering | | take it in | | send it, one at a time | more: read the next page; else the bucket is done: the next one; none left → Done | end the session |
 //! | Done | | take it in | | | | pull every bucket from its fork head |
 //!

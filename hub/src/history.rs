@@ -217,12 +217,13 @@ impl History {
         Ok(report)
     }
 
-    /// Takes in definitions that a device offers. Gives a sentence about those that cannot be taken.
+    /// Takes in definitions that a device offers; besides those of this history, they may have been delivered on the timelines that it names.
+    /// Gives a sentence about those that cannot be taken.
     ///
     /// # Errors
     ///
     /// The store's.
-    pub async fn adopt(&self, update: SchemaUpdate) -> Result<Option<String>, StoreError> {
+    pub async fn adopt(&self, update: SchemaUpdate, named: &[Timeline]) -> Result<Option<String>, StoreError> {
         let era = self.era();
         let identity = &era.identity;
         let mut refused = Vec::new();
@@ -232,7 +233,7 @@ impl History {
             let Some(collection) = &definition.collection else { continue };
             let is_ours =
                 |timeline: Timeline| identity.offer.schema(identity.project, collection.id, timeline, &definition.bytes) == definition.mac;
-            if is_ours(update.timeline) || timelines(&era.timeline).any(is_ours) {
+            if is_ours(update.timeline) || timelines(&era.timeline).chain(named.iter().copied()).any(is_ours) {
                 valid.push(definition);
             } else {
                 refused.push(collection.name.clone());

@@ -46,8 +46,10 @@ pub enum Step {
     Wait,
     /// Read entries of a former log, at most one push of them.
     ReadFormer(Former),
-    /// Offer nothing of a bucket under that timeline, so that the hub knows what later rows may have been delivered on.
+    /// Offer nothing of a bucket under that timeline, so that the hub knows on what definitions and rows may have been delivered that come.
     Name(BucketId, Timeline),
+    /// Read the definitions, to offer them.
+    Define,
     /// Read what is held of a bucket from the start, or behind the last page.
     Read(BucketId, Option<Position>),
     /// Every bucket was offered.
@@ -56,12 +58,12 @@ pub enum Step {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Stage {
+    /// The name of a timeline waits for its ack.
+    Named,
     Schema,
     Pushing(Vec<(Lane, Seq)>),
     /// Entries of a former log are being read (`None`), or wait for their ack up to there.
     Former(Option<Seq>),
-    /// The name of a timeline waits for its ack.
-    Named,
     /// A page is being read.
     Reading,
     /// A page waits for its ack: with its last position where more follow.
@@ -85,18 +87,30 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// At the beginning: the definitions are to be offered.
+    /// At the beginning: the timelines are to be named, and then the definitions offered. [`Self::first`] says what to do.
     #[must_use]
     pub fn new(moved: Moved) -> Self {
         let Moved { offers, lasts, former, timelines } = moved;
+        let stage = if timelines.is_empty() { Stage::Schema } else { Stage::Named };
         let (former, timelines, offers) = (former.into(), timelines.into(), offers.into());
-        Self { stage: Stage::Schema, lasts, due: None, former, timelines, offers }
+        Self { stage, lasts, due: None, former, timelines, offers }
+    }
+
+    /// What is to be done before anything else.
+    #[must_use]
+    pub fn first(&self) -> Step {
+        self.timelines.front().map_or(Step::Define, |timeline| Step::Name(self.named_in(), *timeline))
+    }
+
+    /// Where timelines are named. One without a bucket may hold definitions all the same; of what is not there, nothing can be offered, either.
+    fn named_in(&self) -> BucketId {
+        self.offers.front().copied().unwrap_or_else(|| BucketId::from_entropy([0; 8]))
     }
 
     /// True once entries may be pushed: the hub knows the collections that they are of.
     #[must_use]
     pub fn may_push(&self) -> bool {
-        self.stage != Stage::Schema
+        !matches!(self.stage, Stage::Named | Stage::Schema)
     }
 
     /// True while a bucket may not be pulled, swept or purged.
@@ -195,12 +209,13 @@ impl Flow {
 
     /// The hub has joined a page of that bucket. Gives the bucket if that was its last page, and what is next.
     pub fn joined(&mut self, bucket: BucketId) -> (Option<BucketId>, Step) {
+        if self.stage == Stage::Named && bucket == self.named_in() {
+            self.timelines.pop_front();
+            self.stage = if self.timelines.is_empty() { Stage::Schema } else { Stage::Named };
+            return (None, self.first());
+        }
         if self.offers.front() != Some(&bucket) {
             return (None, Step::Wait);
-        }
-        if self.stage == Stage::Named {
-            self.timelines.pop_front();
-            return (None, self.next(None));
         }
         let Stage::Sent(more) = self.stage else { return (None, Step::Wait) };
         if more.is_some() {
@@ -216,20 +231,12 @@ impl Flow {
     }
 
     fn next(&mut self, after: Option<Position>) -> Step {
-        match (self.offers.front(), self.timelines.front()) {
-            (Some(bucket), Some(timeline)) => {
-                self.stage = Stage::Named;
-                Step::Name(*bucket, *timeline)
-            }
-            (Some(bucket), None) => {
-                self.stage = Stage::Reading;
-                Step::Read(*bucket, after)
-            }
-            (None, _) => {
-                self.stage = Stage::Done;
-                Step::Done
-            }
-        }
+        let Some(bucket) = self.offers.front() else {
+            self.stage = Stage::Done;
+            return Step::Done;
+        };
+        self.stage = Stage::Reading;
+        Step::Read(*bucket, after)
     }
 }
 
@@ -310,22 +317,22 @@ mod tests {
     }
 
     #[test]
-    fn r19_timelines_that_the_hub_does_not_know_are_named_before_rows_are_offered() {
+    fn r19_timelines_that_the_hub_does_not_know_are_named_before_anything_is_offered() {
         let (a, b) = (BucketId::new(1).unwrap(), BucketId::new(2).unwrap());
         let timelines = [Timeline([3; 16]), Timeline([4; 16])];
         let mut flow = Flow::new(Moved { offers: vec![a, b], timelines: timelines.to_vec(), ..Moved::default() });
-        flow.definitions_offered(&said(&[]));
-        flow.definitions_came(&said(&[]));
-        assert_eq!(flow.pushed(|_| None), Step::Name(a, timelines[0]));
+        assert_eq!(flow.first(), Step::Name(a, timelines[0]));
         assert_eq!(flow.joined(b), (None, Step::Wait));
         assert_eq!(flow.joined(a), (None, Step::Name(a, timelines[1])));
-        assert_eq!(flow.joined(a), (None, Step::Read(a, None)), "no bucket is offered by a name");
-        flow.sent(None);
-        assert_eq!(flow.joined(a), (Some(a), Step::Read(b, None)), "and they are named once");
-        let mut nothing = Flow::new(Moved { timelines: timelines.to_vec(), ..Moved::default() });
-        nothing.definitions_offered(&said(&[]));
-        nothing.definitions_came(&said(&[]));
-        assert_eq!(nothing.pushed(|_| None), Step::Done, "nothing bears them");
+        assert!(!flow.may_push());
+        assert_eq!(flow.joined(a), (None, Step::Define), "no bucket is offered by a name");
+        assert!(!flow.may_push());
+        flow.definitions_offered(&said(&[]));
+        flow.definitions_came(&said(&[]));
+        assert_eq!(flow.pushed(|_| None), Step::Read(a, None), "and they are named once");
+        let mut nothing = Flow::new(Moved { timelines: timelines[..1].to_vec(), ..Moved::default() });
+        let Step::Name(bucket, _) = nothing.first() else { panic!("definitions may bear it") };
+        assert_eq!(nothing.joined(bucket), (None, Step::Define));
     }
 
     fn seq(number: u64) -> Option<Seq> {

@@ -88,8 +88,8 @@ pub enum Effect {
     Pull(Vec<(BucketId, Position)>),
     /// Join what the device offers, whose rows may have been delivered on these timelines, then answer [`Input::Joined`]. One at a time.
     Join(Box<Offer>, Vec<Timeline>),
-    /// Take in definitions that the device offers, then answer [`Input::Adopted`].
-    Adopt(Box<SchemaUpdate>),
+    /// Take in definitions that the device offers, which may have been delivered on any of these timelines, too, then answer [`Input::Adopted`].
+    Adopt(Box<SchemaUpdate>, Vec<Timeline>),
     /// The device has given back all that it holds: it pulls everything that it may read.
     OfferedAll,
     /// Answer a ping, with the hub's time in it.

@@ -345,10 +345,13 @@ fn r18_a_device_offers_before_it_pulls() {
     device_row(&format!("{PUSHED}; ack 1; page 7; joined; page"), ">offer");
     device_row(&format!("{PUSHED}; ack 1; page 7; joined; page; joined"), "offered, resume");
     device_row(&format!("{PUSHED}; ack 1; page; joined; admitted 3"), ">pull 3");
-    // What may have been delivered on a timeline that the hub has forgotten is told before it is offered.
-    device_row("open; welcome; foreign; definitions; schema", "putschema, >offer, read 0 0");
-    device_row("open; welcome; foreign; definitions; schema; joined", "readoffer");
-    device_row("open; welcome; foreign; definitions; schema; joined; page; joined", "offered, resume");
+    // That something may have been delivered on a timeline that the hub has forgotten is told before anything is offered.
+    device_row("open; welcome; foreign", ">offer");
+    device_row("open; welcome; foreign; appended", "");
+    device_row("open; welcome; foreign; joined", "readdefinitions");
+    device_row("open; welcome; foreign; joined; definitions", ">schemaoffer");
+    device_row("open; welcome; foreign; joined; definitions; schema", "putschema, readoffer, read 0 0");
+    device_row("open; welcome; foreign; joined; definitions; schema; page; joined", "offered, resume");
     // Nothing else makes it pull, and nothing touches what is not offered.
     device_row(&format!("{PUSHED}; batch 0 0 3"), "");
     device_row(&format!("{PUSHED}; sweep"), "");

@@ -228,7 +228,7 @@ fn hub_answer(effect: hub::Effect, world: &World) -> Option<hub::Input> {
         }
         hub::Effect::Pull(wants) => hub::Input::Page(Box::new(page(wants))),
         hub::Effect::Join(offer, _) => hub::Input::Joined(OfferAck { bucket: offer.bucket, joined: offer.rows.len() as u64, refused: 0 }),
-        hub::Effect::Adopt(update) => {
+        hub::Effect::Adopt(update, _) => {
             let refused = update.definitions.iter().any(|definition| definition.collection.is_none());
             hub::Input::Adopted(Arc::new(schema(world)), refused.then(|| "not one of ours".to_owned()))
         }

@@ -1,6 +1,7 @@
 use mobo_adapters::sqlite::SqliteHubStore;
+use mobo_core::cbor::Writer;
 use mobo_core::ids::{BucketId, CollectionId, FieldId, Lane, Ordinal, RecordId, RecordKey, Seq, Ver};
-use mobo_core::message::{Item, ItemBody, Offer};
+use mobo_core::message::{Definition, Item, ItemBody, Offer};
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Field, FieldType, Kind};
 use mobo_core::stamp::Stamp;
@@ -99,5 +100,26 @@ async fn r19_a_row_bears_any_timeline_that_its_device_has_named() {
     let offer = Offer { bucket: BucketId::new(1).unwrap(), timeline: left_on, rows: vec![item], more: false };
     for (named, want) in [(&[left_on][..], 0), (&[left_on, delivered_on], 1)] {
         assert_eq!(opened.history.join(device, offer.clone(), named).await.unwrap().joined, want, "{named:?}");
+    }
+}
+
+/// What broke: a device that had a collection of a timeline that the hub has forgotten, and neither an ack nor a checkpoint of it to show, was told
+/// that the hub could not take the collection back. Its entries were refused after that, and so were its rows.
+#[tokio::test]
+async fn r18_a_definition_bears_any_timeline_that_its_device_has_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
+    let keys = KeyPair::from_secret(&[7; 32]);
+    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let (delivered_on, left_on) = (Timeline([5; 16]), Timeline([6; 16]));
+    let mut writer = Writer::new();
+    orders().encode(&mut writer);
+    let bytes = writer.into_bytes();
+    let mac = opened.history.era().identity.offer.schema(opened.project, orders().id, delivered_on, &bytes);
+    let definitions = vec![Definition { bytes, collection: Some(orders()), mac }];
+    let update = SchemaUpdate { timeline: left_on, rev: 1, definitions, more: false };
+    for (named, taken) in [(&[left_on][..], false), (&[left_on, delivered_on], true)] {
+        let refused = opened.history.adopt(update.clone(), named).await.unwrap();
+        assert_eq!((refused.is_none(), opened.schema.borrow().get(orders().id).is_some()), (taken, taken), "{named:?}: {refused:?}");
     }
 }

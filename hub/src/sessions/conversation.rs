@@ -269,7 +269,7 @@ impl<F: Frames> Conversation<F> {
             Effect::Enrol(enrol) => self.enrol(enrol),
             Effect::Merge(lane, push) => self.merge(lane, *push).await,
             Effect::Join(offer, timelines) => self.join(*offer, timelines),
-            Effect::Adopt(update) => self.adopt(*update),
+            Effect::Adopt(update, timelines) => self.adopt(*update, timelines),
             Effect::OfferedAll => self.offered_all(),
             Effect::Pull(wants) => self.pull(wants),
             Effect::Cursors(at) => self.cursors(at),

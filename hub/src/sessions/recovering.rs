@@ -25,11 +25,11 @@ impl<F: Frames> Conversation<F> {
         });
     }
 
-    pub(super) fn adopt(&mut self, update: SchemaUpdate) {
+    pub(super) fn adopt(&mut self, update: SchemaUpdate, timelines: Vec<Timeline>) {
         let sessions = Arc::clone(&self.sessions);
         let identity = Arc::clone(&self.identity);
         self.start(async move {
-            Done::input(match sessions.door.history.adopt(update).await {
+            Done::input(match sessions.door.history.adopt(update, &timelines).await {
                 Ok(refused) => Input::Adopted(sessions.definitions(&identity), refused),
                 Err(error) => Input::StoreFailed(error.to_string()),
             })

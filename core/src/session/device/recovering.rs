@@ -11,8 +11,10 @@ impl DeviceSession {
         if self.state == State::Admitting {
             self.state = State::Live;
             self.cursors.clear();
-            self.flow = Some(Flow::new(moved));
-            self.effects.push_back(Effect::ReadDefinitions);
+            let flow = Flow::new(moved);
+            let step = flow.first();
+            self.flow = Some(flow);
+            self.step(step);
         }
     }
 
@@ -77,6 +79,7 @@ impl DeviceSession {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wait => {}
+            Step::Define => self.effects.push_back(Effect::ReadDefinitions),
             Step::ReadFormer(former) => {
                 let bytes_max = self.lanes.push_bytes_max(former.lane);
                 self.effects.push_back(Effect::ReadFormer(former, bytes_max));

@@ -13,8 +13,8 @@ use crate::message::{Code, Message, Offer, PeerError, Pull, SchemaUpdate};
 pub(super) struct GivenBack {
     pub(super) unanswered_offers: u32,
     unanswered_schemas: u32,
-    /// The timelines of its offers: rows of all of them may have been delivered on any. One that the hub has forgotten is named by an offer of
-    /// nothing.
+    /// The timelines of its offers: definitions, and rows of all of them, may have been delivered on any. One that the hub has forgotten is named
+    /// by an offer of nothing.
     timelines: Vec<Timeline>,
 }
 
@@ -38,7 +38,7 @@ impl HubSession {
         if self.given_back.unanswered_schemas > limits::SCHEMA_OFFERS_MAX {
             return self.close(CloseReason::Violation("definitions before those before them were answered".to_owned()));
         }
-        self.effects.push_back(Effect::Adopt(Box::new(update)));
+        self.effects.push_back(Effect::Adopt(Box::new(update), self.given_back.timelines.clone()));
     }
 
     /// A device that offers its definitions waits for the hub's before it pushes. A refusal goes first, so that it waits for no more.
