@@ -163,7 +163,7 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
 #[test]
 fn r15_a_device_that_parts_from_its_hub_asks_how_far_both_go_together() {
     const PARTED: &str = "open; welcome; parted 8";
-    device_row(PARTED, ">push");
+    device_row(PARTED, ">push 8");
     device_row(&format!("{PARTED}; refence"), "refence, close Refenced");
     device_row(&format!("{PARTED}; appended; grant; admitted 3; moved 8; parted 9"), "");
     device_row(&format!("{PARTED}; +14; timeout"), "");
