@@ -290,13 +290,15 @@ impl DeviceSession {
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
             (State::Live, Message::Error(error)) => self.complaint(error),
             (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
+            // It is about the hub's log of that name, and not about this one.
+            (State::Parting, _) => {}
             // The store reads where to pull from before it hears of them, and would be told to pull what it does not have.
-            (State::Admitting | State::Parting, message @ (Message::Grant(_) | Message::Revoke(_)))
+            (State::Admitting, message @ (Message::Grant(_) | Message::Revoke(_)))
                 if self.early.len() < 2 * limits::BUCKETS_PER_DEVICE_MAX =>
             {
                 self.early.push(message);
             }
-            (State::Live | State::Admitting | State::Parting, message) => self.live(now, message),
+            (State::Live | State::Admitting, message) => self.live(now, message),
             (State::HelloSent | State::Closed, _) => self.close(CloseReason::Violation("a message before the welcome".to_owned())),
         }
     }

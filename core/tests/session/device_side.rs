@@ -31,6 +31,15 @@ fn device_input(word: &str) -> device::Input {
             code: Code::GAP,
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
+        "reject" => message(Message::Reject(Reject {
+            lane: Lane::State,
+            incarnation: Incarnation::new(4).unwrap(),
+            seq: seq(numbers[0]),
+            code: Code::FORBIDDEN,
+            detail: String::new(),
+            record: None,
+            hub_ver: Ver(0),
+        })),
         "merged" => message(Message::Batch(merged(4, &numbers))),
         "othersmerged" => message(Message::Batch(merged(3, &numbers))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
@@ -156,8 +165,6 @@ fn a_live_device_pulls_and_pushes_urgent_lanes_first() {
     device_row(&format!("{LIVE}; appended; entries 1 3; none 0; ack 3; gap 2"), "");
 }
 
-/// Acks travel on streams of their own. A delivery that came before them made the device write again what the hub had taken, or had it show an
-/// increment twice for a moment.
 /// A device that has other entries than its hub authored all again that it had heard no ack of, and some of that the hub had under their first
 /// names: put back, it met both.
 #[test]
@@ -166,11 +173,16 @@ fn r15_a_device_that_parts_from_its_hub_asks_how_far_both_go_together() {
     device_row(PARTED, ">push 8");
     device_row(&format!("{PARTED}; refence"), "refence, close Refenced");
     device_row(&format!("{PARTED}; appended; grant; admitted 3; moved 8; parted 9"), "");
+    // What the hub refused of the log that it has under that name is none of this one's entries.
+    device_row(&format!("{LIVE}; reject 9"), "rejected");
+    device_row(&format!("{PARTED}; reject 9; ack 9; gap 9; batch 1 2 3"), "");
     device_row(&format!("{PARTED}; +14; timeout"), "");
     device_row(&format!("{PARTED}; +15; timeout"), "close Silent");
     device_row(&format!("{LIVE}; parted 8"), "");
 }
 
+/// Acks travel on streams of their own. A delivery that came before them made the device write again what the hub had taken, or had it show an
+/// increment twice for a moment.
 #[test]
 fn what_is_delivered_waits_for_the_acks_of_own_entries_in_it() {
     let pushed = format!("{LIVE}; appended; entries 1 2; entries 3 1; none 0");

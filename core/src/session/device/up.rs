@@ -28,6 +28,9 @@ impl DeviceSession {
     pub(super) fn parted(&mut self, push: Push) {
         if self.state == State::Admitting {
             self.state = State::Parting;
+            // What came behind the welcome is about the hub's log of that name: a refusal would hit another entry.
+            self.effects.clear();
+            self.early.clear();
             self.send(Channel::Lane(push.lane), Message::Push(push));
         }
     }
