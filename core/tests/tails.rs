@@ -8,11 +8,14 @@ mod memory;
 use std::collections::{BTreeMap, BTreeSet};
 
 use memory::*;
-use mobo_core::entry::{Entry, Header, Provenance, chain_next, chain_start};
+use mobo_core::entry::{Entry, Header, Payload, Provenance, chain_next, chain_start};
 use mobo_core::ids::*;
+use mobo_core::limits;
 use mobo_core::merge::{Outcome, Prepared, Rights, prepare_push};
 use mobo_core::message::{Code, Push, PushedEntry};
 use mobo_core::record::RecordState;
+use mobo_core::stamp::Origin;
+use mobo_core::table::past::{self, Known, PastEntry, PastWrite, RowLog};
 use mobo_core::table::{Action, TableOp, op::encode_payload};
 use mobo_core::time::{Eff, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, LaneHead, Statement};
@@ -71,6 +74,13 @@ fn payload(action: Action, texts: &[(FieldId, &str)], hours: i128) -> Vec<u8> {
     encode_payload(&[TableOp { key: key(), action, before_us: 0, base_ver: Ver(0), fields, deltas }], None)
 }
 
+/// An entry that no hub has answered, authored again in a log of its own.
+fn again(incarnation: u64, log: &Log, hours: i128) -> Log {
+    let (before, eid) = (log.lane().incarnation, log.entry.eid().unwrap());
+    let origin = Provenance { incarnation: before, lane: Lane::State, seq: Seq::FIRST, eid, sole: false };
+    Log::new((1, incarnation), log.at, (payload(Action::Put, &[(SITE, "a")], hours), Some(origin)))
+}
+
 fn key() -> RecordKey {
     RecordKey { collection: ORDERS, id: RecordId::new("r").unwrap() }
 }
@@ -117,5 +127,71 @@ fn r10_an_increment_that_comes_back_in_a_row_and_authored_again_counts_once() {
         let mut hub = hub(true);
         logs.iter().for_each(|log| assert_eq!(log.merge(&mut hub, "site:a"), None));
         assert_eq!(join(&mut hub), Value::Int(sum), "{} authored again", logs.len());
+    }
+}
+
+/// What broke: of two copies of a device, both had an entry that no hub had answered, and each authored it again in a log of its own. The hub
+/// lost the one, which came back with a row, so that the other was news to it. One device alone did the same: what it authored again was
+/// acknowledged and lost, and its second log ended as well.
+#[test]
+fn r15_what_no_hub_had_answered_and_two_logs_author_again_counts_once() {
+    let first = Log::new((1, 1), 10, (payload(Action::Put, &[(SITE, "a")], 3), None));
+    let other = Log::new((1, 1), 11, (payload(Action::Put, &[(SITE, "a")], 4), None));
+    let state = |log: &Log| {
+        let mut hub = hub(true);
+        assert_eq!(log.merge(&mut hub, "site:a"), None);
+        hub.records[&key()].state.clone().unwrap()
+    };
+    let schema = schema();
+    let collection = schema.get(ORDERS).unwrap();
+    let at = collection.fields.iter().position(|field| field.id == HOURS).unwrap();
+    // The same entry in two logs, and the other entry that another copy wrote in its place.
+    for (second, sum) in [(again(3, &first, 3), 3), (again(3, &other, 4), 7)] {
+        let (here, there) = (state(&again(2, &first, 3)), state(&second));
+        for joined in [here.join(collection, &there), there.join(collection, &here)] {
+            assert_eq!(joined.unwrap().project(collection).unwrap()[at], Value::Int(sum));
+        }
+    }
+}
+
+/// A device that was away for long has many of them, and a row keeps only so many apart: the rest is not refused for it.
+#[test]
+fn r10_what_is_authored_again_counts_apart_as_long_as_there_is_room() {
+    let most = limits::TALLIES_APART_MAX as u64;
+    let mut hub = hub(false);
+    for number in 1..=most + 2 {
+        let first = Log::new((1, 1), 10 + number, (payload(Action::Put, &[(SITE, "a")], 1), None));
+        assert_eq!(again(1 + number, &first, 1).merge(&mut hub, "site:a"), None);
+    }
+    let Ok(RecordState::Table(state)) = &hub.records[&key()].state else { panic!() };
+    assert_eq!(state.counter(HOURS), i64::try_from(most).unwrap() + 2);
+    let device = KeyPair::from_secret(&[1; 32]).device();
+    let in_their_logs = (2..=most + 3).filter(|number| {
+        let incarnation = Incarnation::new(*number).unwrap();
+        state.counters[&HOURS].contains_key(&Origin { device, incarnation })
+    });
+    assert_eq!(in_their_logs.collect::<Vec<_>>(), [most + 2, most + 3]);
+}
+
+/// What was is told from the kept entries, which must count for the same logs as when they were merged.
+#[test]
+fn r10_the_log_of_a_row_gives_it_as_it_is_where_it_was_authored_again() {
+    for sole in [false, true] {
+        let first = Log::new((1, 1), 10, (payload(Action::Put, &[(SITE, "a")], 3), None));
+        let eid = first.entry.eid().unwrap();
+        let origin = Provenance { incarnation: first.lane().incarnation, lane: Lane::State, seq: Seq::new(7).unwrap(), eid, sole };
+        let log = Log::new((1, 2), 10, (payload(Action::Put, &[(SITE, "a")], 3), Some(origin)));
+        let mut hub = hub(true);
+        assert_eq!(log.merge(&mut hub, "site:a"), None);
+        let Ok(RecordState::Table(state)) = &hub.records[&key()].state else { panic!() };
+        let Payload::Present(payload) = log.entry.payload.clone() else { panic!() };
+        let (lane, header) = (log.lane(), log.entry.header.clone());
+        let eff = hub.entries[&(lane, Seq::FIRST)].1;
+        let before = Eff(i64::MIN);
+        let entry = PastEntry { lane, ordinal: Ordinal(2), seq: Seq::FIRST, eff, before, retried: false, header, payload };
+        let log = RowLog { writes: vec![PastWrite::of(entry, &key()).unwrap()], ..RowLog::default() };
+        let schema = schema();
+        let told = past::steps(schema.get(ORDERS).unwrap(), state, &log, (None, 10));
+        assert_eq!((told.known, told.steps.len()), (Known::Whole, 1), "{sole}");
     }
 }

@@ -12,15 +12,15 @@ use super::{
     SampleWrite, Writes,
 };
 use crate::engine::{self, Applying, Author, Refusal};
-use crate::entry::{Entry, Payload};
+use crate::entry::{Entry, Payload, Provenance};
 use crate::ids::{BucketId, DeviceId, Eid, LaneKey, Position, RecordKey, Seq, StateHash, Ver};
 use crate::limits;
 use crate::message::{Code, Reject};
-use crate::record::{RecordOps, RecordState};
+use crate::record::RecordState;
 use crate::schema::{Collection, Kind};
 use crate::stamp::Origin;
 use crate::stream::{Loss, Segment};
-use crate::table::stands_for;
+use crate::table::again::Again;
 
 /// A record as the store has it.
 #[derive(Clone, Debug)]
@@ -207,13 +207,12 @@ impl<'a> Run<'a> {
             origin.into_iter().chain(prepared.eid).any(|eid| self.origins.contains(&(lane.device, eid)))
         );
         let provenance = prepared.header.as_ref().and_then(|header| header.provenance);
-        let first = provenance.filter(|origin| crate::protect!("provenance.sole", origin.sole));
-        let alone = first.map(|origin| Author { incarnation: stands_for(lane.device, origin.incarnation, origin.seq), ..author.clone() });
+        let first = provenance.map(|origin| Provenance { sole: crate::protect!("provenance.sole", origin.sole), ..origin });
         let doing = Doing {
             lane,
             author,
-            tallies: alone.as_ref().unwrap_or(tallies),
-            tally_seq: first.map_or(prepared.seq, |origin| origin.seq),
+            tallies,
+            again: first.map(|origin| Again::of(author, &origin)),
             rights,
             seq: prepared.seq,
             decided: *decided,
@@ -318,15 +317,9 @@ impl<'a> Run<'a> {
         let merged = if doing.known {
             engine::Merged::default()
         } else {
-            let is_table = matches!(part.ops, RecordOps::Table(_));
-            let applying = Applying {
-                author: if is_table { doing.tallies } else { doing.author },
-                seq: if is_table { doing.tally_seq } else { doing.seq },
-                ver: working.ver,
-                uncertain: doing.decided.uncertain,
-                same_timeline,
-                is_shared: doing.is_shared,
-            };
+            let (author, seq) = doing.counts(&working.state, &part.ops);
+            let applying =
+                Applying { author, seq, ver: working.ver, uncertain: doing.decided.uncertain, same_timeline, is_shared: doing.is_shared };
             working.state.apply(collection, &part.ops, &applying).map_err(|refusal| match refusal.code {
                 Code::MISSING_DEPENDENCY | Code::BAD_CHANGE if blocked => {
                     Refusal::new(Code::BLOCKED, format!("an earlier change of this author was refused: {}", refusal.detail))

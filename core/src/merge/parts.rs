@@ -9,9 +9,10 @@ use crate::engine::{Author, Refusal, Stamped};
 use crate::entry::Header;
 use crate::ids::{LaneKey, RecordKey, Seq, Timeline};
 use crate::message::Code;
-use crate::record::RecordOps;
+use crate::record::{RecordOps, RecordState};
 use crate::schema::Collection;
 use crate::stamp::Stamp;
+use crate::table::again::Again;
 use crate::table::{Action, TableOp};
 use crate::time::Eff;
 
@@ -47,8 +48,8 @@ pub(super) struct Doing<'o> {
     pub(super) author: &'o Author,
     /// The same, but for the log that increments are counted under.
     pub(super) tallies: &'o Author,
-    /// The position that they are counted for.
-    pub(super) tally_seq: Seq,
+    /// Where they are counted if it was authored again.
+    pub(super) again: Option<Again>,
     pub(super) rights: &'o Rights,
     pub(super) seq: Seq,
     pub(super) decided: Decided,
@@ -63,6 +64,16 @@ impl Doing<'_> {
     /// True if the `base_ver`s of the entry count on this timeline.
     pub(super) fn is_of(&self, timeline: Timeline) -> bool {
         self.header.and_then(|header| header.timeline).is_none_or(|short| short == timeline.short())
+    }
+
+    /// The log, and the position in it, that a part of the entry is applied as.
+    pub(super) fn counts(&self, state: &RecordState, ops: &RecordOps<'_>) -> (&Author, Seq) {
+        match (state, ops) {
+            (RecordState::Table(state), RecordOps::Table(ops)) => {
+                Again::counts(self.again.as_ref(), (self.tallies, self.seq), (state, ops))
+            }
+            _ => (self.author, self.seq),
+        }
     }
 
     fn stamp(&self, before_us: u64, op: usize) -> Stamp {

@@ -222,17 +222,21 @@ fn add_deltas(state: &mut TableState, ops: &[Stamped<'_, TableOp>], applying: &A
 
 /// An entry that was authored again counts in a log of its own, and a device may say that of any.
 fn check_tallies(state: &TableState, ops: &[Stamped<'_, TableOp>], origin: Origin) -> Result<(), Refusal> {
-    let fields: BTreeSet<FieldId> = ops.iter().flat_map(|stamped| stamped.op.deltas.keys()).copied().collect();
-    let full = |field: &FieldId| {
-        let tallies = state.counters.get(field).filter(|tallies| !tallies.contains_key(&origin));
-        tallies.is_some_and(|tallies| of_device(tallies, origin.device).count() >= limits::TALLIES_PER_DEVICE_MAX)
-    };
-    if fields.iter().any(full) {
+    if tallies_are(limits::TALLIES_PER_DEVICE_MAX, (state, ops), origin) {
         let detail =
             format!("this device has counted in {} logs on one counter; count on in another record", limits::TALLIES_PER_DEVICE_MAX);
         return Err(Refusal::new(Code::TOO_LARGE, detail));
     }
     Ok(())
+}
+
+/// True if a counter that is added to has that many tallies of the device already, and none of this origin.
+pub(super) fn tallies_are(most: usize, (state, ops): (&TableState, &[Stamped<'_, TableOp>]), origin: Origin) -> bool {
+    let fields: BTreeSet<FieldId> = ops.iter().flat_map(|stamped| stamped.op.deltas.keys()).copied().collect();
+    fields.iter().any(|field| {
+        let tallies = state.counters.get(field).filter(|tallies| !tallies.contains_key(&origin));
+        tallies.is_some_and(|tallies| of_device(tallies, origin.device).count() >= most)
+    })
 }
 
 /// Notes at which version the new stamps arrived, and forgets stamps that nothing carries any more.

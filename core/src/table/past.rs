@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use gather::Gathering;
 
+use super::again::Again;
 use super::engine::TableEngine;
 use super::op::{Action, TableOp, decode_payload};
-use super::state::{Cell, TableState, Tally, stands_for};
+use super::state::{Cell, TableState, Tally};
 use crate::engine::{Applying, Author, MergeEngine, Stamped};
 use crate::entry::{Entry, Header, Payload};
 use crate::ids::{DeviceId, Eid, FieldId, Incarnation, LaneKey, Ordinal, RecordKey, Seq, Ver};
@@ -53,8 +54,8 @@ pub struct PastWrite {
     pub by: Option<String>,
     ops: Vec<(Stamp, TableOp)>,
     /// Under which log its increments count, and as which of its entries.
-    tallies: Author,
-    tally_seq: Seq,
+    tallies: (Author, Seq),
+    again: Option<Again>,
 }
 
 /// The kept writes of a row.
@@ -158,14 +159,10 @@ impl PastWrite {
             return None;
         }
         let eid = Entry { header, payload: Payload::Present(payload) }.eid()?;
-        let alone = read.provenance.filter(|origin| origin.sole);
-        let incarnation = match alone {
-            Some(origin) => stands_for(lane.device, origin.incarnation, origin.seq),
-            None if retried => tally_log(lane.device, Some(eid)),
-            None => lane.incarnation,
-        };
-        let tallies = Author { device: lane.device, incarnation, ordinal, ancestors: BTreeSet::new() };
-        Some(Self { eid, by, ops, tallies, tally_seq: alone.map_or(seq, |origin| origin.seq) })
+        let incarnation = if retried { tally_log(lane.device, Some(eid)) } else { lane.incarnation };
+        let author = Author { device: lane.device, incarnation, ordinal, ancestors: BTreeSet::new() };
+        let again = read.provenance.map(|first| Again::of(&author, &first));
+        Some(Self { eid, by, ops, tallies: (author, seq), again })
     }
 
     /// Of the last of its operations.
@@ -190,8 +187,8 @@ impl PastWrite {
     fn apply(&self, collection: &Collection, state: &mut TableState, until: Eff) {
         let ops: Vec<Stamped<'_, TableOp>> =
             self.ops.iter().filter(|(stamp, _)| stamp.eff <= until).map(|(stamp, op)| Stamped { op, stamp: *stamp }).collect();
-        let applying =
-            Applying { author: &self.tallies, seq: self.tally_seq, ver: Ver(0), uncertain: None, same_timeline: false, is_shared: false };
+        let (author, seq) = Again::counts(self.again.as_ref(), (&self.tallies.0, self.tallies.1), (state, &ops));
+        let applying = Applying { author, seq, ver: Ver(0), uncertain: None, same_timeline: false, is_shared: false };
         if !ops.is_empty() {
             // Nothing of a write that is refused is there, and then the log does not give the row as it is.
             let _ = TableEngine.apply(collection, state, &ops, &applying);

@@ -12,7 +12,7 @@ use mobo_core::record::RecordState;
 use mobo_core::schema::{Kind, Schema};
 use mobo_core::stamp::{Origin, Stamp};
 use mobo_core::table::op::{decode_payload, encode_payload};
-use mobo_core::table::{Action, TableOp, TableState};
+use mobo_core::table::{Action, TableOp, TableState, counts_under};
 use mobo_core::time::Eff;
 use rusqlite::Connection;
 
@@ -73,17 +73,18 @@ fn again(
     nonce: &mut dyn FnMut() -> Nonce,
 ) -> Try<Option<(Entry, Vec<TableOp>)>> {
     let (Payload::Present(payload), Some(first)) = (&row.entry.payload, origin_of(at, &row.entry)) else { return Ok(None) };
-    let counts = (Origin { device: desk.log.device, incarnation: at.0 }, at.2);
+    let header = Header::decode(&row.entry.header)?;
+    let own = (Origin { device: desk.log.device, incarnation: at.0 }, at.2);
+    let counts: Vec<_> = header.provenance.iter().map(|first| (counts_under(own.0.device, first), first.seq)).chain([own]).collect();
     let mut ops = Vec::new();
     for op in decode_payload(payload)?.into_iter().filter(|op| keys.contains(&op.key)) {
         let Some(collection) = schema.get(op.key.collection) else { continue };
         let Some(RecordState::Table(base)) = bases::delivered(desk.conn, collection, &op.key)? else { continue };
-        ops.extend(left_of(op, &base, (row.eff, counts)));
+        ops.extend(left_of(op, &base, (row.eff, &counts)));
     }
     if ops.is_empty() {
         return Ok(None);
     }
-    let header = Header::decode(&row.entry.header)?;
     // A hub had acknowledged it: rows that are still to come may have it as the first log's.
     let sole = header.provenance.is_none() || first.sole;
     let header = Header { nonce: nonce(), provenance: Some(Provenance { sole, ..first }), ..header };
@@ -92,13 +93,13 @@ fn again(
 }
 
 /// What an operation would still change on a row. Made again it is later than it was, and must not win over what was later than it then.
-fn left_of(mut op: TableOp, base: &TableState, (eff, (origin, seq)): (Option<Eff>, (Origin, Seq))) -> Option<TableOp> {
+fn left_of(mut op: TableOp, base: &TableState, (eff, counts): (Option<Eff>, &[(Origin, Seq)])) -> Option<TableOp> {
     let made = eff.map(|eff| eff.before(op.before_us));
     let is_later = |stamp: Stamp| made.is_some_and(|made| stamp.eff >= made);
     op.fields.retain(|field, _| !base.cells.get(field).is_some_and(|cell| is_later(cell.stamp)));
     op.deltas.retain(|field, _| {
-        let tally = base.counters.get(field).and_then(|tallies| tallies.get(&origin));
-        tally.is_none_or(|tally| tally.last < seq)
+        let tallies = base.counters.get(field);
+        !counts.iter().any(|(origin, seq)| tallies.and_then(|tallies| tallies.get(origin)).is_some_and(|tally| tally.last >= *seq))
     });
     if base.put.into_iter().chain(base.delete).any(is_later) {
         op.action = Action::Patch;
