@@ -353,6 +353,9 @@ impl World {
             life.talks.values_mut().for_each(|talk| talk.conversation.era_changed());
             links.into_iter().for_each(|link| self.wake_hub(link));
         }
+        if self.hub.life.as_mut().is_some_and(|life| std::mem::take(&mut life.turned)) {
+            self.look_at_jobs();
+        }
         let Some(life) = self.hub.life.as_ref() else { return Ok(()) };
         // What one session has made of an offer is news to all others.
         let told: Vec<u64> = life.talks.iter().filter(|(_, talk)| !talk.news.is_empty()).map(|(link, _)| *link).collect();

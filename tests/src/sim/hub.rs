@@ -68,6 +68,8 @@ pub(super) struct HubLife {
     pub(super) sound_at: Option<(u64, Vec<LaneAudit>)>,
     /// Writes and syncs of its disk that had failed when it started.
     pub(super) errors: u64,
+    /// Its writer has done what waited, for somebody who could not wait for its turn.
+    pub(super) turned: bool,
 }
 
 /// One session at the hub's end.
@@ -131,7 +133,7 @@ impl HubNode {
         wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
         let (talks, errors) = (BTreeMap::new(), self.disk.tally().errors);
-        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks, timeline, sound_at: None, errors });
+        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks, timeline, sound_at: None, errors, turned: false });
         Ok(())
     }
 }
@@ -139,7 +141,7 @@ impl HubNode {
 impl HubLife {
     /// Runs something on the store to its end.
     pub(super) fn wait<F: Future>(&mut self, future: F) -> F::Output {
-        wait(future, || self.writer.turn())
+        wait(future, turns(&mut self.writer, &mut self.turned))
     }
 
     /// Looks how far the store is, as the hub does every few seconds.
@@ -150,8 +152,8 @@ impl HubLife {
 
     /// Merges what waits.
     pub(super) fn merge(&mut self) -> bool {
-        let Self { desk, writer, .. } = self;
-        wait(desk.turn(), || writer.turn())
+        let Self { desk, writer, turned, .. } = self;
+        wait(desk.turn(), turns(writer, turned))
     }
 
     pub(super) fn accept(&mut self, link: u64, (binding, peer): (Vec<u8>, String)) {
@@ -159,5 +161,14 @@ impl HubLife {
         let conversation = Conversation::new(Arc::clone(&self.sessions), Wire(Arc::clone(&out)), (binding, peer));
         let news = self.queue.hints();
         self.talks.insert(link, HubTalk { conversation, out, news, jobs: BTreeMap::new(), stepping: false });
+    }
+}
+
+/// Gives a writer its turn, and takes note of it: what others have asked of it is done, too.
+pub(super) fn turns(writer: &mut InlineWriter, turned: &mut bool) -> impl FnMut() -> bool {
+    || {
+        let has_worked = writer.turn();
+        *turned |= has_worked;
+        has_worked
     }
 }

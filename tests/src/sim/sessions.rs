@@ -169,7 +169,7 @@ impl World {
         let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
         let Some(talk) = life.talks.get_mut(&link) else { return Ok(()) };
         talk.stepping = false;
-        let step = super::machine::wait(talk.conversation.carry_out_one(), || life.writer.turn());
+        let step = super::machine::wait(talk.conversation.carry_out_one(), super::hub::turns(&mut life.writer, &mut life.turned));
         let frames = take(&talk.out);
         let mut jobs = Vec::new();
         for job in talk.conversation.started() {
@@ -264,9 +264,7 @@ impl World {
     pub(super) fn hub_turn(&mut self) -> Try {
         self.turning = false;
         let Some(life) = self.hub.life.as_mut() else { return Ok(()) };
-        if life.writer.turn() {
-            self.look_at_jobs();
-        }
+        life.turned |= life.writer.turn();
         self.after_hub()
     }
 
@@ -285,7 +283,7 @@ impl World {
         self.after_hub()
     }
 
-    fn look_at_jobs(&mut self) {
+    pub(super) fn look_at_jobs(&mut self) {
         let Some(life) = self.hub.life.as_ref() else { return };
         let jobs: Vec<(u64, u64)> =
             life.talks.iter().flat_map(|(link, talk)| talk.jobs.keys().map(|job| (*link, *job)).collect::<Vec<_>>()).collect();
