@@ -133,7 +133,7 @@ pub struct Settings {
 enum State {
     HelloSent,
     Admitting,
-    Parting, // Its log is not the hub's: it waits for the order to start another, and pulls nothing under this one's name.
+    Parting, // Its log is not the hub's: it waits for the order to start another. All else is about the hub's log of that name.
     Live,
     Closed,
 }
@@ -289,9 +289,7 @@ impl DeviceSession {
             (_, Message::Bye) => self.close(CloseReason::PeerLeft),
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
             (State::Live, Message::Error(error)) => self.complaint(error),
-            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
-            // It is about the hub's log of that name, and not about this one.
-            (State::Parting, _) => {}
+            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) | (State::Parting, _) => {}
             // The store reads where to pull from before it hears of them, and would be told to pull what it does not have.
             (State::Admitting, message @ (Message::Grant(_) | Message::Revoke(_)))
                 if self.early.len() < 2 * limits::BUCKETS_PER_DEVICE_MAX =>

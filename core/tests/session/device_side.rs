@@ -31,15 +31,7 @@ fn device_input(word: &str) -> device::Input {
             code: Code::GAP,
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
-        "reject" => message(Message::Reject(Reject {
-            lane: Lane::State,
-            incarnation: Incarnation::new(4).unwrap(),
-            seq: seq(numbers[0]),
-            code: Code::FORBIDDEN,
-            detail: String::new(),
-            record: None,
-            hub_ver: Ver(0),
-        })),
+        "reject" => message(Message::Reject(refused(numbers[0]))),
         "merged" => message(Message::Batch(merged(4, &numbers))),
         "othersmerged" => message(Message::Batch(merged(3, &numbers))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
@@ -99,6 +91,11 @@ fn moved(verb: &str, numbers: &[u64]) -> Moved {
 
 fn behind() -> Refence {
     Refence { lane: Lane::State, hub_last: None, chains: vec![], reason: RefenceReason::Behind, closed: None }
+}
+
+fn refused(number: u64) -> Reject {
+    let (incarnation, detail) = (Incarnation::new(4).unwrap(), String::new());
+    Reject { lane: Lane::State, incarnation, seq: seq(number), code: Code::FORBIDDEN, detail, record: None, hub_ver: Ver(0) }
 }
 
 fn device_effect(effect: &device::Effect) -> String {

@@ -133,7 +133,8 @@ impl HubNode {
         wait(settle_place(&store, &opened.history, place), || writer.turn())?;
         let timeline = opened.history.era().timeline.timeline;
         let (talks, errors) = (BTreeMap::new(), self.disk.tally().errors);
-        self.life = Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks, timeline, sound_at: None, errors, turned: false });
+        self.life =
+            Some(HubLife { store, writer, opened, door, sessions, queue, desk, talks, timeline, sound_at: None, errors, turned: false });
         Ok(())
     }
 }
