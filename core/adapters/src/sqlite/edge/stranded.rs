@@ -41,7 +41,11 @@ pub(super) fn strand(conn: &Connection, (incarnation, lane): (Incarnation, Lane)
 
 /// Everything that the hub has is here: authors again what of stranded entries it does not hold. Gives the lanes that have got entries.
 pub(super) fn settle(desk: &mut Desk<'_>, schema: &Schema, nonce: &mut dyn FnMut() -> Nonce) -> Try<BTreeSet<Lane>> {
-    let sql = "SELECT incarnation, lane, seq FROM mobo_outbox WHERE state = 0 AND incarnation <> ?1 ORDER BY rowid";
+    // There are hardly ever any, and each checkpoint asks: neither what the log keeps nor what waits in it is looked through.
+    let sql = "SELECT incarnation, lane, seq, rowid FROM mobo_outbox INDEXED BY mobo_outbox_pending WHERE state = 0 AND incarnation < ?1 \
+               UNION ALL \
+               SELECT incarnation, lane, seq, rowid FROM mobo_outbox INDEXED BY mobo_outbox_pending WHERE state = 0 AND incarnation > ?1 \
+               ORDER BY rowid";
     let found: Vec<EntryAt> = all(desk.conn.prepare_cached(sql)?.query([desk.log.incarnation.sql()])?, overlays::entry_at)?;
     let mut lanes = BTreeSet::new();
     for at in found {
