@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use mobo_adapters::sqlite::SqliteHubStore;
 use mobo_core::cbor::Writer;
 use mobo_core::ids::{BucketId, CollectionId, FieldId, Lane, Ordinal, RecordId, RecordKey, Seq, Ver};
@@ -10,6 +12,7 @@ use mobo_core::time::Eff;
 use mobo_runtime::clock::Clock;
 
 use super::*;
+use crate::node::Opened;
 
 const YEAR_US: u64 = 365 * 86_400_000_000;
 
@@ -27,21 +30,27 @@ fn orders() -> Collection {
     }
 }
 
+/// A new hub in this folder.
+async fn a_hub(folder: &Path) -> Opened {
+    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.join("hub.db")).unwrap());
+    crate::node::assemble(store, &KeyPair::from_secret(&[7; 32]), Arc::new(Clock::start().unwrap())).await.unwrap()
+}
+
 /// What broke: a hub whose wall clock had been ahead was restored, and a device gave back a row that was written then. Whatever was written into
 /// it after that lost to it, until the hub's time was there again.
 // faults: H-5
 #[tokio::test]
 async fn r6_time_goes_on_above_what_devices_give_back() {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
-    let keys = KeyPair::from_secret(&[7; 32]);
-    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let opened = a_hub(folder.path()).await;
     let (project, orders) = (opened.project, orders());
-    let schema = store.create_collection(project, orders.clone()).await.unwrap();
+    let schema = opened.store.create_collection(project, orders.clone()).await.unwrap();
     opened.schema.send_replace(Arc::new(schema));
 
     let start = || async {
-        HubTime::start(Arc::new(Clock::start().unwrap()), Arc::clone(&store), store.current().await.unwrap().time).await.unwrap()
+        HubTime::start(Arc::new(Clock::start().unwrap()), Arc::clone(&opened.store), opened.store.current().await.unwrap().time)
+            .await
+            .unwrap()
     };
     let beside = start().await;
     let (before, lost) = (opened.time.now(), opened.history.era().timeline.timeline);
@@ -84,11 +93,9 @@ async fn r6_time_goes_on_above_what_devices_give_back() {
 #[tokio::test]
 async fn r19_a_row_bears_any_timeline_that_its_device_has_named() {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
-    let keys = KeyPair::from_secret(&[7; 32]);
-    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let opened = a_hub(folder.path()).await;
     let (project, device, orders) = (opened.project, DeviceId([9; 16]), orders());
-    let schema = store.create_collection(project, orders.clone()).await.unwrap();
+    let schema = opened.store.create_collection(project, orders.clone()).await.unwrap();
     opened.schema.send_replace(Arc::new(schema));
     let (delivered_on, left_on) = (Timeline([5; 16]), Timeline([6; 16]));
     let put = Some(Stamp { eff: Eff(1), device, ordinal: Ordinal(1), seq: Seq::new(1).unwrap(), op: 0 });
@@ -108,9 +115,7 @@ async fn r19_a_row_bears_any_timeline_that_its_device_has_named() {
 #[tokio::test]
 async fn r18_a_definition_bears_any_timeline_that_its_device_has_named() {
     let folder = tempfile::tempdir().unwrap();
-    let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
-    let keys = KeyPair::from_secret(&[7; 32]);
-    let opened = crate::node::assemble(Arc::clone(&store), &keys, Arc::new(Clock::start().unwrap())).await.unwrap();
+    let opened = a_hub(folder.path()).await;
     let (delivered_on, left_on) = (Timeline([5; 16]), Timeline([6; 16]));
     let mut writer = Writer::new();
     orders().encode(&mut writer);
