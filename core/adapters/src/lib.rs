@@ -8,6 +8,7 @@ pub mod broker;
 pub mod desk;
 #[cfg(any(feature = "quic", feature = "sealed"))]
 mod framing;
+pub mod meter;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 #[cfg(feature = "quic")]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobo_adapters::meter::carried;
 use mobo_core::backup::BackupError;
 use mobo_core::backup::change::{Body, Deed, PackedRows};
 use mobo_core::backup::manifest::Member;
@@ -114,7 +115,7 @@ impl<'r> Packer<'r> {
     async fn write(&mut self, project: ProjectId, (body, rows): (Vec<u8>, u64)) -> Result<(), BackupFailure> {
         let (keyring, kind) = (Arc::clone(self.repository.keyring()), self.kind);
         let number = if kind == Kind::Segment { self.number } else { 0 };
-        let sealing = tokio::task::spawn_blocking(move || seal::seal_of(&keyring, project, (kind, number), &body));
+        let sealing = tokio::task::spawn_blocking(carried(move || seal::seal_of(&keyring, project, (kind, number), &body)));
         let broken = |error: tokio::task::JoinError| BackupError::Damaged { object: "a new object".to_owned(), why: error.to_string() };
         let mut sealed = sealing.await.map_err(broken)??;
         if let Some(period) = self.period.filter(|_| kind == Kind::Snapshot) {

@@ -20,6 +20,7 @@ impl Desk {
             "safe": report.last.map(|last| last.totals.entries),
             "anchor": report.last.map(|last| last.anchor.to_string()),
             "problem": report.problem.map(|(why, _)| why),
+            "cpu_s": self.0.backups.shipping.spent().as_secs_f64(),
             "drilled": self.0.backups.proven().good_us.map(rfc3339::format),
         })
     }

@@ -43,6 +43,12 @@ pub(super) fn expose(hub: &Hub, out: &mut Exposition) {
     if report.place.is_none() && report.problem.is_none() {
         return;
     }
+    out.family(
+        "mobo_backup_cpu_seconds_total",
+        Kind::Counter,
+        "Time of processors that shipping took: its tasks, and what store and folder did for it.",
+    )
+    .sample(&[], hub.backups.shipping.spent().as_secs_f64());
     let mut gauge = |name: &'static str, help: &'static str, value: f64| out.family(name, Kind::Gauge, help).sample(&[], value);
     gauge("mobo_backup_stalled", "1 while nothing new becomes safe.", f64::from(u8::from(report.problem.is_some())));
     if let Some(last) = report.last {

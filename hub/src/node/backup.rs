@@ -65,7 +65,8 @@ impl Component for BackupPart {
                 base: None,
                 pause: Backoff::new(limits::BACKUP_RETRY_MIN, limits::BACKUP_RETRY_MAX),
             };
-            tasks.spawn("ship", running.run(asked, (merges.hints(), merges.bytes()), tasks.stopping()));
+            let (shipping, stopping) = (self.0.backups.shipping.clone(), tasks.stopping());
+            tasks.spawn("ship", async move { shipping.charge(running.run(asked, (merges.hints(), merges.bytes()), stopping)).await });
             Ok(())
         })
     }

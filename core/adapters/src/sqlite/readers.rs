@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::error::Failure;
 use super::open::open_reader_on;
+use crate::meter::carried;
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone, Debug)]
@@ -66,11 +67,11 @@ impl Readers {
             return Ok(self.pool.read(work)?);
         }
         let pool = Arc::clone(&self.pool);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = tokio::task::spawn_blocking(carried(move || {
             let done = pool.read(work);
             drop(permit);
             done
-        });
+        }));
         Ok(reading.await.map_err(|error| broken(&error.to_string()))??)
     }
 

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::Failure;
+use crate::meter::Charged;
 
 /// The way to the thread. Dropping it lets the thread finish what waits and end.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ impl Writer {
         let closed = || StoreError::Unavailable("it is closed".to_owned());
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
         let (answer, answered) = oneshot::channel();
+        let charged = Charged::now();
+        let work = move |connection: &Connection| charged.count(|| work(connection));
         jobs.send(Box::new(Task { work: Some(work), done: None, answer })).await.map_err(|_| closed())?;
         drop(jobs);
         answered.await.map_err(|_| closed())?

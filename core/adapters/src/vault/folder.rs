@@ -22,6 +22,8 @@ use tokio::sync::{AcquireError, Semaphore};
 
 use list::Ahead;
 
+use crate::meter::carried;
+
 /// What a file is called until it is whole: a dot is no part of an object's name.
 const PARTIAL: &str = ".partial-";
 /// A folder as a vault. Clones share it.
@@ -67,10 +69,10 @@ impl FolderVault {
         let thread = Arc::clone(&self.threads).acquire_owned().await.map_err(closed)?;
         let folder = Arc::clone(&self.folder);
         // Whoever waited may have gone: the thread is held until the work is done.
-        let done = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(carried(move || {
             let _thread = thread;
             work(&folder)
-        });
+        }));
         let done = done.await;
         done.unwrap_or_else(|error| Err(VaultError::Unavailable(format!("the work was cut short: {error}"))))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use mobo_adapters::meter::Meter;
 use mobo_core::backup::manifest::{Anchor, Totals};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -52,6 +53,8 @@ pub(crate) struct Backups {
     pub(super) jobs: mobo_runtime::slot::Slot<mpsc::Sender<Job>>,
     pub(super) drills: mobo_runtime::slot::Slot<mpsc::Sender<drills::Wanted>>,
     proven: Mutex<Proven>,
+    /// What shipping takes.
+    pub(crate) shipping: Meter,
 }
 
 impl Backups {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::intake;
 use super::transfer::{collections, in_pages, name_in_sql, tables};
+use crate::meter::carried;
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
@@ -106,7 +107,7 @@ impl SqliteCut {
                 let _ = begun.send(Err(failure.0));
             }
         };
-        let thread = std::thread::Builder::new().name("cut".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new().name("cut".to_owned()).spawn(carried(run));
         thread.map_err(|error| StoreError::Unavailable(format!("no thread can be started: {error}")))?;
         begins.await.map_err(|_| gone())??;
         Ok(Self { asks, pages: None, packed: None })
