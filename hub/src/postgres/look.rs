@@ -55,10 +55,13 @@ pub(super) async fn open_of(tx: &mut Tx, project: ProjectId, items: &[PullItem])
     let keys = items.iter().filter(|item| item.state.is_some()).map(|item| (item.key.collection.sql(), item.key.id.as_str()));
     let (collections, ids): (Vec<i64>, Vec<&str>) = keys.unzip();
     let look = sqlx::query(
-        "SELECT collection, id, field, kind, CASE WHEN octet_length(loser::text) <= $5 THEN loser::text END, loser_stamp, \
+        // Found by their keys first: by the index of open ones, which has them in this order, each page would look through all of them.
+        "WITH found AS MATERIALIZED (\
+           SELECT k.* FROM mobo.conflict k JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) USING (collection, id) \
+           WHERE k.project = $1 AND k.status = 0) \
+         SELECT collection, id, field, kind, CASE WHEN octet_length(loser::text) <= $5 THEN loser::text END, loser_stamp, \
            CASE WHEN octet_length(winner::text) <= $5 THEN winner::text END, winner_stamp, at_us \
-         FROM mobo.conflict k JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) USING (collection, id) \
-         WHERE k.project = $1 AND k.status = 0 ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $4",
+         FROM found ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $4",
     );
     let look = look.bind(project.sql()).bind(collections).bind(ids).bind(limits::BATCH_DECISIONS_MAX as i64);
     let look = look.bind(limits::DECISION_VALUE_BYTES_MAX as i64);

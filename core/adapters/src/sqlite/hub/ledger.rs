@@ -69,6 +69,12 @@ fn conflict(row: &Row<'_>) -> Result<ConflictRow, Failure> {
     })
 }
 
+/// The open conflicts of a record, newest first. A record has a few, a hub may have many: the plus keeps the planner from looking through all
+/// of them by the index of open ones, which has them in this order.
+const OF_RECORD: &str = "SELECT collection, id, field, kind, CASE WHEN octet_length(loser) <= ?4 THEN loser END, loser_stamp, \
+    CASE WHEN octet_length(winner) <= ?4 THEN winner END, winner_stamp, at_us FROM mobo_conflict \
+    WHERE project = ?1 AND collection = ?2 AND id = ?3 AND +status = 0 ORDER BY at_us DESC LIMIT ?5";
+
 /// Puts the open conflicts of the records of each page into it, newest first.
 pub(super) fn tell(connection: &Connection, project: ProjectId, pages: &mut [BucketPage]) -> Result<(), Failure> {
     let open = "SELECT 1 FROM mobo_conflict WHERE project = ?1 AND status = 0 LIMIT 1";
@@ -76,11 +82,7 @@ pub(super) fn tell(connection: &Connection, project: ProjectId, pages: &mut [Buc
     if !is_something || !connection.prepare_cached(open)?.exists([project.sql()])? {
         return Ok(());
     }
-    let mut statement = connection.prepare_cached(
-        "SELECT collection, id, field, kind, CASE WHEN octet_length(loser) <= ?4 THEN loser END, loser_stamp, \
-         CASE WHEN octet_length(winner) <= ?4 THEN winner END, winner_stamp, at_us FROM mobo_conflict \
-         WHERE project = ?1 AND collection = ?2 AND id = ?3 AND status = 0 ORDER BY at_us DESC LIMIT ?5",
-    )?;
+    let mut statement = connection.prepare_cached(OF_RECORD)?;
     for page in pages {
         for item in page.items.iter().filter(|item| item.state.is_some()) {
             let room = limits::BATCH_DECISIONS_MAX.saturating_sub(page.decisions.len()) as i64;
@@ -177,4 +179,20 @@ pub(super) fn sql_refused(connection: &Connection) -> Result<SqlRefused, Failure
 fn json(row: &Row<'_>, column: usize) -> Result<Json, Failure> {
     let text: Option<String> = row.get(column)?;
     text.map_or(Ok(Json::Null), |text| known(serde_json::from_str(&text).ok(), "JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::open::{Role, open_writer};
+
+    /// With 10,000 open conflicts and the index of open ones, each delivered record cost a look at all of them.
+    #[test]
+    fn the_conflicts_of_a_record_are_found_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&folder.path().join("hub.db"), Role::Hub, 100).unwrap();
+        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {OF_RECORD}")).unwrap();
+        let steps = plan.query_map((1, 1, "p", 1, 1), |row| row.get(3)).unwrap().collect::<Result<Vec<String>, _>>().unwrap();
+        assert!(steps[0].ends_with("USING PRIMARY KEY (project=? AND collection=? AND id=?)"), "{steps:?}");
+    }
 }
