@@ -55,10 +55,11 @@ pub(super) async fn open_of(tx: &mut Tx, project: ProjectId, items: &[PullItem])
     let keys = items.iter().filter(|item| item.state.is_some()).map(|item| (item.key.collection.sql(), item.key.id.as_str()));
     let (collections, ids): (Vec<i64>, Vec<&str>) = keys.unzip();
     let look = sqlx::query(
-        // Found by their keys first: by the index of open ones, which has them in this order, each page would look through all of them.
+        // Each record's are found by its key: the sum keeps the planner from looking through the index of all open ones for each of them.
         "WITH found AS MATERIALIZED (\
-           SELECT k.* FROM mobo.conflict k JOIN unnest($2::int8[], $3::text[]) AS w(collection, id) USING (collection, id) \
-           WHERE k.project = $1 AND k.status = 0) \
+           SELECT k.* FROM unnest($2::int8[], $3::text[]) AS w(collection, id) CROSS JOIN LATERAL (\
+             SELECT * FROM mobo.conflict k \
+             WHERE k.project = $1 AND k.collection = w.collection AND k.id = w.id AND k.status + 0 = 0 OFFSET 0) k) \
          SELECT collection, id, field, kind, CASE WHEN octet_length(loser::text) <= $5 THEN loser::text END, loser_stamp, \
            CASE WHEN octet_length(winner::text) <= $5 THEN winner::text END, winner_stamp, at_us \
          FROM found ORDER BY at_us DESC, collection, id, field, loser_stamp LIMIT $4",

@@ -73,9 +73,10 @@ pub(super) async fn settle(tx: &mut Tx, project: ProjectId, writes: &[SettledWri
         let ids: Vec<&str> = some.iter().map(|write| write.key.id.as_str()).collect();
         let fields: Vec<i64> = some.iter().map(|write| write.field.map_or(0, FieldId::sql)).collect();
         let seen: Vec<i64> = some.iter().map(|write| write.seen.0.cast_signed()).collect();
+        // Found by their keys, not by the index of open ones, for which the planner would look through all of them for each.
         let update = sqlx::query(
             "UPDATE mobo.conflict c SET status = 1 FROM unnest($2::int8[], $3::text[], $4::int8[], $5::int8[]) AS w(collection, id, field, seen) \
-             WHERE c.project = $1 AND c.collection = w.collection AND c.id = w.id AND c.field = w.field AND c.ver <= w.seen AND c.status = 0",
+             WHERE c.project = $1 AND c.collection = w.collection AND c.id = w.id AND c.field = w.field AND c.ver <= w.seen AND c.status + 0 = 0",
         );
         tx.run(update.bind(project.sql()).bind(collections).bind(ids).bind(fields).bind(seen)).await?;
     }
