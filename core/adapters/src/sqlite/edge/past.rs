@@ -56,8 +56,9 @@ fn past(conn: &Connection, key: &RecordKey) -> Try<RowLog> {
 
 /// The logs of which anything is kept, the newest first: each was begun when the one before it had ended.
 fn logs(conn: &Connection) -> Try<Vec<i64>> {
+    // There are a few lanes, and perhaps many entries: CROSS begins with the lanes.
     let sql = "SELECT l.incarnation FROM mobo_lane l
-               JOIN mobo_outbox o ON o.incarnation = l.incarnation AND o.lane = l.lane AND o.seq = l.last
+               CROSS JOIN mobo_outbox o ON o.incarnation = l.incarnation AND o.lane = l.lane AND o.seq = l.last
                WHERE l.lane = ?1 ORDER BY o.rowid DESC";
     let mut statement = conn.prepare_cached(sql)?;
     all(statement.query([Lane::State.number()])?, |row| Ok(row.get(0)?))
