@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use mobo_core::limits;
 use mobo_core::store::{HubStore, StoreError};
 use mobo_core::time::{Eff, Instant, Wall};
 use mobo_runtime::machine::Machine;
 use mobo_runtime::tasks::Tasks;
+
+/// How far ahead of its wall clock a restored hub believes devices that they were told of: ten leaps.
+pub const TOLD_MAX: Duration = Duration::from_secs(10 * limits::TIME_LEAP.as_secs());
 
 /// The hub's time.
 ///
@@ -125,6 +129,22 @@ impl HubTime {
         if mobo_core::protect!("time.reaches", is_ahead) { self.go_on_from(written.plus(1)).await } else { Ok(()) }
     }
 
+    /// Goes on from the latest of what devices say that a hub of this store told them before it was restored, so that these decisions stand (rule
+    /// R7). A hub that is restored again and again leaps each time, and may be put back behind more than one leap. Nobody vouches for what a
+    /// device says, so that it is believed up to [`TOLD_MAX`] ahead of the wall clock.
+    ///
+    /// # Errors
+    ///
+    /// The store's; then it goes on as before.
+    pub async fn recall(&self, told: impl IntoIterator<Item = Eff>) -> Result<(), StoreError> {
+        let latest = Eff(self.machine.wall().0).plus(micros(TOLD_MAX));
+        let told = told.into_iter().filter(|told| *told <= latest).max();
+        match told.filter(|told| *told > self.now()) {
+            Some(told) => self.go_on_from(told).await,
+            None => Ok(()),
+        }
+    }
+
     async fn go_on_from(&self, eff: Eff) -> Result<(), StoreError> {
         self.reserve_from(eff).await?;
         self.lift(eff);
@@ -157,7 +177,7 @@ impl HubTime {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -173,6 +193,26 @@ mod tests {
         let origin = Origin::new(Eff(ahead_s * SECOND), (Instant(7), Wall(0)));
         let now = origin.at(Instant(7 + elapsed_s * 1_000_000_000));
         assert_eq!(now, Eff(want_s * SECOND), "{elapsed_s} s after a start {ahead_s} s ahead");
+    }
+
+    /// What broke: a hub that had been restored three times was ahead of its wall clock by three leaps, and was put back to when it was not. It
+    /// decided anew what it had decided then, and a device's next write was earlier than the rows that the device gave back after that (rule R7).
+    #[tokio::test]
+    async fn r7_what_devices_were_told_is_not_in_the_future() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn HubStore> = Arc::new(mobo_adapters::sqlite::SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
+        let machine = Arc::new(mobo_runtime::clock::Clock::start().unwrap());
+        let opened = crate::node::assemble(store, &mobo_core::trust::KeyPair::from_secret(&[7; 32]), machine).await.unwrap();
+        let (begin, time) = (opened.time.now(), opened.time);
+        let leaps = |count: u64| begin.plus(count * micros(limits::TIME_LEAP));
+        let year = begin.plus(365 * 86_400_000_000);
+        for (told, want) in
+            [(vec![], begin), (vec![leaps(3), leaps(1)], leaps(3)), (vec![leaps(2)], leaps(3)), (vec![year, leaps(4)], leaps(4))]
+        {
+            time.recall(told.clone()).await.unwrap();
+            let now = time.now();
+            assert!(now >= want && now < want.plus(30_000_000), "{told:?}: {now:?}, and not {want:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use mobo_core::limits;
 use mobo_core::merge::{Hint, Outcome, Prepared};
 use mobo_core::schema::Schema;
 use mobo_core::store::{HubStore, MergeBatch, MergeReport, StoreError};
+use mobo_core::time::Eff;
 use mobo_runtime::bus::Bus;
 use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
@@ -195,6 +196,9 @@ impl Merges for Merger {
         let entropy = machine::random(self.time.machine())?;
         let schema = Arc::clone(&self.schema.borrow());
         let era = self.history.era();
+        if era.recovering {
+            self.time.recall(told(&submissions)).await?;
+        }
         let batch = MergeBatch {
             project: self.project,
             schema,
@@ -215,6 +219,15 @@ impl Merges for Merger {
     }
 }
 
+/// When entries of these were made, as a hub has decided earlier.
+fn told(submissions: &[Prepared]) -> impl Iterator<Item = Eff> + use<'_> {
+    let pushes = submissions.iter().filter_map(|submission| match submission {
+        Prepared::Push(push) => Some(push),
+        Prepared::Local(_) | Prepared::Retry(_) => None,
+    });
+    pushes.flat_map(|push| &push.entries).filter_map(|entry| entry.eff)
+}
+
 /// The first job and whatever waits behind it, within the limits of one transaction.
 fn gather(first: Job, inbox: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     let (mut entries, mut cost) = cost::of(&first.submission);
@@ -226,4 +239,45 @@ fn gather(first: Job, inbox: &mut mpsc::Receiver<Job>) -> Vec<Job> {
         batch.push(job);
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use mobo_adapters::sqlite::SqliteHubStore;
+    use mobo_core::store::Arrival;
+    use mobo_core::trust::KeyPair;
+    use mobo_runtime::clock::Clock;
+
+    use super::*;
+    use mobo_core::entry::chain_start;
+    use mobo_core::ids::Incarnation;
+
+    /// What broke: a hub that had gone back by more than a leap decided anew when the entries were made that devices gave back to it, and rows that
+    /// they gave back then had it as before: what was written last lost. A device alone moves no time of a hub that has lost nothing.
+    #[tokio::test]
+    async fn r7_a_decision_that_is_given_back_stands_while_the_hub_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn HubStore> = Arc::new(SqliteHubStore::open(&folder.path().join("hub.db")).unwrap());
+        let opened = crate::node::assemble(store, &KeyPair::from_secret(&[7; 32]), Arc::new(Clock::start().unwrap())).await.unwrap();
+        for recovering in [false, true] {
+            if recovering {
+                let lost = opened.history.era().timeline.timeline;
+                opened.history.fork(lost, Vec::new()).await.unwrap();
+            }
+            let Prepared::Push(mut push) = cost::tests::push(vec![cost::tests::document(1)]) else { panic!("a push") };
+            push.lane.incarnation = Incarnation::new(5 + u64::from(recovering)).unwrap();
+            let (device, incarnation, now) = (push.lane.device, push.lane.incarnation, opened.time.now());
+            let arrival = Arrival { device, incarnation, parent: None, ordinal: None, boot: None, now, session: 0 };
+            opened.store.arrive(opened.project, arrival).await.unwrap();
+            push.prev_chain = chain_start(opened.project, &push.lane);
+            let told = now.plus(120_000_000);
+            Arc::get_mut(&mut push.entries[0]).unwrap().eff = Some(told);
+            let (store, history, time) = (Arc::clone(&opened.store), Arc::clone(&opened.history), Arc::clone(&opened.time));
+            let merger = Merger { store, project: opened.project, history, time, schema: opened.schema.subscribe(), bus: None };
+            let report = merger.merge(vec![Prepared::Push(push)]).await.unwrap();
+            let [Outcome::Merged(merged)] = report.outcomes.as_slice() else { panic!("{:?}", report.outcomes) };
+            assert_eq!(merged.effs == [told], recovering, "{:?}, and it was told {told:?}", merged.effs);
+            assert_eq!(opened.time.now() >= told, recovering, "recovering: {recovering}");
+        }
+    }
 }
