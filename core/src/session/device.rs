@@ -133,7 +133,7 @@ pub struct Settings {
 enum State {
     HelloSent,
     Admitting,
-    Parting, // Its log is not the hub's: it waits for the order to start another. All else is about the hub's log of that name.
+    Parting, // Its log is not the hub's: it waits for the order to start another.
     Live,
     Closed,
 }
@@ -289,7 +289,8 @@ impl DeviceSession {
             (_, Message::Bye) => self.close(CloseReason::PeerLeft),
             (_, Message::Ping(ping)) => self.send(Channel::Control, Message::Pong(Ping { hub_time: Eff(0), ..ping })),
             (State::Live, Message::Error(error)) => self.complaint(error),
-            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) | (State::Parting, _) => {}
+            (_, Message::Pong(_) | Message::Ignored { .. } | Message::Error(_)) => {}
+            (State::Parting, message) => self.parting(message),
             // The store reads where to pull from before it hears of them, and would be told to pull what it does not have.
             (State::Admitting, message @ (Message::Grant(_) | Message::Revoke(_)))
                 if self.early.len() < 2 * limits::BUCKETS_PER_DEVICE_MAX =>
@@ -357,10 +358,8 @@ impl DeviceSession {
         for status in &welcome.lanes {
             self.lanes.start(status.lane, status.last, status.credit_bytes);
         }
-        for lane in Lane::ALL {
-            if !welcome.lanes.iter().any(|status| status.lane == lane) {
-                self.lanes.start(lane, None, 0);
-            }
+        for lane in Lane::ALL.into_iter().filter(|lane| welcome.lanes.iter().all(|status| status.lane != *lane)) {
+            self.lanes.start(lane, None, 0);
         }
         self.timeline = Some(welcome.timeline.timeline);
         self.state = State::Admitting;

@@ -32,6 +32,7 @@ fn device_input(word: &str) -> device::Input {
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
         "reject" => message(Message::Reject(refused(numbers[0]))),
+        "rejectparent" => message(Message::Reject(Reject { incarnation: Incarnation::new(3).unwrap(), ..refused(numbers[0]) })),
         "merged" => message(Message::Batch(merged(4, &numbers))),
         "othersmerged" => message(Message::Batch(merged(3, &numbers))),
         "applied" => device::Input::Applied { bucket: BUCKET, cursor: Position(numbers[0]) },
@@ -173,6 +174,8 @@ fn r15_a_device_that_parts_from_its_hub_asks_how_far_both_go_together() {
     // What the hub refused of the log that it has under that name is none of this one's entries.
     device_row(&format!("{LIVE}; reject 9"), "rejected");
     device_row(&format!("{PARTED}; reject 9; ack 9; gap 9; batch 1 2 3"), "");
+    // Of what it refused of the log before, the next log is not told. A device that had lost that word once did not hear it again.
+    device_row(&format!("{PARTED}; rejectparent 9"), "rejected");
     device_row(&format!("{PARTED}; +14; timeout"), "");
     device_row(&format!("{PARTED}; +15; timeout"), "close Silent");
     device_row(&format!("{LIVE}; parted 8"), "");

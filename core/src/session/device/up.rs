@@ -29,9 +29,19 @@ impl DeviceSession {
         if self.state == State::Admitting {
             self.state = State::Parting;
             // What came behind the welcome is about the hub's log of that name: a refusal would hit another entry.
-            self.effects.clear();
             self.early.clear();
+            let own = self.incarnation;
+            self.effects.retain(|effect| matches!(effect, Effect::Rejected(reject) if reject.incarnation != own));
             self.send(Channel::Lane(push.lane), Message::Push(push));
+        }
+    }
+
+    /// Of what comes before that order, only what was refused of the log before this one is to be heard: the next one will not be told of it.
+    pub(super) fn parting(&mut self, message: Message) {
+        if let Message::Reject(reject) = message
+            && reject.incarnation != self.incarnation
+        {
+            self.effects.push_back(Effect::Rejected(Box::new(reject)));
         }
     }
 
