@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mobo_core::kernel::{ComponentName, Input};
@@ -136,10 +136,12 @@ impl Tasks {
             number
         };
         let entry = Entry { shared: self.0.clone(), number };
-        let handle = self.0.tracker.spawn(async move {
+        // Boxed: each kind of task would be code of its own in the program.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             let _entry = entry;
             task.await;
         });
+        let handle = self.0.tracker.spawn(task);
         // The task may be over by now, and its entry gone.
         let mut running = self.running();
         if running.cut {

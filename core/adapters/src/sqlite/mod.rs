@@ -3,6 +3,7 @@
 //! One file, one writer (`writer`: a thread that commits what waits in one go), and a few readers on snapshots (`readers`). Rows are
 //! plain typed tables that any SQL tool reads (`table`); what the merge needs besides is in the `mobo_…` tables of `schema/`.
 
+pub(crate) mod apart;
 pub(crate) mod columns;
 pub mod edge;
 pub(crate) mod error;

@@ -11,6 +11,7 @@ use mobo_core::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use super::apart::{self, broken};
 use super::error::Failure;
 use super::open::open_reader_on;
 use crate::meter::carried;
@@ -67,12 +68,12 @@ impl Readers {
             return Ok(self.pool.read(work)?);
         }
         let pool = Arc::clone(&self.pool);
-        let reading = tokio::task::spawn_blocking(carried(move || {
+        apart::on_a_thread(carried(move || {
             let done = pool.read(work);
             drop(permit);
             done
-        }));
-        Ok(reading.await.map_err(|error| broken(&error.to_string()))??)
+        }))
+        .await
     }
 
     /// The same for work that looks at a few pages, and so takes less time than waking a thread: it is done where the caller is. Where the disk
@@ -103,10 +104,6 @@ impl Readers {
         self.pool.permits.close();
         self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-}
-
-fn broken(why: &str) -> StoreError {
-    StoreError::Refused(format!("this read met a defect in mobo ({why}); please report it with the log"))
 }
 
 /// Whether reads of a few pages are quick at present.

@@ -73,14 +73,17 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     {
-        let closed = || StoreError::Unavailable("it is closed".to_owned());
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
         let (answer, answered) = oneshot::channel();
         let charged = Charged::now();
         let work = move |connection: &Connection| charged.count(|| work(connection));
-        jobs.send(Box::new(Task { work: Some(work), done: None, answer })).await.map_err(|_| closed())?;
-        drop(jobs);
+        self.enqueue(Box::new(Task { work: Some(work), done: None, answer })).await?;
         answered.await.map_err(|_| closed())?
+    }
+
+    /// Once for all kinds of work: the program is smaller.
+    async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)?;
+        jobs.send(job).await.map_err(|_| closed())
     }
 
     /// What the thread has done so far.
@@ -96,6 +99,10 @@ impl Writer {
             let _ = ended.await;
         }
     }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it is closed".to_owned())
 }
 
 /// A job, whatever it gives.

@@ -363,7 +363,7 @@ impl EdgeStore {
             return committing.await;
         }
         // A task of its own: what is committed is told even if the caller has stopped waiting.
-        tokio::spawn(committing).await.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("the write was cut short: {error}"))))
+        super::apart::to_its_end(committing).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
