@@ -241,8 +241,11 @@ async fn whoever_goes_over_the_window_breaks_the_protocol() {
     for _ in 0..=limits::LINK_WINDOW_BYTES / 60_000 {
         to_hub.send(agreed.sealer.seal(&Content::Piece(Channel::Lane(Lane::Blobs), &piece))).await.unwrap();
     }
+    // All of it has arrived before any of it is read: what is read makes room in the window.
+    while to_hub.capacity() < to_hub.max_capacity() && !to_hub.is_closed() {
+        tokio::task::yield_now().await;
+    }
     let hub_end = soon("a link", hub_end).await.unwrap();
-    // Until then what arrives is not read.
     let over = async {
         loop {
             if let Err(error) = hub_end.recv().await {
