@@ -22,7 +22,7 @@ const WRITERS: u64 = 4;
 /// Writes that must be acknowledged before the device may rest.
 const ACKNOWLEDGED: usize = 2_000;
 /// Records that are made while the hub is away, for each kill of it: about as many as two transactions take.
-const RECORDS_PER_KILL: u64 = 1_800;
+const RECORDS_PER_KILL: u64 = 4_000;
 /// Records of one such write.
 const RECORDS_PER_ENTRY: u64 = 2;
 
@@ -121,7 +121,7 @@ fn kill_the_hub(place: Place) {
             let now = merged(&cluster).0;
             (now == entries || now > begun && now >= due).then_some(())
         });
-        std::thread::park_timeout(Duration::from_micros(rng.below(50_000)));
+        std::thread::park_timeout(Duration::from_micros(rng.below(20_000)));
         cluster.kill_hub();
         let (entries_merged, rows) = merged(&cluster);
         assert_eq!(rows, entries_merged * RECORDS_PER_ENTRY, "an entry is merged whole or not at all");
