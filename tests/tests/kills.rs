@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 const WRITERS: u64 = 4;
 /// Writes that must be acknowledged before the device may rest.
 const ACKNOWLEDGED: usize = 2_000;
-/// Records that are made while the hub is away, for each kill of it: about as many as two transactions take.
+/// Records that are made while the hub is away, for each kill of it: more than a few transactions take, or it is done before the first.
 const RECORDS_PER_KILL: u64 = 4_000;
 /// Records of one such write.
 const RECORDS_PER_ENTRY: u64 = 2;

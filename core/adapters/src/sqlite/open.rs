@@ -226,6 +226,17 @@ fn migrate(connection: &mut Connection, path: &Path, role: Role) -> Result<(), F
     Ok(())
 }
 
+/// How an empty store answers a question: its steps, as `EXPLAIN QUERY PLAN` has them.
+#[cfg(test)]
+pub(crate) fn plan_of(role: Role, sql: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let connection = open_writer(&folder.path().join("store.db"), role, 100).unwrap();
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    // What is not bound is null, which no plan depends on.
+    let steps = plan.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>();
+    steps.unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use mobo_core::store::StoreError;

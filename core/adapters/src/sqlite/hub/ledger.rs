@@ -184,15 +184,12 @@ fn json(row: &Row<'_>, column: usize) -> Result<Json, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::open::{Role, open_writer};
+    use crate::sqlite::open::{Role, plan_of};
 
     /// With 10,000 open conflicts and the index of open ones, each delivered record cost a look at all of them.
     #[test]
     fn the_conflicts_of_a_record_are_found_by_its_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let connection = open_writer(&folder.path().join("hub.db"), Role::Hub, 100).unwrap();
-        let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {OF_RECORD}")).unwrap();
-        let steps = plan.query_map((1, 1, "p", 1, 1), |row| row.get(3)).unwrap().collect::<Result<Vec<String>, _>>().unwrap();
+        let steps = plan_of(Role::Hub, OF_RECORD);
         assert!(steps[0].ends_with("USING PRIMARY KEY (project=? AND collection=? AND id=?)"), "{steps:?}");
     }
 }
