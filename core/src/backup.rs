@@ -24,6 +24,7 @@
 pub mod change;
 pub mod keys;
 pub mod manifest;
+pub mod packed;
 pub mod prune;
 pub mod retention;
 pub mod schedule;

@@ -68,7 +68,8 @@ fn written() -> Objects {
     for number in 1..=NEWEST {
         let ring = if number == NEWEST { &second } else { &first };
         let (kind, of) = if number == 1 { (Kind::Snapshot, 0) } else { (Kind::Segment, number) };
-        let (bytes, count) = body(number).take();
+        let mut bytes = Vec::new();
+        let count = body(number).encode(&mut bytes);
         let sealed = seal::seal(ring, kind, of, &bytes).unwrap();
         let member = Member { name: sealed.name.clone(), bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows: count };
         objects.insert(sealed.name, sealed.bytes);

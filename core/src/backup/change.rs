@@ -7,6 +7,7 @@
 
 use minicbor::data::Type;
 
+use super::packed::PackedRows;
 use crate::cbor::{Malformed, Reader, Writer};
 use crate::limits;
 use crate::store::transfer::{Cell, CellRef, Row, TableName};
@@ -35,73 +36,11 @@ pub struct Change {
     pub rows: Vec<Row>,
 }
 
-/// Rows as a change holds them, one behind the other: whoever only carries them from a store into an object need not take them apart, cell by
-/// cell.
-#[derive(Debug, Default)]
-pub struct PackedRows {
-    writer: Writer,
-    ends: Vec<usize>,
-}
-
-impl PackedRows {
-    /// None yet, with room for so many bytes of them.
-    #[must_use]
-    pub fn with_room(bytes: usize) -> Self {
-        Self { writer: Writer::with_room(bytes), ends: Vec::new() }
-    }
-
-    /// Opens a row of so many cells, which follow.
-    pub fn open(&mut self, cells: usize) {
-        self.writer.array(cells);
-    }
-
-    /// Adds the next cell of the open row.
-    pub fn cell(&mut self, cell: CellRef<'_>) {
-        encode_cell(&mut self.writer, cell);
-    }
-
-    /// Ends the open row, when it has all of its cells.
-    pub fn close(&mut self) {
-        self.ends.push(self.writer.len());
-    }
-
-    /// Takes the rows, and leaves room for as many more.
-    #[must_use]
-    pub fn take(&mut self) -> Self {
-        let room = Self { writer: Writer::with_room(self.bytes() + self.bytes() / 8), ends: Vec::with_capacity(self.len()) };
-        std::mem::replace(self, room)
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// True without any row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Bytes of all rows.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.writer.len()
-    }
-
-    /// Each row, as a reader of its array of cells.
-    pub fn rows(&self) -> impl Iterator<Item = Reader<'_>> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| Reader::new(self.writer.as_bytes().get(start..*end).unwrap_or_default()))
-    }
-}
-
-/// Collects changes until they fill an object. Bytes that came packed are moved, and copied once, when all is taken.
+/// Collects changes until they fill an object. Bytes that came packed are moved, and copied once, when all is encoded.
 #[derive(Debug, Default)]
 pub struct Body {
     /// Changes that are complete, encoded: their bytes are those of all pieces, one behind the other.
-    closed: Vec<Writer>,
+    closed: Vec<Piece>,
     changes: usize,
     open: Option<Open>,
     bytes: usize,
@@ -115,10 +54,26 @@ struct Open {
     table: TableName,
     columns: Vec<String>,
     /// Its rows, likewise, but for those of `last`, which are behind them.
-    rows: Vec<Writer>,
+    rows: Vec<Piece>,
     /// Takes single rows.
     last: Writer,
     count: usize,
+}
+
+/// Bytes on their way.
+#[derive(Debug)]
+enum Piece {
+    Written(Writer),
+    Packed(PackedRows),
+}
+
+impl Piece {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Written(writer) => writer.as_bytes(),
+            Self::Packed(rows) => rows.as_bytes(),
+        }
+    }
 }
 
 impl Body {
@@ -139,7 +94,7 @@ impl Body {
         let open = self.open(deed, of);
         open.count += rows.len();
         let last = std::mem::take(&mut open.last);
-        open.rows.extend([last, rows.writer]);
+        open.rows.extend([Piece::Written(last), Piece::Packed(rows)]);
     }
 
     /// Clears a table.
@@ -159,15 +114,14 @@ impl Body {
         self.bytes
     }
 
-    /// Encodes what was added and begins anew; gives it with the number of its rows.
-    #[must_use]
-    pub fn take(&mut self) -> (Vec<u8>, u64) {
+    /// Encodes what was added, in place of what is in `bytes`; gives the number of its rows.
+    pub fn encode(mut self, bytes: &mut Vec<u8>) -> u64 {
         self.close();
-        let body = std::mem::take(self);
-        let mut writer = Writer::with_room(body.closed.iter().map(Writer::len).sum::<usize>() + 9);
-        writer.array(body.changes);
-        body.closed.iter().for_each(|piece| _ = writer.raw(piece.as_bytes()));
-        (writer.into_bytes(), body.rows)
+        let mut writer = Writer::in_place_of(std::mem::take(bytes));
+        writer.array(self.changes);
+        self.closed.iter().for_each(|piece| _ = writer.raw(piece.as_bytes()));
+        *bytes = writer.into_bytes();
+        self.rows
     }
 
     /// The change that takes rows of this kind.
@@ -197,14 +151,14 @@ impl Body {
             head.text(column);
         }
         head.array(count);
-        self.closed.push(head);
+        self.closed.push(Piece::Written(head));
         self.closed.extend(rows);
-        self.closed.push(last);
+        self.closed.push(Piece::Written(last));
         self.changes += 1;
     }
 }
 
-fn encode_cell(writer: &mut Writer, cell: CellRef<'_>) {
+pub(super) fn encode_cell(writer: &mut Writer, cell: CellRef<'_>) {
     match cell {
         CellRef::Null => writer.null(),
         CellRef::Int(number) => writer.i64(number),
@@ -288,48 +242,15 @@ mod tests {
         body.add(Deed::Put, (&own, &columns), vec![Cell::Real(1.0), Cell::Text("ä".into())]);
         body.add(Deed::Put, (&pumps, &columns), vec![Cell::Bytes(vec![0, 255]), Cell::Int(i64::MAX)]);
         body.add(Deed::Drop, (&pumps, &columns[..1]), vec![Cell::Real(-1.5e300)]);
-        let (bytes, rows) = body.take();
+        let mut bytes = b"of the one before".to_vec();
+        let rows = body.encode(&mut bytes);
         let changes = decode(&bytes).unwrap();
-        assert_eq!((rows, changes.len(), body.is_empty()), (4, 4, true));
+        assert_eq!((rows, changes.len()), (4, 4));
         assert_eq!(changes[1].rows, [vec![Cell::Int(-1), Cell::Null], vec![Cell::Real(1.0), Cell::Text("ä".into())]]);
         assert_eq!((changes[0].deed, changes[3].deed, &changes[3].table), (Deed::Clear, Deed::Drop, &pumps));
         assert_eq!(changes[2].rows, [vec![Cell::Bytes(vec![0, 255]), Cell::Int(i64::MAX)]]);
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "{cut}");
         }
-    }
-
-    /// Rows that were packed on their way are the same bytes as the same rows one by one, and can be looked into.
-    #[test]
-    fn packed_rows_are_the_rows_that_they_were_made_of() {
-        let (pumps, columns) = (TableName::Collection("pumps".into()), ["id".to_owned(), "_position".to_owned()]);
-        let rows: Vec<Row> = (1..=300).map(|n| vec![Cell::Text(format!("p-{n}")), Cell::Int(n * 1_000)]).collect();
-        let (mut one_by_one, mut at_once, mut packed) = (Body::default(), Body::default(), PackedRows::default());
-        assert!(packed.is_empty() && at_once.is_empty());
-        for row in &rows {
-            packed.open(row.len());
-            row.iter().for_each(|cell| packed.cell(cell.into()));
-            packed.close();
-            one_by_one.add(Deed::Put, (&pumps, &columns), row.clone());
-        }
-        let read = |mut row: Reader<'_>| (row.array().unwrap(), row.text().unwrap().to_owned(), row.i64().unwrap());
-        let want = |n: i64| (2, format!("p-{n}"), n * 1_000);
-        let packed = packed.take();
-        assert_eq!(packed.rows().map(read).collect::<Vec<_>>(), (1..=300).map(want).collect::<Vec<_>>());
-        // Rows of both ways share a change.
-        let (first, rest) = rows.split_at(1);
-        let mut behind = PackedRows::default();
-        for row in rest {
-            behind.open(row.len());
-            row.iter().for_each(|cell| behind.cell(cell.into()));
-            behind.close();
-        }
-        at_once.add(Deed::Put, (&pumps, &columns), first[0].clone());
-        let least = behind.bytes();
-        at_once.add_packed(Deed::Put, (&pumps, &columns), behind);
-        assert!(!at_once.is_empty() && at_once.bytes() >= least);
-        let (bytes, count) = one_by_one.take();
-        assert_eq!(at_once.take(), (bytes.clone(), count));
-        assert_eq!((count, decode(&bytes).unwrap().len(), packed.len()), (300, 1, 300));
     }
 }

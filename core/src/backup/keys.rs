@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::seal::{self, Kind, Place};
+use super::seal::{self, Kind, Place, Press};
 use super::vault::ObjectName;
 use super::{BackupError, RepositoryId, hex, unhex};
 use crate::cbor::{Malformed, Reader, Writer};
@@ -192,7 +192,7 @@ impl Keyring {
                 writer.bytes(id);
             }
         }
-        let (_, bytes) = seal::close(&key.wrapping(), &place(self.generation), &writer.into_bytes());
+        let (_, bytes) = seal::close(&key.wrapping(), &place(self.generation), (&writer.into_bytes(), &mut Press::default()));
         Ok((self.name(key)?, bytes))
     }
 
@@ -312,7 +312,7 @@ pub(super) mod tests {
         assert_eq!(ring.with_projects([one, two], &[4; 32]).others, ring.others, "a project keeps its key");
         let keys = [ring.key_of(one), ring.key_of(two), ring.key_of(ring.project)].map(|key| key.unwrap().id());
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 3);
-        let sealed = |project| seal::seal_of(&ring, project, (Kind::Segment, 4), b"rows").unwrap();
+        let sealed = |project| seal::seal_of(&ring, project, (Kind::Segment, 4), (b"rows", &mut Press::default())).unwrap();
         let objects = [sealed(one), sealed(two), sealed(ring.project)];
         let shredded = ring.without(&BTreeSet::from([one]));
         let (name, bytes) = shredded.wrap(&key).unwrap();

@@ -9,7 +9,10 @@
 //! With it are authenticated the head, the project, the repository and the number: that of its manifest for a segment, 0 for a part of a
 //! snapshot, the generation for a keyring.
 
+use std::fmt;
+
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zstd::bulk::Compressor;
 
 use super::keys::{DataKey, Keyring};
 use super::vault::ObjectName;
@@ -74,21 +77,26 @@ pub(super) struct Place {
 ///
 /// [`BackupError::Damaged`] for a keyring without a key, or a body larger than [`limits::BACKUP_BODY_BYTES_MAX`].
 pub fn seal(keyring: &Keyring, kind: Kind, number: u64, body: &[u8]) -> Result<Sealed, BackupError> {
-    seal_of(keyring, keyring.project, (kind, number), body)
+    seal_of(keyring, keyring.project, (kind, number), (body, &mut Press::default()))
 }
 
-/// The same for what is of `project`, under its own key where it has one.
+/// The same for what is of `project`, under its own key where it has one, with a press that may have packed others before.
 ///
 /// # Errors
 ///
 /// As [`seal`].
-pub fn seal_of(keyring: &Keyring, project: ProjectId, (kind, number): (Kind, u64), body: &[u8]) -> Result<Sealed, BackupError> {
+pub fn seal_of(
+    keyring: &Keyring,
+    project: ProjectId,
+    (kind, number): (Kind, u64),
+    (body, press): (&[u8], &mut Press),
+) -> Result<Sealed, BackupError> {
     let key = keyring.key_of(project).ok_or_else(|| BackupError::damaged("the keyring", "there is no key in it"))?;
     if body.len() > limits::BACKUP_BODY_BYTES_MAX {
         return Err(BackupError::damaged("a new object", "its body is too large"));
     }
     let place = Place { project: keyring.project.get(), repository: keyring.repository, kind, number };
-    let (tag, bytes) = close(key, &place, body);
+    let (tag, bytes) = close(key, &place, (body, press));
     let hash = *blake3::hash(&bytes).as_bytes();
     let name = match kind {
         Kind::Segment => format!("segments/{number:016x}-{}", hex(hash.first_chunk::<16>().unwrap_or(&[0; 16]))),
@@ -141,28 +149,55 @@ pub(super) fn key_id(name: &str, bytes: &[u8]) -> Result<[u8; 16], BackupError> 
 }
 
 /// Packs and seals; gives the tag of the content, too.
-pub(super) fn close(key: &DataKey, place: &Place, body: &[u8]) -> ([u8; 32], Vec<u8>) {
+pub(super) fn close(key: &DataKey, place: &Place, (body, press): (&[u8], &mut Press)) -> ([u8; 32], Vec<u8>) {
     let tag = tag(key, place, body);
-    let mut bytes = head(key, place, &tag);
-    let packed = packed(body);
-    let (way, content) = packed.as_ref().map_or((PLAIN, body), |packed| (ZSTD, packed));
-    let mut sealed = Vec::with_capacity(content.len() + 1 + 16);
-    sealed.push(way);
-    sealed.extend(content);
-    let aad = Aad::from(bound(&bytes, place));
+    let head = head(key, place, &tag);
+    let (way, content) = press.pack(body).map_or((PLAIN, body), |packed| (ZSTD, packed));
+    let mut bytes = Vec::with_capacity(head.len() + 1 + content.len() + CHACHA20_POLY1305.tag_len());
+    bytes.extend(&head);
+    bytes.push(way);
+    bytes.extend(content);
+    let aad = Aad::from(bound(&head, place));
     let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+    let sealed = bytes.get_mut(head.len()..).unwrap_or_default();
     // Sealing fails above 256 GiB only, and a body has its limit.
-    let _ = cipher(key, &tag).map(|cipher| cipher.seal_in_place_append_tag(nonce, aad, &mut sealed));
-    bytes.extend(sealed);
+    let proof = cipher(key, &tag).and_then(|cipher| cipher.seal_in_place_separate_tag(nonce, aad, sealed).ok());
+    bytes.extend(proof.iter().flat_map(|proof| proof.as_ref()));
     (tag, bytes)
 }
 
-/// The body packed; `None` where that is no smaller.
-fn packed(body: &[u8]) -> Option<Vec<u8>> {
-    // What does not fit into the room of the body is no smaller.
-    let mut packed = Vec::with_capacity(body.len());
-    let done = zstd::bulk::Compressor::new(ZSTD_LEVEL).and_then(|mut packer| packer.compress_to_buffer(body, &mut packed));
-    (done.is_ok() && packed.len() < body.len()).then_some(packed)
+/// What packs bodies, one after the other, with the memory that it needs for that.
+#[derive(Default)]
+pub struct Press {
+    packer: Option<Compressor<'static>>,
+    packed: Vec<u8>,
+}
+
+impl Press {
+    /// The body packed; `None` where that is no smaller.
+    fn pack(&mut self, body: &[u8]) -> Option<&[u8]> {
+        let packer = match &mut self.packer {
+            Some(packer) => packer,
+            None => self.packer.insert(Compressor::new(ZSTD_LEVEL).ok()?),
+        };
+        self.packed.clear();
+        // What does not fit into the room of the body is no smaller.
+        self.packed.reserve_exact(body.len());
+        let done = packer.compress_to_buffer(body, &mut self.packed);
+        (done.is_ok() && self.packed.len() < body.len()).then_some(&self.packed)
+    }
+
+    /// Gives up memory that a body of so many bytes does not need.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.packed.clear();
+        self.packed.shrink_to(bytes);
+    }
+}
+
+impl fmt::Debug for Press {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Press").field("bytes", &self.packed.capacity()).finish_non_exhaustive()
+    }
 }
 
 /// What was packed in that way; `None` for what was not, or is more than a body may be.
@@ -288,10 +323,10 @@ mod tests {
     #[test]
     fn a_frame_holds_what_it_says_and_no_more_than_a_body_may() {
         let body = b"abc".repeat(100);
-        let frame = packed(&body).unwrap();
+        let frame = Press::default().pack(&body).unwrap().to_vec();
         assert_eq!(unpacked(ZSTD, &frame).as_ref(), Some(&body));
         let large = zstd::bulk::compress(&vec![7; limits::BACKUP_BODY_BYTES_MAX + 1], ZSTD_LEVEL).unwrap();
-        let mut silent = zstd::bulk::Compressor::new(ZSTD_LEVEL).unwrap();
+        let mut silent = Compressor::new(ZSTD_LEVEL).unwrap();
         silent.set_parameter(zstd::zstd_safe::CParameter::ContentSizeFlag(false)).unwrap();
         let silent = silent.compress(&body).unwrap();
         let cut = &frame[..frame.len() - 1];
@@ -299,6 +334,19 @@ mod tests {
             assert_eq!(unpacked(ZSTD, bytes), None, "{case}");
         }
         assert_eq!((unpacked(DEFLATED, &frame), unpacked(ZSTD + 1, &frame)), (None, None), "another way");
+    }
+
+    /// Whatever it packed before, also where that grew by being packed.
+    #[test]
+    fn a_press_packs_each_body_as_a_new_one_would() {
+        let (keyring, mut press) = (keyring(), Press::default());
+        let noise: Vec<u8> = (0..1_000_u32).flat_map(|n| *blake3::hash(&n.to_be_bytes()).as_bytes()).collect();
+        for (case, body) in [b"abc".repeat(10_000), noise, b"abc".repeat(100), vec![], vec![7; 300_000]].iter().enumerate() {
+            let sealed = seal_of(&keyring, keyring.project, (Kind::Segment, 7), (body, &mut press)).unwrap();
+            assert_eq!(sealed, seal(&keyring, Kind::Segment, 7, body).unwrap(), "{case}");
+            assert_eq!(open(&keyring, (Kind::Segment, 7), &sealed.name, &sealed.bytes).unwrap(), *body, "{case}");
+            press.shrink_to(body.len() / 2);
+        }
     }
 
     #[test]

@@ -288,8 +288,9 @@ mod tests {
                 let mut body = Body::default();
                 let rows = if number == base && part == 0 { 0 } else { number as i64 };
                 body.add(Deed::Put, (&TableName::Own("lane".into()), &["n".to_owned()]), vec![Cell::Int(rows * 10 + part)]);
-                let (body, rows) = body.take();
-                let sealed = seal::seal(&ring, kind, of, &body).unwrap();
+                let mut bytes = Vec::new();
+                let rows = body.encode(&mut bytes);
+                let sealed = seal::seal(&ring, kind, of, &bytes).unwrap();
                 let member = Member { name: sealed.name.clone(), bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows };
                 objects.insert(sealed.name, sealed.bytes);
                 member

@@ -30,6 +30,18 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// An empty writer in the memory of these bytes, which go.
+    #[must_use]
+    pub fn in_place_of(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self(bytes)
+    }
+
+    /// Takes back all that was written, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The bytes written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

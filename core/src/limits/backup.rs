@@ -12,6 +12,8 @@ pub const BACKUP_BODY_BYTES_MAX: usize = 7 * 1024 * 1024;
 pub const BACKUP_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of packed rows after which a page of them ends: what the next row adds still fits [`BACKUP_BODY_BYTES_MAX`].
 pub const PACKED_BYTES: usize = 512 * 1024;
+/// Pages of packed rows whose memory waits for the next ones: those of one body.
+pub const PACKED_ROOMS_MAX: usize = BACKUP_BODY_BYTES / PACKED_BYTES + 1;
 /// Bytes after which a part of a snapshot may end, where its last row says so: parts then end at the same rows in the next snapshot.
 pub const BACKUP_PART_BYTES_MIN: usize = 256 * 1024;
 /// Parts of a snapshot of one size: the next ones are twice as large, so that one manifest can name them all.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::StoreFuture;
 use super::transfer::{Cell, Row, Table};
 use crate::backup::RepositoryId;
-use crate::backup::change::PackedRows;
 use crate::backup::manifest::Anchor;
+use crate::backup::packed::PackedRows;
 use crate::ids::{BucketId, LaneKey, Position, ProjectId, Seq};
 
 /// Tables that stay out of backups, by name: they are about the backups themselves, and a restored hub begins them anew.

@@ -30,7 +30,7 @@ pub(super) async fn carry(mut cut: Box<dyn Cut>, (open, store): (&Open, &dyn Hub
     let Plan { is_base, now, bytes_per_s } = plan;
     let number = open.head.as_ref().map_or(0, |(anchor, _)| anchor.number) + 1;
     let kind = if is_base { Kind::Snapshot } else { Kind::Segment };
-    let mut packer = Packer::new(&open.repository, (kind, number), (bytes_per_s, now));
+    let mut packer = Packer::new((&open.repository, &open.workbench), (kind, number), (bytes_per_s, now));
     let none = Marks::default();
     let gather = Gather::begin(cut.as_mut(), &mut packer, open.marks.as_ref().filter(|_| !is_base).unwrap_or(&none)).await?;
     let gathered = match is_base {

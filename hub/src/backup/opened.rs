@@ -1,6 +1,6 @@
 //! A repository that is open for shipping, and how far it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mobo_core::backup::keys::BackupKey;
 use mobo_core::backup::manifest::{Anchor, Manifest, Retained};
@@ -11,6 +11,7 @@ use mobo_core::store::Cut;
 use mobo_core::time::Eff;
 
 use super::marks::Marks;
+use super::pack::Workbench;
 use super::repository::newest_number;
 use super::ship::{Asked, Owner, micros};
 use super::standing::{Standing, noted, remembered, stands};
@@ -26,6 +27,7 @@ const SEGMENTS_BYTES_MIN: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) repository: Repository,
+    pub(super) workbench: Arc<Mutex<Workbench>>,
     pub(super) head: Option<(Anchor, Manifest)>,
     /// The timeline of the last manifest that the store has noted.
     under: Option<Timeline>,
@@ -103,6 +105,7 @@ impl Open {
             }
         }
         Ok(Self {
+            workbench: Arc::default(),
             repository,
             head,
             under,

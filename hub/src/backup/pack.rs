@@ -1,14 +1,16 @@
 //! Rows on their way into objects.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mobo_adapters::meter::carried;
 use mobo_core::backup::BackupError;
-use mobo_core::backup::change::{Body, Deed, PackedRows};
+use mobo_core::backup::change::{Body, Deed};
+use mobo_core::backup::keys::Keyring;
 use mobo_core::backup::manifest::Member;
-use mobo_core::backup::seal::{self, Kind};
+use mobo_core::backup::packed::PackedRows;
+use mobo_core::backup::seal::{self, Kind, Press, Sealed};
 use mobo_core::ids::ProjectId;
 use mobo_core::limits;
 use mobo_core::store::transfer::{Cell, Row, TableName};
@@ -16,11 +18,32 @@ use mobo_core::time::Eff;
 
 use super::{BackupFailure, Repository};
 
+/// Where bodies are packed and sealed, one after the other, in the same memory.
+#[derive(Debug, Default)]
+pub(super) struct Workbench {
+    body: Vec<u8>,
+    press: Press,
+}
+
+impl Workbench {
+    /// Seals a body of a project; gives the number of its rows, too.
+    fn seal(&mut self, keyring: &Keyring, of: (ProjectId, (Kind, u64)), body: Body) -> Result<(Sealed, u64), BackupError> {
+        let rows = body.encode(&mut self.body);
+        let sealed = seal::seal_of(keyring, of.0, of.1, (&self.body, &mut self.press));
+        // A busy moment is over at some time.
+        let needed = 2 * self.body.len();
+        self.body.shrink_to(needed);
+        self.press.shrink_to(needed);
+        Ok((sealed?, rows))
+    }
+}
+
 /// Collects rows, and writes an object whenever there are enough: what is held in memory is one of them, and one for each other project. What
 /// is of those goes into objects under their own keys, so that it can be erased.
 #[derive(Debug)]
 pub(super) struct Packer<'r> {
     repository: &'r Repository,
+    workbench: Arc<Mutex<Workbench>>,
     kind: Kind,
     number: u64,
     body: Body,
@@ -33,10 +56,14 @@ pub(super) struct Packer<'r> {
 
 impl<'r> Packer<'r> {
     /// For the manifest of that number, taken now. At most so many bytes go out in a second; 0 is as many as go.
-    pub(super) fn new(repository: &'r Repository, (kind, number): (Kind, u64), (bytes_per_s, now): (u64, Eff)) -> Self {
+    pub(super) fn new(
+        (repository, workbench): (&'r Repository, &Arc<Mutex<Workbench>>),
+        (kind, number): (Kind, u64),
+        (bytes_per_s, now): (u64, Eff),
+    ) -> Self {
         let (body, others, members) = (Body::default(), BTreeMap::new(), Vec::new());
         let period = repository.vault().lock().map(|lock| period(lock, now));
-        Self { repository, kind, number, body, others, members, bytes_per_s, period }
+        Self { repository, workbench: Arc::clone(workbench), kind, number, body, others, members, bytes_per_s, period }
     }
 
     /// Adds a row.
@@ -98,8 +125,8 @@ impl<'r> Packer<'r> {
     /// Writes everything, that of other projects last: a table is cleared before any row is put into it.
     async fn flush_others(&mut self) -> Result<(), BackupFailure> {
         self.flush().await?;
-        for (project, mut body) in std::mem::take(&mut self.others) {
-            self.write(project, body.take()).await?;
+        for (project, body) in std::mem::take(&mut self.others) {
+            self.write(project, body).await?;
         }
         Ok(())
     }
@@ -108,16 +135,17 @@ impl<'r> Packer<'r> {
         if self.body.is_empty() {
             return Ok(());
         }
-        let body = self.body.take();
+        let body = std::mem::take(&mut self.body);
         self.write(self.repository.keyring().project, body).await
     }
 
-    async fn write(&mut self, project: ProjectId, (body, rows): (Vec<u8>, u64)) -> Result<(), BackupFailure> {
-        let (keyring, kind) = (Arc::clone(self.repository.keyring()), self.kind);
+    async fn write(&mut self, project: ProjectId, body: Body) -> Result<(), BackupFailure> {
+        let (keyring, workbench, kind) = (Arc::clone(self.repository.keyring()), Arc::clone(&self.workbench), self.kind);
         let number = if kind == Kind::Segment { self.number } else { 0 };
-        let sealing = tokio::task::spawn_blocking(carried(move || seal::seal_of(&keyring, project, (kind, number), &body)));
+        let seal = move || workbench.lock().unwrap_or_else(PoisonError::into_inner).seal(&keyring, (project, (kind, number)), body);
+        let sealing = tokio::task::spawn_blocking(carried(seal));
         let broken = |error: tokio::task::JoinError| BackupError::Damaged { object: "a new object".to_owned(), why: error.to_string() };
-        let mut sealed = sealing.await.map_err(broken)??;
+        let (mut sealed, rows) = sealing.await.map_err(broken)??;
         if let Some(period) = self.period.filter(|_| kind == Kind::Snapshot) {
             sealed.name = seal::renamed(&sealed.name, "period of the lock", period)?;
         }

@@ -75,7 +75,7 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
-    use mobo_core::backup::change::PackedRows;
+    use mobo_core::backup::packed::PackedRows;
     use mobo_core::limits;
     use mobo_core::store::transfer::{Cell, TableName};
     use mobo_core::store::{CutTable, StoreFuture};

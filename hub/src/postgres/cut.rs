@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::backup::change::PackedRows;
+use mobo_core::backup::packed::{PackedRows, Rooms};
 use mobo_core::limits;
 use mobo_core::store::transfer::{Cell, Row, Table, TableName};
 use mobo_core::store::{BACKUP_OWN, Cut, CutTable, Filter, StoreFuture};
@@ -45,7 +45,8 @@ struct Reading {
 }
 
 impl PostgresCut {
-    pub(super) const fn new(tx: Tx, shapes: Arc<Shapes>) -> Self {
+    pub(super) fn new(tx: Tx, shapes: Arc<Shapes>) -> Self {
+        shapes.rooms.clear_out();
         Self { tx, shapes, catalog: None, is_declared: false, open: None, behind: Vec::new() }
     }
 
@@ -112,7 +113,7 @@ impl PostgresCut {
     }
 
     async fn packed(&mut self) -> Result<PackedRows, Failure> {
-        let mut page = PackedRows::default();
+        let mut page = self.shapes.rooms.page();
         while page.bytes() < limits::PACKED_BYTES {
             if let Some(Reading { name, forms, rows, .. }) = self.reading().await? {
                 for row in rows {
@@ -184,10 +185,15 @@ fn fetch() -> String {
     format!("FETCH {} FROM cut", limits::MOVE_ROWS_MAX)
 }
 
-/// What the tables looked like in the last cut, and what says when they do not any more: asking for each column of each table costs more than
-/// all else that an idle cut asks.
+/// What one cut keeps for the next.
 #[derive(Debug, Default)]
-pub(super) struct Shapes(Mutex<Option<(Shape, Arc<Tables>)>>);
+pub(super) struct Shapes {
+    /// What the tables looked like, and what says when they do not any more: asking for each column of each table costs more than all else that
+    /// an idle cut asks.
+    known: Mutex<Option<(Shape, Arc<Tables>)>>,
+    /// Memory for packed rows.
+    rooms: Rooms,
+}
 
 /// The version of mobo's own tables, and each collection with its id and revision. A table changes with one of them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -201,20 +207,20 @@ type Tables = Vec<(CutTable, Vec<Option<Form>>)>;
 
 impl Shapes {
     fn of(&self, shape: &Shape) -> Option<Arc<Tables>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().filter(|(known, _)| known == shape).map(|(_, tables)| Arc::clone(tables))
     }
 
     /// What could not be read by them may have been changed by hand: the next cut asks again.
     fn kept_if<T>(&self, read: Result<T, Failure>) -> Result<T, Failure> {
         if read.is_err() {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         read
     }
 
     fn keep(&self, shape: Shape, tables: &Arc<Tables>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((shape, Arc::clone(tables)));
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((shape, Arc::clone(tables)));
     }
 }
 

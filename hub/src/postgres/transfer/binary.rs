@@ -1,6 +1,6 @@
 //! Rows in the binary form of Postgres: as COPY takes them, and as a cursor gives them.
 
-use mobo_core::backup::change::PackedRows;
+use mobo_core::backup::packed::PackedRows;
 use mobo_core::rfc3339;
 use mobo_core::store::transfer::{Cell, CellRef, Row, TableName};
 use sqlx::postgres::PgRow;

@@ -1,13 +1,16 @@
 //! Everything in a hub's database as of one moment: a read transaction that lives on a thread of its own.
 //!
-//! There is one every second or oftener. So the connection is kept for the next one, with its statements and what the tables look like.
+//! There is one every second or oftener. So the thread waits for the next one, and its connection with it, with its statements and what the
+//! tables look like.
+
+mod desk;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use mobo_core::backup::change::PackedRows;
+use mobo_core::backup::packed::{PackedRows, Rooms};
 use mobo_core::limits;
 use mobo_core::schema::{Collection, Kind};
 use mobo_core::store::transfer::{Cell, CellRef, Row, Table, TableName};
@@ -18,10 +21,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::intake;
 use super::transfer::{collections, in_pages, name_in_sql, tables};
-use crate::meter::carried;
 use crate::sqlite::error::{Failure, known};
 use crate::sqlite::open::open_reader_on;
 use crate::sqlite::table::quoted;
+
+pub(super) use desk::Cuts;
+use desk::Kept;
 
 /// Rows, and whether they are the last ones.
 type Page<R> = Result<(R, bool), StoreError>;
@@ -36,49 +41,7 @@ enum Ask {
     Pack(Table, Vec<Filter>, Pages<PackedRows>),
 }
 
-/// Where the connection of the last cut waits for the next one.
-#[derive(Debug, Default)]
-pub(super) struct Cuts(Mutex<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    kept: Option<Kept>,
-    /// Nothing is kept any more.
-    is_closed: bool,
-}
-
-/// A connection, with the tables that it found at the version of the schema that is beside them.
-#[derive(Debug)]
-struct Kept {
-    connection: Connection,
-    tables: Option<(i64, Vec<CutTable>)>,
-    /// Bytes of the largest page of packed rows so far: the next one likely is as large.
-    page_bytes: usize,
-}
-
-impl Cuts {
-    /// Lets the connection go. Whatever cut is under way takes its own with it.
-    pub(super) fn close(&self) {
-        *self.lock() = Waiting { kept: None, is_closed: true };
-    }
-
-    fn take(&self) -> Option<Kept> {
-        self.lock().kept.take()
-    }
-
-    fn keep(&self, kept: Kept) {
-        let mut waiting = self.lock();
-        if !waiting.is_closed {
-            waiting.kept = Some(kept);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends with it: the thread and its transaction.
+/// Ends with it: its transaction.
 #[derive(Debug)]
 pub(super) struct SqliteCut {
     asks: blocking::SyncSender<Ask>,
@@ -94,21 +57,20 @@ impl SqliteCut {
         let (begun, begins) = oneshot::channel();
         // In a file system of the caller's, a connection may not outlive what it was opened for.
         let is_kept = place.1.is_none();
-        let run = move || match Serving::begin(cuts.take(), &place) {
+        let rooms = cuts.rooms.clone();
+        cuts.run(move |kept| match Serving::begin((kept, rooms), &place) {
             Ok(mut serving) => {
                 let _ = begun.send(Ok(()));
                 let is_sound = serving.serve(&asked);
                 // After a failure the connection is closed and not used again.
-                if is_kept && is_sound && serving.kept.connection.execute_batch("ROLLBACK").is_ok() {
-                    cuts.keep(serving.kept);
-                }
+                let is_whole = is_kept && is_sound && serving.kept.connection.execute_batch("ROLLBACK").is_ok();
+                is_whole.then_some(serving.kept)
             }
             Err(failure) => {
                 let _ = begun.send(Err(failure.0));
+                None
             }
-        };
-        let thread = std::thread::Builder::new().name("cut".to_owned()).spawn(carried(run));
-        thread.map_err(|error| StoreError::Unavailable(format!("no thread can be started: {error}")))?;
+        })?;
         begins.await.map_err(|_| gone())??;
         Ok(Self { asks, pages: None, packed: None })
     }
@@ -191,13 +153,15 @@ struct Serving {
     kept: Kept,
     /// The collections that SQL has written into since they were merged last.
     written: Vec<Collection>,
+    rooms: Rooms,
 }
 
 impl Serving {
-    fn begin(kept: Option<Kept>, (path, vfs): &(PathBuf, Option<String>)) -> Result<Self, Failure> {
+    fn begin((kept, rooms): (Option<Kept>, Rooms), (path, vfs): &(PathBuf, Option<String>)) -> Result<Self, Failure> {
+        rooms.clear_out();
         let kept = match kept {
             Some(kept) => kept,
-            None => Kept { connection: open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?, tables: None, page_bytes: 0 },
+            None => Kept { connection: open_reader_on((path, vfs.as_deref()), limits::SQLITE_HUB_CACHE_KIB)?, tables: None },
         };
         kept.connection.execute_batch("BEGIN")?;
         // The snapshot is taken by the first statement that reads.
@@ -208,7 +172,7 @@ impl Serving {
             true => Vec::new(),
             false => collections(&kept.connection)?.into_iter().filter(|of| waiting.contains(&of.id.sql())).collect(),
         };
-        Ok(Self { kept, written })
+        Ok(Self { kept, written, rooms })
     }
 
     /// Answers until nobody asks any more; true if nothing has failed.
@@ -278,9 +242,8 @@ impl Serving {
         Ok(())
     }
 
-    fn pack(&mut self, (table, filters): (&Table, &[Filter]), pages: &Pages<PackedRows>) -> Result<(), Failure> {
-        let mut page = PackedRows::with_room(self.kept.page_bytes);
-        let mut page_bytes = 0;
+    fn pack(&self, (table, filters): (&Table, &[Filter]), pages: &Pages<PackedRows>) -> Result<(), Failure> {
+        let mut page = self.rooms.page();
         for filter in filters {
             let mut statement = self.statement(table, filter)?;
             // What a column must be equal to need not be read of it.
@@ -293,15 +256,16 @@ impl Serving {
                     page.cell(told.map_or_else(|| cell(row.get_ref(column)?), Ok)?);
                 }
                 page.close();
-                page_bytes = page.bytes().max(page_bytes);
-                if page.bytes() >= limits::PACKED_BYTES && pages.blocking_send(Ok((page.take(), false))).is_err() {
-                    // Whoever asked has gone.
-                    return Ok(());
+                if page.bytes() >= limits::PACKED_BYTES {
+                    let full = std::mem::replace(&mut page, self.rooms.page());
+                    if pages.blocking_send(Ok((full, false))).is_err() {
+                        // Whoever asked has gone.
+                        return Ok(());
+                    }
                 }
             }
         }
         let _ = pages.blocking_send(Ok((page, true)));
-        self.kept.page_bytes = page_bytes.max(self.kept.page_bytes);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ async fn a_connection_serves_one_cut_after_the_other() {
     let writer = crate::sqlite::open::open_writer(&place.0, crate::sqlite::open::Role::Hub, 100).unwrap();
     let cuts = Arc::new(Cuts::default());
     let meta = Table { name: TableName::Own("rights".to_owned()), columns: vec!["project".to_owned()] };
-    let mut before = 0;
+    let (mut before, mut threads) = (0, Vec::new());
     for round in 1..=3 {
         writer.execute_batch(&format!("INSERT INTO mobo_rights VALUES ({round}, 0); CREATE TABLE mobo_new{round}(a)")).unwrap();
         let mut cut = SqliteCut::begin(Arc::clone(&cuts), place.clone()).await.unwrap();
@@ -21,20 +21,19 @@ async fn a_connection_serves_one_cut_after_the_other() {
         assert_eq!(cut.next().await.unwrap().len(), round);
         assert_eq!(cut.next().await.unwrap(), Vec::<Row>::new());
         drop(cut);
-        while cuts.lock().kept.is_none() {
-            tokio::task::yield_now().await;
-        }
+        threads.push(desk::tests::waiting(&cuts).await);
     }
-    assert!(cuts.lock().kept.as_ref().is_some_and(|kept| kept.tables.is_some()));
+    threads.dedup();
+    assert_eq!(threads.len(), 1, "one thread serves them all");
     cuts.close();
-    assert!(cuts.take().is_none());
+    assert!(!desk::tests::waits(&cuts));
     let cut = SqliteCut::begin(Arc::clone(&cuts), place).await.unwrap();
     drop(cut);
     // Whatever is under way when it is closed is not kept: the last holder of it is the thread.
     while Arc::strong_count(&cuts) > 1 {
         tokio::task::yield_now().await;
     }
-    assert!(cuts.take().is_none());
+    assert!(!desk::tests::waits(&cuts));
 }
 
 /// Only what was read to its end has ended.
