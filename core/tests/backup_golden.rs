@@ -72,7 +72,7 @@ fn written() -> Objects {
         let count = body(number).encode(&mut bytes);
         let sealed = seal::seal(ring, kind, of, &bytes).unwrap();
         let member = Member { name: sealed.name.clone(), bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows: count };
-        objects.insert(sealed.name, sealed.bytes);
+        objects.insert(sealed.name, sealed.bytes.to_vec());
         let manifest = Manifest {
             project: ring.project,
             repository: ring.repository,

@@ -50,20 +50,37 @@ async fn what_is_put_comes_back(vault: &dyn Vault) {
         let (name, bytes) = (name(&format!("segments/size-{at}")), bytes(at as u64, length));
         assert_eq!(vault.head(&name).await, Ok(None));
         assert_eq!(vault.get(&name, None).await, Err(VaultError::Gone(name.clone())));
-        vault.put(&name, bytes.clone()).await.expect("it is kept");
+        assert_eq!(vault.holds(&name, bytes.clone().into()).await, Err(VaultError::Gone(name.clone())));
+        vault.put(&name, bytes.clone().into()).await.expect("it is kept");
         assert_eq!(vault.head(&name).await, Ok(Some(length as u64)));
         assert!(vault.get(&name, None).await.expect("it is there") == bytes, "{length} bytes came back otherwise");
+        for (what, other) in others(&bytes) {
+            assert_eq!(vault.holds(&name, other.into()).await, Ok(what == "the same"), "{length} bytes, beside {what}");
+        }
     }
-    let large = vault.put(&name("segments/too-large"), vec![0; limits::OBJECT_BYTES_MAX + 1]).await;
+    let large = vault.put(&name("segments/too-large"), vec![0; limits::OBJECT_BYTES_MAX + 1].into()).await;
     assert!(matches!(large, Err(VaultError::Refused(_))), "{large:?}");
     assert_eq!(vault.head(&name("segments/too-large")).await, Ok(None));
     assert_eq!(vault.list("manifests/", None).await, Ok(Vec::new()), "an empty folder is an empty list");
 }
 
+/// An object, and what is not the same.
+fn others(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut others = vec![("the same", bytes.to_vec()), ("one byte more", [bytes, &[0]].concat())];
+    if let Some((last, before)) = bytes.split_last() {
+        others.extend([("one byte less", before.to_vec()), ("another last byte", [before, &[last ^ 1]].concat())]);
+        others.push((
+            "another byte in the middle",
+            bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == bytes.len() / 2)).collect(),
+        ));
+    }
+    others
+}
+
 async fn ranges_end_where_the_object_does(vault: &dyn Vault) {
     let whole = bytes(1, 100);
     let name = name("keys/range");
-    vault.put(&name, whole.clone()).await.expect("it is kept");
+    vault.put(&name, whole.clone().into()).await.expect("it is kept");
     for (range, want) in
         [(0..100, &whole[..]), (0..1, &whole[..1]), (10..20, &whole[10..20]), (90..500, &whole[90..]), (100..200, &[]), (5..5, &[])]
     {
@@ -77,9 +94,9 @@ async fn ranges_end_where_the_object_does(vault: &dyn Vault) {
 async fn nothing_is_ever_replaced(vault: &dyn Vault) {
     for (text, length) in [("manifests/small", 10), ("manifests/large", limits::S3_PART_BYTES + 10)] {
         let (name, first) = (name(text), bytes(1, length));
-        vault.put(&name, first.clone()).await.expect("it is kept");
+        vault.put(&name, first.clone().into()).await.expect("it is kept");
         for other in [bytes(2, length), first.clone(), Vec::new()] {
-            assert_eq!(vault.put(&name, other).await, Err(VaultError::Exists(name.clone())));
+            assert_eq!(vault.put(&name, other.into()).await, Err(VaultError::Exists(name.clone())));
         }
         assert!(vault.get(&name, None).await.expect("it is there") == first, "{name} is what it was");
     }
@@ -94,7 +111,7 @@ pub async fn one_of_many_writers_wins(vault: Arc<dyn Vault>) {
     let mut writers = JoinSet::new();
     for writer in 0..8 {
         let vault = Arc::clone(&vault);
-        writers.spawn(async move { (writer, vault.put(&name("manifests/race"), bytes(writer, 1_000)).await) });
+        writers.spawn(async move { (writer, vault.put(&name("manifests/race"), bytes(writer, 1_000).into()).await) });
     }
     let mut winners = Vec::new();
     while let Some(done) = writers.join_next().await {
@@ -111,7 +128,7 @@ async fn lists_are_whole_and_in_order(vault: &dyn Vault) {
     let mut want = BTreeMap::new();
     for number in [0_u64, 1, 2, 9, 10, 11, 255, 256, u64::MAX] {
         let name = name(&format!("snapshots/{number:016x}"));
-        vault.put(&name, vec![7; 3]).await.expect("it is kept");
+        vault.put(&name, vec![7; 3].into()).await.expect("it is kept");
         want.insert(name, 3_u64);
     }
     let listed = |page: Vec<Listed>| page.into_iter().map(|listed| (listed.name, listed.bytes)).collect::<Vec<_>>();
@@ -129,7 +146,7 @@ async fn lists_are_whole_and_in_order(vault: &dyn Vault) {
 
 async fn only_the_pruner_removes(vault: &dyn Vault, pruner: &dyn Pruner) {
     let name = name("segments/old");
-    vault.put(&name, bytes(1, 10)).await.expect("it is kept");
+    vault.put(&name, bytes(1, 10).into()).await.expect("it is kept");
     for _ in 0..2 {
         pruner.delete(&name).await.expect("what is gone is gone");
         assert_eq!((vault.head(&name).await, pruner.vault().head(&name).await), (Ok(None), Ok(None)));
@@ -147,7 +164,7 @@ async fn only_the_pruner_removes(vault: &dyn Vault, pruner: &dyn Pruner) {
 pub async fn long_lists_come_in_pages(vault: &dyn Vault) {
     let count = limits::VAULT_LIST_MAX + 3;
     for number in 0..count {
-        vault.put(&name(&format!("segments/{number:016x}")), Vec::new()).await.expect("it is kept");
+        vault.put(&name(&format!("segments/{number:016x}")), Vec::new().into()).await.expect("it is kept");
     }
     let (mut seen, mut after) = (Vec::new(), None);
     loop {

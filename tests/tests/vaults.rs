@@ -54,15 +54,17 @@ fn a_bucket_is_a_vault_with_two_credentials() {
         let stranger = S3Vault::new(settings(wrong)).unwrap();
         for answer in [
             stranger.get(&kept, None).await.map(|_| ()),
-            stranger.put(&name("keys/x"), vec![1]).await,
+            stranger.put(&name("keys/x"), vec![1].into()).await,
             stranger.head(&kept).await.map(|_| ()),
         ] {
             assert!(matches!(answer, Err(VaultError::Refused(_))), "{answer:?}");
         }
         let elsewhere = S3Vault::new(S3::settings("s3://no-such-bucket", store.address(), writer)).unwrap();
-        for answer in
-            [elsewhere.head(&kept).await.map(|_| ()), elsewhere.list("", None).await.map(|_| ()), elsewhere.put(&kept, vec![1]).await]
-        {
+        for answer in [
+            elsewhere.head(&kept).await.map(|_| ()),
+            elsewhere.list("", None).await.map(|_| ()),
+            elsewhere.put(&kept, vec![1].into()).await,
+        ] {
             assert!(matches!(answer, Err(VaultError::Refused(_))), "nothing is gone where the bucket is: {answer:?}");
         }
     });
@@ -82,7 +84,7 @@ fn of_many_who_create_a_name_in_a_bucket_one_wins() {
         one_of_many_writers_wins(Arc::clone(&vault) as Arc<dyn Vault>).await;
         let name = name("segments/large");
         let content = |n: u64| bytes(n, 5 * 1024 * 1024 + 100);
-        let (one, two) = tokio::join!(vault.put(&name, content(1)), vault.put(&name, content(2)));
+        let (one, two) = tokio::join!(vault.put(&name, content(1).into()), vault.put(&name, content(2).into()));
         let there = vault.get(&name, None).await.unwrap();
         match (&one, &two) {
             (Ok(()), Err(VaultError::Exists(_))) => assert!(there == content(1), "{seed:?}"),
@@ -102,12 +104,12 @@ fn what_is_locked_nobody_removes() {
     run(async {
         let locking = S3Vault::new(settings(Some(Lock { compliance: true, days: 3 }))).unwrap();
         let (small, other, free) = (name("manifests/small"), name("segments/other"), name("segments/free"));
-        locking.put(&small, bytes(1, 10)).await.unwrap();
-        locking.put(&other, bytes(2, 100_000)).await.unwrap();
+        locking.put(&small, bytes(1, 10).into()).await.unwrap();
+        locking.put(&other, bytes(2, 100_000).into()).await.unwrap();
         // In parts as well; this store forgets the lock of an object that came in parts.
-        locking.put(&name("segments/large"), bytes(2, 6 * 1024 * 1024)).await.unwrap();
+        locking.put(&name("segments/large"), bytes(2, 6 * 1024 * 1024).into()).await.unwrap();
         let pruner = S3Pruner::new(settings(None)).unwrap();
-        pruner.vault().put(&free, bytes(3, 10)).await.unwrap();
+        pruner.vault().put(&free, bytes(3, 10).into()).await.unwrap();
         for locked in [&small, &other] {
             let refused = pruner.delete(locked).await;
             assert!(matches!(refused, Err(VaultError::Refused(_))), "{locked}: {refused:?}");
@@ -116,7 +118,7 @@ fn what_is_locked_nobody_removes() {
         pruner.delete(&free).await.unwrap();
         assert_eq!(locking.head(&free).await, Ok(None));
         // Its name is free again, and has one version: nothing of the first is left.
-        locking.put(&free, bytes(4, 10)).await.unwrap();
+        locking.put(&free, bytes(4, 10).into()).await.unwrap();
     });
 }
 
@@ -142,7 +144,7 @@ fn a_way_that_lies_fools_nobody() {
                 0..5 => {
                     let large = rng.chance(10);
                     let content = bytes(step, if large { 5 * 1024 * 1024 + 100 } else { rng.below(3_000) as usize });
-                    let said = lied_to.put(&name, content.clone()).await;
+                    let said = lied_to.put(&name, content.clone().into()).await;
                     let there = honest.get(&name, None).await;
                     match (said, kept.get(&name), there) {
                         (Ok(()) | Err(VaultError::Unavailable(_) | VaultError::Exists(_)), None, Ok(there)) => {
@@ -179,7 +181,7 @@ fn a_way_that_lies_fools_nobody() {
         // Once the way is good again, so is everything.
         liar.set(0);
         let late = name("segments/late");
-        let put = at_last(async || match lied_to.put(&late, bytes(9, 10)).await {
+        let put = at_last(async || match lied_to.put(&late, bytes(9, 10).into()).await {
             // By the try before, whose answer was late.
             Err(VaultError::Exists(_)) => Ok(()),
             other => other,
@@ -212,7 +214,7 @@ fn a_store_that_is_away_is_not_an_empty_one() {
         let vault = S3Vault::new(settings).unwrap();
         let name = name("segments/x");
         for answer in [
-            vault.put(&name, vec![1]).await,
+            vault.put(&name, vec![1].into()).await,
             vault.get(&name, None).await.map(|_| ()),
             vault.head(&name).await.map(|_| ()),
             vault.list("", None).await.map(|_| ()),

@@ -105,7 +105,8 @@ impl Rooms {
     fn take_back(&self, (mut writer, mut ends): (Writer, Vec<usize>)) {
         // One row may have been as large as many.
         if writer.len() <= 2 * limits::PACKED_BYTES {
-            (writer.clear(), ends.clear());
+            writer.clear();
+            ends.clear();
             let mut free = self.free();
             if free.rooms.len() < limits::PACKED_ROOMS_MAX {
                 free.rooms.push((writer, ends));

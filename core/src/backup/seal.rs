@@ -10,6 +10,7 @@
 //! snapshot, the generation for a keyring.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zstd::bulk::Compressor;
@@ -56,7 +57,7 @@ pub struct Sealed {
     /// Its name in the vault.
     pub name: ObjectName,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Arc<Vec<u8>>,
     /// The hash of its bytes.
     pub hash: [u8; 32],
 }
@@ -103,7 +104,7 @@ pub fn seal_of(
         Kind::Snapshot | Kind::Keyring => format!("snapshots/{}", hex(tag.first_chunk::<16>().unwrap_or(&[0; 16]))),
     };
     let name = ObjectName::parse(&name).ok_or_else(|| BackupError::damaged(name, "it is no name"))?;
-    Ok(Sealed { name, bytes, hash })
+    Ok(Sealed { name, bytes: Arc::new(bytes), hash })
 }
 
 /// Opens an object, and gives its body.
@@ -152,17 +153,21 @@ pub(super) fn key_id(name: &str, bytes: &[u8]) -> Result<[u8; 16], BackupError> 
 pub(super) fn close(key: &DataKey, place: &Place, (body, press): (&[u8], &mut Press)) -> ([u8; 32], Vec<u8>) {
     let tag = tag(key, place, body);
     let head = head(key, place, &tag);
+    let mut bytes = std::mem::take(&mut press.sealed);
+    bytes.clear();
     let (way, content) = press.pack(body).map_or((PLAIN, body), |packed| (ZSTD, packed));
-    let mut bytes = Vec::with_capacity(head.len() + 1 + content.len() + CHACHA20_POLY1305.tag_len());
+    bytes.reserve(head.len() + 1 + content.len() + CHACHA20_POLY1305.tag_len());
     bytes.extend(&head);
     bytes.push(way);
     bytes.extend(content);
     let aad = Aad::from(bound(&head, place));
     let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
     let sealed = bytes.get_mut(head.len()..).unwrap_or_default();
-    // Sealing fails above 256 GiB only, and a body has its limit.
-    let proof = cipher(key, &tag).and_then(|cipher| cipher.seal_in_place_separate_tag(nonce, aad, sealed).ok());
-    bytes.extend(proof.iter().flat_map(|proof| proof.as_ref()));
+    match cipher(key, &tag).and_then(|cipher| cipher.seal_in_place_separate_tag(nonce, aad, sealed).ok()) {
+        Some(proof) => bytes.extend(proof.as_ref()),
+        // That would take 256 GiB, and a body has its limit: nobody could open it, and nothing of it is told.
+        None => bytes.truncate(head.len()),
+    }
     (tag, bytes)
 }
 
@@ -171,6 +176,8 @@ pub(super) fn close(key: &DataKey, place: &Place, (body, press): (&[u8], &mut Pr
 pub struct Press {
     packer: Option<Compressor<'static>>,
     packed: Vec<u8>,
+    /// The memory of an object that is in its vault.
+    sealed: Vec<u8>,
 }
 
 impl Press {
@@ -182,15 +189,24 @@ impl Press {
         };
         self.packed.clear();
         // What does not fit into the room of the body is no smaller.
-        self.packed.reserve_exact(body.len());
+        self.packed.reserve(body.len());
         let done = packer.compress_to_buffer(body, &mut self.packed);
         (done.is_ok() && self.packed.len() < body.len()).then_some(&self.packed)
     }
 
+    /// Takes the memory of an object back when nobody needs the object any more.
+    pub fn take_back(&mut self, sealed: Sealed) {
+        if let Some(bytes) = Arc::into_inner(sealed.bytes) {
+            self.sealed = bytes;
+        }
+    }
+
     /// Gives up memory that a body of so many bytes does not need.
     pub fn shrink_to(&mut self, bytes: usize) {
-        self.packed.clear();
-        self.packed.shrink_to(bytes);
+        for memory in [&mut self.packed, &mut self.sealed] {
+            memory.clear();
+            memory.shrink_to(bytes);
+        }
     }
 }
 
@@ -280,7 +296,7 @@ mod tests {
             assert!(open(&keyring, place, &sealed.name, &sealed.bytes).is_err(), "{place:?}");
         }
         for position in 0..sealed.bytes.len() {
-            let mut bytes = sealed.bytes.clone();
+            let mut bytes = sealed.bytes.to_vec();
             bytes[position] ^= 1;
             assert!(open(&keyring, (Kind::Segment, 7), &sealed.name, &bytes).is_err(), "byte {position}");
             assert!(open(&keyring, (Kind::Segment, 7), &sealed.name, &bytes[..position]).is_err(), "cut at {position}");
@@ -308,7 +324,7 @@ mod tests {
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
         cipher(key, &tag(key, &at, &plain[1..])).unwrap().seal_in_place_append_tag(nonce, aad, &mut plain).unwrap();
         bytes.extend(plain);
-        assert_ne!(bytes, sealed.bytes);
+        assert_ne!(bytes, *sealed.bytes);
         assert!(is_the_same(&keyring, place, &sealed, &bytes));
         let other = seal(&keyring, Kind::Snapshot, 0, b"other").unwrap();
         assert!(!is_the_same(&keyring, place, &sealed, &other.bytes));
@@ -345,6 +361,7 @@ mod tests {
             let sealed = seal_of(&keyring, keyring.project, (Kind::Segment, 7), (body, &mut press)).unwrap();
             assert_eq!(sealed, seal(&keyring, Kind::Segment, 7, body).unwrap(), "{case}");
             assert_eq!(open(&keyring, (Kind::Segment, 7), &sealed.name, &sealed.bytes).unwrap(), *body, "{case}");
+            press.take_back(sealed);
             press.shrink_to(body.len() / 2);
         }
     }

@@ -121,7 +121,7 @@ pub trait Vault: fmt::Debug + Send + Sync {
     ///
     /// [`VaultError::Exists`] when the name is taken, whatever is there. After [`VaultError::Unavailable`] it may be there or not, but
     /// never a part of it.
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()>;
+    fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, ()>;
 
     /// The bytes of an object: all of them, or those in a range, which ends early where the object does.
     ///
@@ -129,6 +129,16 @@ pub trait Vault: fmt::Debug + Send + Sync {
     ///
     /// [`VaultError::Gone`]; [`VaultError::Damaged`] when it is larger than [`limits::OBJECT_BYTES_MAX`].
     fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>>;
+
+    /// True if an object is there and has exactly these bytes, by what is read of it now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    fn holds(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, bool> {
+        let name = name.clone();
+        Box::pin(async move { Ok(self.get(&name, None).await? == *bytes) })
+    }
 
     /// How large an object is; `None` when there is no such object.
     fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>>;

@@ -285,14 +285,13 @@ mod tests {
             let base = if number < 4 { 1 } else { 4 };
             let (kind, of) = if number == base { (Kind::Snapshot, 0) } else { (Kind::Segment, number) };
             let members = (0..2).map(|part| {
-                let mut body = Body::default();
+                let (mut body, mut bytes) = (Body::default(), Vec::new());
                 let rows = if number == base && part == 0 { 0 } else { number as i64 };
                 body.add(Deed::Put, (&TableName::Own("lane".into()), &["n".to_owned()]), vec![Cell::Int(rows * 10 + part)]);
-                let mut bytes = Vec::new();
                 let rows = body.encode(&mut bytes);
                 let sealed = seal::seal(&ring, kind, of, &bytes).unwrap();
                 let member = Member { name: sealed.name.clone(), bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows };
-                objects.insert(sealed.name, sealed.bytes);
+                objects.insert(sealed.name, sealed.bytes.to_vec());
                 member
             });
             let manifest = Manifest {

@@ -156,7 +156,8 @@ impl<'r> Packer<'r> {
             let most = limits::BACKUP_MEMBERS_MAX;
             return Err(BackupFailure::Refused(format!("this hub holds more than one manifest can name, {most} parts: please report it")));
         }
-        let member = self.repository.keep_object(sealed, (kind, number), rows).await?;
+        let member = self.repository.keep_object(&sealed, (kind, number), rows).await?;
+        self.workbench.lock().unwrap_or_else(PoisonError::into_inner).press.take_back(sealed);
         if let Some(pause_ms) = member.bytes.saturating_mul(1_000).checked_div(self.bytes_per_s) {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }

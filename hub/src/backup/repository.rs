@@ -125,8 +125,10 @@ impl Repository {
         let (name, bytes) = wanted.wrap(key)?;
         let unreadable = |error: BackupError| BackupFailure::Refused(format!("{error}: begin a new repository in another vault"));
         Keyring::unwrap(key, &name, &bytes).map_err(unreadable)?;
-        let (was_there, there) = put_and_read(vault.as_ref(), &name, &bytes).await?;
-        let is_wanted = there == bytes;
+        let bytes = Arc::new(bytes);
+        let was_there = put(vault.as_ref(), &name, &bytes).await?;
+        let there = written(vault.as_ref(), &name).await?;
+        let is_wanted = there == *bytes;
         let found = Keyring::unwrap(key, &name, &there)?;
         if !(is_wanted || was_there && known.is_some_and(|known| found.goes_on_from(known))) {
             return Err(not_written(&name));
@@ -175,7 +177,7 @@ impl Repository {
         let unreadable = |error: BackupError| BackupFailure::Refused(format!("{error}: it was not written; please report it"));
         verify::open_manifest(&self.keyring, &name, &bytes).map_err(unreadable)?;
         let anchor = Anchor { number: manifest.number, hash: manifest::hash(&bytes) };
-        match answer(self.vault.put(&name, bytes.clone())).await {
+        match answer(self.vault.put(&name, Arc::new(bytes.clone()))).await {
             Ok(()) => {}
             Err(VaultError::Exists(_)) => {}
             Err(error) => return Err(error.into()),
@@ -189,14 +191,19 @@ impl Repository {
 
     /// Keeps an object and reads it back. An unchanged part of a snapshot is there already: as it would be written now, or packed by another
     /// version; where it cannot be read any more, it is written under another name.
-    pub(super) async fn keep_object(&self, sealed: Sealed, place: (Kind, u64), rows: u64) -> Result<Member, BackupFailure> {
+    pub(super) async fn keep_object(&self, sealed: &Sealed, place: (Kind, u64), rows: u64) -> Result<Member, BackupFailure> {
         let mut name = sealed.name.clone();
         for again in 1..=limits::BACKUP_NAMES_MAX {
-            let (was_there, there) = put_and_read(self.vault.as_ref(), &name, &sealed.bytes).await?;
-            let is_written = there == sealed.bytes;
-            if is_written || was_there && place.0 == Kind::Snapshot && seal::is_the_same(&self.keyring, place, &sealed, &there) {
-                let (bytes, hash) = (there.len() as u64, if is_written { sealed.hash } else { manifest::hash(&there) });
-                return Ok(Member { name, bytes, hash, rows });
+            let was_there = put(self.vault.as_ref(), &name, &sealed.bytes).await?;
+            match answer(self.vault.holds(&name, Arc::clone(&sealed.bytes))).await {
+                Ok(true) => return Ok(Member { name, bytes: sealed.bytes.len() as u64, hash: sealed.hash, rows }),
+                // What else there is, is looked at.
+                Ok(false) | Err(VaultError::Gone(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let there = written(self.vault.as_ref(), &name).await?;
+            if was_there && place.0 == Kind::Snapshot && seal::is_the_same(&self.keyring, place, sealed, &there) {
+                return Ok(Member { name, bytes: there.len() as u64, hash: manifest::hash(&there), rows });
             }
             if !was_there || place.0 != Kind::Snapshot {
                 return Err(not_written(&name));
@@ -208,15 +215,18 @@ impl Repository {
     }
 }
 
-/// Writes an object, unless there is one of its name, and reads what is there; says whether it was there before.
-async fn put_and_read(vault: &dyn Vault, name: &ObjectName, bytes: &[u8]) -> Result<(bool, Vec<u8>), BackupFailure> {
-    let was_there = match answer(vault.put(name, bytes.to_vec())).await {
-        Ok(()) => false,
-        Err(VaultError::Exists(_)) => true,
-        Err(error) => return Err(error.into()),
-    };
-    let there = get(vault, name).await?;
-    Ok((was_there, there.ok_or_else(|| VaultError::Unavailable(format!("{name} was written, and is not there")))?))
+/// Writes an object, unless there is one of its name; says whether there was.
+async fn put(vault: &dyn Vault, name: &ObjectName, bytes: &Arc<Vec<u8>>) -> Result<bool, VaultError> {
+    match answer(vault.put(name, Arc::clone(bytes))).await {
+        Ok(()) => Ok(false),
+        Err(VaultError::Exists(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads what was written.
+async fn written(vault: &dyn Vault, name: &ObjectName) -> Result<Vec<u8>, VaultError> {
+    get(vault, name).await?.ok_or_else(|| VaultError::Unavailable(format!("{name} was written, and is not there")))
 }
 
 fn not_written(name: &ObjectName) -> BackupFailure {

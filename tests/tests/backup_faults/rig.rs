@@ -104,11 +104,11 @@ impl Vault for MemoryVault {
         *self.locks.lock().unwrap()
     }
 
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+    fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, ()> {
         let done = self.run(|objects| match objects.contains_key(name) {
             true => Err(VaultError::Exists(name.clone())),
             false => {
-                objects.insert(name.clone(), bytes);
+                objects.insert(name.clone(), Arc::unwrap_or_clone(bytes));
                 Ok(())
             }
         });

@@ -39,7 +39,7 @@ impl Vault for Elsewhere {
         "the same, elsewhere".to_owned()
     }
 
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+    fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, ()> {
         self.0.put(name, bytes)
     }
 

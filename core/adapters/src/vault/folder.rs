@@ -26,6 +26,9 @@ use crate::meter::carried;
 
 /// What a file is called until it is whole: a dot is no part of an object's name.
 const PARTIAL: &str = ".partial-";
+/// Bytes of an object that are compared at once.
+const READ_BYTES: usize = 32 * 1024;
+
 /// A folder as a vault. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FolderVault {
@@ -83,7 +86,7 @@ impl Vault for FolderVault {
         format!("folder://{}", self.folder.path.display())
     }
 
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+    fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, ()> {
         let name = name.clone();
         Box::pin(self.run(move |folder| folder.put(&name, &bytes)))
     }
@@ -91,6 +94,11 @@ impl Vault for FolderVault {
     fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> VaultFuture<'_, Vec<u8>> {
         let name = name.clone();
         Box::pin(self.run(move |folder| folder.get(&name, range)))
+    }
+
+    fn holds(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, bool> {
+        let name = name.clone();
+        Box::pin(self.run(move |folder| folder.holds(&name, &bytes)))
     }
 
     fn head(&self, name: &ObjectName) -> VaultFuture<'_, Option<u64>> {
@@ -159,18 +167,27 @@ impl Folder {
     fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Try<Vec<u8>> {
         let (file, size) = self.open_object(name)?;
         let range = range.unwrap_or(0..size);
-        let (mut at, end) = (range.start.min(size), range.end.min(size));
+        let (at, end) = (range.start.min(size), range.end.min(size));
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(0)];
-        let mut filled = 0;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pread(&file, rest, at) {
-                Ok(0) => return Err(VaultError::Damaged(format!("{name} ends at byte {at}, and it has {size}"))),
-                Ok(read) => (filled, at) = (filled + read, at + read as u64),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed(&format!("cannot read {name}"), errno)),
+        fill(&file, &mut bytes, (name, at))?;
+        Ok(bytes)
+    }
+
+    /// Compares an object piece by piece: every one that was written is read so.
+    fn holds(&self, name: &ObjectName, bytes: &[u8]) -> Try<bool> {
+        let (file, size) = self.open_object(name)?;
+        if size != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let mut read = [0; READ_BYTES];
+        for (at, piece) in (0..).step_by(READ_BYTES).zip(bytes.chunks(READ_BYTES)) {
+            let there = read.get_mut(..piece.len()).unwrap_or_default();
+            fill(&file, there, (name, at))?;
+            if there != piece {
+                return Ok(false);
             }
         }
-        Ok(bytes)
+        Ok(true)
     }
 
     fn delete(&self, name: &ObjectName) -> Try<()> {
@@ -241,6 +258,20 @@ impl Folder {
             Err(errno) => failed(&format!("cannot look at {}", self.path.display()), errno),
         }
     }
+}
+
+/// Fills a buffer with what is in a file from a place on.
+fn fill(file: &OwnedFd, buffer: &mut [u8], (name, mut at): (&ObjectName, u64)) -> Try<()> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::pread(file, rest, at) {
+            Ok(0) => return Err(VaultError::Damaged(format!("{name} ends at byte {at}, and it had more"))),
+            Ok(read) => (filled, at) = (filled + read, at + read as u64),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(&format!("cannot read {name}"), errno)),
+        }
+    }
+    Ok(())
 }
 
 /// The folders of a name, and its last part.

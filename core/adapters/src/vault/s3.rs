@@ -136,7 +136,7 @@ impl Vault for S3Vault {
         self.0.settings.lock.map(|lock| Duration::from_secs(u64::from(lock.days) * 86_400))
     }
 
-    fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> VaultFuture<'_, ()> {
+    fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> VaultFuture<'_, ()> {
         let name = name.clone();
         Box::pin(async move { self.0.put(&name, bytes).await })
     }

@@ -132,7 +132,8 @@ async fn packed(cut: &mut dyn Cut, (table, filters): (&Table, Vec<Filter>)) -> V
         }
         body.add_packed(Deed::Put, (&table.name, &table.columns), page);
     }
-    let (bytes, count) = body.take();
+    let mut bytes = Vec::new();
+    let count = body.encode(&mut bytes);
     let rows: Vec<Row> = decode(&bytes).unwrap().into_iter().flat_map(|Change { rows, .. }| rows).collect();
     assert_eq!(rows.len() as u64, count);
     rows

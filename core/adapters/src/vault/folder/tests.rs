@@ -17,7 +17,7 @@ fn vault() -> (tempfile::TempDir, FolderVault) {
 #[tokio::test]
 async fn what_is_written_is_for_its_owner_only() {
     let (folder, vault) = vault();
-    vault.put(&name("segments/one"), b"x".to_vec()).await.unwrap();
+    vault.put(&name("segments/one"), b"x".to_vec().into()).await.unwrap();
     let mode = |path: &str| files::symlink_metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("vault"), mode("vault/segments"), mode("vault/segments/one")), (0o700, 0o700, 0o600));
 }
@@ -42,9 +42,9 @@ async fn nothing_leads_out_of_the_folder() {
         assert!(matches!(vault.head(&name(bad)).await, Err(VaultError::Damaged(_))), "{bad}");
     }
     for taken in ["segments/link", "segments/folder", "segments/pipe"] {
-        assert_eq!(vault.put(&name(taken), b"x".to_vec()).await, Err(VaultError::Exists(name(taken))));
+        assert_eq!(vault.put(&name(taken), b"x".to_vec().into()).await, Err(VaultError::Exists(name(taken))));
     }
-    assert!(matches!(vault.put(&name("keys/new"), b"x".to_vec()).await, Err(VaultError::Damaged(_))));
+    assert!(matches!(vault.put(&name("keys/new"), b"x".to_vec().into()).await, Err(VaultError::Damaged(_))));
     assert!(!folder.path().join("new").exists());
     assert_eq!(files::read_to_string(folder.path().join("secret")).unwrap(), "not yours");
     let listed = vault.list("", None).await.unwrap();
@@ -56,7 +56,7 @@ async fn nothing_leads_out_of_the_folder() {
 #[tokio::test]
 async fn half_written_files_are_nobodys_objects() {
     let (folder, vault) = vault();
-    vault.put(&name("segments/one"), b"x".to_vec()).await.unwrap();
+    vault.put(&name("segments/one"), b"x".to_vec().into()).await.unwrap();
     let path = folder.path().join("vault");
     let (left, written) = (path.join("segments/.partial-1-0"), path.join("segments/.partial-2-0"));
     files::write(&left, "half").unwrap();
@@ -81,14 +81,14 @@ async fn a_folder_that_is_away_is_not_an_empty_one() {
     let file = folder.path().join("file");
     files::write(&file, "").unwrap();
     assert!(matches!(FolderVault::open(&file), Err(VaultError::Damaged(_))));
-    vault.put(&name("segments/one"), b"x".to_vec()).await.unwrap();
+    vault.put(&name("segments/one"), b"x".to_vec().into()).await.unwrap();
     files::remove_dir_all(folder.path().join("vault")).unwrap();
     for answer in [vault.get(&name("segments/one"), None).await.map(|_| ()), vault.head(&name("segments/one")).await.map(|_| ())] {
         assert!(matches!(answer, Err(VaultError::Unavailable(_))), "{answer:?}");
     }
     let listed = vault.list("", None).await;
     assert!(matches!(listed, Err(VaultError::Unavailable(_))), "{listed:?}");
-    let put = vault.put(&name("segments/two"), b"x".to_vec()).await;
+    let put = vault.put(&name("segments/two"), b"x".to_vec().into()).await;
     assert!(matches!(put, Err(VaultError::Unavailable(_))), "{put:?}");
 }
 
@@ -117,11 +117,11 @@ async fn a_full_disk_leaves_no_part_of_an_object() {
     const CHILD: &str = "MOBO_TEST_FULL_VAULT";
     if let Some(path) = std::env::var_os(CHILD) {
         let vault = FolderVault::open(Path::new(&path)).unwrap();
-        vault.put(&name("segments/small"), vec![1; 1_000]).await.unwrap();
-        let full = vault.put(&name("segments/large"), vec![2; 200_000]).await;
+        vault.put(&name("segments/small"), vec![1; 1_000].into()).await.unwrap();
+        let full = vault.put(&name("segments/large"), vec![2; 200_000].into()).await;
         assert!(matches!(full, Err(VaultError::Full(_))), "{full:?}");
         assert_eq!(vault.head(&name("segments/large")).await, Ok(None));
-        vault.put(&name("segments/other"), vec![3; 1_000]).await.unwrap();
+        vault.put(&name("segments/other"), vec![3; 1_000].into()).await.unwrap();
         return;
     }
     let (folder, vault) = vault();
@@ -166,7 +166,7 @@ async fn a_disk_that_hangs_keeps_a_few_threads_only() {
 async fn the_folders_of_others_are_not_looked_into() {
     let (folder, vault) = vault();
     let path = folder.path().join("vault");
-    vault.put(&name("segments/one"), b"x".to_vec()).await.unwrap();
+    vault.put(&name("segments/one"), b"x".to_vec().into()).await.unwrap();
     files::create_dir(path.join("lost+found")).unwrap();
     files::create_dir(path.join("photos")).unwrap();
     files::write(path.join("photos/one"), "not an object").unwrap();

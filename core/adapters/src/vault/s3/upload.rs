@@ -1,5 +1,7 @@
 //! How an object goes up: in one request, or in parts, and only under a name that is free.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use mobo_core::backup::vault::{ObjectName, VaultError};
@@ -14,7 +16,7 @@ const PROBE: &str = ".mobo/create-only";
 const IF_FREE: (&str, &str) = ("if-none-match", "*");
 
 impl Inner {
-    pub(super) async fn put(&self, name: &ObjectName, bytes: Vec<u8>) -> Result<(), VaultError> {
+    pub(super) async fn put(&self, name: &ObjectName, bytes: Arc<Vec<u8>>) -> Result<(), VaultError> {
         if bytes.len() > limits::OBJECT_BYTES_MAX {
             return Err(VaultError::Refused(format!("{name} is larger than {} bytes", limits::OBJECT_BYTES_MAX)));
         }
@@ -22,7 +24,7 @@ impl Inner {
         if !conditional && self.head(name).await?.is_some() {
             return Err(VaultError::Exists(name.clone()));
         }
-        let body = Bytes::from(bytes);
+        let body = Bytes::from(Arc::unwrap_or_clone(bytes));
         if body.len() > limits::S3_PART_BYTES {
             return self.put_parts(name, body, conditional).await;
         }
