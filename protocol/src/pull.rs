@@ -4,36 +4,40 @@ use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::digest::Digest;
 use mobo_core::ids::{BucketId, CollectionId, Incarnation, Lane, Mac, Position, RecordId, Seq, Signature, Timeline, Ver};
 use mobo_core::limits;
-use mobo_core::message::{Audit, Batch, Checkpoint, Decision, Grant, Item, ItemBody, Message, Pull};
+use mobo_core::message::{Audit, Batch, Checkpoint, Decision, Grant, Item, ItemBody, Message, OwnRows, OwnRun, Pull};
 use mobo_core::stamp::Stamp;
 use mobo_core::time::Eff;
 
 use crate::frame::{distinct, kind, list, need};
 
 pub(crate) fn encode_pull(w: &mut Writer, pull: &Pull) -> u8 {
-    w.map(4).u64(0).u64(pull.pull).u64(1);
+    w.map(4 + usize::from(pull.takes_own)).u64(0).u64(pull.pull).u64(1);
     write_heads(w, &pull.wants);
     w.u64(2).u64(u64::from(pull.credit_bytes)).u64(3).bool(pull.live);
+    if pull.takes_own {
+        w.u64(4).bool(true);
+    }
     kind::PULL
 }
 
 pub(crate) fn decode_pull(r: &mut Reader<'_>) -> Result<Message, Malformed> {
-    let (mut pull, mut wants, mut credit_bytes, mut live) = (0, Vec::new(), 0, false);
+    let (mut pull, mut wants, mut credit_bytes, mut live, mut takes_own) = (0, Vec::new(), 0, false, false);
     r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
             1 => wants = heads(r)?,
             2 => credit_bytes = r.u32()?,
             3 => live = r.bool()?,
+            4 => takes_own = r.bool()?,
             _ => r.skip()?,
         }
         Ok(())
     })?;
-    Ok(Message::Pull(Pull { pull, wants, credit_bytes, live }))
+    Ok(Message::Pull(Pull { pull, wants, credit_bytes, live, takes_own }))
 }
 
 pub(crate) fn encode_batch(w: &mut Writer, batch: &Batch) -> u8 {
-    w.map(8 + usize::from(!batch.decisions.is_empty()))
+    w.map(8 + usize::from(!batch.decisions.is_empty()) + usize::from(batch.own.is_some()))
         .u64(0)
         .u64(batch.pull)
         .u64(1)
@@ -49,12 +53,15 @@ pub(crate) fn encode_batch(w: &mut Writer, batch: &Batch) -> u8 {
         w.u64(9).array(batch.decisions.len());
         batch.decisions.iter().for_each(|decision| encode_decision(w, decision));
     }
+    if let Some(own) = &batch.own {
+        encode_own(w.u64(10), own);
+    }
     kind::BATCH
 }
 
 pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
     let (mut pull, mut timeline, mut of, mut from, mut to) = (0, None, None, None, None);
-    let (mut items, mut own_merged, mut more, mut decisions) = (Vec::new(), Vec::new(), false, Vec::new());
+    let (mut items, mut own_merged, mut more, mut decisions, mut own) = (Vec::new(), Vec::new(), false, Vec::new(), None);
     r.each_key(|key, r| {
         match key {
             0 => pull = r.u64()?,
@@ -66,12 +73,37 @@ pub(crate) fn decode_batch(r: &mut Reader<'_>) -> Result<Message, Malformed> {
             6 => own_merged = decode_merged(r)?,
             7 => more = r.bool()?,
             9 => decisions = list(r, limits::BATCH_DECISIONS_MAX, decode_decision)?,
+            10 => own = Some(Box::new(decode_own(r)?)),
             _ => r.skip()?,
         }
         Ok(())
     })?;
     let (timeline, bucket, from, to) = (need(timeline, "timeline")?, need(of, "bucket")?, need(from, "from")?, need(to, "to")?);
-    Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more, decisions }))
+    if items.len() + own.as_ref().map_or(0, |own| own.rows()) > limits::BATCH_ITEMS_MAX {
+        return Err(Malformed::what("too many records"));
+    }
+    Ok(Message::Batch(Batch { pull, timeline, bucket, from, to, items, own_merged, more, decisions, own }))
+}
+
+/// `[incarnation, sameness, [[place, seq, op, ver, MACs one behind the other], …]]`.
+fn encode_own(w: &mut Writer, own: &OwnRows) {
+    w.array(3).u64(own.incarnation.get()).bytes(&own.sameness).array(own.runs.len());
+    for run in &own.runs {
+        w.array(5).u64(u64::from(run.place)).u64(run.seq.get()).u64(u64::from(run.op)).u64(run.ver.0);
+        w.bytes(&run.macs.iter().flat_map(|mac| mac.0).collect::<Vec<u8>>());
+    }
+}
+
+fn decode_own(r: &mut Reader<'_>) -> Result<OwnRows, Malformed> {
+    let run = |r: &mut Reader<'_>| {
+        let (place, seq, op, ver) = (r.u32()?, seq(r)?, r.u32()?, Ver(r.u63()?));
+        let (macs, []) = r.bytes()?.as_chunks() else { return Err(Malformed::what("MACs of named rows")) };
+        Ok(OwnRun { place, seq, op, ver, macs: macs.iter().map(|mac| Mac(*mac)).collect() })
+    };
+    r.tuple(3, |r| {
+        let (incarnation, sameness) = (incarnation(r)?, r.fixed()?);
+        Ok(OwnRows { incarnation, sameness, runs: list(r, limits::BATCH_ITEMS_MAX, |r| r.tuple(5, run))? })
+    })
 }
 
 /// `[collection, id, field or 0, kind, loser's stamp, loser, winner's stamp, winner, at]`, values as JSON or null.

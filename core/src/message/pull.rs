@@ -17,6 +17,8 @@ pub struct Pull {
     pub credit_bytes: u32,
     /// True: keep sending what changes later, too.
     pub live: bool,
+    /// True: rows that entries of the puller made may be named in place of spelled, as [`Batch::own`] does.
+    pub takes_own: bool,
 }
 
 /// What changed in one bucket from one position to another.
@@ -41,6 +43,48 @@ pub struct Batch {
     /// Decisions of merges about the records of `items` that nobody has settled, newest first, read in the same snapshot: of each of these
     /// records, all that is open, or as much as there is room for. For people, and outside digests.
     pub decisions: Vec<Decision>,
+    /// Rows beside `items` that the receiver has made and can make again.
+    pub own: Option<Box<OwnRows>>,
+}
+
+/// Rows of a batch that are what one put of the receiver's own made them, each: named by that put, because the receiver has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnRows {
+    /// The log whose lane of state has the puts.
+    pub incarnation: Incarnation,
+    /// [`Sameness`](crate::table::own::Sameness) of all of them at the hub: a receiver that makes others has to ask for them whole.
+    pub sameness: [u8; 16],
+    /// By position.
+    pub runs: Vec<OwnRun>,
+}
+
+/// Rows that lie beside each other in a bucket, and whose puts do in an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnRun {
+    /// How many records of the batch, items and rows, come before it.
+    pub place: u32,
+    /// The entry.
+    pub seq: Seq,
+    /// The operation that made the first row; the next one made the next.
+    pub op: u32,
+    /// The version of each.
+    pub ver: Ver,
+    /// The MAC of each, as of an [`Item`].
+    pub macs: Vec<Mac>,
+}
+
+impl OwnRows {
+    /// How many rows these are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.runs.iter().map(|run| run.macs.len()).sum()
+    }
+
+    /// What they count for the credit of a pull, which is about states: their MACs.
+    #[must_use]
+    pub fn credit_bytes(&self) -> u64 {
+        (self.rows() * size_of::<Mac>()) as u64
+    }
 }
 
 /// A decision of a merge (rule R12), as a device is told of it.

@@ -58,6 +58,8 @@ pub enum Input {
         /// Its cursor in the store.
         cursor: Position,
     },
+    /// The same, because it names rows that the store does not make of its own entries: the bucket, and its cursor in the store.
+    NeedsSpelling(BucketId, Position),
     /// What a checkpoint showed: the buckets that differ, to be pulled again from the start.
     Compared {
         /// True if every bucket is at the hub's head and equal.
@@ -106,7 +108,7 @@ pub enum Effect {
     Refence(Box<Refence>),
     /// Store collection definitions.
     PutSchema(Box<SchemaUpdate>),
-    /// Apply a batch, then answer [`Input::Applied`] or [`Input::NeedsSchema`].
+    /// Apply a batch, then answer [`Input::Applied`], [`Input::NeedsSchema`] or [`Input::NeedsSpelling`].
     Apply(Box<Batch>),
     /// Compare digests, then answer [`Input::Compared`].
     Compare(Box<Checkpoint>),
@@ -161,6 +163,7 @@ pub struct DeviceSession {
     /// The way through a new timeline, until it is gone.
     flow: Option<Flow>,
     pull: u64,
+    all_spelled: bool, // No row is to be named to it any more.
     unconfirmed_bytes: u64,
     equal: bool,
     drained: bool,
@@ -192,6 +195,7 @@ impl DeviceSession {
             timeline: None,
             flow: None,
             pull: 0,
+            all_spelled: false,
             unconfirmed_bytes: 0,
             equal: false,
             drained: false,
@@ -257,6 +261,7 @@ impl DeviceSession {
             }
             Input::Applied { bucket, cursor } => self.applied(bucket, cursor),
             Input::NeedsSchema { bucket, cursor } => self.needs_schema(bucket, cursor),
+            Input::NeedsSpelling(bucket, cursor) => self.needs_spelling(bucket, cursor),
             Input::Compared { equal, diverged } => self.compared(equal, &diverged),
             Input::Timeout(moment) => self.timeout(now, moment),
             Input::StoreFailed(why) => {
@@ -364,16 +369,6 @@ impl DeviceSession {
         self.timeline = Some(welcome.timeline.timeline);
         self.state = State::Admitting;
         self.effects.push_back(Effect::Admit(welcome));
-    }
-
-    fn admitted(&mut self, cursors: Vec<(BucketId, Position)>) {
-        let resumed = self.flow.as_ref().is_some_and(|flow| !flow.holds());
-        if self.state == State::Admitting || resumed {
-            self.flow = None;
-            self.cursors = cursors.into_iter().collect();
-            self.state = State::Live;
-            self.pull();
-        }
     }
 
     fn timeout(&mut self, now: Instant, moment: Moment) {

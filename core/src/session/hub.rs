@@ -154,6 +154,8 @@ struct Down {
     reading: bool,
     credit_bytes: u64,
     sent_bytes: u64,
+    /// True if rows that its own entries made are named to it.
+    takes_own: bool,
     /// Where the first page with damaged records began: the device cannot have the bucket's digest.
     damaged: BTreeMap<BucketId, Position>,
 }

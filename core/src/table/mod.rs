@@ -4,6 +4,7 @@ pub mod again;
 pub mod engine;
 pub mod extra;
 pub mod op;
+pub mod own;
 pub mod past;
 pub mod row;
 pub mod state;

@@ -183,6 +183,40 @@ pub fn delivered(bytes: &[u8], mut column: impl FnMut(FieldId, &mut Writer) -> b
     Ok((bytes, meta))
 }
 
+/// The `_mobo` column of a row under the stamp that the hub has given to the one put that made it: `bytes` is what it was before the hub had
+/// the put. `None` where anything else had a part in the row, or where it cannot be read.
+#[must_use]
+pub fn restamped(bytes: &[u8], stamp: &Stamp, meta: &RowMeta) -> Option<Vec<u8>> {
+    let (mut reader, mut parts, mut is_put) = (Reader::new(bytes), [None; 2], false);
+    let [cells, counters] = &mut parts;
+    let read = reader.each_key(|key, reader| match key {
+        0 if reader.array()? == 1 => reader.skip(),
+        1 => reader.u64().map(|stamp| is_put = stamp == 0),
+        3 => reader.raw().map(|item| *cells = Some(item)),
+        4 => reader.raw().map(|item| *counters = Some(item)),
+        5..=8 => reader.skip(),
+        _ => Err(Malformed::what("row that was not put once")),
+    });
+    if read.is_err() || !is_put || reader.end().is_err() {
+        return None;
+    }
+    let mut writer = Writer::with_room(ROOM);
+    writer.map(4 + parts.iter().flatten().count() + usize::from(meta.mac.is_some())).u64(0).array(1);
+    stamp.encode(&mut writer);
+    writer.u64(1).u64(0);
+    for (key, part) in (3..).zip(parts) {
+        if let Some(part) = part {
+            writer.u64(key).raw(part);
+        }
+    }
+    writer.u64(5).u64(meta.ver.0);
+    if let Some(mac) = meta.mac {
+        writer.u64(6).bytes(mac.as_bytes());
+    }
+    writer.u64(8).bytes(meta.state_hash.as_bytes());
+    Some(writer.into_bytes())
+}
+
 fn write_cells(
     reader: &mut Reader<'_>,
     writer: &mut Writer,
@@ -254,6 +288,36 @@ mod tests {
         let (name, store) = ("c".into(), "default".into());
         let fields = vec![field(1, "a"), field(2, "b")];
         Collection { id: CollectionId::new(1).unwrap(), name, kind: Kind::Table, rev: 1, fields, rules: vec![], lane: Lane::State, store }
+    }
+
+    /// A row that was delivered must not tell whether it was sent, or made by its device.
+    #[test]
+    fn a_row_under_its_own_stamp_is_as_if_it_had_come() {
+        let (before, said) = (stamp(i64::MAX), stamp(9));
+        let state = |put: Stamp| {
+            let cell = |value| Cell { stamp: put, value };
+            let cells = [(id(1), cell(Value::Text("new".into()))), (id(2), cell(Value::Null)), (id(3), cell(Value::Unknown(vec![7])))];
+            let origin = crate::stamp::Origin { device: put.device, incarnation: crate::ids::Incarnation::new(6).unwrap() };
+            let tally = crate::table::Tally { sum: 3, last: put.seq };
+            let counters = BTreeMap::from([(id(4), BTreeMap::from([(origin, tally)]))]);
+            TableState { put: Some(put), cells: BTreeMap::from(cells), counters, ..TableState::default() }
+        };
+        let mut shown = state(before);
+        shown.vers.insert(before, Ver(0));
+        let meta = |state: &TableState, ver, mac| RowMeta { ver: Ver(ver), mac, state_hash: state.hash() };
+        let (collection, delivered) = (collection(), state(said));
+        let bytes = encode(&shown, &meta(&shown, 0, None), &collection);
+        let said_of = meta(&delivered, 4, Some(Mac([5; 16])));
+        assert_eq!(restamped(&bytes, &said, &said_of), Some(encode(&delivered, &said_of, &collection)));
+        for cut in 0..bytes.len() {
+            assert_eq!(restamped(&bytes[..cut], &said, &said_of), None, "{cut}");
+        }
+        let patched = TableState { delete: Some(stamp(3)), ..shown.clone() };
+        let mut twice = shown;
+        twice.cells.insert(id(2), Cell { stamp: stamp(2), value: Value::Null });
+        for other in [patched, twice] {
+            assert_eq!(restamped(&encode(&other, &said_of, &collection), &said, &said_of), None);
+        }
     }
 
     #[test]

@@ -8,6 +8,12 @@ fn merged(incarnation: u64, numbers: &[u64]) -> Batch {
     Batch { own_merged, ..batch(numbers[0], numbers[1], numbers[2]) }
 }
 
+/// A batch that names rows of the device's own.
+fn named(numbers: &[u64]) -> Batch {
+    let own = OwnRows { incarnation: Incarnation::new(4).unwrap(), sameness: [0; 16], runs: vec![] };
+    Batch { own: Some(Box::new(own)), ..batch(numbers[0], numbers[1], numbers[2]) }
+}
+
 /// One event of a device's session, by its word.
 fn device_input(word: &str) -> device::Input {
     let (verb, rest) = word.split_once(' ').unwrap_or((word, ""));
@@ -31,6 +37,7 @@ fn device_input(word: &str) -> device::Input {
             code: Code::GAP,
         })),
         "batch" => message(Message::Batch(batch(numbers[0], numbers[1], numbers[2]))),
+        "named" => message(Message::Batch(named(&numbers))),
         "reject" => message(Message::Reject(refused(numbers[0]))),
         "rejectparent" => message(Message::Reject(Reject { incarnation: Incarnation::new(3).unwrap(), ..refused(numbers[0]) })),
         "merged" => message(Message::Batch(merged(4, &numbers))),
@@ -39,6 +46,7 @@ fn device_input(word: &str) -> device::Input {
         "checkpoint" => message(Message::Checkpoint(checkpoint(numbers[0]))),
         "schema" => message(Message::Schema(SchemaUpdate { timeline: TIMELINE, rev: 2, definitions: vec![], more: false })),
         "unreadable" => device::Input::NeedsSchema { bucket: BUCKET, cursor: Position(numbers[0]) },
+        "unmade" => device::Input::NeedsSpelling(BUCKET, Position(numbers[0])),
         "grant" => message(Message::Grant(Grant { bucket: BUCKET, key: "all".to_owned(), write: true })),
         "revoke" => message(Message::Revoke(BUCKET)),
         "equal" => device::Input::Compared { equal: true, diverged: vec![] },
@@ -306,6 +314,25 @@ fn a_batch_that_is_ahead_of_its_schema_is_pulled_again_behind_it() {
     }
 }
 
+#[test]
+fn a_device_that_cannot_make_what_is_named_pulls_it_spelled_out() {
+    device_row(&format!("{LIVE}; named 1 3 5"), "apply");
+    device_row(&format!("{LIVE}; named 1 3 5; unmade 3"), ">pull 3 spelled");
+    device_row(&format!("{LIVE}; named 1 3 5; unmade 3; named 1 3 5"), "");
+    device_row(&format!("{LIVE}; named 1 3 5; unmade 3; named 2 3 5"), "close Violation");
+    device_row(&format!("{LIVE}; named 1 3 5; revoke; unmade 3; grant; named 2 0 2"), "apply");
+    device_row(&format!("{LIVE}; batch 1 3 5; batch 1 5 7; unmade 3"), ">pull 3 spelled");
+    device_row(&format!("{LIVE}; batch 1 3 5; unmade 3; batch 1 3 5"), "");
+    device_row(&format!("{LIVE}; batch 1 3 5; unmade 3; batch 2 3 5"), "apply");
+    // And so does all that it pulls in this session.
+    device_row(&format!("{LIVE}; batch 1 3 5; unmade 3; batch 2 3 5; applied 5; batch 2 8 9"), ">pull 5 spelled");
+    device_row(&format!("{LIVE}; batch 1 3 5; applied 5; batch 1 8 9"), ">pull 5");
+    // What the hub has another digest of is not made of what may be wrong.
+    device_row(&format!("{LIVE}; batch 1 3 5; applied 5; checkpoint 1; diverged"), ">cursorack, >pull 0 spelled");
+    device_row(&format!("{LIVE}; revoke; unmade 3"), "");
+    device_row("open; unmade 3", "");
+}
+
 /// A program that had joined and synced did not know the collections yet.
 #[test]
 fn a_device_is_not_done_before_it_has_the_collections_of_the_hub() {
@@ -321,10 +348,13 @@ fn a_checkpoint_is_compared_and_says_when_everything_is_done() {
     device_row(&format!("{LIVE}; checkpoint 6"), "");
     device_row(&format!("{LIVE}; checkpoint 1; equal"), ">cursorack, drained");
     device_row(&format!("{LIVE}; checkpoint 1; behind"), ">cursorack");
-    device_row(&format!("{LIVE}; checkpoint 1; diverged"), ">cursorack, >pull 0");
+    device_row(&format!("{LIVE}; checkpoint 1; diverged"), ">cursorack, >pull 0 spelled");
     device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; checkpoint 2; diverged"), ">cursorack");
     device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; behind; checkpoint 2; diverged; batch 2 3 4"), "");
-    device_row(&format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; checkpoint 2; equal; checkpoint 2; diverged"), ">cursorack, >pull 0");
+    device_row(
+        &format!("{LIVE}; checkpoint 1; diverged; batch 2 0 3; checkpoint 2; equal; checkpoint 2; diverged"),
+        ">cursorack, >pull 0 spelled",
+    );
     device_row(&format!("{LIVE}; appended; entries 1 1; none 0; equal"), ">cursorack");
     device_row(&format!("{LIVE}; appended; entries 1 1; none 0; equal; ack 1"), "acked, drained");
 }

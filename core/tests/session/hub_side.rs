@@ -63,11 +63,11 @@ fn hub_input(word: &str) -> hub::Input {
         "forged" => hub::Input::PushRefused(lane, Code::BAD_SIGNATURE),
         "pull" => {
             let wants = vec![(BUCKET, Position(numbers[0]))];
-            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: rest.ends_with("live") }))
+            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: rest.ends_with("live"), takes_own: false }))
         }
         "steal" => {
             let wants = vec![(BucketId::new(77).unwrap(), Position(0))];
-            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: true }))
+            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: true, takes_own: false }))
         }
         "page" => hub::Input::Page(Box::new(page(numbers[0], numbers[1], numbers[2]))),
         "torn" => {
@@ -239,4 +239,57 @@ fn a_hub_ends_what_must_end_and_answers_the_rest() {
     hub_row("hello; admitted; +15; timeout", "close Silent");
     hub_row("hello; admitted; +14; ping; +14; timeout", "");
     hub_row("hello; admitted; bye; push 1", "");
+}
+
+/// A row that one put made, of this log.
+fn put_by(id: &str, device: u8, (of, op): (u64, u32)) -> PullItem {
+    let stamp = Stamp { eff: Eff(5), device: DeviceId([device; 16]), ordinal: welcome().ordinal, seq: seq(of), op };
+    let state = RecordState::Table(TableState { put: Some(stamp), ..TableState::default() });
+    let key = RecordKey { collection: CollectionId::new(1).unwrap(), id: RecordId::new(id).unwrap() };
+    PullItem { key, ver: Ver(1), state: Some(PullState { epoch: 0, bytes: state.encode().1, hash: state.state_hash() }) }
+}
+
+/// What is sent of a page with these records, to a device that takes its own by name or does not.
+fn sent(items: Vec<PullItem>, takes_own: bool) -> Batch {
+    let mut session = HubSession::new(Instant(0), identity(), None);
+    let pull = Pull { pull: 1, wants: vec![(BUCKET, Position(0))], credit_bytes: 1_000, live: true, takes_own };
+    let mut page = page(0, items.len() as u64, items.len() as u64);
+    page.buckets[0].items = items;
+    let inputs =
+        [hub_input("hello"), hub_input("admitted"), hub::Input::Message(Box::new(Message::Pull(pull))), hub::Input::Page(Box::new(page))];
+    inputs.into_iter().for_each(|input| session.handle(Instant(0), input));
+    let sent = std::iter::from_fn(|| session.poll_effect()).find_map(|effect| match effect {
+        hub::Effect::Send(_, message) => match *message {
+            Message::Batch(batch) => Some(batch),
+            _ => None,
+        },
+        _ => None,
+    });
+    sent.unwrap()
+}
+
+#[test]
+fn a_row_that_the_device_has_made_is_named_to_it() {
+    let items = || {
+        let left = PullItem { state: None, ..put_by("d", 3, (7, 3)) };
+        let again = PullItem { ver: Ver(2), ..put_by("g", 3, (7, 6)) };
+        let theirs = [put_by("c", 8, (7, 2)), left];
+        let own =
+            [put_by("a", 3, (7, 0)), put_by("b", 3, (7, 1)), put_by("e", 3, (7, 4)), put_by("f", 3, (7, 5)), again, put_by("h", 3, (8, 7))];
+        let [a, b, e, f, g, h] = own;
+        let [c, d] = theirs;
+        vec![a, b, c, d, e, f, g, h]
+    };
+    let spelled = sent(items(), false);
+    assert_eq!((spelled.items.len(), &spelled.own), (8, &None));
+    let named = sent(items(), true);
+    let ids: Vec<&str> = named.items.iter().map(|item| item.id.as_str()).collect();
+    assert_eq!(ids, ["c", "d"], "what is somebody else's, and what left");
+    let own = named.own.unwrap();
+    let runs: Vec<_> = own.runs.iter().map(|run| (run.place, run.seq.get(), run.op, run.ver.0, run.macs.len())).collect();
+    assert_eq!(runs, [(0, 7, 0, 1, 2), (4, 7, 4, 1, 2), (6, 7, 6, 2, 1), (7, 8, 7, 1, 1)]);
+    assert_eq!((own.incarnation.get(), own.rows()), (4, 6));
+    let macs: Vec<Mac> = own.runs.iter().flat_map(|run| run.macs.clone()).collect();
+    let of_spelled = spelled.items.iter().filter(|item| !ids.contains(&item.id.as_str()));
+    assert_eq!(macs, of_spelled.map(|item| item.mac).collect::<Vec<_>>());
 }

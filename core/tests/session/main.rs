@@ -16,10 +16,13 @@ use mobo_core::ids::*;
 use mobo_core::limits;
 use mobo_core::merge::{Hint, Merged, Outcome};
 use mobo_core::message::*;
+use mobo_core::record::RecordState;
 use mobo_core::recover::{Former, Moved, Tail};
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::session::{DeviceSession, HubSession, device, hub};
-use mobo_core::store::{BucketPage, PullPage};
+use mobo_core::stamp::Stamp;
+use mobo_core::store::{BucketPage, PullItem, PullPage, PullState};
+use mobo_core::table::TableState;
 use mobo_core::time::{Eff, Instant, Moment, Mono, Wall, WallQuality};
 use mobo_core::trust::{KeyPair, OfferKey};
 
@@ -115,7 +118,18 @@ fn ack(n: u64) -> Ack {
 
 fn batch(pull: u64, from: u64, to: u64) -> Batch {
     let (from, to) = (Position(from), Position(to));
-    Batch { pull, timeline: TIMELINE, bucket: BUCKET, from, to, items: vec![], own_merged: vec![], more: false, decisions: vec![] }
+    Batch {
+        pull,
+        timeline: TIMELINE,
+        bucket: BUCKET,
+        from,
+        to,
+        items: vec![],
+        own_merged: vec![],
+        more: false,
+        decisions: vec![],
+        own: None,
+    }
 }
 
 fn checkpoint(pull: u64) -> Checkpoint {
@@ -130,7 +144,10 @@ fn name(message: &Message) -> String {
     let text = format!("{message:?}");
     let name = text.split(['(', ' ', '{']).next().unwrap().to_lowercase();
     match message {
-        Message::Pull(pull) => format!("{name} {}", pull.wants.iter().map(|(_, at)| at.0.to_string()).collect::<Vec<_>>().join(",")),
+        Message::Pull(pull) => {
+            let from = pull.wants.iter().map(|(_, at)| at.0.to_string()).collect::<Vec<_>>().join(",");
+            format!("{name} {from}{}", if pull.takes_own { "" } else { " spelled" })
+        }
         Message::Push(push) => format!("{name} {}", push.first.get()),
         Message::Ack(ack) => format!("{name} {}", ack.acked.get()),
         Message::Nack(nack) => format!("{name} {}", nack.expect.get()),

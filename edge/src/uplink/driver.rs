@@ -7,7 +7,7 @@ use mobo_adapters::sqlite::edge::{Acknowledged, ApplyError, Change, Pending};
 use mobo_core::ids::{BucketId, Incarnation, Lane, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::link::Channel;
-use mobo_core::message::{Code, FORMER_LOGS, Message, PeerError, Refence, SchemaUpdate, Welcome};
+use mobo_core::message::{Batch, Code, FORMER_LOGS, Message, PeerError, Refence, SchemaUpdate, Welcome};
 use mobo_core::session::device::{Effect, Input, Settings};
 use mobo_core::session::{CloseReason, DeviceSession};
 use mobo_core::store::StoreError;
@@ -164,24 +164,7 @@ impl<F: Frames> Driver<F> {
             Effect::Refence(refence) => self.refence(Some(*refence)).await?,
             Effect::PutSchema(update) => store.put_schema(*update).await?,
             Effect::PutAccess(update) => store.put_access(*update).await?,
-            Effect::Apply(batch) => {
-                // Where only a schema is missing, the batch did continue the store's cursor.
-                let (bucket, from) = (batch.bucket, batch.from);
-                match store.apply(*batch).await {
-                    Ok(applied) => {
-                        for key in &applied.differed {
-                            let (collection, id) = (key.collection, key.id.as_str());
-                            tracing::error!(%collection, id, "this record was not what the hub has at the same version: it is replaced");
-                        }
-                        self.feed(Input::Applied { bucket, cursor: applied.cursor });
-                    }
-                    Err(error @ ApplyError::NeedsSchema { .. }) => {
-                        tracing::warn!(%bucket, %error, "waiting for a newer schema from the hub");
-                        self.feed(Input::NeedsSchema { bucket, cursor: from });
-                    }
-                    Err(error @ (ApplyError::Mismatch(_) | ApplyError::Store(_))) => return Err(error.into()),
-                }
-            }
+            Effect::Apply(batch) => self.apply(*batch).await?,
             Effect::Compare(checkpoint) => {
                 let compared = store.checkpoint(*checkpoint).await?;
                 let (equal, diverged) = (compared.equal(), compared.diverged());
@@ -322,6 +305,30 @@ impl<F: Frames> Driver<F> {
                 Err(Failed::Forked)
             }
         }
+    }
+
+    async fn apply(&mut self, batch: Batch) -> Result<(), Failed> {
+        // Where only a schema is missing, or how a row is spelled, the batch did continue the store's cursor.
+        let (bucket, from) = (batch.bucket, batch.from);
+        match self.uplink.store.apply(batch).await {
+            Ok(applied) => {
+                for key in &applied.differed {
+                    let (collection, id) = (key.collection, key.id.as_str());
+                    tracing::error!(%collection, id, "this record was not what the hub has at the same version: it is replaced");
+                }
+                self.feed(Input::Applied { bucket, cursor: applied.cursor });
+            }
+            Err(error @ ApplyError::NeedsSchema { .. }) => {
+                tracing::warn!(%bucket, %error, "waiting for a newer schema from the hub");
+                self.feed(Input::NeedsSchema { bucket, cursor: from });
+            }
+            Err(error @ ApplyError::NeedsSpelling(_)) => {
+                tracing::info!(%bucket, %error, "pulling them whole");
+                self.feed(Input::NeedsSpelling(bucket, from));
+            }
+            Err(error @ (ApplyError::Mismatch(_) | ApplyError::Store(_))) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Reads one push of entries and signs its head. They are durable: the store gives nothing that is not.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use mobo_core::digest::Digest;
 use mobo_core::document;
 use mobo_core::entry::{Entry, Payload, Provenance};
-use mobo_core::ids::{CollectionId, Lane, Ordinal, Position, StateHash, Ver};
+use mobo_core::ids::{CollectionId, Lane, Mac, Ordinal, Position, StateHash, Ver};
 use mobo_core::message::{
-    Ack, Audit, Batch, Checkpoint, Code, Decision, Item, ItemBody, Message, Nack, Offer, OfferAck, Pull, Push, PushedEntry, Reject,
+    Ack, Audit, Batch, Checkpoint, Code, Decision, Item, ItemBody, Message, Nack, Offer, OfferAck, OwnRows, OwnRun, Pull, Push,
+    PushedEntry, Reject,
 };
 use mobo_core::stamp::Stamp;
 use mobo_core::table::{Action, TableOp, TableState, op::encode_payload};
@@ -23,6 +24,9 @@ use crate::world::{
 
 pub(crate) fn cases() -> Vec<Frame> {
     let mut cases = upwards();
+    let own = Pull { pull: 8, wants: vec![(BUCKET, Position(3))], credit_bytes: 1 << 20, live: true, takes_own: true };
+    let about = "Pull of a bucket, in answer to which rows that the device has made itself may be named.";
+    cases.push(frame("pull-own", about, Message::Pull(own)));
     cases.extend(downwards());
     cases
 }
@@ -78,6 +82,7 @@ fn upwards() -> Vec<Frame> {
                 wants: vec![(BUCKET, Position(65_535)), (OTHER_BUCKET, Position(0))],
                 credit_bytes: 1 << 20,
                 live: true,
+                takes_own: false,
             }),
         ),
         frame(
@@ -109,11 +114,22 @@ fn downwards() -> Vec<Frame> {
         own_merged: vec![(Lane::State, INCARNATION, seq(2))],
         more: true,
         decisions: vec![],
+        own: None,
     };
     let mac = offer_key().row(PROJECT, &key(ORDERS, "w-3"), (TIMELINE, Ver(9)), StateHash([0; 32]));
     let leave = Item { collection: ORDERS, id: id_of("w-3"), ver: Ver(9), body: ItemBody::Leave, mac };
     let empty =
         Batch { from: Position(65_539), to: Position(65_540), items: vec![leave], own_merged: vec![], more: false, ..batch.clone() };
+    let run = |place, seq_of, op, mac: &[u8]| OwnRun {
+        place,
+        seq: seq(seq_of),
+        op,
+        ver: Ver(1),
+        macs: mac.iter().map(|byte| Mac([*byte; 16])).collect(),
+    };
+    let runs = vec![run(0, 2, 0, &[0x51, 0x52, 0x53]), run(4, 3, 7, &[0x54])];
+    let own = OwnRows { incarnation: INCARNATION, sameness: [0x5a; 16], runs };
+    let named = Batch { items: vec![items(TIMELINE).remove(0)], more: false, own: Some(Box::new(own)), ..batch.clone() };
     let decided = Batch { items: vec![items(TIMELINE).remove(0)], more: false, decisions: decisions(), ..batch.clone() };
     vec![
         frame(
@@ -130,6 +146,11 @@ fn downwards() -> Vec<Frame> {
             "batch-decided",
             "Batch of a row with two open decisions about it: of a field, and of the record as a whole, whose values are not told.",
             Message::Batch(decided),
+        ),
+        frame(
+            "batch-own",
+            "Batch of three rows that operations 0 to 2 of entry 2 of the receiver's own made, a row spelled out, and one that operation 7 of entry 3 made.",
+            Message::Batch(named),
         ),
         frame("checkpoint", "Checkpoint of two buckets, not signed.", checkpoint(false)),
         frame("checkpoint-signed", "The same, signed by the hub.", checkpoint(true)),

@@ -14,7 +14,7 @@ pub(crate) fn cases() -> Vec<Later> {
             "pull-extended",
             "Pull with unknown keys 9 and 200, and an unknown fourth part in its want: passed over.",
             pull(),
-            Ok(Message::Pull(Pull { pull: 7, wants: vec![(BUCKET, Position(3))], credit_bytes: 9, live: false })),
+            Ok(Message::Pull(Pull { pull: 7, wants: vec![(BUCKET, Position(3))], credit_bytes: 9, live: false, takes_own: false })),
         ),
         later(
             "batch-extended",
@@ -102,6 +102,7 @@ fn batch_meaning() -> Message {
         own_merged: vec![],
         more: false,
         decisions: vec![],
+        own: None,
     })
 }
 

@@ -492,6 +492,7 @@ impl Device {
                 own_merged: page.own_merged.clone(),
                 more: bucket.to < bucket.head,
                 decisions: bucket.decisions.into_iter().map(told).collect(),
+                own: None,
             });
         }
         let (pull, timeline, own_merged) = (1, world.timeline, page.own_merged);
@@ -506,7 +507,10 @@ impl Device {
             let items_max = if world.draw::<1>()[0].is_multiple_of(2) { 7 } else { 40 };
             let (batches, checkpoint) = self.pull(world, items_max).await;
             for batch in batches {
-                self.store.apply(batch).await.unwrap();
+                match world.draw::<1>()[0].is_multiple_of(2) && self.store.node().await.unwrap().ordinal.is_some() {
+                    true => _ = crate::own::apply(self, world, batch).await,
+                    false => _ = self.store.apply(batch).await.unwrap(),
+                }
             }
             if let Some(checkpoint) = checkpoint {
                 return self.store.checkpoint(checkpoint).await.unwrap();

@@ -1,6 +1,6 @@
 //! What the device pulls: batches that continue its cursors, and what checkpoints show.
 
-use super::{DeviceSession, Effect, State};
+use super::{CloseReason, DeviceSession, Effect, State};
 use crate::ids::{BucketId, Incarnation, Lane, Position, Seq};
 use crate::link::Channel;
 use crate::message::{Batch, Checkpoint, ItemBody, Message, Pull, SchemaUpdate};
@@ -57,6 +57,17 @@ impl DeviceSession {
         *incarnation == self.incarnation && self.lanes.is_in_flight(*lane, *seq)
     }
 
+    /// The store has taken the welcome in.
+    pub(super) fn admitted(&mut self, cursors: Vec<(BucketId, Position)>) {
+        let resumed = self.flow.as_ref().is_some_and(|flow| !flow.holds());
+        if self.state == State::Admitting || resumed {
+            self.flow = None;
+            self.cursors = cursors.into_iter().collect();
+            self.state = State::Live;
+            self.pull();
+        }
+    }
+
     pub(super) fn pull(&mut self) {
         self.pull += 1;
         self.held.retain(|down| matches!(down, Down::Sweep(..)));
@@ -64,7 +75,8 @@ impl DeviceSession {
         self.equal = false;
         self.awaiting_schema.clear();
         let wants = self.cursors.iter().map(|(bucket, cursor)| (*bucket, *cursor)).collect();
-        self.send(Channel::Control, Message::Pull(Pull { pull: self.pull, wants, credit_bytes: DOWN_CREDIT_BYTES, live: true }));
+        let (credit_bytes, takes_own) = (DOWN_CREDIT_BYTES, !self.all_spelled);
+        self.send(Channel::Control, Message::Pull(Pull { pull: self.pull, wants, credit_bytes, live: true, takes_own }));
     }
 
     fn batch(&mut self, batch: Batch) {
@@ -76,6 +88,9 @@ impl DeviceSession {
             self.unconfirmed_bytes += state_bytes(&batch);
             self.confirm_if_due();
             return;
+        }
+        if self.all_spelled && batch.own.is_some() {
+            return self.close(CloseReason::Violation("rows by name that were to be spelled out".to_owned()));
         }
         match self.cursors.get_mut(&batch.bucket) {
             // Accept iff it continues the cursor: that alone makes lost, doubled and reordered batches harmless.
@@ -118,6 +133,18 @@ impl DeviceSession {
         } else {
             self.awaiting_schema.insert(bucket);
         }
+    }
+
+    /// Rows were named that the store does not make of its own entries: from now on all of them are spelled. Nothing of the batch was applied.
+    pub(super) fn needs_spelling(&mut self, bucket: BucketId, cursor: Position) {
+        // It may be gone since.
+        let Some(held) = self.cursors.get_mut(&bucket) else { return };
+        *held = cursor;
+        self.all_spelled = true;
+        self.equal = false;
+        // What continues it cannot be applied either.
+        self.drop_batches(bucket);
+        self.pull();
     }
 
     /// The bucket may not be read any more. What the store has not begun to take in of it would only tell of a cursor that is gone: should the
@@ -165,6 +192,8 @@ impl DeviceSession {
             }
         }
         if again {
+            // What differs is not made good by what it was made of.
+            self.all_spelled = true;
             self.pull();
         }
     }
@@ -187,5 +216,6 @@ fn state_bytes(batch: &Batch) -> u64 {
         ItemBody::State { bytes, .. } => bytes.len() as u64,
         ItemBody::Leave => 0,
     };
-    batch.items.iter().map(|item| bytes(&item.body)).sum()
+    let named = batch.own.as_ref().map_or(0, |own| own.credit_bytes());
+    batch.items.iter().map(|item| bytes(&item.body)).sum::<u64>() + named
 }

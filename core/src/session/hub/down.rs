@@ -1,11 +1,12 @@
 //! What a device pulls: pages of its buckets, spelled as batches, and a checkpoint when nothing more is due.
 
 use super::{Down, HubSession, Message};
-use crate::ids::{Incarnation, Lane, RecordId, Seq, StateHash};
+use crate::ids::{Incarnation, Lane, Mac, RecordId, Seq, StateHash};
 use crate::limits;
 use crate::link::Channel;
-use crate::message::{Batch, Checkpoint, Decision, Item, ItemBody, Pull};
+use crate::message::{Batch, Checkpoint, Decision, Item, ItemBody, OwnRows, Pull};
 use crate::store::{BucketPage, ConflictRow, PullItem, PullPage};
+use crate::table::own::{Naming, OwnLog};
 use crate::trust::{Statement, checkpoint_bytes};
 
 impl HubSession {
@@ -23,6 +24,7 @@ impl HubSession {
             reading: self.down.reading,
             credit_bytes: u64::from(pull.credit_bytes),
             sent_bytes: 0,
+            takes_own: pull.takes_own,
             damaged,
         };
     }
@@ -61,8 +63,17 @@ impl HubSession {
     }
 
     fn batch(&mut self, page: BucketPage, own_merged: Vec<(Lane, Incarnation, Seq)>, more: bool) -> Batch {
-        let items: Vec<Item> = page.items.into_iter().map(|item| self.item(item)).collect();
-        let decisions = told(page.decisions, room_beside(&items));
+        let (mut items, mut naming) = (Vec::with_capacity(page.items.len()), self.naming());
+        for (place, item) in (0..).zip(page.items) {
+            let mac = self.mac(&item);
+            let is_named = naming.as_mut().is_some_and(|naming| naming.take(place, &item, mac));
+            if !is_named {
+                items.push(self.item(item, mac));
+            }
+        }
+        let own = naming.and_then(Naming::finish);
+        self.down.sent_bytes += own.as_ref().map_or(0, |own| own.credit_bytes());
+        let decisions = told(page.decisions, room_beside(&items, own.as_deref()));
         Batch {
             pull: self.down.pull,
             timeline: self.identity.timeline,
@@ -73,13 +84,24 @@ impl HubSession {
             own_merged,
             more,
             decisions,
+            own,
         }
     }
 
-    fn item(&mut self, item: PullItem) -> Item {
+    /// What is named to the device; `None` where all is to be spelled.
+    fn naming(&self) -> Option<Naming> {
+        let (device, incarnation) = self.device.filter(|_| self.down.takes_own)?;
+        let log = OwnLog { device, incarnation, ordinal: self.up.ordinal? };
+        Some(Naming::of(log))
+    }
+
+    fn mac(&self, item: &PullItem) -> Mac {
         let identity = &self.identity;
         let hash = item.state.as_ref().map_or(StateHash([0; 32]), |state| state.hash);
-        let mac = identity.offer.row(identity.project, &item.key, (identity.timeline, item.ver), hash);
+        identity.offer.row(identity.project, &item.key, (identity.timeline, item.ver), hash)
+    }
+
+    fn item(&mut self, item: PullItem, mac: Mac) -> Item {
         let body = match item.state {
             Some(state) => {
                 self.down.sent_bytes += state.bytes.len() as u64;
@@ -91,15 +113,16 @@ impl HubSession {
     }
 }
 
-/// What items leave of a frame for decisions: ids may take more room than states.
-fn room_beside(items: &[Item]) -> usize {
+/// What items and named rows leave of a frame for decisions: ids may take more room than states.
+fn room_beside(items: &[Item], own: Option<&OwnRows>) -> usize {
     let bytes = |item: &Item| match &item.body {
         // Numbers and a MAC, and what stands around them, take less than this.
         ItemBody::State { bytes, .. } => 96 + item.id.as_str().len() + bytes.len(),
         ItemBody::Leave => 96 + item.id.as_str().len(),
     };
     let rest = limits::FRAME_BODY_BYTES_MAX / 64 * 63;
-    rest.saturating_sub(items.iter().map(bytes).sum()).min(limits::BATCH_DECISIONS_BYTES_MAX)
+    let named = 64 * own.map_or(0, OwnRows::rows);
+    rest.saturating_sub(items.iter().map(bytes).sum::<usize>() + named).min(limits::BATCH_DECISIONS_BYTES_MAX)
 }
 
 /// Decisions as a device is told of them, as many as there is room for.

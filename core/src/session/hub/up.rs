@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{CloseReason, Effect, HubSession, State};
-use crate::ids::{Chain, Lane, LaneKey, Seq};
+use crate::ids::{Chain, Lane, LaneKey, Ordinal, Seq};
 use crate::limits;
 use crate::link::Channel;
 use crate::merge::{Merged, Outcome};
@@ -20,12 +20,20 @@ pub(super) struct Up {
     in_flight: usize,
     /// True if the device knows that it may push the tails of logs that it has left behind (rule R22).
     takes_former: bool,
+    /// The number of the device's log, once it is welcome.
+    pub(super) ordinal: Option<Ordinal>,
 }
 
 impl Up {
     pub(super) fn from_welcome(welcome: &Welcome) -> Self {
         let told = welcome.lanes.iter().filter_map(|status| Some((status.lane, status.last?)));
-        Self { told: told.collect(), safe: BTreeMap::new(), in_flight: 0, takes_former: welcome.features & FORMER_LOGS != 0 }
+        Self {
+            told: told.collect(),
+            safe: BTreeMap::new(),
+            in_flight: 0,
+            takes_former: welcome.features & FORMER_LOGS != 0,
+            ordinal: Some(welcome.ordinal),
+        }
     }
 }
 

@@ -233,6 +233,9 @@ pub enum ApplyError {
         /// What cannot be read.
         why: String,
     },
+    /// It names rows that this device does not make of its own entries: pull again from the cursor, with all rows spelled out.
+    #[error("the hub named rows in place of sending them: {0}")]
+    NeedsSpelling(String),
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),

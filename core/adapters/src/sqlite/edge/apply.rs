@@ -1,5 +1,7 @@
 //! Taking in what the hub delivers: a batch continues a bucket's cursor, or nothing of it happens.
 
+pub(super) mod own;
+
 use mobo_core::ids::{BucketId, Nonce, Position, RecordKey};
 use mobo_core::message::{Batch, Grant, Item, ItemBody, Welcome};
 use mobo_core::record::RecordState;
@@ -7,6 +9,7 @@ use mobo_core::schema::Schema;
 use mobo_core::time::Wall;
 use rusqlite::Connection;
 
+use self::own::Arrived;
 use super::ack;
 use super::answers::{Admitted, Applied, ApplyError, Mismatch};
 use super::compare;
@@ -40,23 +43,29 @@ pub(super) fn batch(
     if mobo_core::protect!("batch.continues:store", bucket.cursor != batch.from) || batch.to < batch.from {
         return mismatch(Mismatch::Cursor { from: batch.from, cursor: bucket.cursor });
     }
-    let last = batch.items.len();
+    let named = batch.own.as_ref().map_or(Ok(Vec::new()), |own| own::rows(conn, schema, &log, own))?;
+    let last = batch.items.len() + named.len();
     let mut items = Vec::with_capacity(last);
+    let mut named = named.into_iter().peekable();
     for item in batch.items {
+        while let Some((_, key, row)) = named.next_if(|(place, ..)| *place as usize == items.len()) {
+            items.push((key, Some(Arrived::Own(row))));
+        }
         items.push(read(schema, item)?);
     }
+    items.extend(named.map(|(_, key, row)| (key, Some(Arrived::Own(row)))));
     // Of a record that leaves a bucket nothing is told: it may be in another one.
     let keys: Vec<RecordKey> = items.iter().filter(|(_, delivered)| delivered.is_some()).map(|(key, _)| key.clone()).collect();
     decided::replace(conn, schema, &keys, &batch.decisions)?;
     let (mut desk, mut differed) = (Desk::new(conn, schema, log), Vec::new());
     if bucket.diverged > 0 && bucket.sweep != Sweep::No {
         for (key, delivered) in items.iter().filter_map(|(key, delivered)| Some((key, delivered.as_ref()?))) {
-            if desk.differs(key, delivered)? {
+            if desk.differs(key, (delivered.ver(), delivered.state_hash()))? {
                 differed.push(key.clone());
             }
         }
     }
-    let arrival = |(nth, (key, delivered)): (u64, (RecordKey, Option<Delivered>))| {
+    let arrival = |(nth, (key, delivered)): (u64, (RecordKey, Option<Arrived>))| {
         // Records come by position; only that they are in the bucket and which came last matters here.
         let at = Position(batch.to.0.saturating_sub(last as u64 - 1 - nth).max(1));
         Arrival { key, spot: (batch.bucket, at), delivered }
@@ -64,7 +73,8 @@ pub(super) fn batch(
     let arrivals = (0..).zip(items).map(arrival).collect();
     for Arrival { key, spot, delivered } in desk.deliver_together(arrivals, &batch.own_merged)? {
         match delivered {
-            Some(delivered) => desk.deliver(&key, spot, delivered, &batch.own_merged)?,
+            Some(Arrived::Spelled(delivered)) => desk.deliver(&key, spot, delivered, &batch.own_merged)?,
+            Some(Arrived::Own(row)) => desk.deliver_own(&key, spot, &row, &batch.own_merged)?,
             None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
         }
     }
@@ -75,7 +85,7 @@ pub(super) fn batch(
 }
 
 /// Decodes a delivered state and recomputes its hash (rule R13).
-fn read(schema: &Schema, item: Item) -> Result<(RecordKey, Option<Delivered>), ApplyError> {
+fn read(schema: &Schema, item: Item) -> Result<(RecordKey, Option<Arrived>), ApplyError> {
     let key = RecordKey { collection: item.collection, id: item.id };
     let Some(collection) = schema.get(key.collection) else {
         let why = format!("no collection has the id {}", key.collection);
@@ -85,7 +95,7 @@ fn read(schema: &Schema, item: Item) -> Result<(RecordKey, Option<Delivered>), A
     match RecordState::decode(collection, &key, epoch, &bytes) {
         Ok(state) => {
             let state_hash = state.hash_of(&bytes);
-            Ok((key, Some(Delivered { ver: item.ver, mac: item.mac, state, state_hash })))
+            Ok((key, Some(Arrived::Spelled(Delivered { ver: item.ver, mac: item.mac, state, state_hash }))))
         }
         Err(error) => Err(ApplyError::NeedsSchema { key, why: error.to_string() }),
     }

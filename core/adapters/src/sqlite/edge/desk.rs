@@ -5,6 +5,7 @@ use mobo_core::record::RecordState;
 use mobo_core::schema::Schema;
 use rusqlite::Connection;
 
+use super::apply::own::OwnRow;
 use super::bases::{self, BaseRow};
 use super::fault::Try;
 use super::members::{self, Digests, Spot, is_confirmed};
@@ -109,10 +110,16 @@ impl<'c> Desk<'c> {
         self.show(key, (Some(delivered.state), laid))
     }
 
+    /// The same with a row that this device has made.
+    pub(super) fn deliver_own(&mut self, key: &RecordKey, spot: Spot, row: &OwnRow, own_merged: &OwnMerged) -> Try<()> {
+        let Some(collection) = self.rows.collection(key.collection) else { return Ok(()) };
+        self.deliver(key, spot, row.spelled(collection, key)?, own_merged)
+    }
+
     /// True if what is held of a record is of the version that is delivered now, and not the same: what a digest did not agree about.
-    pub(super) fn differs(&mut self, key: &RecordKey, delivered: &Delivered) -> Try<bool> {
+    pub(super) fn differs(&mut self, key: &RecordKey, (ver, state_hash): (Ver, StateHash)) -> Try<bool> {
         let (kept, base) = (self.rows.kept(key)?, bases::row(self.conn, key)?);
-        Ok(held(kept.as_ref(), base.as_ref()).is_some_and(|held| held.0 == delivered.ver && held.1 != delivered.state_hash))
+        Ok(held(kept.as_ref(), base.as_ref()).is_some_and(|held| held.0 == ver && held.1 != state_hash))
     }
 
     /// The record has left a bucket: nothing is said about its existence. What is pending stays.

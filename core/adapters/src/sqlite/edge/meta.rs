@@ -84,12 +84,17 @@ pub(super) fn node(conn: &Connection) -> Try<Node> {
         identity: identity(conn)?,
         incarnation: get::<i64>(conn, INCARNATION)?.and_then(Incarnation::from_sql),
         parent: parent.map(|incarnation| Parent { incarnation, seq: parent_seq }),
-        ordinal: get::<u32>(conn, ORDINAL)?.map(Ordinal),
+        ordinal: ordinal(conn)?,
         timeline: timeline(conn)?,
         session: bytes::<16>(conn, SESSION_TIMELINE)?.map(Timeline).zip(session),
         schema_rev: get::<i64>(conn, SCHEMA_REV)?.unwrap_or_default().cast_unsigned(),
         fingerprint: get(conn, FINGERPRINT)?,
     })
+}
+
+/// The number of the log at the hub, once there is one.
+pub(super) fn ordinal(conn: &Connection) -> Try<Option<Ordinal>> {
+    Ok(get::<u32>(conn, ORDINAL)?.map(Ordinal))
 }
 
 fn identity(conn: &Connection) -> Try<Option<Identity>> {

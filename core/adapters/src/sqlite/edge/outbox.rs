@@ -112,6 +112,12 @@ pub(super) fn entry(conn: &Connection, incarnation: Incarnation, lane: Lane, at:
     first(statement.query((incarnation.sql(), lane.number(), seq_sql(at)))?, entry_row)
 }
 
+/// The effective time of an entry that is kept, once it is known.
+pub(super) fn eff(conn: &Connection, (incarnation, lane, at): (Incarnation, Lane, Seq)) -> Try<Option<Eff>> {
+    let sql = "SELECT eff FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff IS NOT NULL";
+    first(conn.prepare_cached(sql)?.query((incarnation.sql(), lane.number(), seq_sql(at)))?, |row| Ok(Eff(row.get(0)?)))
+}
+
 /// Walks the kept entries of a lane behind a position in order, until `each` says false.
 pub(super) fn walk(
     conn: &Connection,

@@ -9,6 +9,7 @@ use mobo_core::schema::{Collection, Kind, Schema};
 use mobo_core::table::row;
 use rusqlite::{CachedStatement, Connection, Row};
 
+use super::apply::own::OwnRow;
 use super::decided;
 use super::fault::{Try, first};
 use super::members::Spot;
@@ -125,6 +126,15 @@ impl<'c> Rows<'c> {
             columns: columns.as_deref(),
             home: row.home,
         })
+    }
+
+    /// Takes a row for delivered that shows what one put of this device made: only what it says besides its columns changes. `mobo` is what it
+    /// says so far. False where nothing was done: it has to be written.
+    pub(super) fn restamp(&mut self, key: &RecordKey, mobo: &[u8], own: &OwnRow, spot: Spot) -> Try<bool> {
+        match row::restamped(mobo, &own.stamp, &own.meta) {
+            Some(mobo) => self.writer(key)?.restamp(&key.id, own.meta.ver, &mobo, spot),
+            None => Ok(false),
+        }
     }
 
     /// True if the columns say what the state says. A record that is not visible must have no row.

@@ -5,8 +5,9 @@ use mobo_core::ids::{CollectionId, RecordKey, StateHash, Ver};
 use mobo_core::schema::{Collection, Kind};
 use rusqlite::{Connection, Row, Rows};
 
+use super::apply::own::{Arrived, OwnRow};
 use super::bases;
-use super::desk::{Delivered, Desk, OwnMerged, drops_merged, lies_over};
+use super::desk::{Desk, OwnMerged, drops_merged, lies_over};
 use super::fault::Try;
 use super::members::{Spot, is_confirmed};
 use super::meta::Log;
@@ -23,7 +24,7 @@ pub(super) struct Arrival {
     pub(super) key: RecordKey,
     pub(super) spot: Spot,
     /// `None`: it leaves.
-    pub(super) delivered: Option<Delivered>,
+    pub(super) delivered: Option<Arrived>,
 }
 
 impl Desk<'_> {
@@ -54,7 +55,7 @@ impl Desk<'_> {
         let (mut left, mut settled) = (Vec::new(), Settled::default());
         for (arrival, of) in group.into_iter().zip(&here.records) {
             let is_over = self.is_over(&of.over, own_merged)?;
-            match self.deliver_plain(&arrival, of, is_over)? {
+            match self.deliver_plain(collection, &arrival, of, is_over)? {
                 Way::Alone => left.push(arrival),
                 Way::Delivered => self.changed.push(arrival.key),
                 Way::Settled => {
@@ -80,7 +81,7 @@ impl Desk<'_> {
     }
 
     /// As [`deliver`](Self::deliver), where that is no more than a row written.
-    fn deliver_plain(&mut self, arrival: &Arrival, of: &OfRecord, is_over: bool) -> Try<Way> {
+    fn deliver_plain(&mut self, collection: &Collection, arrival: &Arrival, of: &OfRecord, is_over: bool) -> Try<Way> {
         let (key, spot, Some(delivered)) = (&arrival.key, arrival.spot, &arrival.delivered) else { return Ok(Way::Alone) };
         let home = of.kept.and_then(|kept| kept.home);
         // What is shown as it was delivered has nothing of its own laid over it.
@@ -90,13 +91,17 @@ impl Desk<'_> {
             None => of.kept.map(|kept| (kept.ver, kept.state_hash)),
         };
         let confirmed = home.is_some_and(|home| is_confirmed(home.1));
-        let is_later = confirmed && held.is_some_and(|held| held.0 > delivered.ver);
+        let is_later = confirmed && held.is_some_and(|held| held.0 > delivered.ver());
         if is_later || home.is_some_and(|home| home.0 != spot.0) || (lies_over(base.is_some()) && is_over) {
             return Ok(Way::Alone);
         }
         let counted = held.map(|held| held.1).filter(|_| confirmed);
-        self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash)))?;
-        self.rows.write(key, of.kept.as_ref(), &delivered.row(Some(spot)))?;
+        self.digests.replace(self.conn, spot.0, key, (counted, Some(delivered.state_hash())))?;
+        match delivered {
+            Arrived::Spelled(delivered) => self.rows.write(key, of.kept.as_ref(), &delivered.row(Some(spot)))?,
+            Arrived::Own(own) if of.is_only(own) && self.rows.restamp(key, &of.mobo, own, spot)? => {}
+            Arrived::Own(own) => self.rows.write(key, of.kept.as_ref(), &own.spelled(collection, key)?.row(Some(spot)))?,
+        }
         Ok(if lies_over(base.is_some()) { Way::Settled } else { Way::Delivered })
     }
 }
@@ -118,6 +123,16 @@ struct OfRecord {
     /// Version and hash of what was delivered before own entries were laid over it; no hash where nothing was.
     base: Option<(Ver, Option<StateHash>)>,
     over: Vec<EntryAt>,
+    /// The column `_mobo`, where something of this device's own is shown.
+    mobo: Vec<u8>,
+}
+
+impl OfRecord {
+    /// True if it shows what this put made, and nothing else was ever here.
+    fn is_only(&self, own: &OwnRow) -> bool {
+        let is_shown = self.kept.is_some_and(|kept| kept.visible && kept.mac.is_none());
+        is_shown && self.base == Some((Ver(0), None)) && self.over == [own.at]
+    }
 }
 
 /// What this device has of the records of a group, and how much there is between the first and the last of them.
@@ -140,11 +155,15 @@ impl Here {
             return Ok(None);
         }
         let mut records = vec![OfRecord::default(); group.len()];
+        let is_named = group.iter().any(|arrival| matches!(arrival.delivered, Some(Arrived::Own(_))));
         let name = quoted(&collection.name);
         let shown = format!("SELECT _mobo, mobo_ver, _bucket, _position, 1, id FROM {name} WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
         let mut shown = conn.prepare_cached(&shown)?;
         let shown = each(shown.query((from, to))?, (group, 5, &mut records), |row, of| {
-            of.kept = Some(meta_row(row)?);
+            let kept = of.kept.insert(meta_row(row)?);
+            if is_named && kept.mac.is_none() {
+                of.mobo = row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec();
+            }
             Ok(())
         })?;
         let bases = "SELECT id, ver, state_hash FROM mobo_base WHERE collection = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id";

@@ -40,10 +40,12 @@ pub(crate) struct NewRecord<'r> {
 
 /// Writes the records of one collection.
 pub(crate) struct RecordWriter<'c> {
+    connection: &'c Connection,
     collection: &'c Collection,
     of_collection: (i64, i64),
     put_row: CachedStatement<'c>,
     drop_row: CachedStatement<'c>,
+    restamp: Option<CachedStatement<'c>>,
     /// The hidden row, or the document.
     put_other: CachedStatement<'c>,
     drop_other: CachedStatement<'c>,
@@ -71,10 +73,12 @@ impl<'c> RecordWriter<'c> {
         };
         let drop_row = format!("DELETE FROM {} WHERE id = ?1", quoted(&collection.name));
         Ok(Self {
+            connection,
             collection,
             of_collection: (project.sql(), collection.id.sql()),
             put_row: connection.prepare_cached(&upsert(collection))?,
             drop_row: connection.prepare_cached(&drop_row)?,
+            restamp: None,
             put_other: connection.prepare_cached(put_other)?,
             drop_other: connection.prepare_cached(drop_other)?,
             live: LiveLog::of(connection, collection)?,
@@ -87,6 +91,23 @@ impl<'c> RecordWriter<'c> {
         let before = live.shown(record.id)?;
         self.put(record)?;
         self.live.as_mut().map_or(Ok(()), |live| live.changed(before, record.columns.map(|columns| (record.id, columns))))
+    }
+
+    /// Changes what a row says besides its columns: version, `_mobo` and place. False where somebody follows the collection, who hears of whole
+    /// rows.
+    pub(crate) fn restamp(&mut self, id: &RecordId, ver: Ver, mobo: &[u8], (bucket, at): (BucketId, Position)) -> Result<bool, Failure> {
+        if self.live.is_some() {
+            return Ok(false);
+        }
+        let statement = match &mut self.restamp {
+            Some(statement) => statement,
+            none => {
+                let table = quoted(&self.collection.name);
+                let sql = format!("UPDATE {table} SET mobo_ver = ?2, _mobo = ?3, _bucket = ?4, _position = ?5 WHERE id = ?1");
+                none.insert(self.connection.prepare_cached(&sql)?)
+            }
+        };
+        Ok(statement.execute((id.as_str(), ver.0.cast_signed(), mobo, bucket.sql(), at.0.cast_signed()))? == 1)
     }
 
     fn put(&mut self, record: &NewRecord<'_>) -> Result<(), Failure> {
