@@ -228,6 +228,11 @@ impl World {
         {
             self.trace.count("pushes of logs that were left behind");
         }
+        match (from, &message) {
+            (End::Hub, Message::Batch(batch)) => self.trace.add("rows by name", batch.own.as_ref().map_or(0, |own| own.rows() as u64)),
+            (End::Device, Message::Pull(pull)) if !pull.takes_own => self.trace.count("pulls with all rows spelled out"),
+            _ => {}
+        }
         if let (End::Hub, Some(state)) = (from, self.links.get(&link)) {
             self.check_delivery(state.device, &message)?;
         }
