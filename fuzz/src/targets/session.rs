@@ -125,6 +125,7 @@ fn device_event(event: u8, world: &World) -> device::Input {
             device::Input::Moved(Moved { offers: vec![world.bucket], lasts: vec![(lane, Seq::FIRST)], timelines, ..Moved::default() })
         }
         6 => device::Input::StoreFailed("the drill".to_owned()),
+        7 => device::Input::NeedsSpelling(world.bucket, Position(u64::from(event & 7))),
         _ => device::Input::Compared { equal: event & 1 == 0, diverged: vec![world.bucket] },
     }
 }
