@@ -173,8 +173,12 @@ pub(crate) fn encode_welcome(w: &mut Writer, welcome: &Welcome) -> u8 {
     w.u64(3).u64(welcome.session).u64(4).u64(u64::from(welcome.ordinal.0)).u64(5).i64(welcome.hub_time.0);
     w.u64(6).array(welcome.lanes.len());
     for status in &welcome.lanes {
-        w.array(5).u64(u64::from(status.lane.number())).u64(status.last.map_or(0, Seq::get)).bytes(status.chain.as_bytes());
+        let parts = 5 + usize::from(status.eff.is_some());
+        w.array(parts).u64(u64::from(status.lane.number())).u64(status.last.map_or(0, Seq::get)).bytes(status.chain.as_bytes());
         w.u64(status.safe.map_or(0, Seq::get)).u64(u64::from(status.credit_bytes));
+        if let Some(eff) = status.eff {
+            w.i64(eff.0);
+        }
     }
     w.u64(7).array(welcome.grants.len());
     for grant in &welcome.grants {
@@ -240,8 +244,11 @@ fn decode_timeline(r: &mut Reader<'_>) -> Result<TimelineInfo, Malformed> {
 }
 
 fn decode_lane_status(r: &mut Reader<'_>) -> Result<LaneStatus, Malformed> {
-    r.tuple(5, |r| {
-        Ok(LaneStatus { lane: lane(r)?, last: seq_or_none(r)?, chain: Chain(r.fixed()?), safe: seq_or_none(r)?, credit_bytes: r.u32()? })
+    let parts = r.clone().array()?;
+    r.tuple(parts.clamp(5, 6), |r| {
+        let (lane, last, chain, safe, credit_bytes) = (lane(r)?, seq_or_none(r)?, Chain(r.fixed()?), seq_or_none(r)?, r.u32()?);
+        let eff = if parts > 5 { Some(Eff(r.i64()?)) } else { None };
+        Ok(LaneStatus { lane, last, chain, safe, credit_bytes, eff })
     })
 }
 

@@ -166,6 +166,8 @@ pub struct LaneStatus {
     pub safe: Option<Seq>,
     /// Bytes that the device may have in flight on this lane.
     pub credit_bytes: u32,
+    /// When the last entry was made, as this hub has decided it (rule R7); `None` where it does not say.
+    pub eff: Option<Eff>,
 }
 
 /// An order to start a new incarnation.

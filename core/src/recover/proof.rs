@@ -116,7 +116,7 @@ mod tests {
         let (hub, other) = (KeyPair::from_secret(&[1; 32]), KeyPair::from_secret(&[2; 32]));
         let timeline = TimelineInfo { timeline: NOW, parents: vec![TimelineParent { timeline: PARENT, heads: vec![] }] };
         let heads = BTreeMap::from([(BucketId::new(5).unwrap(), Position(10))]);
-        let status = |lane| LaneStatus { lane, last: Seq::new(10), chain: Chain([4; 32]), safe: None, credit_bytes: 0 };
+        let status = |lane| LaneStatus { lane, last: Seq::new(10), chain: Chain([4; 32]), safe: None, credit_bytes: 0, eff: None };
         let lanes = Lane::ALL.map(status);
         let restored = |foreign: &[Timeline]| Verdict::Restored(foreign.to_vec());
         let cases = [

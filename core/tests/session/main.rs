@@ -80,7 +80,7 @@ fn welcome() -> Welcome {
 
 /// A hub that has so many entries of the state lane.
 fn welcome_with(last: u64) -> Welcome {
-    let status = LaneStatus { lane: Lane::State, last: Some(seq(last)), chain: Chain([0; 32]), safe: None, credit_bytes: 0 };
+    let status = LaneStatus { lane: Lane::State, last: Some(seq(last)), chain: Chain([0; 32]), safe: None, credit_bytes: 0, eff: None };
     Welcome { lanes: vec![status], ..welcome() }
 }
 

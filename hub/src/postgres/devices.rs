@@ -261,17 +261,19 @@ async fn session(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -> Result<(
 }
 
 async fn lanes(tx: &mut Tx, project: ProjectId, arrival: &Arrival) -> Result<Vec<LaneStatus>, Failure> {
-    let look =
-        sqlx::query("SELECT lane, last, chain, safe FROM mobo.lane WHERE project = $1 AND device = $2 AND incarnation = $3 AND last > 0");
+    let look = sqlx::query(
+        "SELECT lane, last, chain, safe, eff FROM mobo.lane WHERE project = $1 AND device = $2 AND incarnation = $3 AND last > 0",
+    );
     let nothing = |lane| {
         let key = LaneKey { device: arrival.device, incarnation: arrival.incarnation, lane };
-        LaneStatus { lane, last: None, chain: chain_start(project, &key), safe: None, credit_bytes: LANE_CREDIT_BYTES }
+        LaneStatus { lane, last: None, chain: chain_start(project, &key), safe: None, credit_bytes: LANE_CREDIT_BYTES, eff: None }
     };
     let mut lanes = Lane::ALL.map(nothing).to_vec();
     for row in tx.rows(look.bind(project.sql()).bind(arrival.device.0).bind(arrival.incarnation.sql())).await? {
         let lane = lane(row.try_get(0)?)?;
         if let Some(status) = lanes.iter_mut().find(|status| status.lane == lane) {
             (status.last, status.chain, status.safe) = (seq(row.try_get(1)?), Chain(row.try_get(2)?), seq(row.try_get(3)?));
+            status.eff = Some(Eff(row.try_get(4)?));
         }
     }
     Ok(lanes)

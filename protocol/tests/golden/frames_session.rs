@@ -62,6 +62,11 @@ fn admission() -> Vec<Frame> {
             Message::Welcome(Box::new(welcome(true))),
         ),
         frame(
+            "welcome-times",
+            "Welcome that says when the last entry of a lane was made, as this hub has decided it; of a lane without entries it says nothing.",
+            Message::Welcome(Box::new(welcome_with_times())),
+        ),
+        frame(
             "refence-behind",
             "Refence: the device has less than the hub. The hub's chains at positions that the device may hold.",
             refence(RefenceReason::Behind, Some(seq(9)), 2),
@@ -176,7 +181,8 @@ fn grants() -> Vec<Grant> {
 }
 
 fn welcome(restored: bool) -> Welcome {
-    let status = |lane, last: Option<Seq>, chain| LaneStatus { lane, last, chain: Chain([chain; 32]), safe: None, credit_bytes: 1 << 20 };
+    let status =
+        |lane, last: Option<Seq>, chain| LaneStatus { lane, last, chain: Chain([chain; 32]), safe: None, credit_bytes: 1 << 20, eff: None };
     let first = Welcome {
         proto: 1,
         features: 0,
@@ -208,6 +214,12 @@ fn welcome(restored: bool) -> Welcome {
         recovering: true,
         ..first
     }
+}
+
+fn welcome_with_times() -> Welcome {
+    let mut welcome = welcome(true);
+    welcome.lanes.iter_mut().for_each(|status| status.eff = status.last.map(|_| Eff(1_760_000_000_000_001)));
+    welcome
 }
 
 fn refence(reason: RefenceReason, hub_last: Option<Seq>, chains: u8) -> Message {

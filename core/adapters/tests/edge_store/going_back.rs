@@ -332,6 +332,32 @@ async fn r15_on_the_timeline_that_acknowledged_them_entries_are_not_authored_aga
     assert_eq!(orders(&world).await.len(), 4);
 }
 
+/// What broke: a hub that was put back got entries from a copy of a device that had not heard when they were made, and decided that once more. The
+/// device had heard what was decided first, found in the welcome that the hub has them, and was never told of it.
+#[tokio::test]
+async fn r7_what_a_restored_hub_has_decided_anew_is_asked_for() {
+    let mut world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let copy = world.copy_of_hub();
+    put(&world, &device, named("o", 1..=3)).await;
+    let clone = device.clone_to(&world, "clone").await;
+    device.sync(&world).await;
+    assert_eq!(device.hello(&world).await.undecided, [], "as long as the hub says what it has said, nothing is pushed again");
+    world.goes_back(&copy).await;
+    clone.hello(&world).await;
+    let hub = rusqlite::Connection::open(&copy).unwrap();
+    hub.execute("DELETE FROM mobo_boot", []).unwrap();
+    clone.push_all(&world).await;
+    let decided = |device: &Device| device.raw().query_row("SELECT group_concat(eff) FROM mobo_outbox", [], |row| row.get::<_, String>(0));
+    assert_ne!(decided(&device), decided(&clone));
+    assert_eq!(device.hello(&world).await.undecided, [(Lane::State, seq(1))]);
+    let answer = device.push(&world, Lane::State, None, 50).await.unwrap();
+    device.take(answer).await;
+    assert_eq!(decided(&device), decided(&clone));
+    assert_eq!(device.hello(&world).await.undecided, []);
+    assert_eq!(orders(&world).await.len(), 3);
+}
+
 /// What broke: the hub had lost what tells when the entries before it were made, nobody knew the boot, and the clock had been set back. So a write
 /// that began a new log was taken to be older than what the same device had written before it, and lost to that.
 #[tokio::test]

@@ -53,9 +53,17 @@ fn fits(conn: &Connection, ack: &Ack) -> Try<bool> {
     })
 }
 
-/// Takes in how far a welcome says that a lane is committed. Gives the first kept entry up to there of which this device has not heard what
-/// became of it: its ack was lost, and its refusal may have been. From there on the lane is pushed again.
-pub(super) fn welcomed(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Seq, safe: Option<Seq>) -> Try<Option<Seq>> {
+/// Takes in how far a welcome says that a lane is committed, and when the last entry was made. Gives the first kept entry up to there of which
+/// this device has not heard what became of it: its ack was lost, and its refusal may have been. From there on the lane is pushed again.
+pub(super) fn welcomed(
+    conn: &Connection,
+    (incarnation, lane): (Incarnation, Lane),
+    last: Seq,
+    (safe, eff): (Option<Seq>, Option<Eff>),
+) -> Try<Option<Seq>> {
+    if let Some(eff) = eff {
+        decided_anew(conn, (incarnation, lane, last), eff)?;
+    }
     let unheard = unheard(conn, (incarnation, lane), last)?;
     let heard = unheard.map_or(Some(last), |unheard| Seq::new(unheard.get() - 1));
     raise(conn, (incarnation, lane), last, safe)?;
@@ -102,6 +110,15 @@ fn unheard(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Se
     first(statement.query((incarnation.sql(), lane.number(), seq_sql(last)))?, |row| {
         known(outbox::seq(row.get(0)?), "position of an entry")
     })
+}
+
+/// A hub that was put back has got an entry from a copy of this device, which had not heard when it was made, and has decided that once more: what
+/// is kept of that up to there does not count any more, and is asked for (rule R7).
+fn decided_anew(conn: &Connection, (incarnation, lane, last): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
+    let sql = "UPDATE mobo_outbox SET state = 0 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 1 AND EXISTS (
+                 SELECT 1 FROM mobo_outbox o WHERE o.incarnation = ?1 AND o.lane = ?2 AND o.seq = ?3 AND o.eff <> ?4)";
+    conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(last), eff.0))?;
+    Ok(())
 }
 
 /// True if the hub's word on an entry was heard: one that it had refused would be marked so.

@@ -126,7 +126,7 @@ pub(super) fn welcome(conn: &Connection, schema: &Schema, welcome: &Welcome) -> 
         let Some(last) = status.last else { continue };
         match outbox::chain_at(conn, log.incarnation, status.lane, last)? {
             Some(chain) if chain == status.chain => {
-                let unheard = ack::welcomed(conn, (log.incarnation, status.lane), last, status.safe)?;
+                let unheard = ack::welcomed(conn, (log.incarnation, status.lane), last, (status.safe, status.eff))?;
                 undecided.extend(unheard.map(|seq| (status.lane, seq)));
             }
             // Before what is kept: the hub went back in time, and there is nothing to compare.

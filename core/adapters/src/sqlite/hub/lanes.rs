@@ -140,14 +140,14 @@ fn note_log(connection: &Connection, project: ProjectId, arrival: &Arrival) -> R
 }
 
 fn status(connection: &Connection, project: ProjectId, key: &LaneKey) -> Result<LaneStatus, Failure> {
-    let sql = "SELECT last, chain, safe FROM mobo_lane WHERE project = ?1 AND device = ?2 AND incarnation = ?3 AND lane = ?4";
+    let sql = "SELECT last, chain, safe, eff FROM mobo_lane WHERE project = ?1 AND device = ?2 AND incarnation = ?3 AND lane = ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let row = statement.query_row((project.sql(), key.device.as_bytes(), key.incarnation.sql(), key.lane.number()), |row| {
-        Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+        Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?, Some(Eff(row.get(3)?))))
     });
-    let (last, chain, safe) = row.optional()?.unwrap_or((0, chain_start(project, key).0, 0));
+    let (last, chain, safe, eff) = row.optional()?.unwrap_or((0, chain_start(project, key).0, 0, None));
     let (last, safe) = (Seq::new(last.cast_unsigned()), Seq::new(safe.cast_unsigned()));
-    Ok(LaneStatus { lane: key.lane, last, chain: Chain(chain), safe, credit_bytes: LANE_CREDIT_BYTES })
+    Ok(LaneStatus { lane: key.lane, last, chain: Chain(chain), safe, credit_bytes: LANE_CREDIT_BYTES, eff: eff.filter(|_| last.is_some()) })
 }
 
 fn state(connection: &Connection, project: ProjectId, key: &LaneKey, log: Log) -> Result<LaneState, Failure> {
