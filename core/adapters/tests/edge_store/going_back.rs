@@ -10,7 +10,7 @@ use mobo_core::entry::Header;
 use mobo_core::ids::{Incarnation, Lane, LaneKey, Position, Seq, Timeline};
 use mobo_core::merge::Outcome;
 use mobo_core::message::{Closed, Code, Nack, Refence, RefenceReason, SchemaUpdate, TimelineParent};
-use mobo_core::recover::{Flow, Moved, Step};
+use mobo_core::recover::{Flow, Former, Moved, Step};
 use mobo_core::store::HubStore;
 use serde_json::json;
 
@@ -49,8 +49,10 @@ async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, 
                         device.take(answer).await;
                         flow.former_acked((incarnation, lane), acked)
                     }
-                    Outcome::Nack { expect, code } => flow.former_refused(&nack(expect, code)).0,
-                    Outcome::Refence { hub_last, .. } => flow.former_refused(&nack(Seq::after(hub_last), Code::BROKEN_CHAIN)).0,
+                    Outcome::Nack { expect, code } => given_up(device, flow.former_refused(&nack(expect, code))).await,
+                    Outcome::Refence { hub_last, .. } => {
+                        given_up(device, flow.former_refused(&nack(Seq::after(hub_last), Code::BROKEN_CHAIN))).await
+                    }
                     Outcome::Refused(error) => panic!("{error}"),
                 }
             }
@@ -69,6 +71,13 @@ async fn give_back(world: &World, device: &Device, moved: Moved) -> Vec<(usize, 
     }
     device.store.given_back().await.unwrap();
     pushes
+}
+
+async fn given_up(device: &Device, (step, former): (Step, Option<Former>)) -> Step {
+    if let Some(former) = former {
+        device.store.strand(former).await.unwrap();
+    }
+    step
 }
 
 /// Says hello to a hub on a new timeline and gives back.
@@ -315,6 +324,89 @@ async fn r22_a_device_that_is_refenced_at_its_first_hello_gives_back_what_was_ac
         device.sync(&world).await;
         assert_eq!(orders(&world).await, want, "{case:?}");
     }
+}
+
+/// What broke: the places of such an entry were a copy's by then, and the hub said that it has merged the log beyond it. The device took that for
+/// its own entry, let it go, and it was nowhere.
+#[tokio::test]
+async fn r22_what_a_hub_has_merged_of_a_copy_says_nothing_of_a_log_that_is_given_up() {
+    for further in [1, 3] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        put(&world, &device, named("o", 1..=2)).await;
+        device.sync(&world).await;
+        let (copy, clone) = (world.copy_of_hub(), device.clone_to(&world, "clone").await);
+        device.write(&world, "orders", Intent::Merge, "shared", json!({"title": "kept", "hours": {"$inc": 10}})).await;
+        device.push_all(&world).await;
+        // The hub that is put back is behind that time, and the device has written meanwhile.
+        device.raw().execute("UPDATE mobo_outbox SET eff = eff + 1000000000000 WHERE seq = 3", []).unwrap();
+        new_log(&world, &device, None).await;
+        device.write(&world, "orders", Intent::Merge, "shared", json!({"title": "later"})).await;
+        world.goes_back(&copy).await;
+        put(&world, &clone, named("c", 1..=further)).await;
+        come_back(&world, &clone).await;
+        come_back(&world, &device).await;
+        device.sync(&world).await;
+        let rows = world.rows("orders").await;
+        assert_eq!(device.rows(&world, "orders").await, rows, "{further}");
+        let shared = rows.iter().find(|row| row["id"] == "shared").unwrap();
+        assert_eq!((&shared["title"], &shared["hours"]), (&json!("later"), &json!(10)), "{further}");
+        assert_eq!(rows.len() as u64, 3 + further);
+        assert_eq!(device.count("SELECT count(*) FROM mobo_overlay") + device.count("SELECT count(*) FROM mobo_outbox WHERE state = 0"), 0);
+    }
+}
+
+/// What broke: a hub that was put back could not go on with a lane of samples, because it had something else in the same places, or because the
+/// device had trimmed what it had lost. No row has samples, and what the device still kept of them was at no hub any more.
+#[tokio::test]
+async fn r22_samples_of_a_log_that_is_given_up_are_authored_again() {
+    for is_forked in [true, false] {
+        let mut world = World::new().await;
+        let device = world.device("a", &["all"]).await;
+        let empty = (!is_forked).then(|| world.copy_of_hub());
+        device.append(&world, &[0.5]).await;
+        device.sync(&world).await;
+        let (copy, clone) = (empty.unwrap_or_else(|| world.copy_of_hub()), device.clone_to(&world, "clone").await);
+        for load in [1.0, 2.0] {
+            device.append(&world, &[load, load + 0.5]).await;
+            device.sync(&world).await;
+        }
+        new_log(&world, &device, None).await;
+        if is_forked {
+            device.hello(&world).await;
+            device.append(&world, &[3.0]).await;
+            device.sync(&world).await;
+        } else {
+            let bytes_max = device.store.counts().await.unwrap().kept_bytes - 1;
+            assert_eq!(device.store.trim(Keep { age_us: u64::MAX, bytes_max }).await.unwrap(), 1);
+        }
+        let mut want: Vec<_> = world.rows("vitals").await.iter().map(loads).collect();
+        want.retain(|(_, load)| is_forked || *load > 0.5);
+        assert_eq!(want.len(), if is_forked { 6 } else { 4 });
+        world.goes_back(&copy).await;
+        if is_forked {
+            for load in [7.0, 8.0, 9.0] {
+                clone.append(&world, &[load]).await;
+            }
+            come_back(&world, &clone).await;
+        }
+        come_back(&world, &device).await;
+        device.sync(&world).await;
+        let mut back: Vec<_> = world.rows("vitals").await.iter().map(loads).filter(|(_, load)| *load < 7.0).collect();
+        back.sort_by(|one, other| one.0.cmp(&other.0));
+        want.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(back, want, "each once, and when it was taken; forked: {is_forked}");
+        assert_eq!(device.count("SELECT count(*) FROM mobo_outbox WHERE state = 0"), 0);
+        assert_eq!(device.rows(&world, "vitals").await.len(), if is_forked { 6 } else { 5 });
+        device.hello(&world).await;
+        device.sync(&world).await;
+        assert_eq!(world.rows("vitals").await.len(), back.len() + if is_forked { 3 } else { 0 });
+    }
+}
+
+/// When a sample was taken, and what it says.
+fn loads(row: &serde_json::Value) -> (String, f64) {
+    (row["at"].as_str().unwrap().to_owned(), row["cpu"].as_f64().unwrap())
 }
 
 /// Without the word of another timeline, what was acknowledged stays so: a clone that is found out pushes its pending entries and no more.

@@ -20,6 +20,7 @@ use super::members::{self, BucketRow, Sweep};
 use super::meta::{self, Log};
 use super::outbox;
 use super::recover;
+use super::stranded;
 use super::together::Arrival;
 use crate::sqlite::error::Failure;
 
@@ -71,11 +72,12 @@ pub(super) fn batch(
         Arrival { key, spot: (batch.bucket, at), delivered }
     };
     let arrivals = (0..).zip(items).map(arrival).collect();
-    for Arrival { key, spot, delivered } in desk.deliver_together(arrivals, &batch.own_merged)? {
+    let own_merged = stranded::without(conn, &log, batch.own_merged)?;
+    for Arrival { key, spot, delivered } in desk.deliver_together(arrivals, &own_merged)? {
         match delivered {
-            Some(Arrived::Spelled(delivered)) => desk.deliver(&key, spot, delivered, &batch.own_merged)?,
-            Some(Arrived::Own(row)) => desk.deliver_own(&key, spot, &row, &batch.own_merged)?,
-            None => desk.leave(&key, batch.bucket, &batch.own_merged)?,
+            Some(Arrived::Spelled(delivered)) => desk.deliver(&key, spot, delivered, &own_merged)?,
+            Some(Arrived::Own(row)) => desk.deliver_own(&key, spot, &row, &own_merged)?,
+            None => desk.leave(&key, batch.bucket, &own_merged)?,
         }
     }
     let appended = desk.redo(schema, again)?;

@@ -50,11 +50,12 @@ pub(super) fn checkpoint(
         let mut desk = Desk::new(conn, schema, log);
         // Everything that the hub has is here. What it has taken in under another name goes first: what it refused for want of something is
         // written again on what is left, and not on that.
-        desk.note_refused(overlays::refused(conn, &checkpoint.own_merged)?)?;
-        let merged = overlays::merged(conn, &checkpoint.own_merged)?;
+        let own_merged = stranded::without(conn, &log, checkpoint.own_merged.clone())?;
+        desk.note_refused(overlays::refused(conn, &own_merged)?)?;
+        let merged = overlays::merged(conn, &own_merged)?;
         let drops = mobo_core::protect!("overlay.dropped-when-merged:checkpoint", true);
         for key in merged.iter().filter(|_| drops) {
-            overlays::drop_merged(conn, key, &checkpoint.own_merged, &mut desk.refused)?;
+            overlays::drop_merged(conn, key, &own_merged, &mut desk.refused)?;
         }
         compared.appended = desk.redo(schema, (heard, &mut *nonce))?;
         for key in merged.iter().filter(|_| drops) {

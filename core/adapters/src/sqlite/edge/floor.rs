@@ -52,6 +52,15 @@ impl Floor {
     }
 }
 
+/// The latest time of an entry of a lane, of those of which a hub has decided it.
+pub(super) fn last(conn: &Connection, (incarnation, lane): (Incarnation, Lane)) -> Try<Option<Eff>> {
+    let sql = "SELECT eff FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND eff IS NOT NULL ORDER BY seq DESC LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let kept = first(statement.query((incarnation.sql(), lane.number()))?, |row| Ok(Eff(row.get(0)?)))?;
+    let trimmed = || Ok(meta::get(conn, &trimmed_key(lane))?.map(Eff));
+    kept.map_or_else(trimmed, |kept| Ok(Some(kept)))
+}
+
 /// Notes when an entry was made that is kept no more. Those of a log that was left behind may go after later ones.
 pub(super) fn trimmed(conn: &Connection, lane: Lane, eff: Eff) -> Try<()> {
     let sql = "INSERT INTO mobo_meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
