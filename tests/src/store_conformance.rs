@@ -49,7 +49,8 @@ macro_rules! store_conformance {
                 starts_a_new_log_above_its_parent, runs_from_many_sides_at_once;
             ledger: names_each_loser_of_a_document_once, names_both_sides_of_a_delete, is_read_in_pages, knows_who_wrote_a_document;
             pulling: gives_the_same_from_any_cursor, moves_records_between_buckets, keeps_to_its_limits, tells_of_the_youngest_logs;
-            offers: keep_a_deletion_where_it_is_offered, are_judged_by_the_timelines_that_are_named, begin_what_comes_behind_them;
+            offers: keep_a_deletion_where_it_is_offered, are_judged_by_the_timelines_that_are_named, begin_what_comes_behind_them,
+                count_once_what_a_copy_has_authored_again;
             changing: grants_come_and_go, rights_are_judged_before_and_after, rules_change_in_batches, fields_change_and_rows_stay,
                 refused_entries_are_retried_or_dropped, what_a_refused_change_blocks_follows_it;
             fleet: hub_and_time_are_kept, invitations_are_used_once, hellos_are_numbered, boots_and_logs_are_bounded,

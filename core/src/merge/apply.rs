@@ -1,5 +1,6 @@
 //! Step 2: the entries are applied, in order, each all or nothing. The records are locked.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -213,6 +214,7 @@ impl<'a> Run<'a> {
             author,
             tallies,
             again: first.map(|origin| Again::of(author, &origin)),
+            apart: (prepared.eid, OnceCell::new()),
             rights,
             seq: prepared.seq,
             decided: *decided,

@@ -9,11 +9,12 @@ use super::apply::{Applied, Stored, Working};
 use super::place::{bucket_keys, present_keys};
 use super::{Context, Writes};
 use crate::document::Document;
-use crate::ids::{BucketId, DeviceId, Position, ProjectId, RecordKey, StateHash, Timeline, Ver};
+use crate::ids::{BucketId, DeviceId, Position, ProjectId, RecordKey, Seq, StateHash, Timeline, Ver};
 use crate::message::{Code, Item, ItemBody, Offer};
 use crate::record::RecordState;
 use crate::schema::{Collection, Kind, Schema};
 use crate::stamp::Stamp;
+use crate::table::again::{self, Counted};
 use crate::time::Eff;
 use crate::trust::OfferKey;
 
@@ -50,6 +51,7 @@ pub struct Joining<'a> {
     told: Told<'a>,
     valid: Vec<(Item, RecordState)>,
     refused: Vec<RefusedOffer>,
+    counted: Counted,
 }
 
 /// Who is told of what is joined.
@@ -81,7 +83,27 @@ impl<'a> Joining<'a> {
                 Err((code, detail)) => refused.push(RefusedOffer { item: item.clone(), code, detail }),
             }
         }
-        Self { context, told: Told { heads: offered.heads, bucket: offered.bucket }, valid, refused }
+        Self { context, told: Told { heads: offered.heads, bucket: offered.bucket }, valid, refused, counted: Counted::new() }
+    }
+
+    /// The positions of entries that the store must look up where it has merged them as themselves: an offered row may count them once more. None,
+    /// but of devices that were copied.
+    #[must_use]
+    pub fn doubtful(&self, stored: &BTreeMap<RecordKey, Stored>) -> BTreeSet<(DeviceId, Seq)> {
+        let mut found = BTreeSet::new();
+        for (item, state) in &self.valid {
+            let mine = stored.get(&key_of(item)).and_then(|stored| stored.state.as_ref().ok());
+            if let (RecordState::Table(offered), Some(RecordState::Table(mine))) = (state, mine) {
+                found.extend(again::doubtful(mine, offered));
+            }
+        }
+        found
+    }
+
+    /// Takes in what the store has found of that.
+    #[must_use]
+    pub fn knowing(self, counted: Counted) -> Self {
+        Self { counted, ..self }
     }
 
     /// The records to lock, ascending, and to read in a later statement.
@@ -103,13 +125,16 @@ impl<'a> Joining<'a> {
     pub fn join(self, mut stored: BTreeMap<RecordKey, Stored>) -> (Applied<'a>, Joined) {
         let mut records: BTreeMap<RecordKey, Working> = BTreeMap::new();
         let mut joined = Joined { joined: 0, refused: self.refused, latest: None };
-        for (item, state) in self.valid {
+        for (item, mut state) in self.valid {
             let key = key_of(&item);
             let Some(collection) = self.context.schema.get(key.collection) else { continue };
             let working = match records.remove(&key) {
                 Some(working) => Ok(working),
                 None => working(collection, &key, stored.remove(&key)),
             };
+            if let (Ok(Working { state: RecordState::Table(mine), .. }), RecordState::Table(offered)) = (&working, &mut state) {
+                again::drop_counted(offered, mine, &self.counted);
+            }
             let done = working.and_then(|working| join_one(collection, &key, working, (&state, item.ver), self.told));
             match done {
                 Ok(working) => {

@@ -1,19 +1,21 @@
 //! An entry taken apart: what it does to each record, and what is the same for all of it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use super::retry::tally_log;
 use super::time::{Decided, of_op};
 use super::{Rights, SettledWrite};
 use crate::document::DocumentOp;
 use crate::engine::{Author, Refusal, Stamped};
 use crate::entry::Header;
-use crate::ids::{LaneKey, RecordKey, Seq, Timeline};
+use crate::ids::{Eid, LaneKey, RecordKey, Seq, Timeline};
 use crate::message::Code;
 use crate::record::{RecordOps, RecordState};
 use crate::schema::Collection;
 use crate::stamp::Stamp;
-use crate::table::again::Again;
-use crate::table::{Action, TableOp};
+use crate::table::again::{Again, is_there};
+use crate::table::{Action, TableOp, TableState};
 use crate::time::Eff;
 
 /// What one entry does to one record.
@@ -50,6 +52,8 @@ pub(super) struct Doing<'o> {
     pub(super) tallies: &'o Author,
     /// Where they are counted if it was authored again.
     pub(super) again: Option<Again>,
+    /// Its identity, and the author as which it counts where a row has it already as one that was authored again: made when it is asked for.
+    pub(super) apart: (Option<Eid>, OnceCell<Author>),
     pub(super) rights: &'o Rights,
     pub(super) seq: Seq,
     pub(super) decided: Decided,
@@ -69,11 +73,26 @@ impl Doing<'_> {
     /// The log, and the position in it, that a part of the entry is applied as.
     pub(super) fn counts(&self, state: &RecordState, ops: &RecordOps<'_>) -> (&Author, Seq) {
         match (state, ops) {
-            (RecordState::Table(state), RecordOps::Table(ops)) => {
-                Again::counts(self.again.as_ref(), (self.tallies, self.seq), (state, ops))
-            }
+            (RecordState::Table(state), RecordOps::Table(ops)) => match self.apart(state, ops) {
+                Some(apart) => (apart, self.seq),
+                None => Again::counts(self.again.as_ref(), (self.tallies, self.seq), (state, ops)),
+            },
             _ => (self.author, self.seq),
         }
+    }
+
+    /// The author as which an entry in its first log counts, where the row has it as one that a copy of its device has authored again.
+    fn apart(&self, state: &TableState, ops: &[Stamped<'_, TableOp>]) -> Option<&Author> {
+        let (Some(eid), apart) = &self.apart else { return None };
+        let mut fields = ops.iter().flat_map(|stamped| stamped.op.deltas.keys());
+        let has_others = fields.any(|field| {
+            state.counters.get(field).is_some_and(|tallies| tallies.len() > 1 || !tallies.contains_key(&self.tallies.origin()))
+        });
+        if self.again.is_some() || !has_others {
+            return None;
+        }
+        let apart = apart.get_or_init(|| Author { incarnation: tally_log(self.author.device, Some(*eid)), ..self.author.clone() });
+        is_there((state, ops), &apart.origin()).then_some(apart)
     }
 
     fn stamp(&self, before_us: u64, op: usize) -> Stamp {

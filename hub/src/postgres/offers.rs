@@ -1,20 +1,21 @@
 //! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mobo_core::backoff::Backoff;
-use mobo_core::ids::{ProjectId, Timeline};
+use mobo_core::ids::{DeviceId, Eid, Incarnation, Lane, ProjectId, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::merge::{Context, Joined, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
+use mobo_core::table::again::Counted;
 use sqlx::Row as _;
 
 use super::Inner;
-use super::error::Failure;
+use super::error::{Failure, known};
 use super::intake;
 use super::merge;
 use super::session::{Purpose, SCHEMA_LOCK, Tx};
@@ -81,7 +82,8 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     if intake::touches(tx, &wants).await? {
         return Ok(Attempt::Waiting(history.timeline));
     }
-    let (applied, Joined { joined, refused, latest }) = joining.join(stored);
+    let counted = counted(tx, project, &joining.doubtful(&stored)).await?;
+    let (applied, Joined { joined, refused, latest }) = joining.knowing(counted).join(stored);
     let mut report = OfferReport { joined, refused, hints: Vec::new(), latest };
     if !applied.is_empty() {
         let states = merge::lock_and_read_buckets(tx, &store.known, project, &applied.wants()).await?;
@@ -101,6 +103,27 @@ async fn once(tx: &mut Tx, store: &Inner, project: ProjectId, batch: &OfferBatch
     let count = "UPDATE mobo.recovery SET joined = joined + $1, refused = refused + $2";
     tx.run(sqlx::query(count).bind(report.joined.cast_signed()).bind(kept)).await?;
     Ok(Attempt::Joined(report))
+}
+
+/// The entries in those places, in whatever log of the device, that were merged as themselves.
+async fn counted(tx: &mut Tx, project: ProjectId, places: &BTreeSet<(DeviceId, Seq)>) -> Result<Counted, Failure> {
+    let mut counted = Counted::new();
+    for (device, seq) in places {
+        let look = sqlx::query(
+            "SELECT i.incarnation, e.eid FROM mobo.incarnation i JOIN mobo.entry e ON e.project = i.project AND e.device = i.device \
+             AND e.incarnation = i.incarnation AND e.lane = $4 AND e.seq = $3 \
+             WHERE i.project = $1 AND i.device = $2 AND e.eid IS NOT NULL AND e.outcome = 0",
+        )
+        .bind(project.sql())
+        .bind(device.0)
+        .bind(seq.get().cast_signed())
+        .bind(i16::from(Lane::State.number()));
+        for row in tx.rows(look).await? {
+            let log = known(Incarnation::from_sql(row.try_get(0)?), "log")?;
+            counted.entry((*device, *seq)).or_default().push((log, Eid(row.try_get(1)?)));
+        }
+    }
+    Ok(counted)
 }
 
 /// How many more refused items of a device are kept: it may offer what it likes.

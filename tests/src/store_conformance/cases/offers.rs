@@ -1,15 +1,17 @@
 //! Offers: what devices give back to a hub that has lost it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobo_core::author::Intent;
-use mobo_core::ids::{BucketId, Ordinal, Position, Seq, Timeline, Ver};
+use mobo_core::ids::{BucketId, Lane, Ordinal, Position, Seq, Timeline, Ver};
 use mobo_core::message::{Item, ItemBody, Offer};
 use mobo_core::record::RecordState;
 use mobo_core::stamp::Stamp;
 use mobo_core::store::{OfferBatch, OfferReport, PullItem};
-use mobo_core::table::TableState;
+use mobo_core::table::{Cell, TableState, Tally, counts_under};
 use mobo_core::trust::OfferKey;
+use mobo_core::value::Value;
 use serde_json::json;
 
 use super::pulling;
@@ -107,5 +109,39 @@ pub async fn begin_what_comes_behind_them(place: Box<dyn Place>) {
         let RecordState::Table(state) = there.unwrap().state else { panic!("a row") };
         assert!(state.put.unwrap().eff > eff, "{name}: {:?} and {eff:?}", state.put);
         assert!(world.rows("pumps").await.iter().any(|row| row["id"] == *id), "{name}: it is written after it was deleted");
+    }
+}
+
+/// A copy of a device has authored again what the device has pushed itself, to a hub that was put back since: the hub knows the entry as the device's
+/// own, and the row that comes back counts it apart. It counts once, whichever comes first, and as often as the row is offered (R10, R15).
+pub async fn count_once_what_a_copy_has_authored_again(place: Box<dyn Place>) {
+    let world = World::new(place, 44).await;
+    let mut device = Device::enrolled(&world, "a", &["site:a"]).await;
+    let schema = Arc::clone(&world.schema);
+    let field = |name: &str| schema.by_name("pumps").unwrap().field(name).unwrap().id;
+    for (number, row_first) in [(1, false), (2, true)] {
+        let id = format!("p{number}");
+        device.write(&world, "pumps", Intent::Put, (&id, json!({"site": "a", "runs": {"$inc": 2}})));
+        let first = device.provenance(Lane::State, number);
+        let stamp = Stamp { eff: world.now(), device: device.id(), ordinal: Ordinal(9), seq: Seq::FIRST, op: 0 };
+        let tally = BTreeMap::from([(counts_under(device.id(), &first), Tally { sum: 2, last: first.seq })]);
+        let cells = BTreeMap::from([(field("site"), Cell { stamp, value: Value::Text("a".to_owned()) })]);
+        let counters = BTreeMap::from([(field("runs"), tally)]);
+        let again = RecordState::Table(TableState { put: Some(stamp), cells, counters, ..TableState::default() });
+        let rows = vec![delivered(&world, (&id, world.timeline), (Ver(2), &again))];
+        if !row_first {
+            world.merged(device.push_last(&world)).await;
+        }
+        let page = Offer { bucket: world.bucket("site:a").await, timeline: world.timeline, rows, more: false };
+        assert_eq!(offer(&world, &device, page.clone(), Vec::new()).await.joined, 1);
+        if row_first {
+            world.merged(device.push_last(&world)).await;
+        }
+        for round in 0..2 {
+            let rows = world.rows("pumps").await;
+            let runs = rows.iter().find(|row| row["id"] == *id).map(|row| row["runs"].clone());
+            assert_eq!(runs, Some(json!(2)), "the row comes first: {row_first}; round {round}");
+            assert_eq!(offer(&world, &device, page.clone(), Vec::new()).await.joined, 1);
+        }
     }
 }

@@ -1,21 +1,22 @@
 //! What devices offer on a new timeline, joined in the steps of a merge; and definitions that come back with them (rules R18, R19).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mobo_core::ids::{DeviceId, ProjectId, Timeline};
+use mobo_core::ids::{DeviceId, Eid, Incarnation, Lane, ProjectId, Seq, Timeline};
 use mobo_core::limits;
 use mobo_core::merge::{Context, Joining, Offered, RefusedOffer, Rivals};
 use mobo_core::message::{Definition, ItemBody};
 use mobo_core::recover::{self, Adoption};
 use mobo_core::schema::{Collection, Schema};
 use mobo_core::store::{MergeBatch, OfferBatch, OfferReport, StoreError, told_before};
+use mobo_core::table::again::Counted;
 use mobo_core::time::Eff;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::schema::Schemas;
 use super::{identity, intake, lanes, merge, rebucket, schema, write};
-use crate::sqlite::error::Failure;
+use crate::sqlite::error::{Failure, known};
 
 /// Joins a page of an offer. What SQL has written is taken in first, on this timeline.
 pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectId, batch: &OfferBatch) -> Result<OfferReport, Failure> {
@@ -46,7 +47,8 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
         lanes::begin_above(connection, project, (batch.device, latest))?;
     }
     let read = merge::read_records(connection, project, &schema, &joining.wants())?;
-    let (applied, joined) = joining.join(read.records);
+    let counted = counted(connection, project, &joining.doubtful(&read.records))?;
+    let (applied, joined) = joining.knowing(counted).join(read.records);
     let mut report = OfferReport { joined: joined.joined, refused: joined.refused, hints: Vec::new(), latest: joined.latest };
     if !applied.is_empty() {
         let buckets = merge::read_buckets(connection, project, applied.wants())?;
@@ -67,6 +69,24 @@ pub(super) fn join(connection: &Connection, schemas: &Schemas, project: ProjectI
     let sql = "UPDATE mobo_recovery SET joined = joined + ?1, refused = refused + ?2";
     connection.execute(sql, (report.joined.cast_signed(), i64::try_from(kept).unwrap_or(i64::MAX)))?;
     Ok(report)
+}
+
+/// The entries in those places, in whatever log of the device, that were merged as themselves.
+fn counted(connection: &Connection, project: ProjectId, places: &BTreeSet<(DeviceId, Seq)>) -> Result<Counted, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT i.incarnation, e.eid FROM mobo_incarnation i JOIN mobo_entry e ON e.project = i.project AND e.device = i.device \
+         AND e.incarnation = i.incarnation AND e.lane = ?4 AND e.seq = ?3 \
+         WHERE i.project = ?1 AND i.device = ?2 AND e.eid IS NOT NULL AND e.outcome = 0",
+    )?;
+    let mut counted = Counted::new();
+    for (device, seq) in places {
+        let mut rows = statement.query((project.sql(), device.as_bytes(), seq.get().cast_signed(), Lane::State.number()))?;
+        while let Some(row) = rows.next()? {
+            let log = known(Incarnation::from_sql(row.get(0)?), "incarnation")?;
+            counted.entry((*device, *seq)).or_default().push((log, Eid(row.get(1)?)));
+        }
+    }
+    Ok(counted)
 }
 
 /// How many more refused items of a device are kept: it may offer what it likes.
