@@ -115,9 +115,13 @@ fn unheard(conn: &Connection, (incarnation, lane): (Incarnation, Lane), last: Se
 /// A hub that was put back has got an entry from a copy of this device, which had not heard when it was made, and has decided that once more: what
 /// is kept of that up to there does not count any more, and is asked for (rule R7).
 fn decided_anew(conn: &Connection, (incarnation, lane, last): (Incarnation, Lane, Seq), eff: Eff) -> Try<()> {
-    let sql = "UPDATE mobo_outbox SET state = 0 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 1 AND EXISTS (
-                 SELECT 1 FROM mobo_outbox o WHERE o.incarnation = ?1 AND o.lane = ?2 AND o.seq = ?3 AND o.eff <> ?4)";
-    conn.prepare_cached(sql)?.execute((incarnation.sql(), lane.number(), seq_sql(last), eff.0))?;
+    let place = (incarnation.sql(), lane.number(), seq_sql(last));
+    let sql = "SELECT 1 FROM mobo_outbox WHERE incarnation = ?1 AND lane = ?2 AND seq = ?3 AND eff <> ?4";
+    // The log is looked through in this case only.
+    if conn.prepare_cached(sql)?.exists((place.0, place.1, place.2, eff.0))? {
+        let sql = "UPDATE mobo_outbox SET state = 0 WHERE incarnation = ?1 AND lane = ?2 AND seq <= ?3 AND state = 1";
+        conn.prepare_cached(sql)?.execute(place)?;
+    }
     Ok(())
 }
 
