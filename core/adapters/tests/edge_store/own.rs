@@ -7,7 +7,6 @@ use mobo_core::message::{Batch, ItemBody};
 use mobo_core::record::RecordState;
 use mobo_core::store::{PullItem, PullState};
 use mobo_core::table::own::{Naming, OwnLog};
-use rusqlite::types::Value;
 use serde_json::json;
 
 use crate::world::{Device, Rng, World, edit};
@@ -56,16 +55,6 @@ const SAID: [&str; 6] = [
     "SELECT * FROM mobo_overlay ORDER BY collection, id, incarnation, lane, seq",
     "SELECT * FROM mobo_bucket ORDER BY key",
 ];
-
-fn said(device: &Device) -> Vec<Vec<Vec<Value>>> {
-    let raw = device.raw();
-    let table = |sql: &&str| {
-        let mut statement = raw.prepare(sql).unwrap();
-        let columns = statement.column_count();
-        statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap().map(Result::unwrap).collect()
-    };
-    SAID.iter().map(table).collect()
-}
 
 /// New records, edits of old ones, with and without counters, several in an entry, on both sides.
 async fn write(world: &World, device: &Device, rng: &mut Rng, round: u64) {
@@ -117,7 +106,7 @@ async fn r14_a_row_made_is_as_a_row_sent() {
                 for batch in batches {
                     spelled.store.apply(batch.clone()).await.unwrap();
                     made += apply(&device, &world, batch).await;
-                    assert_eq!(said(&device), said(&spelled), "seed {seed}, round {round}");
+                    assert_eq!(device.found(&SAID), spelled.found(&SAID), "seed {seed}, round {round}");
                 }
                 if checkpoint.is_some() {
                     break;
@@ -155,11 +144,11 @@ async fn a_row_that_cannot_be_made_is_asked_for() {
         let [batch] = batches.as_slice() else { panic!("{}", batches.len()) };
         let by_name = named(&device, &world, batch.clone()).await;
         assert_eq!(by_name.own.as_ref().unwrap().rows(), 2);
-        let before = said(&device);
+        let before = device.found(&SAID);
         device.raw().execute(spoil, []).unwrap();
         let refused = device.store.apply(by_name.clone()).await;
         assert!(matches!(refused, Err(ApplyError::NeedsSpelling(_))), "{why}: {refused:?}");
-        assert_eq!(said(&device), before, "{why}");
+        assert_eq!(device.found(&SAID), before, "{why}");
         let mut others = by_name;
         others.own.as_mut().unwrap().incarnation = Incarnation::new(7).unwrap();
         assert!(matches!(device.store.apply(others).await, Err(ApplyError::NeedsSpelling(_))));

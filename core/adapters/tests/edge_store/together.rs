@@ -2,7 +2,6 @@
 
 use mobo_core::author::Intent;
 use mobo_core::ids::Lane;
-use rusqlite::types::Value;
 use serde_json::json;
 
 use crate::world::{Device, Rng, World, edit};
@@ -15,16 +14,6 @@ const SAID: [&str; 5] = [
     "SELECT collection, id, incarnation, lane, seq FROM mobo_overlay ORDER BY collection, id, incarnation, lane, seq",
     "SELECT key, cursor, digest, diverged FROM mobo_bucket ORDER BY key",
 ];
-
-fn said(device: &Device) -> Vec<Vec<Vec<Value>>> {
-    let raw = device.raw();
-    let table = |sql: &&str| {
-        let mut statement = raw.prepare(sql).unwrap();
-        let columns = statement.column_count();
-        statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap().map(Result::unwrap).collect()
-    };
-    SAID.iter().map(table).collect()
-}
 
 /// Takes in everything, in pages of so many records.
 async fn catch_up(device: &Device, world: &World, items_max: usize) {
@@ -70,7 +59,7 @@ async fn r14_many_rows_at_once_are_taken_in_as_one_by_one() {
             let single = device.clone_to(&world, &format!("{seed}-{round}")).await;
             catch_up(&device, &world, 1_000).await;
             catch_up(&single, &world, 5).await;
-            assert_eq!(said(&device), said(&single), "seed {seed}, round {round}");
+            assert_eq!(device.found(&SAID), single.found(&SAID), "seed {seed}, round {round}");
             device.is_sound().await;
         }
         device.sync(&world).await;

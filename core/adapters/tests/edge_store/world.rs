@@ -351,6 +351,17 @@ impl Device {
         rusqlite::Connection::open(&self.path).unwrap()
     }
 
+    /// What each of these questions finds in its database.
+    pub(crate) fn found(&self, questions: &[&str]) -> Vec<Vec<Vec<rusqlite::types::Value>>> {
+        let raw = self.raw();
+        let rows = |sql: &&str| {
+            let mut statement = raw.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect()).unwrap().map(Result::unwrap).collect()
+        };
+        questions.iter().map(rows).collect()
+    }
+
     pub(crate) fn count(&self, sql: &str) -> i64 {
         self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
     }
