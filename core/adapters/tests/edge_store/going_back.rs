@@ -506,12 +506,22 @@ async fn r19_a_device_names_the_timelines_that_the_hub_has_forgotten() {
 }
 
 /// What broke: a hub that goes back again while a bucket is being offered may have lost what it had joined of that, and the device offered on from
-/// where it had got to, or from where the bucket stood on the timeline between the two.
+/// where it had got to, or from where the bucket stood on the timeline between the two. And one that goes back when all of it was offered, and
+/// nothing pulled yet, was not offered what stood below that: it was gone.
 #[tokio::test]
 async fn r18_a_hub_that_goes_back_while_it_is_offered_a_bucket_is_offered_all_of_it_again() {
-    // Where the bucket stood when each timeline ended, as the last hub knows it; and how many of eight rows that hub may have lost.
-    let cases: [(&[(u8, u64)], usize); 4] = [(&[(1, 9), (9, 0)], 8), (&[(9, 0)], 8), (&[], 8), (&[(9, 7)], 1)];
-    for (heads, lost) in cases {
+    // Where the bucket stood when each timeline ended, as the last hub knows it; how many of eight rows that hub may have lost; and whether the hub
+    // before it had joined all of them.
+    type Heads = &'static [(u8, u64)];
+    let cases: [(Heads, usize, bool); 6] = [
+        (&[(1, 9), (9, 0)], 8, false),
+        (&[(9, 0)], 8, false),
+        (&[], 8, false),
+        (&[(9, 7)], 1, false),
+        (&[(1, 9), (9, 0)], 8, true),
+        (&[(1, 3), (9, 0)], 8, true),
+    ];
+    for (heads, lost, is_joined) in cases {
         let mut world = World::new().await;
         let device = world.device("a", &["all"]).await;
         let bucket = device.grants[0].bucket;
@@ -527,6 +537,9 @@ async fn r18_a_hub_that_goes_back_while_it_is_offered_a_bucket_is_offered_all_of
         let (offer, more) = device.store.offer(bucket, None).await.unwrap();
         assert_eq!((offer.rows.len(), more), (7, Some(Position(7))));
         assert_eq!(device.store.offer(bucket, more).await.unwrap().0.rows.len(), 1, "the first page is joined");
+        if is_joined {
+            device.store.offered(bucket).await.unwrap();
+        }
         (world.timeline, world.parents) = (Timeline([2; 16]), heads.iter().copied().map(parent).collect());
         device.hello(&world).await;
         let (mut after, mut offered) = (None, 0);

@@ -19,6 +19,9 @@ pub(super) type Spot = (BucketId, Position);
 /// What is added to the position of a member when a pull starts over.
 pub(super) const UNCONFIRMED: i64 = 1 << 62;
 
+/// What is added to that for one whose position is of a timeline before its bucket's: above every position that a hub gives out.
+pub(super) const OF_BEFORE: i64 = 1 << 61;
+
 /// True for a member that counts in its bucket's digest.
 pub(super) const fn is_confirmed(position: Position) -> bool {
     position.0 < UNCONFIRMED.cast_unsigned()

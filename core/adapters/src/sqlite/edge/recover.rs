@@ -15,7 +15,7 @@ use super::bases;
 use super::compare::{self, tables};
 use super::desk::delivered_hash;
 use super::fault::{Try, all, first};
-use super::members::{self, BucketRow, Digests, Sweep, UNCONFIRMED};
+use super::members::{self, BucketRow, Digests, OF_BEFORE, Sweep, UNCONFIRMED};
 use super::meta::{self, Log};
 use super::outbox::{self, seq_sql};
 use super::rows::{Rows, key_of};
@@ -161,7 +161,11 @@ fn leave_timeline(conn: &Connection, schema: &Schema, welcome: &Welcome, bucket:
     let granted = welcome.grants.iter().any(|grant| grant.bucket == id);
     // Not offered yet, or not all of it, since the last time that the hub went back: its rows are still those of before, and stand at positions
     // of before. Of what was offered of them meanwhile this hub may have lost everything, wherever the bucket stood by then.
-    let timeline = due(conn, id)?.map_or(from, |known| known.timeline);
+    let unfinished = due(conn, id)?;
+    if unfinished.is_none() {
+        set_apart(conn, schema, id)?;
+    }
+    let timeline = unfinished.map_or(from, |known| known.timeline);
     let above = fork_head(&welcome.timeline, timeline, id);
     if mobo_core::protect!("recovery.offered", true) {
         put(conn, id, &Due { timeline, above, revoked: !granted })?;
@@ -187,6 +191,17 @@ fn rename(conn: &Connection, schema: &Schema, (old, new): (BucketId, BucketId)) 
     }
     conn.execute("UPDATE mobo_bucket SET id = ?2, cursor = 0 WHERE id = ?1", (old.sql(), new.sql()))?;
     conn.execute("UPDATE mobo_offer SET bucket = ?2, revoked = 0 WHERE bucket = ?1", (old.sql(), new.sql()))?;
+    Ok(())
+}
+
+/// What was offered to the hub that is lost now, and that no pull has named since, still stands at positions of the timeline before. They say
+/// nothing of how far this hub goes: all of it is offered, wherever the fork is.
+fn set_apart(conn: &Connection, schema: &Schema, bucket: BucketId) -> Try<()> {
+    for (table, of, position, _) in tables(schema) {
+        let condition = format!("{of} = ?1 AND {position} >= {UNCONFIRMED} AND {position} < {UNCONFIRMED} + {OF_BEFORE}");
+        let sql = format!("UPDATE {table} SET {position} = {position} + {OF_BEFORE} WHERE {condition}");
+        conn.execute(&sql, [bucket.sql()])?;
+    }
     Ok(())
 }
 
