@@ -342,6 +342,14 @@ pub struct LaneKey {
     pub lane: Lane,
 }
 
+impl StateHash {
+    /// Of the canonical bytes of a state.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -134,7 +134,7 @@ impl RecordState {
     pub fn hash_of(&self, bytes: &[u8]) -> StateHash {
         match self {
             // They are canonical, or would not have been taken.
-            Self::Table(_) => StateHash(*blake3::hash(bytes).as_bytes()),
+            Self::Table(_) => StateHash::of(bytes),
             Self::Document(_) => self.state_hash(),
         }
     }

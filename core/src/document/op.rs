@@ -146,5 +146,5 @@ pub fn state_hash(epoch: u32, heads: &[[u8; 32]]) -> StateHash {
     for head in &sorted {
         writer.bytes(head);
     }
-    StateHash(*blake3::hash(&writer.into_bytes()).as_bytes())
+    StateHash::of(&writer.into_bytes())
 }

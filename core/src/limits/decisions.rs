@@ -1,7 +1,9 @@
-//! The limits of what devices are told of the decisions of merges.
+//! The limits of what a batch tells besides states: rows by name, and decisions of merges.
 
-use super::{DOCUMENT_BYTES_MAX, FRAME_BODY_BYTES_MAX, ROW_STATE_BYTES_MAX};
+use super::{BATCH_BYTES_MAX, DOCUMENT_BYTES_MAX, FRAME_BODY_BYTES_MAX, ROW_STATE_BYTES_MAX};
 
+/// Bytes of the states that one batch names, at most: as many as it could have spelled.
+pub const BATCH_NAMED_BYTES_MAX: usize = BATCH_BYTES_MAX + ROW_STATE_BYTES_MAX;
 /// Open decisions of merges that one batch tells of; those that were decided first are left out.
 pub const BATCH_DECISIONS_MAX: usize = 1_000;
 /// Bytes of them.

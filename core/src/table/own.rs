@@ -115,7 +115,7 @@ impl Made {
     /// The hash of its state.
     #[must_use]
     pub fn state_hash(&self) -> StateHash {
-        StateHash(*blake3::hash(&self.bytes).as_bytes())
+        StateHash::of(&self.bytes)
     }
 }
 

@@ -238,7 +238,7 @@ fn write_cells(
 #[must_use]
 pub fn intact_bytes(state: &TableState, meta: &RowMeta) -> Option<Vec<u8>> {
     let bytes = state.encode();
-    (StateHash(*blake3::hash(&bytes).as_bytes()) == meta.state_hash).then_some(bytes)
+    (StateHash::of(&bytes) == meta.state_hash).then_some(bytes)
 }
 
 /// True iff the row is as it was written.

@@ -119,7 +119,7 @@ impl TableState {
     /// The hash over the canonical bytes.
     #[must_use]
     pub fn hash(&self) -> StateHash {
-        StateHash(*blake3::hash(&self.encode()).as_bytes())
+        StateHash::of(&self.encode())
     }
 
     /// Reads canonical bytes; the collection says the types of the fields, and fields it does not have are kept as they are.

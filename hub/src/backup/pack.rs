@@ -1,7 +1,7 @@
 //! Rows on their way into objects.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mobo_adapters::meter::carried;
@@ -36,6 +36,10 @@ impl Workbench {
         self.press.shrink_to(needed);
         Ok((sealed?, rows))
     }
+}
+
+fn at(workbench: &Mutex<Workbench>) -> MutexGuard<'_, Workbench> {
+    workbench.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Collects rows, and writes an object whenever there are enough: what is held in memory is one of them, and one for each other project. What
@@ -142,7 +146,7 @@ impl<'r> Packer<'r> {
     async fn write(&mut self, project: ProjectId, body: Body) -> Result<(), BackupFailure> {
         let (keyring, workbench, kind) = (Arc::clone(self.repository.keyring()), Arc::clone(&self.workbench), self.kind);
         let number = if kind == Kind::Segment { self.number } else { 0 };
-        let seal = move || workbench.lock().unwrap_or_else(PoisonError::into_inner).seal(&keyring, (project, (kind, number)), body);
+        let seal = move || at(&workbench).seal(&keyring, (project, (kind, number)), body);
         let sealing = tokio::task::spawn_blocking(carried(seal));
         let broken = |error: tokio::task::JoinError| BackupError::Damaged { object: "a new object".to_owned(), why: error.to_string() };
         let (mut sealed, rows) = sealing.await.map_err(broken)??;
@@ -157,7 +161,7 @@ impl<'r> Packer<'r> {
             return Err(BackupFailure::Refused(format!("this hub holds more than one manifest can name, {most} parts: please report it")));
         }
         let member = self.repository.keep_object(&sealed, (kind, number), rows).await?;
-        self.workbench.lock().unwrap_or_else(PoisonError::into_inner).press.take_back(sealed);
+        at(&self.workbench).press.take_back(sealed);
         if let Some(pause_ms) = member.bytes.saturating_mul(1_000).checked_div(self.bytes_per_s) {
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }

@@ -23,9 +23,6 @@ use crate::sqlite::edge::meta::{self, Log};
 use crate::sqlite::edge::outbox;
 use crate::sqlite::edge::overlays::EntryAt;
 
-/// Bytes of states that one batch names, at most: as many as it could have spelled.
-const NAMED_BYTES_MAX: usize = limits::BATCH_BYTES_MAX + limits::ROW_STATE_BYTES_MAX;
-
 /// A row of a batch, whole or named.
 #[derive(Debug)]
 pub(in crate::sqlite::edge) enum Arrived {
@@ -94,7 +91,7 @@ pub(in crate::sqlite::edge) fn rows(
     // Each entry is read once, whichever way the rows lie.
     let mut by_put: Vec<&mut Named> = named.iter_mut().collect();
     by_put.sort_by_key(|named| named.put);
-    let mut room = NAMED_BYTES_MAX;
+    let mut room = limits::BATCH_NAMED_BYTES_MAX;
     for of_entry in by_put.chunk_by_mut(|a, b| a.put.0 == b.put.0) {
         let ops: Vec<u32> = of_entry.iter().map(|named| named.put.1).collect();
         let Some(seq) = of_entry.first().map(|named| named.put.0) else { continue };

@@ -108,6 +108,19 @@ pub(super) mod tests {
         cuts.lock().desk.is_some()
     }
 
+    /// True if the thread that waits keeps a connection that knows its tables.
+    pub(in super::super) async fn knows_its_tables(cuts: &Arc<Cuts>) -> bool {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let look = move |kept: Option<Kept>| {
+            answer.send(kept.as_ref().is_some_and(|kept| kept.tables.is_some())).unwrap();
+            kept
+        };
+        cuts.run(look).unwrap();
+        let knows = answered.await.unwrap();
+        waiting(cuts).await;
+        knows
+    }
+
     /// The thread that waits for the next cut, once it does.
     pub(in super::super) async fn waiting(cuts: &Cuts) -> ThreadId {
         loop {

@@ -25,6 +25,7 @@ async fn a_connection_serves_one_cut_after_the_other() {
     }
     threads.dedup();
     assert_eq!(threads.len(), 1, "one thread serves them all");
+    assert!(desk::tests::knows_its_tables(&cuts).await);
     cuts.close();
     assert!(!desk::tests::waits(&cuts));
     let cut = SqliteCut::begin(Arc::clone(&cuts), place).await.unwrap();
