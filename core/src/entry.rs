@@ -3,7 +3,8 @@
 //! The sealed bytes are hashed, signed, stored and forwarded verbatim. Only the author encodes; everybody else decodes and keeps.
 
 use crate::cbor::{Malformed, Reader, Writer};
-use crate::ids::{BootId, Chain, Eid, Incarnation, Lane, LaneKey, Nonce, ProjectId, Seq};
+use crate::ids::{BootId, Chain, DeviceId, Eid, Incarnation, Lane, LaneKey, Nonce, ProjectId, Seq};
+use crate::life::Life;
 use crate::limits;
 use crate::schema::Kind;
 use crate::time::{Moment, Mono, Wall, WallQuality};
@@ -21,6 +22,9 @@ pub struct Header {
     pub timeline: Option<[u8; 8]>,
     /// The first sealing of an entry that was authored again under another incarnation; absent on a first sealing.
     pub provenance: Option<Provenance>,
+    /// The life of its log that it was written in; absent in the first one, and where it is of no matter: on what is no table, and on what was
+    /// authored again ([`Provenance::life`]).
+    pub life: Option<Life>,
 }
 
 /// Where an entry was sealed first (rule R15).
@@ -38,6 +42,8 @@ pub struct Provenance {
     /// what was before it, or a hub had acknowledged the entry before it was lost. Then its increments count for that position, wherever they
     /// come from.
     pub sole: bool,
+    /// The original life of the log.
+    pub life: Option<Life>,
 }
 
 impl Header {
@@ -47,12 +53,20 @@ impl Header {
         Kind::from_code(self.engine)
     }
 
+    /// The log under which its increments on tables count (rule R10), where it was written in `log` and not authored again.
+    #[must_use]
+    pub fn counts_under(&self, device: DeviceId, log: Incarnation) -> Incarnation {
+        self.life.filter(|_| crate::protect!("life.counts", true)).map_or(log, |life| life.counts_under(device, log))
+    }
+
     /// The canonical bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         let clock = self.moment.quality != WallQuality::None;
-        writer.map(5 + usize::from(clock) + usize::from(self.timeline.is_some()) + self.origin_keys());
+        let life = self.provenance.map_or(self.life, |origin| origin.life);
+        let optional = usize::from(clock) + usize::from(self.timeline.is_some()) + usize::from(life.is_some());
+        writer.map(5 + optional + self.origin_keys());
         writer.u64(0).u64(u64::from(self.engine));
         writer.u64(1).bytes(self.moment.boot.as_bytes());
         writer.u64(2).u64(self.moment.mono.0);
@@ -70,6 +84,9 @@ impl Header {
             if origin.sole {
                 writer.u64(8).bool(true);
             }
+        }
+        if let Some(life) = life {
+            writer.u64(9).u64(life.bits());
         }
         writer.into_bytes()
     }
@@ -90,7 +107,7 @@ impl Header {
         let mut reader = Reader::new(bytes);
         let (mut engine, mut boot, mut mono, mut nonce) = (None, None, None, None);
         let (mut wall, mut quality, mut timeline) = (None, WallQuality::None, None);
-        let (mut provenance, mut sole) = (None::<Provenance>, false);
+        let (mut provenance, mut sole, mut life) = (None::<Provenance>, false, None);
         reader.each_key(|key, reader| {
             match key {
                 0 => engine = Some(reader.u8()?),
@@ -102,6 +119,7 @@ impl Header {
                 6 => timeline = Some(reader.fixed()?),
                 7 => provenance = Some(Provenance::decode(reader)?),
                 8 => sole = reader.bool()?,
+                9 => life = Some(Life::from_bits(reader.u64()?).ok_or_else(|| Malformed::what("life"))?),
                 _ => reader.skip()?,
             }
             Ok(())
@@ -116,8 +134,9 @@ impl Header {
         match (engine, boot, mono, nonce) {
             (Some(engine), Some(boot), Some(mono), Some(nonce)) => {
                 let moment = Moment { boot, mono, wall, quality };
-                let provenance = provenance.map(|origin| Provenance { sole, ..origin });
-                Ok(Self { engine, moment, nonce, timeline, provenance })
+                let provenance = provenance.map(|origin| Provenance { sole, life, ..origin });
+                let life = life.filter(|_| provenance.is_none());
+                Ok(Self { engine, moment, nonce, timeline, provenance, life })
             }
             _ => Err(Malformed::what("header")),
         }
@@ -130,7 +149,7 @@ impl Provenance {
             let (incarnation, lane) = (Incarnation::new(reader.u64()?), Lane::from_number(reader.u8()?));
             let (seq, eid) = (Seq::new(reader.u64()?), Eid(reader.fixed()?));
             match (incarnation, lane, seq) {
-                (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid, sole: false }),
+                (Some(incarnation), Some(lane), Some(seq)) => Ok(Self { incarnation, lane, seq, eid, sole: false, life: None }),
                 _ => Err(Malformed::what("provenance")),
             }
         })
@@ -227,7 +246,9 @@ mod tests {
                 seq: Seq::FIRST,
                 eid: Eid([4; 16]),
                 sole: quality == WallQuality::Set,
+                life: Life::from_bits(5 << 23 | 77).filter(|_| quality == WallQuality::Set),
             }),
+            life: None,
         }
     }
 
@@ -235,6 +256,8 @@ mod tests {
     fn headers_round_trip() {
         let with_clock = header(WallQuality::Set);
         assert_eq!(Header::decode(&with_clock.encode()).unwrap(), with_clock);
+        let first = Header { provenance: None, life: Life::from_bits(1 << 23), ..with_clock };
+        assert_eq!(Header::decode(&first.encode()).unwrap(), first);
         let without = Header::decode(&header(WallQuality::None).encode()).unwrap();
         assert_eq!(without.moment.wall, Wall(0), "a reading that means nothing does not travel");
     }

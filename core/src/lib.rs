@@ -24,6 +24,7 @@ pub mod ingest;
 pub mod json;
 pub mod kernel;
 pub mod level;
+pub mod life;
 pub mod limits;
 pub mod link;
 pub mod live;

@@ -68,6 +68,8 @@ pub const TALLIES_PER_DEVICE_MAX: usize = 4_096;
 /// writes must find room, and rows must not grow with each.
 pub const TALLIES_APART_MAX: usize = 1_024;
 const _: () = assert!(TALLIES_APART_MAX < TALLIES_PER_DEVICE_MAX);
+/// Lives of one log, as they are numbered, of which a counter keeps the tallies apart; those before are added up.
+pub const LIVES_APART_MAX: u32 = 8;
 
 // documents
 /// How often a device writes one entry again that the hub refuses for what it lacks or has in its place; then somebody has to decide about it.

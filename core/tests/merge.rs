@@ -50,7 +50,7 @@ impl Device {
         self.mono += 10;
         let moment = Moment { boot: BootId([1; 8]), mono: Mono(self.mono), wall: Wall(0), quality: WallQuality::None };
         let nonce = Nonce(self.mono.to_le_bytes());
-        let entry = Entry::seal(&Header { engine: 2, moment, nonce, timeline: None, provenance }, payload);
+        let entry = Entry::seal(&Header { engine: 2, moment, nonce, timeline: None, provenance, life: None }, payload);
         self.chains.push(chain_next(*self.chains.last().unwrap(), &entry));
         self.entries.push(entry);
     }
@@ -202,8 +202,14 @@ fn r15_a_re_authored_entry_is_applied_once() {
     let mut fresh = Device::new(1);
     fresh.incarnation = Incarnation::new(77).unwrap();
     fresh.chains = vec![chain_start(PROJECT, &fresh.lane())];
-    let origin =
-        Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
+    let origin = Provenance {
+        incarnation: old.incarnation,
+        lane: Lane::State,
+        seq: Seq::FIRST,
+        eid: old.entries[0].eid().unwrap(),
+        sole: false,
+        life: None,
+    };
     let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
     fresh.seal_with(payload, Some(origin));
     for batches in [vec![vec![0], vec![1]], vec![vec![1], vec![0]], vec![vec![0, 1]], vec![vec![1, 0]], vec![vec![1], vec![1]]] {
@@ -357,8 +363,14 @@ fn a_refused_entry_was_not_merged_before() {
     fresh.incarnation = Incarnation::new(77).unwrap();
     fresh.chains = vec![chain_start(PROJECT, &fresh.lane())];
     fresh.rights = Rights::Buckets(["site:c".to_owned()].into());
-    let origin =
-        Provenance { incarnation: old.incarnation, lane: Lane::State, seq: Seq::FIRST, eid: old.entries[0].eid().unwrap(), sole: false };
+    let origin = Provenance {
+        incarnation: old.incarnation,
+        lane: Lane::State,
+        seq: Seq::FIRST,
+        eid: old.entries[0].eid().unwrap(),
+        sole: false,
+        life: None,
+    };
     let Payload::Present(payload) = old.entries[0].payload.clone() else { panic!() };
     fresh.seal_with(payload, Some(origin));
     let mut hub = hub(&[&old]);
@@ -384,6 +396,7 @@ fn r15_a_retried_entry_is_merged_once_under_its_old_stamp() {
             seq: seq(2),
             eid: device.entries[1].eid().unwrap(),
             sole: false,
+            life: None,
         };
         let copy = encode_payload(&[op("q", Action::Patch, &[(TITLE, "copy")], 20)], None);
         device.seal_with(copy, Some(origin));

@@ -79,7 +79,7 @@ impl Device {
         let deltas = [(HOURS, i128::from(dice.below(9)) - 3)].into();
         let op = TableOp { key, action, before_us: 0, base_ver: Ver(0), fields, deltas };
         let moment = Moment { boot: BootId([1; 8]), mono: Mono(n), wall: Wall(0), quality: WallQuality::None };
-        let header = Header { engine: 2, moment, nonce: Nonce(n.to_le_bytes()), timeline: None, provenance: None };
+        let header = Header { engine: 2, moment, nonce: Nonce(n.to_le_bytes()), timeline: None, provenance: None, life: None };
         let entry = Entry::seal(&header, encode_payload(&[op], None));
         self.chains.push(chain_next(*self.chains.last().unwrap(), &entry));
         self.entries.push(entry);

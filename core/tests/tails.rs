@@ -32,7 +32,7 @@ struct Log {
 impl Log {
     fn new((device, incarnation): (u8, u64), at: u64, (payload, provenance): (Vec<u8>, Option<Provenance>)) -> Self {
         let moment = Moment { boot: BootId([1; 8]), mono: Mono(at), wall: Wall(0), quality: WallQuality::None };
-        let header = Header { engine: 2, moment, nonce: Nonce(at.to_le_bytes()), timeline: None, provenance };
+        let header = Header { engine: 2, moment, nonce: Nonce(at.to_le_bytes()), timeline: None, provenance, life: None };
         Self { keys: KeyPair::from_secret(&[device; 32]), incarnation, entry: Entry::seal(&header, payload), at }
     }
 
@@ -77,7 +77,7 @@ fn payload(action: Action, texts: &[(FieldId, &str)], hours: i128) -> Vec<u8> {
 /// An entry that no hub has answered, authored again in a log of its own.
 fn again(incarnation: u64, log: &Log, hours: i128) -> Log {
     let (before, eid) = (log.lane().incarnation, log.entry.eid().unwrap());
-    let origin = Provenance { incarnation: before, lane: Lane::State, seq: Seq::FIRST, eid, sole: false };
+    let origin = Provenance { incarnation: before, lane: Lane::State, seq: Seq::FIRST, eid, sole: false, life: None };
     Log::new((1, incarnation), log.at, (payload(Action::Put, &[(SITE, "a")], hours), Some(origin)))
 }
 
@@ -113,7 +113,7 @@ fn r10_an_increment_that_comes_back_in_a_row_and_authored_again_counts_once() {
     first.merge(&mut before, "site:a");
     let row = before.records[&key()].state.clone().unwrap();
     let eid = first.entry.eid().unwrap();
-    let origin = |sole| Provenance { incarnation: first.lane().incarnation, lane: Lane::State, seq: Seq::FIRST, eid, sole };
+    let origin = |sole| Provenance { incarnation: first.lane().incarnation, lane: Lane::State, seq: Seq::FIRST, eid, sole, life: None };
     let again = |incarnation, sole| Log::new((1, incarnation), 10, (payload(Action::Put, &[(SITE, "a")], 3), Some(origin(sole))));
     let join = |hub: &mut MemoryHub| {
         let schema = schema();
@@ -179,7 +179,8 @@ fn r10_the_log_of_a_row_gives_it_as_it_is_where_it_was_authored_again() {
     for sole in [false, true] {
         let first = Log::new((1, 1), 10, (payload(Action::Put, &[(SITE, "a")], 3), None));
         let eid = first.entry.eid().unwrap();
-        let origin = Provenance { incarnation: first.lane().incarnation, lane: Lane::State, seq: Seq::new(7).unwrap(), eid, sole };
+        let origin =
+            Provenance { incarnation: first.lane().incarnation, lane: Lane::State, seq: Seq::new(7).unwrap(), eid, sole, life: None };
         let log = Log::new((1, 2), 10, (payload(Action::Put, &[(SITE, "a")], 3), Some(origin)));
         let mut hub = hub(true);
         assert_eq!(log.merge(&mut hub, "site:a"), None);

@@ -273,7 +273,7 @@ impl WireDevice {
 
     /// Seals any bytes, at the end of a lane.
     pub fn seal(&mut self, lane: Lane, engine: u8, payload: Vec<u8>) {
-        let header = Header { engine, moment: self.moment(), nonce: Nonce(random()), timeline: None, provenance: None };
+        let header = Header { engine, moment: self.moment(), nonce: Nonce(random()), timeline: None, provenance: None, life: None };
         self.seal_entry(lane, Entry::seal(&header, payload));
     }
 

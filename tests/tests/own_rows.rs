@@ -68,7 +68,7 @@ async fn compare(device: &WireDevice) {
     for run in &own.runs {
         let nth = usize::try_from(run.seq.get() - 1).unwrap();
         let Payload::Present(payload) = &device.sealed[&Lane::State][nth].payload else { panic!() };
-        let entry = OwnEntry { log, seq: run.seq, eff: ack.effs[nth], before: Eff(i64::MIN), payload };
+        let entry = OwnEntry { log, counts_under: log.incarnation, seq: run.seq, eff: ack.effs[nth], before: Eff(i64::MIN), payload };
         for made in entry.rows(&[run.op]).unwrap() {
             let sent = spelled.items.iter().find(|item| item.id == made.key.id).unwrap();
             assert!(matches!(&sent.body, ItemBody::State { bytes, .. } if *bytes == made.bytes), "{}", made.key.id.as_str());

@@ -173,7 +173,9 @@ impl<'a> Run<'a> {
 
     /// Applies one entry; what it is refused for is kept, and its position is used all the same.
     pub(super) fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
-        let (outcome, reject) = self.judge(lane, (author, author), rights, &entry);
+        let life = entry.prepared.header.as_ref().filter(|header| header.life.is_some());
+        let counting = life.map(|header| Author { incarnation: header.counts_under(lane.device, lane.incarnation), ..author.clone() });
+        let (outcome, reject) = self.judge(lane, (author, counting.as_ref().unwrap_or(author)), rights, &entry);
         let AdmittedEntry { prepared, decided, .. } = entry;
         let origin = prepared.header.as_ref().and_then(|header| header.provenance).map(|origin| origin.eid);
         if let (Some(reject), EntryOutcome::Quarantined) = (&reject, outcome) {

@@ -47,6 +47,7 @@ impl Run<'_> {
             nonce: write.nonce,
             timeline: Some(self.context.timeline.short()),
             provenance: None,
+            life: None,
         };
         let entry = Entry::seal(&header, payload);
         let seq = Seq::after(lane.last);

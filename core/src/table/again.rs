@@ -21,7 +21,10 @@ use crate::stamp::Origin;
 /// copies of a device may both have it without an answer, and each writes it again in a log of its own.
 #[must_use]
 pub fn counts_under(device: DeviceId, first: &Provenance) -> Origin {
-    let incarnation = if first.sole { stands_for(device, first.incarnation, first.seq) } else { tally_log(device, Some(first.eid)) };
+    let incarnation = match first.sole {
+        true => stands_for(device, first.life.map_or(first.incarnation, |life| life.counts_under(device, first.incarnation)), first.seq),
+        false => tally_log(device, Some(first.eid)),
+    };
     Origin { device, incarnation }
 }
 

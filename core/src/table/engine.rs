@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lives;
 use super::op::{Action, TableOp};
 use super::state::{Cell, TableState, Tally, drop_doubles, of_device};
 use crate::engine::{Applying, Conflict, ConflictKind, MergeEngine, Merged, Refusal, Stamped};
@@ -83,6 +84,9 @@ impl MergeEngine for TableEngine {
             let fresh: Vec<Origin> = tallies.iter().filter(|(origin, tally)| is_news(origin, tally)).map(|(origin, _)| *origin).collect();
             mine.extend(fresh.iter().filter_map(|origin| Some((*origin, *tallies.get(origin)?))));
             drop_doubles(mine, &fresh, |origin, tally| tallies.get(origin) != Some(tally));
+            if let Some(known) = left.counters.get(field) {
+                lives::drop_folded(mine, known, tallies);
+            }
         }
         for (stamp, ver) in &right.vers {
             joined.vers.entry(*stamp).or_insert(*ver);
@@ -209,14 +213,16 @@ fn add_deltas(state: &mut TableState, ops: &[Stamped<'_, TableOp>], applying: &A
     }
     for (field, delta) in sums {
         let tallies = state.counters.entry(field).or_default();
-        match tallies.get_mut(&applying.author.origin()) {
+        let origin = lives::counts_for(tallies, applying.author.origin());
+        match tallies.get_mut(&origin) {
             Some(tally) if crate::protect!("counter.last-seq", tally.last >= applying.seq) => {}
             Some(tally) => *tally = Tally { sum: tally.sum.saturating_add(delta), last: applying.seq },
             None => {
-                tallies.insert(applying.author.origin(), Tally { sum: delta, last: applying.seq });
+                tallies.insert(origin, Tally { sum: delta, last: applying.seq });
             }
         }
-        drop_doubles(tallies, &[applying.author.origin()], |_, _| true);
+        drop_doubles(tallies, &[origin], |_, _| true);
+        lives::fold(tallies, origin);
     }
 }
 

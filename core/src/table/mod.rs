@@ -3,6 +3,7 @@
 pub mod again;
 pub mod engine;
 pub mod extra;
+mod lives;
 pub mod op;
 pub mod own;
 pub mod past;

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use crate::cbor::{Malformed, Reader, Writer};
 use crate::ids::{CollectionId, DeviceId, FieldId, Incarnation, Mac, Ordinal, RecordId, RecordKey, Seq, StateHash, Ver};
+use crate::life::Life;
 use crate::merge::time::of_op;
 use crate::message::{OwnRows, OwnRun};
-use crate::stamp::{Origin, Stamp};
+use crate::stamp::Stamp;
 use crate::store::PullItem;
 use crate::table::op::{Action, decode_by_field, each_field};
 use crate::table::state::decode_counter;
@@ -55,8 +56,8 @@ pub fn made_by(state: &[u8], ver: Ver, log: &OwnLog) -> Option<(Seq, u32)> {
         _ => Err(no()),
     });
     let stamp = stamp.filter(|_| read.is_ok() && is_put && reader.end().is_ok())?;
-    let origin = Origin { device: log.device, incarnation: log.incarnation };
-    let is_own = tallies.iter().all(|(of, tally)| *of == origin && tally.last == stamp.seq);
+    let is_of = |at: Incarnation| at == log.incarnation || Life::is_of(at, log.device, log.incarnation);
+    let is_own = tallies.iter().all(|(of, tally)| of.device == log.device && is_of(of.incarnation) && tally.last == stamp.seq);
     is_own.then_some((stamp.seq, stamp.op))
 }
 
@@ -124,6 +125,8 @@ impl Made {
 pub struct OwnEntry<'e> {
     /// Its log.
     pub log: OwnLog,
+    /// The log under which its increments count.
+    pub counts_under: Incarnation,
     /// Its position.
     pub seq: Seq,
     /// Its effective time, as the hub has said it.
@@ -203,7 +206,7 @@ impl OwnEntry<'_> {
         if !deltas.is_empty() {
             writer.u64(4).map(deltas.len());
             for (field, delta) in deltas {
-                writer.u64(field.get()).array(1).array(4).bytes(self.log.device.as_bytes()).u64(self.log.incarnation.get());
+                writer.u64(field.get()).array(1).array(4).bytes(self.log.device.as_bytes()).u64(self.counts_under.get());
                 writer.i128(*delta).u64(self.seq.get());
             }
         }
@@ -236,6 +239,7 @@ mod tests {
     use crate::engine::{Applying, Author, MergeEngine, Stamped};
     use crate::ids::Lane;
     use crate::schema::{Collection, Field, FieldType, Kind};
+    use crate::stamp::Origin;
     use crate::table::op::{TableOp, encode_payload};
     use crate::table::{TableEngine, TableState, Tally};
     use crate::value::Value;
@@ -294,7 +298,7 @@ mod tests {
         let payload = encode_payload(&ops, Some("ann"));
         for before in [Eff(i64::MIN), Eff(900), Eff(970)] {
             let times = (Seq::new(12).unwrap(), Eff(1_000), before);
-            let entry = OwnEntry { log: LOG(), seq: times.0, eff: times.1, before, payload: &payload };
+            let entry = OwnEntry { log: LOG(), counts_under: LOG().incarnation, seq: times.0, eff: times.1, before, payload: &payload };
             let made = entry.rows(&[0, 1, 2]).unwrap();
             assert_eq!(made.len(), ops.len());
             let (mut ours, mut theirs) = (Sameness::default(), Sameness::default());
@@ -310,7 +314,14 @@ mod tests {
             assert_eq!(entry.rows(&[3]).unwrap(), [], "no such operation");
         }
         for cut in 0..payload.len() {
-            let entry = OwnEntry { log: LOG(), seq: Seq::FIRST, eff: Eff(1), before: Eff(0), payload: &payload[..cut] };
+            let entry = OwnEntry {
+                log: LOG(),
+                counts_under: LOG().incarnation,
+                seq: Seq::FIRST,
+                eff: Eff(1),
+                before: Eff(0),
+                payload: &payload[..cut],
+            };
             assert!(entry.rows(&[0, 1, 2]).is_err(), "{cut}");
         }
     }
@@ -359,7 +370,8 @@ mod tests {
     fn what_is_no_put_makes_no_row() {
         let payload =
             encode_payload(&[op("x", Action::Delete, &[]), op("y", Action::Patch, &[(1, Value::Null)]), op("z", Action::Put, &[])], None);
-        let entry = OwnEntry { log: LOG(), seq: Seq::FIRST, eff: Eff(1), before: Eff(0), payload: &payload };
+        let entry =
+            OwnEntry { log: LOG(), counts_under: LOG().incarnation, seq: Seq::FIRST, eff: Eff(1), before: Eff(0), payload: &payload };
         let made: Vec<u32> = entry.rows(&[0, 1, 2]).unwrap().iter().map(|made| made.op).collect();
         assert_eq!(made, [2]);
     }

@@ -159,7 +159,7 @@ impl PastWrite {
             return None;
         }
         let eid = Entry { header, payload: Payload::Present(payload) }.eid()?;
-        let incarnation = if retried { tally_log(lane.device, Some(eid)) } else { lane.incarnation };
+        let incarnation = if retried { tally_log(lane.device, Some(eid)) } else { read.counts_under(lane.device, lane.incarnation) };
         let author = Author { device: lane.device, incarnation, ordinal, ancestors: BTreeSet::new() };
         let again = read.provenance.map(|first| Again::of(&author, &first));
         Some(Self { eid, by, ops, tallies: (author, seq), again })

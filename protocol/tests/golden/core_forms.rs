@@ -18,7 +18,8 @@ use crate::frames_data::{patch, put};
 use crate::vectors::Form;
 use crate::world::{
     BINDING, BUCKET, COST, DUE, EXTRA, HOURS, NOTES, OPEN, ORDERS, OTHER_BUCKET, PARENT, PHOTO, PROJECT, SECRET, TIMELINE, TITLE, UNKNOWN,
-    VITALS, certificate, chain, definition_bytes, device, eid, header, hub, key, lane_key, moment, offer_key, orders, row, seq, vitals,
+    VITALS, certificate, chain, definition_bytes, device, eid, header, hub, key, lane_key, life, moment, offer_key, orders, row, seq,
+    vitals,
 };
 
 pub(crate) fn cases() -> Vec<Form> {
@@ -35,7 +36,7 @@ pub(crate) fn form(name: &'static str, about: &'static str, bytes: Vec<u8>, chec
 }
 
 fn headers() -> Vec<Form> {
-    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid(), sole: false };
+    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid(), sole: false, life: None };
     let no_clock = Moment { wall: Wall(0), quality: WallQuality::None, ..moment() };
     let set = Moment { wall: Wall(-5), quality: WallQuality::Set, ..moment() };
     vec![
@@ -59,6 +60,27 @@ fn headers() -> Vec<Form> {
             "header-provenance-sole",
             "Sealed header of an entry whose first log ended because a restored hub had lost what was before it: key 8.",
             Header { provenance: Some(Provenance { sole: true, ..provenance }), ..header(2) },
+        ),
+        header_form(
+            "header-life",
+            "Sealed header of a table entry that was written in the third life of its log: key 9, number 2 and the mark c0ffee >> 1.",
+            Header { life: Some(life(2)), ..header(2) },
+        ),
+        header_form(
+            "header-provenance-life",
+            "Sealed header of an entry that was authored again: keys 8 and 9 are of its first sealing.",
+            Header { provenance: Some(Provenance { sole: true, life: Some(life(2)), ..provenance }), ..header(2) },
+        ),
+        form(
+            "header-life-of-number-0",
+            "A header whose key 9 has number 0, as no author writes it: refused, and its entry quarantined with `bad_payload`.",
+            {
+                let mut golden = header(2).encode();
+                golden[0] += 1;
+                golden.extend([0x09, 0x19, 0x12, 0x34]);
+                golden
+            },
+            |golden| assert!(Header::decode(golden).is_err()),
         ),
         form(
             "header-clock-of-no-quality",

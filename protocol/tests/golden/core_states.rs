@@ -1,22 +1,23 @@
 //! Canonical bytes of merge states, and what is computed from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobo_core::digest::Digest;
 use mobo_core::document;
-use mobo_core::engine::MergeEngine;
-use mobo_core::ids::{Mac, StateHash, Ver};
+use mobo_core::engine::{Applying, Author, MergeEngine, Stamped};
+use mobo_core::ids::{Incarnation, Mac, Nonce, Ordinal, StateHash, Ver};
+use mobo_core::life::Life;
 use mobo_core::schema::FieldType;
 use mobo_core::stamp::Origin;
 use mobo_core::table::row::{self as column, RowMeta};
-use mobo_core::table::{Cell, TableEngine, TableState, Tally};
+use mobo_core::table::{Action, Cell, TableEngine, TableOp, TableState, Tally};
 use mobo_core::value::{TIMESTAMP_MAX, TIMESTAMP_MIN, Value};
 
 use crate::core_forms::form;
 use crate::hex_files::hex;
 use crate::vectors::Form;
 use crate::world::{
-    COST, DUE, EXTRA, HOURS, INCARNATION, NOTES, OPEN, ORDERS, PARENT, PHOTO, TITLE, UNKNOWN, device, key, orders, row, seq, stamp,
+    COST, DUE, EXTRA, HOURS, INCARNATION, NOTES, OPEN, ORDERS, PARENT, PHOTO, TITLE, UNKNOWN, device, key, life, orders, row, seq, stamp,
     stranger, tombstone,
 };
 
@@ -37,6 +38,22 @@ fn states() -> Vec<Form> {
             "state-counters",
             "State with a counter of three origins (sums of 8 and 16 bytes, negative, positive) and one of an unknown field.",
             counters(),
+        ),
+        state(
+            "state-lives",
+            "State with a counter that a log has added 1 to in each of its lives 0 to 10: 0 is the log's own, 1 and 2 are added up, 3 to 10 apart.",
+            lives(0..=10),
+        ),
+        form(
+            "state-lives-join",
+            "The state that holds what core/state-lives holds, and a row of lives 0 to 3 to which a copy has added 100 in a life 4 of its own.",
+            joined_lives(&lives(0..=10), &copied()).encode(),
+            |golden| {
+                let both = joined_lives(&copied(), &lives(0..=10));
+                assert_eq!(both.counter(HOURS), 11 + 100);
+                assert_eq!(hex(&both.encode()), hex(golden));
+                assert_eq!(hex(&joined_lives(&both, &copied()).encode()), hex(golden));
+            },
         ),
         form(
             "state-join",
@@ -97,6 +114,37 @@ fn counters() -> TableState {
     let unknown = [tally(stranger(), PARENT, -1 - i128::from(u64::MAX), 2)];
     let counters = [(HOURS, BTreeMap::from(hours)), (UNKNOWN, BTreeMap::from(unknown))].into();
     TableState { counters, ..row() }
+}
+
+fn lives(numbers: std::ops::RangeInclusive<u32>) -> TableState {
+    let mut state = row();
+    for number in numbers {
+        let counts_under = if number == 0 { INCARNATION } else { life(number).counts_under(device().device(), INCARNATION) };
+        count(&mut state, counts_under, (u64::from(number) * 10 + 1, 1));
+    }
+    state
+}
+
+/// An entry at that place adds to a counter.
+fn count(state: &mut TableState, counts_under: Incarnation, (at, delta): (u64, i128)) {
+    let (fields, deltas) = (BTreeMap::new(), [(HOURS, delta)].into());
+    let op = TableOp { key: key(ORDERS, "wo-1"), action: Action::Patch, before_us: 0, base_ver: Ver(0), fields, deltas };
+    let author = Author { device: device().device(), incarnation: counts_under, ordinal: Ordinal(1), ancestors: BTreeSet::new() };
+    let applying = Applying { author: &author, seq: seq(at), ver: Ver(1), uncertain: None, same_timeline: true, is_shared: false };
+    let stamp = stamp(1, device().device(), at, 0);
+    TableEngine.apply(&orders(), state, &[Stamped { op: &op, stamp }], &applying).unwrap();
+    state.vers.clear();
+}
+
+fn copied() -> TableState {
+    let mut state = lives(0..=3);
+    let other = Life::of(4, Nonce([0xdd; 8])).unwrap();
+    count(&mut state, other.counts_under(device().device(), INCARNATION), (35, 100));
+    state
+}
+
+fn joined_lives(one: &TableState, other: &TableState) -> TableState {
+    TableEngine.join(&orders(), one, other).unwrap()
 }
 
 fn joined() -> Vec<u8> {

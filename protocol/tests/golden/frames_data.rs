@@ -207,7 +207,7 @@ fn lost(entry: Entry) -> Entry {
 }
 
 fn reauthored() -> Entry {
-    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid(), sole: false };
+    let provenance = Provenance { incarnation: PARENT, lane: Lane::State, seq: seq(18), eid: eid(), sole: false, life: None };
     let Payload::Present(payload) = put().payload else { panic!("sealed with a payload") };
     Entry::seal(&mobo_core::entry::Header { provenance: Some(provenance), ..header(2) }, payload)
 }

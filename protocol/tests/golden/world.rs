@@ -5,6 +5,7 @@ use mobo_core::ids::{
     BootId, BucketId, Chain, CollectionId, DeviceId, Eid, FieldId, Incarnation, Lane, LaneKey, Nonce, Ordinal, ProjectId, RecordId,
     RecordKey, Seq, Timeline,
 };
+use mobo_core::life::Life;
 use mobo_core::schema::{Collection, Field, FieldType, Kind};
 use mobo_core::stamp::Stamp;
 use mobo_core::table::{Cell, TableState};
@@ -83,7 +84,12 @@ pub(crate) fn moment() -> Moment {
 }
 
 pub(crate) fn header(engine: u8) -> Header {
-    Header { engine, moment: moment(), nonce: Nonce(*b"nonce-01"), timeline: Some(TIMELINE.short()), provenance: None }
+    Header { engine, moment: moment(), nonce: Nonce(*b"nonce-01"), timeline: Some(TIMELINE.short()), provenance: None, life: None }
+}
+
+/// A life of that number, of a run that drew c0ffee….
+pub(crate) fn life(number: u32) -> Life {
+    Life::of(number, Nonce([0xc0, 0xff, 0xee, 0, 1, 2, 3, 4])).unwrap()
 }
 
 pub(crate) fn orders() -> Collection {

@@ -39,7 +39,7 @@ fn general(mut plan: Plan, (part, name): (&str, &str)) -> Plan {
         // What comes back to a restored hub twice must count once: nothing else may make that vague.
         "counter" => &[RestoreHub, KillDevice, CutLink, Partition],
         "provenance" if name == "provenance.sole" => &[RestoreHub, KillDevice, CutLink, Partition],
-        "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
+        "life" | "change" | "recovery" | "history" => &[RestoreHub, CloneDevice, CutLink, KillDevice],
         "trim" => &[RestoreHub, KillDevice, CutLink],
         "ingest" => &[KillDevice, CutLink],
         "push" | "pull" | "batch" | "page" | "reject" | "checkpoint" => &[CutLink, Partition, KillHub],
@@ -129,7 +129,7 @@ fn of_devices(plan: &mut Plan, name: &str) {
             (plan.write_every_us, plan.latency_us) = (150_000, (1_000, 30_000));
         }
         // What a lost hub had acknowledged is made again under another log, and is in the rows that others offer.
-        "refence.sole-acked" => {
+        "refence.sole" => {
             only(plan, &[(RestoreHub, 5), (CloneDevice, 4), (CutLink, 5), (Partition, 6)]);
             (plan.hub_write_every_us, plan.keep_bytes, plan.mix) = (None, 64 << 20, [8, 0, 0, 2]);
         }

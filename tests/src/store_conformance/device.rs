@@ -139,7 +139,7 @@ impl Device {
     /// Seals a payload that may have been sealed before.
     pub fn seal_again(&mut self, world: &World, kind: Kind, payload: Vec<u8>, provenance: Option<Provenance>) -> Entry {
         let (moment, nonce) = (self.tick(), Nonce(world.draw()));
-        let header = Header { engine: kind.code(), moment, nonce, timeline: Some(world.timeline.short()), provenance };
+        let header = Header { engine: kind.code(), moment, nonce, timeline: Some(world.timeline.short()), provenance, life: None };
         let entry = Entry::seal(&header, payload);
         let lane = if kind == Kind::Stream { Lane::Telemetry } else { Lane::State };
         self.lanes.entry(lane).or_default().push(entry.clone());
@@ -150,7 +150,7 @@ impl Device {
     #[must_use]
     pub fn provenance(&self, lane: Lane, seq: u64) -> Provenance {
         let eid: Eid = self.lanes[&lane][seq as usize - 1].eid().expect("a payload");
-        Provenance { incarnation: self.incarnation, lane, seq: Seq::new(seq).expect("not 0"), eid, sole: false }
+        Provenance { incarnation: self.incarnation, lane, seq: Seq::new(seq).expect("not 0"), eid, sole: false, life: None }
     }
 
     /// Edits a record as this device sees it, and seals that; nothing when it changes nothing.

@@ -12,6 +12,7 @@ mod going_back;
 mod ingest;
 mod intake;
 mod keeping;
+mod lives;
 mod own;
 mod parked;
 mod random;

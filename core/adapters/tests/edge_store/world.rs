@@ -281,13 +281,16 @@ impl World {
     }
 }
 
+/// Runs of a device's program: what each draws begins with its own number.
+static RUNS: AtomicU64 = AtomicU64::new(1);
+
 fn open(path: &std::path::Path, mono: &Arc<AtomicU64>) -> EdgeStore {
-    let (clock, counter) = (Arc::clone(mono), AtomicU64::new(0));
+    let (clock, counter) = (Arc::clone(mono), AtomicU64::new(RUNS.fetch_add(1, Ordering::Relaxed) << 41));
     let moment = move || {
         let mono = Mono(clock.fetch_add(1_000, Ordering::Relaxed));
         Moment { boot: BootId([7; 8]), mono, wall: Wall(DEVICE_WALL + mono.0.cast_signed()), quality: WallQuality::Set }
     };
-    let nonce = move || Nonce(counter.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    let nonce = move || Nonce(counter.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     EdgeStore::open(path, Sources { moment: Arc::new(moment), nonce: Arc::new(nonce) }).unwrap()
 }
 

@@ -50,6 +50,7 @@ fn write(text: &str) -> PastWrite {
         nonce: Nonce([device; 8]),
         timeline: None,
         provenance: None,
+        life: None,
     };
     let entry = PastEntry {
         lane: LaneKey { device: DeviceId([device; 16]), incarnation: Incarnation::new(1).unwrap(), lane: Lane::State },
@@ -219,6 +220,7 @@ fn what_is_read_of_a_log_is_bounded() {
             nonce: Nonce([0; 8]),
             timeline: None,
             provenance: None,
+            life: None,
         };
         let entry = |seq: usize| PastEntry {
             lane: LaneKey { device: DeviceId([1; 16]), incarnation: Incarnation::new(1).unwrap(), lane: Lane::State },

@@ -295,7 +295,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let conn = open_writer(&folder.path().join("edge.db"), Role::Edge, 1_024).unwrap();
         let (project, incarnation) = (ProjectId::new(5).unwrap(), Incarnation::new(1).unwrap());
-        let log = Log { project, device: DeviceId([3; 16]), incarnation, timeline: None };
+        let log = Log { project, device: DeviceId([3; 16]), incarnation, timeline: None, life: None };
         let entry = Entry { header: vec![0; 60], payload: Payload::Present(vec![7; 200_000]) };
         for _ in 0..4 {
             outbox::append(&conn, &log, Lane::State, &entry, 1).unwrap();

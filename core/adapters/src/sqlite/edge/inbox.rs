@@ -138,7 +138,14 @@ fn decode_origin(bytes: &[u8]) -> Option<Provenance> {
     let mut reader = Reader::new(bytes);
     let parts = reader.tuple(4, |reader| Ok((reader.u64()?, reader.u8()?, reader.u64()?, Eid(reader.fixed()?))));
     let (incarnation, lane, seq, eid) = parts.ok()?;
-    Some(Provenance { incarnation: Incarnation::new(incarnation)?, lane: Lane::from_number(lane)?, seq: Seq::new(seq)?, eid, sole: false })
+    Some(Provenance {
+        incarnation: Incarnation::new(incarnation)?,
+        lane: Lane::from_number(lane)?,
+        seq: Seq::new(seq)?,
+        eid,
+        sole: false,
+        life: None,
+    })
 }
 
 /// The intents that an entry can have had.

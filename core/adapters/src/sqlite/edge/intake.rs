@@ -67,11 +67,11 @@ impl Since {
 /// Takes in what waits.
 pub(super) fn take(conn: &Connection, schema: &Schema, sources: &Sources, since: &Since) -> Try<TakenIn> {
     // Without a log there is no collection, and so no table.
-    let Some(log) = Log::read(conn)? else { return Ok(TakenIn::default()) };
+    let Some(log) = Log::writing(conn)? else { return Ok(TakenIn::default()) };
     let mut desk = Desk {
         conn,
         log,
-        whose: overlays::author(log.device, log.incarnation, 0),
+        whose: overlays::writing(&log),
         rows: Rows::new(conn, log.project, schema),
         moment: (sources.moment)(),
         age_us_max: since.elapsed_us(),

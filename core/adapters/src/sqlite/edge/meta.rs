@@ -2,12 +2,14 @@
 
 use mobo_core::cbor::{Malformed, Reader, Writer};
 use mobo_core::ids::{BucketId, DeviceId, Incarnation, Lane, LaneKey, Ordinal, Position, ProjectId, PublicKey, Seq, Signature, Timeline};
+use mobo_core::life::Life;
 use mobo_core::limits;
 use mobo_core::message::{Parent, TimelineInfo, TimelineParent};
 use rusqlite::Connection;
 
 use super::answers::{Identity, Node};
 use super::fault::{Try, damaged};
+use super::life;
 pub(super) use crate::sqlite::meta::{get, set};
 
 pub(super) const FINGERPRINT: &str = "fingerprint";
@@ -24,6 +26,10 @@ pub(super) const TRIMMED_EFF: &str = "trimmed_eff_";
 /// There while entries of logs that were left behind are to be pushed to a restored hub.
 pub(super) const GIVING_BACK: &str = "giving_back";
 const INCARNATION: &str = "incarnation";
+/// The number of the life that was written in last, and behind it the mark of its run.
+const LIFE: &str = "life";
+/// There where all entries on tables of the log say in which life they were written: its first ones were sealed by a version that does.
+const IS_LIVED: &str = "is_lived";
 const PARENT_INCARNATION: &str = "parent_incarnation";
 const PARENT_SEQ: &str = "parent_seq";
 const ORDINAL: &str = "ordinal";
@@ -55,9 +61,17 @@ pub(super) struct Log {
     pub(super) device: DeviceId,
     pub(super) incarnation: Incarnation,
     pub(super) timeline: Option<Timeline>,
+    /// The life of it that is written in; `None` for the first one, and for who does not write.
+    pub(super) life: Option<Life>,
 }
 
 impl Log {
+    /// The same, to write into it.
+    pub(super) fn writing(conn: &Connection) -> Try<Option<Self>> {
+        let Some(log) = Self::read(conn)? else { return Ok(None) };
+        Ok(Some(Self { life: life::now(conn, &log)?, ..log }))
+    }
+
     /// The log; `None` before the device has joined.
     pub(super) fn read(conn: &Connection) -> Try<Option<Self>> {
         let project = get::<i64>(conn, "project")?.and_then(ProjectId::from_sql);
@@ -65,7 +79,7 @@ impl Log {
         let incarnation = get::<i64>(conn, INCARNATION)?.and_then(Incarnation::from_sql);
         let timeline = bytes::<16>(conn, TIMELINE)?.map(Timeline);
         Ok(match (project, device, incarnation) {
-            (Some(project), Some(device), Some(incarnation)) => Some(Self { project, device, incarnation, timeline }),
+            (Some(project), Some(device), Some(incarnation)) => Some(Self { project, device, incarnation, timeline, life: None }),
             _ => None,
         })
     }
@@ -132,12 +146,32 @@ fn addresses(lines: &str) -> Vec<String> {
 pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation, parent: Option<Parent>) -> Try<()> {
     set(conn, INCARNATION, incarnation.sql())?;
     clear(conn, ORDINAL)?;
+    clear(conn, LIFE)?;
+    clear(conn, IS_LIVED)?;
     let Some(parent) = parent else { return Ok(()) };
     set(conn, PARENT_INCARNATION, parent.incarnation.sql())?;
     match parent.seq {
         Some(seq) => set(conn, PARENT_SEQ, seq.get().cast_signed()),
         None => clear(conn, PARENT_SEQ),
     }
+}
+
+/// The life of the log that was written in last: its number, and the mark of its run.
+pub(super) fn life(conn: &Connection) -> Try<Option<(u32, u32)>> {
+    let split = |bits: i64| Some((u32::try_from(bits >> 32).ok()?, u32::try_from(bits & i64::from(u32::MAX)).ok()?));
+    Ok(get::<i64>(conn, LIFE)?.and_then(split))
+}
+
+pub(super) fn set_life(conn: &Connection, (number, mark): (u32, u32)) -> Try<()> {
+    set(conn, LIFE, i64::from(number) << 32 | i64::from(mark))
+}
+
+pub(super) fn is_lived(conn: &Connection) -> Try<bool> {
+    Ok(get::<i64>(conn, IS_LIVED)?.is_some())
+}
+
+pub(super) fn set_lived(conn: &Connection) -> Try<()> {
+    set(conn, IS_LIVED, 1)
 }
 
 /// Notes what a welcome says of this session and of the hub's history.

@@ -24,6 +24,7 @@ mod ingest;
 mod intake;
 mod keeping;
 mod levels;
+mod life;
 mod live;
 mod members;
 mod meta;
@@ -144,7 +145,7 @@ impl EdgeStore {
     ///
     /// A [`StoreError`] when the file cannot be used: it belongs to another node, is of a later version, damaged, or not to be written.
     pub fn open(path: &Path, sources: Sources) -> Result<Self, StoreError> {
-        let connection = open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        let connection = life::begin(open_writer(path, Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?, &sources)?;
         intake::prepare(&connection, definitions::read(&connection)?.iter())?;
         // A reader that cannot be opened is better found now.
         drop(open_reader(path, limits::EDGE_READER_CACHE_KIB)?);
@@ -158,7 +159,7 @@ impl EdgeStore {
     ///
     /// As [`open`](Self::open).
     pub fn open_inline(path: &Path, vfs: &str, sources: Sources) -> Result<(Self, InlineWriter), StoreError> {
-        let connection = open_writer_on((path, Some(vfs)), Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?;
+        let connection = life::begin(open_writer_on((path, Some(vfs)), Role::Edge, limits::EDGE_WRITER_CACHE_KIB)?, &sources)?;
         intake::prepare(&connection, definitions::read(&connection)?.iter())?;
         drop(open_reader_on((path, Some(vfs)), limits::EDGE_READER_CACHE_KIB)?);
         let (writer, inline) = Writer::inline(connection);
@@ -205,8 +206,7 @@ impl EdgeStore {
         (counters.commits.load(Ordering::Relaxed), counters.jobs.load(Ordering::Relaxed))
     }
 
-    /// What is committed from now on. A receiver that falls behind by more than [`limits::EDGE_CHANGES_MAX`] is told so, and looks at
-    /// everything again.
+    /// What is committed from now on. A receiver more than [`limits::EDGE_CHANGES_MAX`] behind is told so, and looks at everything again.
     #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Change> {
         self.inner.changes.subscribe()

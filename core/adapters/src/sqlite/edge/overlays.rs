@@ -9,6 +9,7 @@ use mobo_core::document;
 use mobo_core::engine::Author;
 use mobo_core::entry::{Entry, Header, Payload};
 use mobo_core::ids::{DeviceId, Incarnation, Lane, Ordinal, RecordKey, Seq};
+use mobo_core::life::Life;
 use mobo_core::overlay::{self, Pending};
 use mobo_core::record::RecordState;
 use mobo_core::schema::{Collection, Kind};
@@ -29,7 +30,14 @@ pub(super) type OpsByRecord = BTreeMap<RecordKey, Vec<(u32, RecordOp)>>;
 
 /// Own entries that are decoded once for all the records that they touch.
 #[derive(Debug, Default)]
-pub(super) struct Decoded(BTreeMap<EntryAt, Rc<OpsByRecord>>);
+pub(super) struct Decoded(BTreeMap<EntryAt, Read>);
+
+/// What an entry does, and the life that it was written in.
+#[derive(Clone, Debug, Default)]
+struct Read {
+    ops: Rc<OpsByRecord>,
+    life: Option<Life>,
+}
 
 /// Entries that are kept decoded at the same time; more are decoded again.
 const DECODED_MAX: usize = 64;
@@ -37,17 +45,25 @@ const DECODED_MAX: usize = 64;
 impl Decoded {
     /// The operations of an entry; none when it cannot be read or its payload is lost: the hub will say what became of it.
     pub(super) fn ops(&mut self, conn: &Connection, at: EntryAt) -> Try<Rc<OpsByRecord>> {
-        if let Some(ops) = self.0.get(&at) {
-            return Ok(Rc::clone(ops));
+        Ok(self.read(conn, at)?.ops)
+    }
+
+    fn read(&mut self, conn: &Connection, at: EntryAt) -> Try<Read> {
+        if let Some(read) = self.0.get(&at) {
+            return Ok(read.clone());
         }
         let row = outbox::entry(conn, at.0, at.1, at.2)?;
-        let ops = Rc::new(row.and_then(|row| decode(&row.entry).ok()).unwrap_or_default());
+        let read = row.and_then(|row| read(&row.entry).ok()).unwrap_or_default();
         if self.0.len() >= DECODED_MAX {
             self.0.clear();
         }
-        self.0.insert(at, Rc::clone(&ops));
-        Ok(ops)
+        self.0.insert(at, read.clone());
+        Ok(read)
     }
+}
+
+fn read(entry: &Entry) -> Result<Read, Malformed> {
+    Ok(Read { ops: Rc::new(decode(entry)?), life: Header::decode(&entry.header)?.life })
 }
 
 /// The operations of an entry, by record.
@@ -215,6 +231,11 @@ pub(super) fn author(device: DeviceId, incarnation: Incarnation, logs_later: u32
     Author { device, incarnation, ordinal: Ordinal(u32::MAX - logs_later), ancestors: std::collections::BTreeSet::new() }
 }
 
+/// The author of what is written now.
+pub(super) fn writing(log: &Log) -> Author {
+    author(log.device, log.life.map_or(log.incarnation, |life| life.counts_under(log.device, log.incarnation)), 0)
+}
+
 /// What is shown: the base with the record's own pending entries laid over it, in the order in which they were sealed.
 pub(super) fn lay(
     (conn, decoded): (&Connection, &mut Decoded),
@@ -231,13 +252,20 @@ pub(super) fn lay(
     }
     let mut laid: Option<RecordState> = None;
     for (nth, log) in logs.iter().enumerate() {
-        let author = author(device, *log, u32::try_from(logs.len() - 1 - nth).unwrap_or(u32::MAX));
-        let mut pending = Vec::new();
+        let later = u32::try_from(logs.len() - 1 - nth).unwrap_or(u32::MAX);
+        let mut lives: Vec<(Option<Life>, Vec<Pending>)> = Vec::new();
         for at in entries.iter().filter(|at| at.0 == *log) {
-            let ops = decoded.ops(conn, *at)?.get(key).cloned().unwrap_or_default();
-            pending.push(Pending { seq: at.2, ops });
+            let read = decoded.read(conn, *at)?;
+            let pending = Pending { seq: at.2, ops: read.ops.get(key).cloned().unwrap_or_default() };
+            match lives.last_mut().filter(|(life, _)| *life == read.life) {
+                Some((_, of_life)) => of_life.push(pending),
+                None => lives.push((read.life, vec![pending])),
+            }
         }
-        laid = Some(overlay::lay(collection, laid.as_ref().unwrap_or(base), &pending, &author));
+        for (life, pending) in lives {
+            let author = author(device, life.map_or(*log, |life| life.counts_under(device, *log)), later);
+            laid = Some(overlay::lay(collection, laid.as_ref().unwrap_or(base), &pending, &author));
+        }
     }
     Ok(laid.unwrap_or_else(|| base.clone()))
 }

@@ -122,7 +122,7 @@ mod tests {
                 deltas: BTreeMap::new(),
             };
             let moment = Moment { boot: BootId([1; 8]), mono: Mono(seq), wall: Wall(0), quality: WallQuality::None };
-            let header = Header { engine: 2, moment, nonce: Nonce(seq.to_le_bytes()), timeline: None, provenance: None };
+            let header = Header { engine: 2, moment, nonce: Nonce(seq.to_le_bytes()), timeline: None, provenance: None, life: None };
             Entry::seal(&header, encode_payload(&[op], None))
         };
         let other = Entry { header: vec![0; 60], payload: Payload::Present(vec![0; limits::ENTRY_PAYLOAD_BYTES_MAX]) };
@@ -131,7 +131,7 @@ mod tests {
         for (number, others, want) in [(1, 3, (1, false)), (2, 3, (2, false)), (3, many, (0, true)), (4, 0, (1, true))] {
             let incarnation = Incarnation::new(number).unwrap();
             meta::set_incarnation(&conn, incarnation, None).unwrap();
-            let log = Log { project, device, incarnation, timeline: None };
+            let log = Log { project, device, incarnation, timeline: None, life: None };
             let transaction = conn.unchecked_transaction().unwrap();
             for entry in std::iter::once(&own(number)).chain(std::iter::repeat_n(&other, others)) {
                 outbox::append(&conn, &log, Lane::State, entry, 1).unwrap();

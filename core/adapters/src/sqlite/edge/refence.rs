@@ -43,6 +43,8 @@ struct Move<'c> {
     documents: BTreeMap<RecordKey, Twin>,
     decoded: Decoded,
     why: Why,
+    /// All entries on tables of the old log say in which life they were written.
+    is_lived: bool,
     floor: Floor,
     /// What the entry at hand did, and cannot do again.
     lost: Vec<Lost>,
@@ -85,11 +87,12 @@ pub(super) fn refence(
         refenced.settled = settle_prefix(conn, &old, order)?;
     }
     let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
+    let is_lived = meta::is_lived(conn)?;
     meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
     let new = Log { incarnation: fresh, ..old };
     let heard = (sources.moment)().wall;
     let (documents, decoded) = (BTreeMap::new(), Decoded::default());
-    let mut moving = Move { conn, schema, old, new, documents, decoded, why, floor: Floor::default(), lost: Vec::new() };
+    let mut moving = Move { conn, schema, old, new, documents, decoded, why, is_lived, floor: Floor::default(), lost: Vec::new() };
     for lane in Lane::ALL {
         moving.floor = Floor::before_pending(conn, (old.incarnation, lane))?;
         for seq in pending(conn, old.incarnation, lane)? {
@@ -207,8 +210,10 @@ impl Move<'_> {
         // What a hub has acknowledged it has delivered, too: the row that has it may be offered, by whoever holds it. A welcome has said so where
         // the ack was lost.
         let was_acked = row.eff.is_some() || ack::was_reached(self.conn, from)?;
-        let sole = self.why == Why::Trimmed || mobo_core::protect!("refence.sole-acked", was_acked);
-        let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid, sole });
+        // Nothing else has the name that its life counts under, either: what rows have in there is from this entry.
+        let is_alone = self.is_lived || header.life.is_some() || was_acked;
+        let sole = self.why == Why::Trimmed || mobo_core::protect!("refence.sole", is_alone);
+        let origin = first.unwrap_or(Provenance { incarnation: from.0, lane: from.1, seq: from.2, eid, sole, life: header.life });
         let header =
             Header { nonce, provenance: Some(origin).filter(|_| mobo_core::protect!("refence.provenance", true)), ..header.clone() };
         if header.kind() != Some(Kind::Document) {

@@ -73,7 +73,7 @@ pub(super) fn take(conn: &Connection, schema: &Schema, (reject, heard): (&Reject
 /// Where an entry was sealed first.
 pub(super) fn origin_of(at: EntryAt, entry: &Entry) -> Option<Provenance> {
     let header = Header::decode(&entry.header).ok()?;
-    let here = |eid| Provenance { incarnation: at.0, lane: at.1, seq: at.2, eid, sole: false };
+    let here = |eid| Provenance { incarnation: at.0, lane: at.1, seq: at.2, eid, sole: false, life: header.life };
     header.provenance.or_else(|| entry.eid().map(here))
 }
 

@@ -153,7 +153,7 @@ fn again(
 ) -> Try<Option<(Entry, Vec<TableOp>)>> {
     let (Payload::Present(payload), Some(first)) = (&row.entry.payload, origin_of(at, &row.entry)) else { return Ok(None) };
     let header = Header::decode(&row.entry.header)?;
-    let own = (Origin { device: desk.log.device, incarnation: at.0 }, at.2);
+    let own = (Origin { device: desk.log.device, incarnation: header.counts_under(desk.log.device, at.0) }, at.2);
     let counts: Vec<_> = header.provenance.iter().map(|first| (counts_under(own.0.device, first), first.seq)).chain([own]).collect();
     let mut ops = Vec::new();
     for op in decode_payload(payload)?.into_iter().filter(|op| keys.contains(&op.key)) {

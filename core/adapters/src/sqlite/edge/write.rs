@@ -82,8 +82,10 @@ fn authored(
     if collection.kind == Kind::Stream {
         return Err(wrong_kind(collection, "append samples to it"));
     }
-    let log = Log::read(conn)?.ok_or(WriteError::NotJoined)?;
-    let whose = overlays::author(log.device, log.incarnation, 0);
+    let log = Log::writing(conn)?.ok_or(WriteError::NotJoined)?;
+    let life = log.life.filter(|_| collection.kind == Kind::Table && provenance.is_none());
+    let log = Log { life, ..log };
+    let whose = overlays::writing(&log);
     let mut rows = Rows::new(conn, log.project, schema);
     let mut drafts = BTreeMap::new();
     let ops = draft((conn, &mut rows), (&log, &whose), collection, (edits, bounds), &mut drafts)?;
@@ -112,7 +114,7 @@ pub(super) fn wrong_kind(collection: &Collection, instead: &'static str) -> Writ
 /// The header of a first sealing.
 pub(super) fn header(collection: &Collection, log: &Log, moment: Moment, nonce: Nonce) -> Header {
     let timeline = log.timeline.map(Timeline::short);
-    Header { engine: collection.kind.code(), moment, nonce, timeline, provenance: None }
+    Header { engine: collection.kind.code(), moment, nonce, timeline, provenance: None, life: log.life }
 }
 
 fn draft(

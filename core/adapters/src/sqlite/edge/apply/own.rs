@@ -126,14 +126,13 @@ fn named(run: &OwnRun) -> impl Iterator<Item = Named> {
 fn entry(conn: &Connection, (log, ordinal): (&Log, Ordinal), seq: Seq, ops: &[u32]) -> Try<Option<Vec<Made>>> {
     let Some(row) = outbox::entry(conn, log.incarnation, Lane::State, seq)? else { return Ok(None) };
     let (Some(eff), Payload::Present(payload)) = (row.eff, &row.entry.payload) else { return Ok(None) };
-    if Header::decode(&row.entry.header).ok().and_then(|header| header.kind()) != Some(Kind::Table) {
-        return Ok(None);
-    }
+    let header = Header::decode(&row.entry.header).ok().filter(|header| header.kind() == Some(Kind::Table));
+    let Some(counts_under) = header.map(|header| header.counts_under(log.device, log.incarnation)) else { return Ok(None) };
     let before = match Seq::new(seq.get() - 1) {
         Some(before) => outbox::eff(conn, (log.incarnation, Lane::State, before))?,
         None => None,
     };
     let log = OwnLog { device: log.device, incarnation: log.incarnation, ordinal };
-    let own = OwnEntry { log, seq, eff, before: before.unwrap_or(Eff(i64::MIN)), payload };
+    let own = OwnEntry { log, counts_under, seq, eff, before: before.unwrap_or(Eff(i64::MIN)), payload };
     Ok(own.rows(ops).ok())
 }
