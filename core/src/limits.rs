@@ -64,8 +64,7 @@ pub const ROW_STATE_BYTES_MAX: usize = 512 * 1024;
 /// Logs of one device whose increments one counter keeps apart. An entry that was authored again where the hub has lost the log around it has
 /// one of its own, and each newcomer is compared with the others.
 pub const TALLIES_PER_DEVICE_MAX: usize = 4_096;
-/// From so many on, what a device has authored again before any hub had it is counted with the log that it was authored in, and not apart: its
-/// writes must find room, and rows must not grow with each.
+/// From so many on, what a device authors again counts with the log that it is authored in, and not apart: rows must not grow with each.
 pub const TALLIES_APART_MAX: usize = 1_024;
 const _: () = assert!(TALLIES_APART_MAX < TALLIES_PER_DEVICE_MAX);
 /// Lives of one log, as they are numbered, of which a counter keeps the tallies apart; those before are added up.
