@@ -558,3 +558,28 @@ async fn r18_a_hub_that_goes_back_while_it_is_offered_a_bucket_is_offered_all_of
         assert_eq!(offered, lost, "{heads:?}");
     }
 }
+
+/// What broke: a device knows in which order rows stand in a bucket, and not at which positions. One that stood above the fork here, and below it at
+/// the hub, was to be offered; the hub went back once more before that, to a later time, and had not lost it. Nobody named it any more.
+#[tokio::test]
+async fn r18_a_row_that_stands_higher_here_is_offered_to_a_hub_that_has_not_lost_it() {
+    let mut world = World::new().await;
+    let (writer, device) = (world.device("a", &["all"]).await, world.device("b", &["all"]).await);
+    let bucket = device.grants[0].bucket;
+    put(&world, &writer, named("o", 1..=2)).await;
+    for _ in 0..3 {
+        writer.push_all(&world).await;
+        writer.write(&world, "orders", Intent::Patch, "o2", json!({"title": "again"})).await;
+    }
+    writer.push_all(&world).await;
+    // The hub has the first at position 1, and the second at 5: here they stand at 4 and 5.
+    device.sync(&world).await;
+    let parent = |timeline, head| TimelineParent { timeline, heads: vec![(bucket, Position(head))] };
+    let before = world.timeline;
+    for (timeline, head, want) in [(1, 2, 2), (2, 9, 2)] {
+        (world.timeline, world.parents) = (Timeline([timeline; 16]), vec![parent(before, head)]);
+        device.hello(&world).await;
+        let (offer, more) = device.store.offer(bucket, None).await.unwrap();
+        assert_eq!((offer.rows.len(), more), (want, None), "forked at {head}");
+    }
+}

@@ -166,11 +166,15 @@ fn leave_timeline(conn: &Connection, schema: &Schema, welcome: &Welcome, bucket:
         set_apart(conn, schema, id)?;
     }
     let timeline = unfinished.map_or(from, |known| known.timeline);
-    let above = fork_head(&welcome.timeline, timeline, id);
+    let fork = fork_head(&welcome.timeline, timeline, id);
+    // A row may stand higher here than at the hub. One that was above the fork before this for that alone is named by no pull from there: it is
+    // offered, though this hub has not lost it.
+    let is_read_on = unfinished.is_some() && bucket.cursor > Position(0);
+    let above = if is_read_on { fork.min(bucket.cursor) } else { fork };
     if mobo_core::protect!("recovery.offered", true) {
         put(conn, id, &Due { timeline, above, revoked: !granted })?;
     }
-    unconfirm(conn, schema, bucket, (welcome.timeline.timeline, above))?;
+    unconfirm(conn, schema, bucket, (welcome.timeline.timeline, fork))?;
     // A hub that has lost a bucket makes another of the same key: for this device it is the same one.
     let again = welcome.grants.iter().find(|grant| !granted && grant.key == key_of_bucket(conn, id).unwrap_or_default());
     if let Some(again) = again
