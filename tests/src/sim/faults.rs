@@ -213,8 +213,13 @@ impl World {
     }
 
     pub(super) fn disk_heals(&mut self, device: usize) -> Try {
-        self.devices[device].disk.heal();
-        self.devices[device].sick = false;
+        let node = &mut self.devices[device];
+        node.disk.heal();
+        node.sick = false;
+        // Room makes no disk honest: what is synced from now on would last, and what it goes on from, of which that was only said, would not.
+        if node.lies.is_some() {
+            node.disk.lie();
+        }
         Ok(())
     }
 
