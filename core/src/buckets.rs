@@ -104,7 +104,7 @@ pub fn rights_of(schema: &Schema, moving: &[Rebucketing], device: &DeviceRow) ->
         }
     }
     let live = rights.buckets.iter().filter(|(_, write)| **write).map(|(key, _)| key.clone()).collect();
-    rights.grants = Grants { live, ended: device.ended.iter().cloned().collect() };
+    rights.grants = Grants { live, ended: device.ended.iter().cloned().collect(), owes_offers: false };
     rights
 }
 

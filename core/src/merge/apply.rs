@@ -305,7 +305,8 @@ impl<'a> Run<'a> {
         }
         let origin = doing.author.origin();
         let blocked = !self.blocked.is_empty() && self.blocked.contains(&(key.clone(), origin));
-        let (same_timeline, recovering) = (doing.is_of(self.context.timeline), self.context.recovering);
+        let same_timeline = doing.is_of(self.context.timeline);
+        let recovering = self.context.recovering || doing.rights.owes_offers();
         let working = self.records.get_mut(key).ok_or_else(wrong)?;
         undo.push((key, working.state.clone(), working.buckets.clone(), working.touched));
         // Of a record that nobody has written yet, or of which a restored hub has only what came after, there is nothing that somebody may see.
@@ -336,7 +337,7 @@ impl<'a> Run<'a> {
             return Err(Refusal::new(Code::TOO_LARGE, detail));
         }
         let buckets = bucket_keys(collection, key, working);
-        // What makes the record comes later, from another device: by then this must have been merged, or a deletion would be undone.
+        // What makes the record comes later, from another device or in this one's offers: by then this must have been merged, or a deletion would be undone.
         let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
         let change = Change { before: before.as_deref(), after: &buckets };
         let refused = doing.rights.refuse(change, doing.decided.eff).filter(|_| crate::protect!("rights.judged:after", true));

@@ -22,6 +22,9 @@ pub struct Grants {
     pub live: BTreeSet<String>,
     /// Until then, in the hub's time: what was made later is refused, what was made before is taken though it comes late.
     pub ended: BTreeMap<String, Eff>,
+    /// True until a device that comes back to a restored hub has offered all that it holds (rule R18): what makes a record may be in those
+    /// offers, which follow what it pushes.
+    pub owes_offers: bool,
 }
 
 impl Grants {
@@ -35,13 +38,13 @@ where
     BTreeSet<String>: From<T>,
 {
     fn from(live: T) -> Self {
-        Self { live: live.into(), ended: BTreeMap::new() }
+        Self { live: live.into(), ..Self::default() }
     }
 }
 
 impl FromIterator<String> for Grants {
     fn from_iter<I: IntoIterator<Item = String>>(live: I) -> Self {
-        Self { live: live.into_iter().collect(), ended: BTreeMap::new() }
+        live.into_iter().collect::<BTreeSet<_>>().into()
     }
 }
 
@@ -82,6 +85,21 @@ impl Rights {
 }
 
 impl Rights {
+    /// The same, of a device that has not yet offered all that it holds ([`Grants::owes_offers`]).
+    #[must_use]
+    pub fn owing_offers(mut self) -> Self {
+        if let Self::Buckets(grants) = &mut self {
+            grants.owes_offers = true;
+        }
+        self
+    }
+
+    /// True if what makes the records that its holder writes into may be offered yet ([`Grants::owes_offers`]).
+    #[must_use]
+    pub fn owes_offers(&self) -> bool {
+        matches!(self, Self::Buckets(grants) if grants.owes_offers)
+    }
+
     /// True if its holder may write in some bucket that a record of this collection can be in.
     #[must_use]
     pub fn reach(&self, collection: &Collection) -> bool {
@@ -103,7 +121,7 @@ mod tests {
     #[test]
     fn a_write_is_judged_by_what_it_enters_and_leaves() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let grants = Grants { live: words("a b").into_iter().collect(), ended: [("old".to_owned(), Eff(100))].into() };
+        let grants = Grants { live: words("a b").into_iter().collect(), ended: [("old".to_owned(), Eff(100))].into(), ..Grants::default() };
         let rights = Rights::Buckets(grants);
         let new = None;
         let cases: [(Option<&str>, &str, i64, &str); 13] = [

@@ -174,7 +174,7 @@ pub struct HubSession {
     schema_rev: u64,
     /// What the device may read, and whether it may write there.
     granted: BTreeMap<BucketId, bool>,
-    /// True until a device of a restored hub has given back all that it holds.
+    /// True until a device that comes from another timeline, or to a hub that recovers, has given back all that it holds.
     owes_offers: bool,
     given_back: recovering::GivenBack,
     keepalive: Option<Duration>,
@@ -295,6 +295,7 @@ impl HubSession {
             (State::AwaitHello, Message::Hello(hello)) => {
                 self.device = Some((hello.hello.device, hello.hello.incarnation));
                 self.schema_rev = hello.hello.schema_rev;
+                self.owes_offers = hello.hello.buckets.iter().any(|report| report.timeline != self.identity.timeline);
                 self.state = State::Admitting;
                 self.effects.push_back(Effect::Admit(hello));
             }

@@ -29,6 +29,11 @@ fn hub_input(word: &str) -> hub::Input {
     let refuse = PeerError { code: Code::REVOKED, detail: "no".into(), fatal: true, retry_after_ms: 0 };
     match verb {
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
+        "at" => {
+            let mut hello = signed_hello();
+            hello.hello.buckets.push(BucketReport { bucket: BUCKET, timeline: named(&numbers), cursor: Position(3) });
+            message(Message::Hello(Box::new(hello)))
+        }
         "enrol" => {
             let (key, signature) = (PublicKey([0; 32]), Signature([0; 64]));
             message(Message::Enrol(Enrol { secret: vec![], masked: false, key, name: String::new(), signature }))
@@ -231,6 +236,9 @@ fn a_hub_ends_what_must_end_and_answers_the_rest() {
     hub_row("hello; recovering; pull 0", "offeredall, pull 0");
     hub_row("hello; recovering; pull 0; page 0 3 3; pull 0", "pull 0");
     hub_row("hello; recovering; steal", "pull -");
+    // So has a copy of one that comes when recovery is over; whoever knows this timeline owes nothing.
+    hub_row("at 5; admitted; pull 0", "offeredall, pull 0");
+    hub_row("at; admitted; pull 0", "pull 0");
     hub_row("hello; admitted; ack", "close Violation");
     hub_row("hello; admitted; ping", "pong");
     hub_row("hello; admitted; read", "cursors");

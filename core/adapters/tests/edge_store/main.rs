@@ -13,6 +13,7 @@ mod ingest;
 mod intake;
 mod keeping;
 mod lives;
+mod offering;
 mod own;
 mod parked;
 mod random;

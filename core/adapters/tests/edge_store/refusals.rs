@@ -209,7 +209,8 @@ async fn d5_unsent_edits_survive_the_end_of_a_right() {
         device.is_sound().await;
 
         let until = if accepted { i64::MAX } else { i64::MIN };
-        let grants = Grants { live: ["line:1".to_owned()].into(), ended: [("site:x".to_owned(), mobo_core::time::Eff(until))].into() };
+        let ended = [("site:x".to_owned(), mobo_core::time::Eff(until))].into();
+        let grants = Grants { live: ["line:1".to_owned()].into(), ended, owes_offers: false };
         let answer = device.push_as(&world, Lane::State, device.acked(Lane::State).await, Rights::Buckets(grants)).await.unwrap();
         assert_eq!(codes(&answer), vec![Code::FORBIDDEN; if accepted { 0 } else { 2 }]);
         device.take(answer).await;

@@ -52,6 +52,13 @@ impl HubSession {
         self.send(Channel::Control, Message::Schema(SchemaUpdate::clone(update)));
     }
 
+    /// True until the device has given back all that it holds. Whoever else has come back, and whether recovery has ended: a copy of the device
+    /// may have, or an operator may have said so.
+    #[must_use]
+    pub const fn owes_offers(&self) -> bool {
+        self.owes_offers
+    }
+
     /// A device pulls a bucket only after it has offered it, so one that pulls everything owes nothing more.
     pub(super) fn pulls_again(&mut self, pull: &Pull) {
         let is_whole = self.granted.keys().all(|bucket| pull.wants.iter().any(|want| want.0 == *bucket));

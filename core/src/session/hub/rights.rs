@@ -9,7 +9,7 @@ impl HubSession {
     pub(super) fn admitted(&mut self, welcome: Box<Welcome>) {
         self.state = State::Live;
         self.granted = welcome.grants.iter().map(|grant| (grant.bucket, grant.write)).collect();
-        self.owes_offers = welcome.recovering;
+        self.owes_offers |= welcome.recovering;
         self.up = Up::from_welcome(&welcome);
         self.send(Channel::Control, Message::Welcome(welcome));
     }

@@ -26,7 +26,8 @@ impl<F: Frames> Conversation<F> {
             }
         }
         let Some((key, rights)) = &self.guest else { return };
-        let prepared = match prepare_push(self.identity.project, lane, key, push, rights.clone()) {
+        let rights = if self.session.owes_offers() { rights.clone().owing_offers() } else { rights.clone() };
+        let prepared = match prepare_push(self.identity.project, lane, key, push, rights) {
             Ok(prepared) if is_former => prepared.giving_back(),
             Ok(prepared) => prepared,
             Err(code) => return self.feed(Input::PushRefused(lane, code)),

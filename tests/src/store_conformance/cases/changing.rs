@@ -66,7 +66,7 @@ pub async fn rights_are_judged_before_and_after(place: Box<dyn Place>) {
 
     for (ended, want) in [(Eff(then.0 - 1), Some(Code::FORBIDDEN)), (Eff(i64::MAX), None), (Eff(i64::MIN), Some(Code::FORBIDDEN))] {
         let live: BTreeSet<String> = ["line:1".to_owned()].into();
-        device.rights = Rights::Buckets(Grants { live, ended: [("site:a".to_owned(), ended)].into() });
+        device.rights = Rights::Buckets(Grants { live, ended: [("site:a".to_owned(), ended)].into(), owes_offers: false });
         device.write(&world, "pumps", Intent::Put, (&format!("late{}", ended.0), json!({"site": "a"})));
         let merged = world.answered(device.push_last(&world)).await;
         assert_eq!(merged.rejects.first().map(|reject| reject.code), want, "{ended:?}");
