@@ -15,6 +15,7 @@ use mobo_core::message::{Offer, SchemaUpdate, TimelineInfo};
 use mobo_core::schema::Schema;
 use mobo_core::session::hub::HubIdentity;
 use mobo_core::store::{Arrival, Fork, HubStore, OfferBatch, OfferReport, StoreError};
+use mobo_core::time::Eff;
 use mobo_core::trust::{KeyPair, OfferKey};
 use mobo_runtime::machine;
 use mobo_runtime::tasks::Tasks;
@@ -33,6 +34,8 @@ pub struct Era {
     pub author: HubAuthor,
     /// True while devices give back what the hub has lost.
     pub recovering: bool,
+    /// The hub's time when it found out that it had gone back; of one that never did, the beginning of all times.
+    pub found_out: Eff,
 }
 
 /// The hub's history.
@@ -116,7 +119,7 @@ impl History {
     async fn look(&self) -> Result<(), StoreError> {
         let now = self.era();
         let row = self.store.current().await?;
-        let recovering = is_recovering(self.store.as_ref(), now.identity.project).await?;
+        let (recovering, _) = recovery(self.store.as_ref(), now.identity.project).await?;
         if row.timeline == now.timeline && row.incarnation == now.author.incarnation && recovering == now.recovering {
             return Ok(());
         }
@@ -260,8 +263,10 @@ fn timelines(info: &TimelineInfo) -> impl Iterator<Item = Timeline> {
     std::iter::once(info.timeline).chain(info.parents.iter().map(|parent| parent.timeline))
 }
 
-async fn is_recovering(store: &dyn HubStore, project: ProjectId) -> Result<bool, StoreError> {
-    Ok(store.recovery(project).await?.is_some_and(|recovery| recovery.ended.is_none()))
+/// Whether the hub recovers, and when it found out that it had gone back.
+async fn recovery(store: &dyn HubStore, project: ProjectId) -> Result<(bool, Eff), StoreError> {
+    let last = store.recovery(project).await?;
+    Ok(last.map_or((false, Eff(i64::MIN)), |recovery| (recovery.ended.is_none(), recovery.since)))
 }
 
 async fn read(store: &dyn HubStore, time: &HubTime, (project, keys, offer): (ProjectId, &KeyPair, OfferKey)) -> Result<Era, StoreError> {
@@ -279,7 +284,8 @@ async fn read(store: &dyn HubStore, time: &HubTime, (project, keys, offer): (Pro
         session: 0,
     };
     store.arrive(project, arrival).await?;
-    Ok(Era { identity, timeline: row.timeline, author, recovering: is_recovering(store, project).await? })
+    let (recovering, found_out) = recovery(store, project).await?;
+    Ok(Era { identity, timeline: row.timeline, author, recovering, found_out })
 }
 
 #[cfg(test)]

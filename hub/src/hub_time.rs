@@ -131,13 +131,14 @@ impl HubTime {
 
     /// Goes on from the latest of what devices say that a hub of this store told them before it was restored, so that these decisions stand (rule
     /// R7). A hub that is restored again and again leaps each time, and may be put back behind more than one leap. Nobody vouches for what a
-    /// device says, so that it is believed up to [`TOLD_MAX`] ahead of the wall clock.
+    /// device says, so that it is believed up to [`TOLD_MAX`] ahead of the wall clock, or of where this hub stood when it found out: its wall clock
+    /// may have been set back since its copy was made, and a lost hub, too, had gone on from where it was.
     ///
     /// # Errors
     ///
     /// The store's; then it goes on as before.
-    pub async fn recall(&self, told: impl IntoIterator<Item = Eff>) -> Result<(), StoreError> {
-        let latest = Eff(self.machine.wall().0).plus(micros(TOLD_MAX));
+    pub async fn recall(&self, found_out: Eff, told: impl IntoIterator<Item = Eff>) -> Result<(), StoreError> {
+        let latest = found_out.max(Eff(self.machine.wall().0)).plus(micros(TOLD_MAX));
         let told = told.into_iter().filter(|told| *told <= latest).max();
         match told.filter(|told| *told > self.now()) {
             Some(told) => self.go_on_from(told).await,
@@ -197,6 +198,7 @@ mod tests {
 
     /// What broke: a hub that had been restored three times was ahead of its wall clock by three leaps, and was put back to when it was not. It
     /// decided anew what it had decided then, and a device's next write was earlier than the rows that the device gave back after that (rule R7).
+    /// And so did one whose wall clock had been years ahead once, and was right again: it believed nobody what was near its own time.
     #[tokio::test]
     async fn r7_what_devices_were_told_is_not_in_the_future() {
         let folder = tempfile::tempdir().unwrap();
@@ -205,11 +207,17 @@ mod tests {
         let opened = crate::node::assemble(store, &mobo_core::trust::KeyPair::from_secret(&[7; 32]), machine).await.unwrap();
         let (begin, time) = (opened.time.now(), opened.time);
         let leaps = |count: u64| begin.plus(count * micros(limits::TIME_LEAP));
-        let year = begin.plus(365 * 86_400_000_000);
-        for (told, want) in
-            [(vec![], begin), (vec![leaps(3), leaps(1)], leaps(3)), (vec![leaps(2)], leaps(3)), (vec![year, leaps(4)], leaps(4))]
-        {
-            time.recall(told.clone()).await.unwrap();
+        let year = 365 * 86_400_000_000;
+        let ahead = |count: u64| leaps(count).plus(year);
+        let cases = [
+            (begin, vec![], begin),
+            (begin, vec![leaps(3), leaps(1)], leaps(3)),
+            (begin, vec![leaps(2)], leaps(3)),
+            (begin, vec![ahead(0), leaps(4)], leaps(4)),
+            (ahead(0), vec![ahead(11), ahead(2)], ahead(2)),
+        ];
+        for (found_out, told, want) in cases {
+            time.recall(found_out, told.clone()).await.unwrap();
             let now = time.now();
             assert!(now >= want && now < want.plus(30_000_000), "{told:?}: {now:?}, and not {want:?}");
         }

@@ -197,7 +197,7 @@ impl Merges for Merger {
         let schema = Arc::clone(&self.schema.borrow());
         let era = self.history.era();
         if era.recovering {
-            self.time.recall(told(&submissions)).await?;
+            self.time.recall(era.found_out, told(&submissions)).await?;
         }
         let batch = MergeBatch {
             project: self.project,
