@@ -51,6 +51,13 @@ pub(super) struct HubImage {
     pub(super) has: BTreeSet<u64>,
 }
 
+/// A copy of its store, to look at.
+pub(super) struct HubCopy {
+    pub(super) store: SqliteHubStore,
+    pub(super) writer: InlineWriter,
+    _disk: Disk,
+}
+
 /// A process of the hub.
 #[derive(Debug)]
 pub(super) struct HubLife {
@@ -94,6 +101,13 @@ impl HubNode {
 
     fn path(&self) -> PathBuf {
         self.disk.folder().join("hub.db")
+    }
+
+    /// Its store as it stands on the disk, on a disk of its own.
+    pub(super) fn copy(&self) -> Result<HubCopy, StoreError> {
+        let disk = Disk::from_image(&self.disk.image());
+        let (store, writer) = SqliteHubStore::open_inline(&disk.folder().join("hub.db"), mobo_vfs::NAME)?;
+        Ok(HubCopy { store, writer, _disk: disk })
     }
 
     /// Starts the process.

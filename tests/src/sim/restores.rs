@@ -7,6 +7,7 @@ use mobo_core::store::HubStore;
 
 use super::hub::HubImage;
 use super::kept::{self, At};
+use super::machine::wait;
 use super::model::{HUB, What};
 use super::trace::Try;
 use super::world::World;
@@ -71,19 +72,22 @@ impl World {
     /// an entry's place tells which of the two that is.
     fn held_by_hub(&mut self) -> BTreeSet<u64> {
         let mut held = BTreeSet::new();
+        let Some(project) = self.project else { return held };
+        // Where no process of it can be asked, its disk is: the last ack tells how far a lane is, and not whose entries those are.
+        let mut copy = if self.hub.life.is_none() { self.hub.copy().ok() } else { None };
         for write in &self.model.writes {
             let Some(at) = write.sealed else { continue };
-            let mut lanes = self.acked.iter().filter(|(lane, _)| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
-            let Some((lane, (acked, _))) = lanes.next() else { continue };
-            let is_held = match self.hub.life.as_mut() {
-                Some(life) => {
-                    let (store, project) = (Arc::clone(&life.store), life.opened.project);
-                    life.wait(store.chain_at(project, *lane, at.seq)).is_ok_and(|chain| chain == Some(at.chain))
+            let mut lanes = self.acked.keys().filter(|lane| (lane.incarnation, lane.lane) == (at.incarnation, at.lane));
+            let Some(lane) = lanes.next() else { continue };
+            let chain = match (self.hub.life.as_mut(), copy.as_mut()) {
+                (Some(life), _) => {
+                    let store = Arc::clone(&life.store);
+                    life.wait(store.chain_at(project, *lane, at.seq))
                 }
-                // Nobody can ask it.
-                None => *acked >= at.seq,
+                (None, Some(copy)) => wait(copy.store.chain_at(project, *lane, at.seq), || copy.writer.turn()),
+                (None, None) => break,
             };
-            if is_held {
+            if chain.is_ok_and(|chain| chain == Some(at.chain)) {
                 held.insert(write.id);
             }
         }
