@@ -73,3 +73,22 @@ async fn r10_what_a_copy_writes_at_a_restored_hub_counts_beside_what_the_device_
         assert_eq!(device.row(&world, "orders", "o").await["hours"], 1 + own + theirs * 10 + 100);
     }
 }
+
+/// Two copies of a device that has joined, and written nothing: neither of them is the run that has begun the log.
+// faults: I-1
+#[tokio::test]
+async fn r10_copies_of_a_log_without_an_entry_count_apart() {
+    let world = World::new().await;
+    let device = world.device("a", &["all"]).await;
+    let (one, other) = (device.clone_to(&world, "one").await, device.clone_to(&world, "other").await);
+    count(&world, &one, (1, 1)).await;
+    count(&world, &one, (1, 1)).await;
+    one.sync(&world).await;
+    count(&world, &other, (1, 10)).await;
+    assert_eq!((life(&one, 1).await, life(&other, 1).await), (1, 1));
+    let refence = order(&world, &other, RefenceReason::Forked).await;
+    new_log(&world, &other, Some(refence)).await;
+    other.hello(&world).await;
+    other.sync(&world).await;
+    assert_eq!(world.rows("orders").await[0]["hours"], 12);
+}

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::answers::{Identity, Node, Refenced, Report};
 use super::fault::Try;
 use super::refence::{self, Why};
-use super::{EdgeStore, Inner, members, meta, outbox};
+use super::{EdgeStore, Inner, life, members, meta, outbox};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -42,6 +42,7 @@ impl EdgeStore {
             meta::set_identity(conn, &identity)?;
             if node.incarnation.is_none() {
                 meta::set_incarnation(conn, fresh, None)?;
+                life::first(conn)?;
             }
             Ok(())
         };

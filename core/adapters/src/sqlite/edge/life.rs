@@ -3,14 +3,13 @@
 //! A run draws its mark when it opens the database, and says so there with the first entry that it seals: one that writes nothing leaves no
 //! trace, and a full disk does not keep it from starting.
 
-use mobo_core::ids::{Lane, Nonce};
+use mobo_core::ids::Nonce;
 use mobo_core::life::Life;
 use rusqlite::Connection;
 
 use super::Sources;
 use super::fault::Try;
-use super::meta::{self, Log};
-use super::outbox;
+use super::meta;
 
 /// Begins a run of the program; `conn` is the one that writes.
 pub(super) fn begin(conn: Connection, sources: &Sources) -> Try<Connection> {
@@ -19,25 +18,27 @@ pub(super) fn begin(conn: Connection, sources: &Sources) -> Try<Connection> {
     Ok(conn)
 }
 
-/// The life that is written in now; `None` for the first one of a log. It is begun if this run has not.
-pub(super) fn now(conn: &Connection, log: &Log) -> Try<Option<Life>> {
-    let drawn = Nonce(conn.prepare_cached("SELECT drawn FROM temp.mobo_run")?.query_one([], |row| row.get(0))?);
-    if let Some((number, mark)) = meta::life(conn)? {
-        return match mark == Life::mark(drawn) {
-            true => Ok(Life::of(number, drawn)),
-            false => begun(conn, number.saturating_add(1), drawn),
-        };
-    }
-    // What there is of the log was written by a version that did not say in which life.
-    let is_new = outbox::lane(conn, log.incarnation, Lane::State)?.is_none();
-    if is_new {
-        meta::set_lived(conn)?;
-    }
-    begun(conn, u32::from(!is_new), drawn)
+fn drawn(conn: &Connection) -> Try<Nonce> {
+    Ok(Nonce(conn.prepare_cached("SELECT drawn FROM temp.mobo_run")?.query_one([], |row| row.get(0))?))
 }
 
-fn begun(conn: &Connection, number: u32, drawn: Nonce) -> Try<Option<Life>> {
+/// A log begins: this run is its first life, and no other is.
+pub(super) fn first(conn: &Connection) -> Try<()> {
+    meta::set_lived(conn)?;
+    meta::set_life(conn, (0, Life::mark(drawn(conn)?)))
+}
+
+/// The life that is written in now; `None` for the first one of a log. It is begun if this run has not.
+pub(super) fn now(conn: &Connection) -> Try<Option<Life>> {
+    let drawn = drawn(conn)?;
+    let mark = Life::mark(drawn);
+    let number = match meta::life(conn)? {
+        Some((number, known)) if known == mark => return Ok(Life::of(number, drawn)),
+        Some((number, _)) => number.saturating_add(1),
+        // A version that did not say in which life it writes has begun it.
+        None => 1,
+    };
     let life = Life::of(number, drawn);
-    meta::set_life(conn, (life.map_or(0, Life::number), Life::mark(drawn)))?;
+    meta::set_life(conn, (life.map_or(0, Life::number), mark))?;
     Ok(life)
 }

@@ -69,7 +69,7 @@ impl Log {
     /// The same, to write into it.
     pub(super) fn writing(conn: &Connection) -> Try<Option<Self>> {
         let Some(log) = Self::read(conn)? else { return Ok(None) };
-        Ok(Some(Self { life: life::now(conn, &log)?, ..log }))
+        Ok(Some(Self { life: life::now(conn)?, ..log }))
     }
 
     /// The log; `None` before the device has joined.

@@ -26,6 +26,7 @@ use super::desk::Desk;
 use super::fault::{Try, all, damaged};
 use super::floor::Floor;
 use super::inbox::{self, Note};
+use super::life;
 use super::meta::{self, Log};
 use super::outbox::{self, EntryRow, EntryState};
 use super::overlays::{self, Decoded, EntryAt};
@@ -89,6 +90,7 @@ pub(super) fn refence(
     let seq = outbox::lane(conn, old.incarnation, Lane::State)?.and_then(|row| row.acked);
     let is_lived = meta::is_lived(conn)?;
     meta::set_incarnation(conn, fresh, Some(Parent { incarnation: old.incarnation, seq }))?;
+    life::first(conn)?;
     let new = Log { incarnation: fresh, ..old };
     let heard = (sources.moment)().wall;
     let (documents, decoded) = (BTreeMap::new(), Decoded::default());
