@@ -176,6 +176,7 @@ fn hello(member: &Member) -> anyhow::Result<Hello> {
         lanes: Vec::new(),
         buckets: Vec::new(),
         checkpoint: None,
+        told: None,
         schema_rev: 0,
         now: member.clock.moment(),
         frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX)?,

@@ -101,6 +101,10 @@ impl Door {
         let device = self.recognise(signed, binding).await?;
         let pace = self.paces.look(device.id, self.time.machine().now());
         pace.map_err(|wait| Turned::Away(Refusal::Error(wait)))?;
+        let era = self.history.era();
+        if mobo_core::protect!("time.recalls:hello", era.recovering) {
+            self.time.recall(era.found_out, hello.told).await?;
+        }
         let offset = self.time.now().0.saturating_sub(i64::try_from(hello.now.mono.0).unwrap_or(i64::MAX));
         let admission = self.arrive(hello, Some((hello.now.boot, offset))).await?;
         self.look_back(hello, &admission).await?;

@@ -36,8 +36,9 @@ pub(crate) fn decode_hello(r: &mut Reader<'_>) -> Result<Message, Malformed> {
 #[must_use]
 pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
     let mut w = Writer::new();
-    let optional = [hello.parent.is_some(), hello.ordinal.is_some(), hello.session.is_some(), hello.checkpoint.is_some()];
-    w.map(13 + optional.iter().filter(|present| **present).count());
+    let before = [hello.parent.is_some(), hello.ordinal.is_some(), hello.session.is_some()];
+    let optional = before.into_iter().chain([hello.checkpoint.is_some(), hello.told.is_some()]);
+    w.map(13 + optional.filter(|present| *present).count());
     w.u64(0).u64(u64::from(hello.proto_min)).u64(1).u64(u64::from(hello.proto_max)).u64(2).u64(hello.features);
     w.u64(3).u64(hello.project.get()).u64(4).bytes(hello.device.as_bytes()).u64(5).u64(hello.incarnation.get());
     if let Some(parent) = hello.parent {
@@ -63,6 +64,9 @@ pub fn hello_bytes(hello: &Hello) -> Vec<u8> {
     if let Some((checkpoint, signature)) = &hello.checkpoint {
         w.u64(16).array(2).bytes(checkpoint).bytes(signature.as_bytes());
     }
+    if let Some(told) = hello.told {
+        w.u64(17).i64(told.0);
+    }
     w.into_bytes()
 }
 
@@ -79,7 +83,8 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
     let mut r = Reader::new(bytes);
     let (mut project, mut device, mut incarnation, mut now, mut certificate) = (None, None, None, None, None);
     let (mut proto_min, mut proto_max, mut features, mut schema_rev, mut frame_bytes_max) = (0, 0, 0, 0, 0);
-    let (mut parent, mut ordinal, mut session, mut nonce, mut checkpoint) = (None, None, None, None, None);
+    let (mut parent, mut ordinal, mut session, mut nonce) = (None, None, None, None);
+    let (mut checkpoint, mut told) = (None, None);
     let (mut lanes, mut buckets) = (Vec::new(), Vec::new());
     r.each_key(|key, r| {
         match key {
@@ -100,6 +105,7 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
             14 => frame_bytes_max = r.u32()?,
             15 => certificate = Some(decode_signed(r)?),
             16 => checkpoint = Some(decode_signed(r)?),
+            17 => told = Some(Eff(r.i64()?)),
             _ => r.skip()?,
         }
         Ok(())
@@ -123,6 +129,7 @@ fn decode_hello_bytes(bytes: &[u8]) -> Result<Hello, Malformed> {
         frame_bytes_max,
         certificate: need(certificate, "certificate")?,
         checkpoint,
+        told,
     })
 }
 

@@ -182,6 +182,7 @@ impl WireDevice {
             frame_bytes_max: 0,
             certificate: (self.certificate.certificate.clone(), self.certificate.signature),
             checkpoint: None,
+            told: None,
         }
     }
 

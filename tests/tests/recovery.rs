@@ -7,10 +7,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mobo_core::author::Intent;
+use mobo_core::ids::{Incarnation, Lane};
+use mobo_core::message::Hello;
+use mobo_core::time::Eff;
 use mobo_tests::cluster::{CONVERGENCE_TIMEOUT, Cluster, Place, digest, quiet_address};
 use mobo_tests::postgres::Database;
 use mobo_tests::process::{Launch, Node};
 use mobo_tests::wait;
+use mobo_tests::wire::{WireDevice, dial, random};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(90);
@@ -64,6 +69,41 @@ fn a_hub_file_that_is_put_back_in_its_place_is_recognised_at_boot() {
     let timeline = status["timeline"].clone();
     cluster.start_hub();
     assert_eq!(cluster.hub().status()["timeline"], timeline, "once");
+}
+
+/// What broke: a hub that had gone back twice was told when earlier entries were made by those entries alone. A device that keeps none of them
+/// said nothing, and what it wrote then was made before what it had written earlier, and lost to that when it came back.
+// faults: H-5
+#[test]
+fn what_a_device_writes_to_a_restored_hub_is_later_than_all_that_it_was_told_of() {
+    for (told_us, is_believed) in [(300_000_000, true), (365 * 86_400_000_000, false)] {
+        let mut cluster = Cluster::boot(Place::Sqlite);
+        cluster.create(&[ORDERS]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut device = runtime.block_on(WireDevice::enrol(&cluster.invite("pump"))).unwrap();
+        cluster.stop_hub();
+        let copy = Copy::of(&cluster);
+        cluster.start_hub();
+        let write = async |device: &mut WireDevice, told: Option<Eff>, at: u64| {
+            let link = dial(&device.token).await;
+            let hello = device.sign(Hello { told, ..device.hello() }, &link.binding());
+            let session = device.greet(link, hello).await.unwrap();
+            device.write("orders", Intent::Put, (&format!("o{at}"), json!({ "title": "x" })));
+            let pushed = session.push(device.push(Lane::State, at)).await.unwrap();
+            session.close().await;
+            *pushed.ack.effs.last().unwrap()
+        };
+        let made = runtime.block_on(write(&mut device, None, 1));
+        cluster.stop_hub();
+        copy.put_back(&cluster);
+        cluster.start_hub();
+        assert_eq!(cluster.hub().status()["recovering"], true);
+        // It goes on in a new log, of which nothing was ever told; the log before it is kept nowhere.
+        device.incarnation = Incarnation::from_entropy(random());
+        device.sealed.clear();
+        let told = Eff(made.0 + told_us);
+        assert_eq!(runtime.block_on(write(&mut device, Some(told), 1)) > told, is_believed);
+    }
 }
 
 /// Two devices and the API write, a copy of the hub is made, more is written, one device is destroyed, the hub alone is written to, and the

@@ -56,6 +56,8 @@ pub struct Hello {
     /// The last signed checkpoint of a hub, [`crate::trust::checkpoint_bytes`] and signature: it proves to a restored hub that it has
     /// forgotten something (rule R17).
     pub checkpoint: Option<(Vec<u8>, Signature)>,
+    /// The latest effective time of its entries that a hub has told it of, kept or not: what a restored hub decides now comes after it (rule R7).
+    pub told: Option<Eff>,
 }
 
 /// Where an incarnation forked off its parent.

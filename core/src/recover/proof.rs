@@ -108,6 +108,7 @@ mod tests {
             frame_bytes_max: 0,
             certificate: (vec![], Signature([0; 64])),
             checkpoint: Some((bytes, signed)),
+            told: None,
         }
     }
 

@@ -52,6 +52,7 @@ fn signed_hello() -> SignedHello {
         lanes: vec![],
         buckets: vec![],
         checkpoint: None,
+        told: None,
         schema_rev: 1,
         now: moment(),
         frame_bytes_max: 0,

@@ -38,6 +38,7 @@ impl Uplink {
             lanes: report.lanes,
             buckets: report.buckets,
             checkpoint: report.checkpoint,
+            told: report.told,
             schema_rev: report.node.schema_rev,
             now: self.machine.moment(),
             frame_bytes_max: u32::try_from(limits::FRAME_BODY_BYTES_MAX).unwrap_or(u32::MAX),

@@ -286,6 +286,7 @@ fn hello(world: &World) -> SignedHello {
         lanes: vec![],
         buckets: vec![],
         checkpoint: None,
+        told: None,
         schema_rev: 1,
         now: moment(),
         frame_bytes_max: 0,

@@ -52,6 +52,11 @@ fn admission() -> Vec<Frame> {
             hello(&full()),
         ),
         frame(
+            "hello-told",
+            "The first hello again, of a device whose log ended at a hub that is lost: key 17, when the last entry was made of which one has told it.",
+            hello(&Hello { told: Some(Eff(1_760_000_000_000_000)), ..first() }),
+        ),
+        frame(
             "welcome-first",
             "Welcome on a hub's first timeline: no parents, empty lanes, one grant.",
             Message::Welcome(Box::new(welcome(false))),
@@ -147,6 +152,7 @@ fn first() -> Hello {
         frame_bytes_max: 1 << 20,
         certificate: signed_certificate(),
         checkpoint: None,
+        told: None,
     }
 }
 
@@ -172,6 +178,7 @@ fn full() -> Hello {
         schema_rev: 5,
         now: moment(),
         checkpoint: Some((checkpoint, signature)),
+        told: None,
         ..first()
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn take(conn: &Connection, schema: &Schema, ack: &Ack) -> Try<Acknowl
         }
         seq = seq.next();
     }
+    if let Some(last) = ack.effs.last() {
+        floor::tell(conn, *last)?;
+    }
     if let Some(timeline) = log.timeline.filter(|_| Some(ack.acked) >= row.acked) {
         let sql = "UPDATE mobo_lane SET proof_timeline = ?3, proof_chain = ?4, proof_signature = ?5, proof_seq = ?6
                    WHERE incarnation = ?1 AND lane = ?2";

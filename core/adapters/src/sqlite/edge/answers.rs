@@ -12,6 +12,7 @@ use mobo_core::message::{BucketReport, LaneReport, Parent, PushedEntry, Timeline
 use mobo_core::record::RecordState;
 use mobo_core::store::StoreError;
 use mobo_core::stream::BadSegment;
+use mobo_core::time::Eff;
 
 use crate::sqlite::error::Failure;
 
@@ -64,6 +65,8 @@ pub struct Report {
     pub buckets: Vec<BucketReport>,
     /// The last signed checkpoint.
     pub checkpoint: Option<(Vec<u8>, Signature)>,
+    /// The latest time at which a hub has said that an entry of this device was made.
+    pub told: Option<Eff>,
 }
 
 /// A local write that is on disk: ack level `local`.

@@ -8,6 +8,8 @@ use rusqlite::Connection;
 use super::fault::{Try, first};
 use super::meta;
 
+const TOLD: &str = "told_eff";
+
 /// The last entry of a lane of which a hub has decided when it was made.
 ///
 /// A restored hub may have lost it, and begins the new log at what it has. By a clock that was set back, what is authored again would come before
@@ -61,10 +63,24 @@ pub(super) fn last(conn: &Connection, (incarnation, lane): (Incarnation, Lane)) 
     kept.map_or_else(trimmed, |kept| Ok(Some(kept)))
 }
 
+/// The latest time at which any hub has said that an entry of this device was made, kept or not.
+pub(super) fn told(conn: &Connection) -> Try<Option<Eff>> {
+    Ok(meta::get(conn, TOLD)?.map(Eff))
+}
+
+/// Notes what an ack says.
+pub(super) fn tell(conn: &Connection, eff: Eff) -> Try<()> {
+    raise(conn, TOLD, eff)
+}
+
 /// Notes when an entry was made that is kept no more. Those of a log that was left behind may go after later ones.
 pub(super) fn trimmed(conn: &Connection, lane: Lane, eff: Eff) -> Try<()> {
+    raise(conn, &trimmed_key(lane), eff)
+}
+
+fn raise(conn: &Connection, key: &str, eff: Eff) -> Try<()> {
     let sql = "INSERT INTO mobo_meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)";
-    conn.prepare_cached(sql)?.execute((trimmed_key(lane), eff.0))?;
+    conn.prepare_cached(sql)?.execute((key, eff.0))?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::answers::{Identity, Node, Refenced, Report};
 use super::fault::Try;
 use super::refence::{self, Why};
-use super::{EdgeStore, Inner, life, members, meta, outbox};
+use super::{EdgeStore, Inner, floor, life, members, meta, outbox};
 use crate::sqlite::error::Failure;
 
 impl EdgeStore {
@@ -104,7 +104,7 @@ fn report(conn: &Connection) -> Try<Report> {
         None => Vec::new(),
     };
     let buckets = members::buckets(conn)?.iter().map(members::BucketRow::report).collect();
-    Ok(Report { node, lanes, buckets, checkpoint: meta::checkpoint(conn)? })
+    Ok(Report { node, lanes, buckets, checkpoint: meta::checkpoint(conn)?, told: floor::told(conn)? })
 }
 
 fn folder(place: &str) -> String {
