@@ -89,7 +89,13 @@ impl History {
     /// The store's; it is as before then, or another hub's timeline.
     pub async fn fork(&self, from: Timeline, foreign: Vec<Timeline>) -> Result<(), StoreError> {
         let _one_at_a_time = self.changing.lock().await;
-        let project = self.era().identity.project;
+        let era = self.era();
+        // Many devices may find it out at once: once for each timeline. And before that is on record: a hub that fails between the two would start on
+        // it, and below what the lost one has said.
+        if era.timeline.timeline == from {
+            self.time.leap().await?;
+        }
+        let project = era.identity.project;
         let fork = Fork {
             from,
             fresh: Timeline(machine::random(self.time.machine())?),
@@ -97,12 +103,7 @@ impl History {
             foreign,
             now: self.time.now(),
         };
-        let fresh = fork.fresh;
-        let row = self.store.fork_timeline(project, fork).await?;
-        // Many devices may find it out at once: once for each timeline, and before anything is merged on it.
-        if row.timeline.timeline == fresh {
-            self.time.leap().await?;
-        }
+        self.store.fork_timeline(project, fork).await?;
         self.look().await
     }
 
