@@ -29,11 +29,7 @@ fn hub_input(word: &str) -> hub::Input {
     let refuse = PeerError { code: Code::REVOKED, detail: "no".into(), fatal: true, retry_after_ms: 0 };
     match verb {
         "hello" => message(Message::Hello(Box::new(signed_hello()))),
-        "at" => {
-            let mut hello = signed_hello();
-            hello.hello.buckets.push(BucketReport { bucket: BUCKET, timeline: named(&numbers), cursor: Position(3) });
-            message(Message::Hello(Box::new(hello)))
-        }
+        "at" => message(Message::Hello(Box::new(hello_at(named(&numbers))))),
         "enrol" => {
             let (key, signature) = (PublicKey([0; 32]), Signature([0; 64]));
             message(Message::Enrol(Enrol { secret: vec![], masked: false, key, name: String::new(), signature }))
@@ -66,14 +62,8 @@ fn hub_input(word: &str) -> hub::Input {
             hub::Input::Merged(lane, Outcome::Refence { hub_last: Some(seq(3)), reason: RefenceReason::Forked })
         }
         "forged" => hub::Input::PushRefused(lane, Code::BAD_SIGNATURE),
-        "pull" => {
-            let wants = vec![(BUCKET, Position(numbers[0]))];
-            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: rest.ends_with("live"), takes_own: false }))
-        }
-        "steal" => {
-            let wants = vec![(BucketId::new(77).unwrap(), Position(0))];
-            message(Message::Pull(Pull { pull: 1, wants, credit_bytes: 1000, live: true, takes_own: false }))
-        }
+        "pull" => message(pull_of((BUCKET, numbers[0]), rest.ends_with("live"))),
+        "steal" => message(pull_of((BucketId::new(77).unwrap(), 0), true)),
         "page" => hub::Input::Page(Box::new(page(numbers[0], numbers[1], numbers[2]))),
         "torn" => {
             let mut page = page(numbers[0], numbers[1], numbers[2]);
@@ -95,6 +85,17 @@ fn hub_input(word: &str) -> hub::Input {
         "timeout" => hub::Input::Timeout,
         _ => panic!("{word}"),
     }
+}
+
+fn pull_of((bucket, from): (BucketId, u64), live: bool) -> Message {
+    Message::Pull(Pull { pull: 1, wants: vec![(bucket, Position(from))], credit_bytes: 1000, live, takes_own: false })
+}
+
+/// The hello of a device that has read a bucket on that timeline.
+fn hello_at(timeline: Timeline) -> SignedHello {
+    let mut hello = signed_hello();
+    hello.hello.buckets.push(BucketReport { bucket: BUCKET, timeline, cursor: Position(3) });
+    hello
 }
 
 /// The timeline of that number; without one, the hub's own.
