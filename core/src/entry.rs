@@ -56,7 +56,7 @@ impl Header {
     /// The log under which its increments on tables count (rule R10), where it was written in `log` and not authored again.
     #[must_use]
     pub fn counts_under(&self, device: DeviceId, log: Incarnation) -> Incarnation {
-        self.life.filter(|_| crate::protect!("life.counts", true)).map_or(log, |life| life.counts_under(device, log))
+        Life::counting_log(self.life.filter(|_| crate::protect!("life.counts", true)), (device, log))
     }
 
     /// The canonical bytes.

@@ -71,6 +71,12 @@ impl Life {
         name(tag(device, log), self.0)
     }
 
+    /// The log under which increments count that were written in this life of `log`; its own in the first one.
+    #[must_use]
+    pub fn counting_log(life: Option<Self>, (device, log): (DeviceId, Incarnation)) -> Incarnation {
+        life.map_or(log, |life| life.counts_under(device, log))
+    }
+
     /// True for the name of any life of `log` but its first.
     #[must_use]
     pub fn is_of(counts_under: Incarnation, device: DeviceId, log: Incarnation) -> bool {

@@ -173,7 +173,9 @@ impl<'a> Run<'a> {
 
     /// Applies one entry; what it is refused for is kept, and its position is used all the same.
     pub(super) fn entry(&mut self, lane: &LaneKey, author: &Author, rights: &Rights, entry: AdmittedEntry) -> Option<Reject> {
-        let life = entry.prepared.header.as_ref().filter(|header| header.life.is_some());
+        // Most entries add to no counter, and a name costs a hash.
+        let adds = matches!(&entry.prepared.content, Content::Table(ops) if ops.iter().any(|op| !op.deltas.is_empty()));
+        let life = entry.prepared.header.as_ref().filter(|header| adds && header.life.is_some());
         let counting = life.map(|header| Author { incarnation: header.counts_under(lane.device, lane.incarnation), ..author.clone() });
         let (outcome, reject) = self.judge(lane, (author, counting.as_ref().unwrap_or(author)), rights, &entry);
         let AdmittedEntry { prepared, decided, .. } = entry;
@@ -337,7 +339,8 @@ impl<'a> Run<'a> {
             return Err(Refusal::new(Code::TOO_LARGE, detail));
         }
         let buckets = bucket_keys(collection, key, working);
-        // What makes the record comes later, from another device or in this one's offers: by then this must have been merged, or a deletion would be undone.
+        // What makes the record comes later, from another device or in this one's offers: by then this must have been merged, or a deletion would
+        // be undone.
         let comes_first = recovering && before.is_none() && buckets.is_empty() && is_nobodys(working) && doing.rights.reach(collection);
         let change = Change { before: before.as_deref(), after: &buckets };
         let refused = doing.rights.refuse(change, doing.decided.eff).filter(|_| crate::protect!("rights.judged:after", true));

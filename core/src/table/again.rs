@@ -11,6 +11,7 @@ use super::state::{TableState, Tally, of_device, stands_for};
 use crate::engine::{Author, Stamped};
 use crate::entry::Provenance;
 use crate::ids::{DeviceId, Eid, Incarnation, Seq};
+use crate::life::Life;
 use crate::limits;
 use crate::merge::tally_log;
 use crate::stamp::Origin;
@@ -22,7 +23,7 @@ use crate::stamp::Origin;
 #[must_use]
 pub fn counts_under(device: DeviceId, first: &Provenance) -> Origin {
     let incarnation = match first.sole {
-        true => stands_for(device, first.life.map_or(first.incarnation, |life| life.counts_under(device, first.incarnation)), first.seq),
+        true => stands_for(device, Life::counting_log(first.life, (device, first.incarnation)), first.seq),
         false => tally_log(device, Some(first.eid)),
     };
     Origin { device, incarnation }

@@ -233,7 +233,7 @@ pub(super) fn author(device: DeviceId, incarnation: Incarnation, logs_later: u32
 
 /// The author of what is written now.
 pub(super) fn writing(log: &Log) -> Author {
-    author(log.device, log.life.map_or(log.incarnation, |life| life.counts_under(log.device, log.incarnation)), 0)
+    author(log.device, Life::counting_log(log.life, (log.device, log.incarnation)), 0)
 }
 
 /// What is shown: the base with the record's own pending entries laid over it, in the order in which they were sealed.
@@ -263,7 +263,7 @@ pub(super) fn lay(
             }
         }
         for (life, pending) in lives {
-            let author = author(device, life.map_or(*log, |life| life.counts_under(device, *log)), later);
+            let author = author(device, Life::counting_log(life, (device, *log)), later);
             laid = Some(overlay::lay(collection, laid.as_ref().unwrap_or(base), &pending, &author));
         }
     }
